@@ -1,0 +1,323 @@
+"""Bytes on their way in and out: read once, hashed in the same pass, never whole in memory.
+
+``Ingest`` takes any source that ``Session.put`` accepts and makes a ``Content`` of it: small ones
+stay in memory, longer ones go to the backend's ``Spool`` while they are hashed. ``verified`` is the
+way back: a stream that raises rather than end with other bytes than were saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
+
+from sessionstore.errors import Corrupted, SettingsError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
+
+    from sessionstore.backend import Reference
+
+Buffer = bytes | bytearray | memoryview
+"""Bytes-like, for annotations; at run time anything that ``memoryview`` takes will do."""
+
+CHUNK = 1 << 20
+"""Bytes read at a time, and the most that an unfinished save keeps in memory before it spools."""
+
+DIGESTS = ("sha256", "blake3")
+"""The algorithms a store can be made with."""
+
+
+class Hasher(Protocol):
+    """What ``hashlib`` and ``blake3`` objects have in common."""
+
+    def update(self, data: Buffer, /) -> object: ...
+    def hexdigest(self) -> str: ...
+
+
+def hasher(algorithm: str) -> Hasher:
+    """A fresh hash object. Raises SettingsError for ``blake3`` without its extra."""
+    if algorithm == "sha256":
+        return hashlib.sha256()
+    if algorithm == "blake3":
+        try:
+            from blake3 import blake3
+        except ImportError as error:
+            raise SettingsError(
+                "digest='blake3' needs the blake3 package: pip install 'sessionstore[blake3]'."
+            ) from error
+        return blake3()  # type: ignore[no-any-return, unused-ignore]  # the extra may be absent
+    raise SettingsError(f"digest={algorithm!r} is not known; choose one of {', '.join(DIGESTS)}.")
+
+
+class Spool(Protocol):
+    """A place for bytes that are on their way in. Closing it lets go of what was not kept."""
+
+    def write(self, data: Buffer, /) -> object: ...
+    def chunks(self) -> Iterator[Buffer]: ...
+    def close(self) -> None: ...
+
+
+class TempSpool:
+    """A spool in an anonymous temporary file, for backends without a better place.
+
+    ``file`` is open for reading and writing, in binary.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
+        self.file: BinaryIO = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - close() closes
+
+    def write(self, data: Buffer, /) -> object:
+        return self.file.write(data)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes from the beginning, at most ``CHUNK`` at a time."""
+        self.file.seek(0)
+        while chunk := self.file.read(CHUNK):
+            yield chunk
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@dataclass(slots=True)
+class Content:
+    """Bytes that have been read and hashed once.
+
+    Exactly one of ``data`` (the bytes themselves) and ``spool`` (the backend's own) is there.
+    """
+
+    digest: str
+    size: int
+    data: memoryview | None = None
+    spool: Spool | None = None
+
+    def chunks(self) -> Iterator[Buffer]:
+        """The bytes in order; may be asked for more than once."""
+        if self.data is not None:
+            return iter((self.data,)) if self.size else iter(())
+        if self.spool is None:
+            raise ValueError("The content is closed.")
+        return self.spool.chunks()
+
+    def close(self) -> None:
+        if self.spool is not None:
+            self.spool.close()
+            self.spool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class Ingest:
+    """Bytes coming in: hashed as they come, kept in memory up to ``CHUNK``, then spooled.
+
+    ``admit(n)`` is called before each ``n`` bytes are taken and may raise to stop the save.
+    """
+
+    algorithm: str
+    new_spool: Callable[[], Spool]
+    admit: Callable[[int], None]
+    size: int = 0
+    _hasher: Hasher = field(init=False)
+    _head: bytearray = field(default_factory=bytearray)
+    _spool: Spool | None = None
+
+    def __post_init__(self) -> None:
+        self._hasher = hasher(self.algorithm)
+
+    def whole(self, data: Buffer) -> Content:
+        """The content of flat bytes that are all there: hashed in place, not copied."""
+        view = memoryview(data)
+        self.admit(len(view))
+        self._hasher.update(view)
+        return Content(self._hasher.hexdigest(), len(view), data=view)
+
+    def write(self, data: Buffer) -> int:
+        """Take one chunk; returns its length in bytes."""
+        view = memoryview(data)
+        self.admit(len(view))
+        self._hasher.update(view)
+        if self._spool is None and len(self._head) + len(view) <= CHUNK:
+            self._head += view
+        else:
+            if self._spool is None:
+                self._spool = self.new_spool()
+                self._spool.write(self._head)
+                self._head = bytearray()
+            self._spool.write(view)
+        self.size += len(view)
+        return len(view)
+
+    def finish(self) -> Content:
+        """All that came, as a content that now owns the spool."""
+        spool, self._spool = self._spool, None
+        digest = self._hasher.hexdigest()
+        if spool is not None:
+            return Content(digest, self.size, spool=spool)
+        return Content(digest, self.size, data=memoryview(self._head))
+
+    def abort(self) -> None:
+        """Let go of what came so far. After ``finish`` there is nothing to let go of."""
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+
+def ingest(source: object, into: Ingest) -> Content:
+    """The content of a bytes-like object, a path, a binary file or an iterable of bytes.
+
+    Raises TypeError for anything else; what the source raises passes through. Nothing is left
+    behind by a failure.
+    """
+    refuse_text(source)
+    if (view := _view(source)) is not None:
+        return into.whole(view)
+    try:
+        if isinstance(source, os.PathLike):
+            with open(source, "rb", buffering=0) as file:
+                _pump(file, into)
+        elif callable(getattr(source, "read", None)):
+            _pump(source, into)
+        elif isinstance(source, Iterable):
+            for chunk in source:
+                _take(chunk, into, "The iterable gave")
+        else:
+            raise TypeError(
+                f"Cannot save a {type(source).__name__}: give bytes, a path, a binary file, an "
+                "iterable of bytes, or an image."
+            )
+        return into.finish()
+    finally:
+        into.abort()
+
+
+def refuse_text(source: object) -> None:
+    """Raise TypeError for a str: it could be meant as the text or as a path."""
+    if isinstance(source, str):
+        raise TypeError(
+            "A str is not content: encode it (text.encode()) to save the text, or wrap it in "
+            "pathlib.Path to save the file of that name."
+        )
+
+
+def _pump(file: object, into: Ingest) -> None:
+    """Read a binary file from its position to its end. It stays open."""
+    readinto = getattr(file, "readinto", None)
+    if isinstance(file, io.RawIOBase | io.BufferedIOBase) and callable(readinto):
+        buffer = memoryview(bytearray(CHUNK))
+        while count := readinto(buffer):
+            into.write(buffer[:count])
+        return
+    read = file.read  # type: ignore[attr-defined]  # the caller looked for it
+    while chunk := read(CHUNK):
+        _take(chunk, into, "The file's read() gave")
+
+
+def _take(chunk: object, into: Ingest, giver: str) -> None:
+    if (view := _view(chunk)) is None:
+        raise TypeError(f"{giver} a {type(chunk).__name__}, not bytes; open files in binary mode.")
+    into.write(view)
+
+
+def _view(data: object) -> memoryview | None:
+    """The bytes of a bytes-like object (mmap and array too), None for anything else."""
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]  # the call itself is the question
+    except TypeError:
+        return None
+    return view.cast("B") if view.contiguous else memoryview(bytes(view))
+
+
+class _Verified(io.RawIOBase):
+    """Passes a stream on and, at its end, compares size and digest."""
+
+    def __init__(self, stream: BinaryIO, reference: Reference, algorithm: str) -> None:
+        self._stream = stream
+        self._reference = reference
+        self._hasher = hasher(algorithm)
+        self._left = reference.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: AnyBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        chunk = self._stream.read(min(len(view), max(self._left, 1)))
+        self._left -= len(chunk)
+        self._hasher.update(chunk)
+        if self._left < 0 or (not chunk and self._left > 0):
+            self._refuse("its length is not the one saved")
+        if self._left == 0 and self._hasher.hexdigest() != self._reference.digest:
+            # Checked when the last byte is read and not at the end of the stream, so that wrong
+            # bytes are never handed out whole.
+            self._refuse("its digest is not the one saved")
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+    def _refuse(self, what: str) -> None:
+        raise Corrupted(
+            f"The stored bytes of {self._reference.name!r} are damaged: {what} "
+            f"({self._reference.size} bytes, {self._reference.digest}). Save the file again."
+        )
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def verified(stream: BinaryIO, reference: Reference, algorithm: str) -> BinaryIO:
+    """The stream of a reference's whole content, refusing to end with other bytes than it names.
+
+    Raises Corrupted from the read that would hand out the last byte.
+    """
+    return io.BufferedReader(_Verified(stream, reference, algorithm), CHUNK)
+
+
+class _Limited(io.RawIOBase):
+    """The first bytes of a stream."""
+
+    def __init__(self, stream: BinaryIO, length: int) -> None:
+        self._stream = stream
+        self._left = length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: AnyBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        chunk = self._stream.read(min(len(view), self._left))
+        self._left -= len(chunk)
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def limited(stream: BinaryIO, length: int) -> BinaryIO:
+    """The first ``length`` bytes of a stream; closing it closes the stream."""
+    return io.BufferedReader(_Limited(stream, length), min(CHUNK, max(length, 1)))
+
+
+def read_all(stream: BinaryIO) -> bytes:
+    """Everything that is left in a stream, which is closed."""
+    with closing(stream):
+        return stream.read()

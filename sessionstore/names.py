@@ -1,0 +1,233 @@
+"""The one choke point for strings that users supply: session ids, owners and file names.
+
+Nothing is block-listed beyond what no store can keep apart. A session is stored under a digest of
+its id and owner, a file under an escaped form of its name, so that traversal, device names,
+trailing dots, case and Unicode twins are ordinary characters by the time they are stored. A name
+is never normalised: what is accepted reads back as it was given.
+
+The stored form of a file name is one path segment of at most ``STORED_LENGTH`` characters
+``[a-z0-9._!-]``, which no file system folds together with another one:
+
+    a-z 0-9 _ - .   themselves
+    !a              the capital A
+    !-              the slash
+    !040            any other byte of the UTF-8 form, in octal
+    slug!!digest    the whole name, when the form above would be too long
+
+A leading ``-`` (an option to shell commands), a leading or trailing ``.`` and the first letter of
+a Windows device name are escaped too. Nothing here does any I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import reprlib
+import secrets
+import string
+from functools import lru_cache
+from typing import NoReturn
+
+from sessionstore.backend import SessionKey
+from sessionstore.errors import InvalidName
+
+LONGEST = 1024
+"""Bytes of UTF-8 in an id, an owner or a whole file name: as many as S3 allows a key."""
+
+LONGEST_PART = 255
+"""Bytes of UTF-8 between the slashes of a file name: NAME_MAX of every common file system, so that
+a name can also be written into a real directory."""
+
+STORED_LENGTH = 200
+"""Characters in a stored form: below NAME_MAX with room for a backend's own marks around it."""
+
+_SLUG_LENGTH = 24
+_DIGEST_LENGTH = 32  # hex digits: 128 bits
+
+# The device names of Windows, which it finds in any directory and before any extension:
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file. Those with "$" or a superscript
+# digit never stand in a stored form as such.
+_DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)"
+
+_is_device = re.compile(_DEVICE).match
+_is_plain = re.compile(
+    rf"(?!{_DEVICE})[a-z0-9_](?:[a-z0-9_.-]{{0,{STORED_LENGTH - 2}}}[a-z0-9_-])?"
+).fullmatch
+_is_escaped = re.compile(r"(?:[a-z0-9_.-]|![a-z-]|![0-3][0-7]{2})+").fullmatch
+_is_sid = re.compile(
+    rf"(?=.{{1,{_SLUG_LENGTH}}}-[0-9a-f]{{{_DIGEST_LENGTH}}}\Z)"
+    rf"[a-z0-9]+(?:-[a-z0-9]+)*-[0-9a-f]{{{_DIGEST_LENGTH}}}"
+).fullmatch
+_words = re.compile(r"[a-z0-9]+").findall
+_find_extension = re.compile(r"\.[a-z0-9]{1,16}\Z").search
+_unescape = re.compile(r"!(?:([a-z])|(-)|([0-7]{3}))").sub
+
+_octal = "!{:03o}".format
+_THEMSELVES = "abcdefghijklmnopqrstuvwxyz0123456789_-."
+_ESCAPES = (
+    {byte: _octal(byte) for byte in range(256) if chr(byte) not in _THEMSELVES}
+    | {ord(capital): "!" + capital.lower() for capital in string.ascii_uppercase}
+    | {ord("/"): "!-"}
+)
+"""For ``str.translate``: each byte of a UTF-8 form that does not stand for itself."""
+
+_shortened = reprlib.Repr()
+_shortened.maxstring = 60
+
+
+def session_key(id: str, owner: str | None = None) -> SessionKey:  # noqa: A002 - the public word
+    """The key of the session of this id and owner; another owner's has another ``sid``.
+
+    Any id or owner will do that is not empty, is valid Unicode and has at most ``LONGEST`` bytes
+    of UTF-8. Raises InvalidName for others, TypeError for what is not a ``str``.
+    """
+    return _session_key(_exact("session id", id), None if owner is None else _exact("owner", owner))
+
+
+def shared_key() -> SessionKey:
+    """The key of the app's own session, whose ``sid`` no id and owner can have."""
+    return SessionKey(_sid("shared", b"shared"), "shared", None)
+
+
+def is_sid(text: str) -> bool:
+    """Whether ``text`` has the form of a ``sid`` made here, as an entry of a listing should."""
+    return _is_sid(text) is not None
+
+
+def file_name(name: str) -> str:
+    """The name, unchanged, when a file can have it.
+
+    A name is relative, may have directories ("frames/0001.png"), and may hold any character but
+    NUL. Raises InvalidName with a sentence that says what to change, TypeError for what is not a
+    ``str``.
+    """
+    name = _exact("file name", name)
+    if _is_plain(name) is None:
+        _encode(name)  # checks it, and a backend asks for the result next
+    return name
+
+
+def encode(name: str) -> str:
+    """The form a file name is stored in: one path segment, as described at the top.
+
+    Raises as ``file_name`` does.
+    """
+    name = _exact("file name", name)
+    return name if _is_plain(name) is not None else _encode(name)
+
+
+def decode(stored: str) -> str | None:
+    """The file name behind a stored form.
+
+    None for the form with a digest, whose name the backend keeps elsewhere, and for all that
+    ``encode`` does not make: when there is a name, ``encode(name) == stored``.
+    """
+    if _is_plain(stored) is not None:
+        return stored
+    if _is_escaped(stored) is None:
+        return None
+    try:
+        name = _unescape(_original, stored).encode("latin-1").decode()
+        return name if encode(name) == stored else None
+    except (UnicodeDecodeError, InvalidName):
+        return None
+
+
+def fresh_name(suffix: str = "") -> str:
+    """A file name that no other call gives: 80 random bits in hex, then ``suffix``.
+
+    Raises InvalidName for a suffix that is neither empty nor a dot with something legal behind it.
+    """
+    suffix = _exact("suffix", suffix)
+    if suffix and (not suffix.startswith(".") or suffix == "." or "/" in suffix):
+        _refuse("suffix", suffix, 'is not one; write a dot and an extension, such as ".png"')
+    return file_name(secrets.token_hex(10) + suffix)
+
+
+def _exact(what: str, value: str) -> str:
+    """The value as a plain ``str``: a subclass may compare or print as another string."""
+    if type(value) is str:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"The {what} is a {type(value).__name__}; give it as a str.")
+
+
+def _refuse(what: str, value: str, why: str) -> NoReturn:
+    raise InvalidName(f"The {what} {_shortened.repr_str(value, 1)} {why}.")
+
+
+def _utf8(what: str, value: str) -> bytes:
+    """The UTF-8 form of a string that is neither empty nor too long."""
+    if not value:
+        raise InvalidName(f"The {what} is empty; give it at least one character.")
+    try:
+        raw = value.encode() if len(value) <= LONGEST else b""
+    except UnicodeEncodeError:
+        _refuse(what, value, "is not valid Unicode; replace its lone surrogates")
+    if not raw or len(raw) > LONGEST:
+        _refuse(what, value, f"is too long; shorten it to {LONGEST} bytes of UTF-8")
+    return raw
+
+
+def _slug(text: str) -> str:
+    """The readable part of a stored name: for people's eyes only, it may be empty."""
+    return "-".join(_words(text.lower()))[:_SLUG_LENGTH].rstrip("-")
+
+
+def _digest(*parts: bytes) -> str:
+    """Each part goes in with its length, so that no two lists of parts give the same bytes."""
+    whole = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return hashlib.sha256(whole).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _sid(text: str, kind: bytes, *parts: bytes) -> str:
+    return f"{_slug(text) or 'session'}-{_digest(kind, *parts)}"
+
+
+@lru_cache(maxsize=1024)
+def _session_key(id: str, owner: str | None) -> SessionKey:  # noqa: A002 - as in session_key
+    parts = [_utf8("session id", id)]
+    if owner is not None:
+        parts.append(_utf8("owner", owner))
+    return SessionKey(_sid(id, b"session", *parts), id, owner)
+
+
+def _check(name: str) -> None:
+    raw = _utf8("file name", name)
+    if b"\0" in raw:
+        _refuse("file name", name, "has a NUL character; leave it out")
+    if raw.startswith(b"/"):
+        _refuse("file name", name, 'is absolute; leave out the "/" in front')
+    for part in raw.split(b"/"):
+        if part in {b"", b".", b".."}:
+            _refuse("file name", name, 'has an empty, "." or ".." part; leave that part out')
+        if len(part) > LONGEST_PART:
+            why = f"has a part of {len(part)} bytes of UTF-8; shorten it to {LONGEST_PART}"
+            _refuse("file name", name, why)
+
+
+@lru_cache(maxsize=1024)
+def _encode(name: str) -> str:
+    """``encode`` for a name that is not its own stored form. Errors are not cached."""
+    _check(name)
+    stored = name.encode().decode("latin-1").translate(_ESCAPES)
+    if stored[0] in ".-" or _is_device(stored):
+        stored = _octal(ord(stored[0])) + stored[1:]
+    if stored[-1] == ".":
+        stored = stored[:-1] + _octal(ord("."))
+    return stored if len(stored) <= STORED_LENGTH else _digest_form(name)
+
+
+def _digest_form(name: str) -> str:
+    extension = _find_extension(name.lower())
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{_slug(name)}!!{digest}{extension[0] if extension else ''}"
+
+
+def _original(escape: re.Match[str]) -> str:
+    """The byte behind an escape, as the character of that number."""
+    capital, slash, octal = escape.groups()
+    if capital:
+        return capital.upper()
+    return "/" if slash else chr(int(octal, 8))
