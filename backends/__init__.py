@@ -1,0 +1,1 @@
+"""The backends of the library, one module each; ``sessionstore.registry`` finds them."""

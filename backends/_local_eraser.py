@@ -1,0 +1,92 @@
+"""Removing whole session folders, and finishing what a crash or an error interrupted.
+
+A dropped session is first moved into this process's workspace, at one instant, and then taken
+apart. From the moment it is moved, whatever happens to this process, the next collection finds it
+and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+
+from sessionstore.backend import Dropped
+from sessionstore.backends import _local_journal as journal
+from sessionstore.backends._directory import Directory
+from sessionstore.backends._local_blobs import Blobs
+from sessionstore.backends._local_folder import Folder
+from sessionstore.workspace import Workspace
+
+_DROPPED = ".drop"
+
+
+class Eraser:
+    """Takes apart session folders that nobody can reach any more."""
+
+    def __init__(
+        self, workspace: Workspace, blobs: Blobs, token: Callable[[os.stat_result], str]
+    ) -> None:
+        self._workspace = workspace
+        self._blobs = blobs
+        self._token = token
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+
+    @contextlib.contextmanager
+    def taking(self, name: str = "") -> Iterator[tuple[Directory, str]]:
+        """This process's workspace, and a name in it that no collection touches meanwhile."""
+        name = name or secrets.token_hex(8) + _DROPPED
+        with self._lock:
+            self._busy.add(name)
+        try:
+            with Directory(str(self._workspace.path)) as work:
+                yield work, name
+        finally:
+            with self._lock:
+                self._busy.discard(name)
+
+    def erase(self, work: Directory, name: str) -> Dropped:
+        """Remove a moved folder, with the content that only it referred to.
+
+        The journal is gone through line by line, so a session may be of any size.
+        """
+        count = size = 0
+        with Folder(work, name, self._token) as folder:
+            for line in journal.lines(folder.dir):
+                there = folder.files.stat_or_none(line.file)
+                if there is not None and self._token(there) == line.reference.token:
+                    with self._blobs.releasing(line.reference):
+                        folder.files.unlink(line.file)
+                    count, size = count + 1, size + there.st_size
+            for file in list(folder.files.names()):
+                folder.files.unlink(file)
+                count += 1
+        shutil.rmtree(os.path.join(work.path, name))
+        return Dropped(count, size)
+
+    def finish_own(self) -> int:
+        """Finish drops of this process that an error stopped."""
+        with Directory(str(self._workspace.path)) as work:
+            left = [name for name in work.names() if name.endswith(_DROPPED)]
+        with self._lock:
+            left = [name for name in left if name not in self._busy]
+        for name in left:
+            with self.taking(name) as (work, _), contextlib.suppress(FileNotFoundError):
+                self.erase(work, name)
+        return len(left)
+
+    def finish_dead(self) -> int:
+        """Finish what killed processes were doing: their drops, and what they were writing."""
+        count = 0
+        with self._workspace.dead() as folders:
+            for path in folders:
+                with Directory(str(path)) as work:
+                    for name in list(work.names()):
+                        count += 1
+                        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                            self.erase(work, name)
+        return count

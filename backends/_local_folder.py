@@ -1,0 +1,226 @@
+"""One session's folder on disk: its files, its journal and its marks.
+
+    files/     one link for each file, under its stored name
+    journal    what a link cannot say (``_local_journal``)
+    id         JSON: the session's true id and owner; its mtime: no file is older
+    seen       its mtime: the newest save or touch; its lock serialises all changes to the session
+    ended      there when the visitor left; its mtime: when
+    expiring   there when files have a time to live; its mtime: none expires before
+    new        a link on its way into files/, for the moment of a replacement
+
+Every change is made under the lock of ``seen``, held for some system calls and never while bytes
+are read or written. The system lets go of it when a process dies. Readers take no lock: a link is
+in its place or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from sessionstore import names
+from sessionstore.backend import Reference, SessionKey, SessionRecord
+from sessionstore.backends import _local_journal as journal
+from sessionstore.backends._directory import Directory
+from sessionstore.backends._local_journal import Line, moment, nanoseconds
+from sessionstore.content import CHUNK
+from sessionstore.locks import lock
+
+NEW = "new"
+
+
+class Folder:
+    """An open session folder. ``change`` gives one that is locked and still in its place."""
+
+    def __init__(
+        self, sessions: Directory, sid: str, token: Callable[[os.stat_result], str]
+    ) -> None:
+        """Raises FileNotFoundError when there is no such session."""
+        self.sid = sid
+        self.token = token
+        self.dir = sessions.sub(sid)
+        try:
+            self.files = self.dir.sub("files")
+        except BaseException:
+            self.dir.close()
+            raise
+        self._lock = -1
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        self.files.close()
+        self.dir.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def lock(self, *, wait: bool = True) -> bool:
+        """Take the session's lock; False when somebody has it and ``wait`` is false."""
+        fd = self.dir.open("seen", os.O_RDWR | os.O_CREAT)
+        if lock(fd, wait=wait):
+            self._lock = fd
+            return True
+        os.close(fd)
+        return False
+
+    # Marks
+
+    def active(self, now: datetime) -> None:
+        """Note activity at ``now``."""
+        os.utime(
+            self._lock if os.utime in os.supports_fd else self.dir.at("seen"),
+            ns=(nanoseconds(now),) * 2,
+        )
+
+    def mark(self, name: str, time: datetime) -> None:
+        """Make the empty file ``name``, of that time."""
+        os.close(self.dir.open(name, os.O_WRONLY | os.O_CREAT))
+        self.dir.utime(name, nanoseconds(time))
+
+    def will_expire(self, expires: datetime) -> None:
+        """See that ``expiring`` is no later than ``expires``."""
+        there = self.dir.stat_or_none("expiring")
+        if there is None or moment(there.st_mtime_ns) > expires:
+            self.mark("expiring", expires)
+
+    def tighten(self, now: datetime) -> None:
+        """Set the bounds anew from the files that are left, so that sweeps pass the session by."""
+        left = [reference for _, reference in self.references()]
+        self.dir.utime("id", nanoseconds(min((it.created for it in left), default=now)))
+        expiring = [it.expires for it in left if it.expires is not None]
+        if expiring:
+            self.mark("expiring", min(expiring))
+        else:
+            self.dir.unlink("expiring")
+
+    def identify(self) -> SessionKey | None:
+        try:
+            with open(self.dir.open("id", os.O_RDONLY), "rb") as file:
+                row = json.loads(file.read())
+            return SessionKey(self.sid, row["id"], row["owner"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    # Files
+
+    def find(self, file: str) -> Reference | None:
+        """The file of that stored name as it is now, None when there is none."""
+        while True:
+            there = self.files.stat_or_none(file)
+            if there is None:
+                return None
+            reference = journal.find(self.dir, file, self.token(there))
+            if reference is not None:
+                return reference
+            again = self.files.stat_or_none(file)
+            if again is not None and self.token(again) == self.token(there):
+                return self._undescribed(file, there)
+
+    def references(self) -> Iterator[tuple[str, Reference]]:
+        """Every file: (stored name, reference)."""
+        known = {(line.file, line.reference.token): line for line in journal.lines(self.dir)}
+        for file in self.files.names():
+            there = self.files.stat_or_none(file)
+            line = known.get((file, self.token(there))) if there is not None else None
+            reference = line.reference if line is not None else self.find(file)
+            if reference is not None:
+                yield file, reference
+
+    def _undescribed(self, file: str, there: os.stat_result) -> Reference | None:
+        """A link without a line: somebody restored it, or its line is damaged. Read it anew.
+
+        The name is in the link itself, unless it was too long for that: then it is lost.
+        """
+        name = names.decode(file)
+        if name is None:
+            return None
+        digest = hashlib.sha256()
+        try:
+            fd = self.files.open(file, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        with open(fd, "rb", buffering=0) as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+        return Reference(
+            name, there.st_size, digest.hexdigest(), moment(there.st_ctime_ns), None,
+            self.token(there),
+        )  # fmt: skip
+
+    def note(self, line: Line, *, durable: bool) -> None:
+        """Write a line, before its link is made; compact the journal when half of it is idle."""
+        if journal.append(self.dir, line, durable=durable):
+            live = [Line(file, reference) for file, reference in self.references()]
+            if len(live) * 2 < sum(1 for _ in journal.lines(self.dir)):
+                journal.compact(self.dir, [*live, line], durable=durable)
+
+    def place(self, file: str, link: Callable[[Directory, str], None]) -> bool:
+        """Give a file its name here by ``link(directory, name)``; False when the name is taken."""
+        try:
+            link(self.files, file)
+        except FileExistsError:
+            return False
+        return True
+
+    def replace(self, file: str, link: Callable[[Directory, str], None]) -> None:
+        """The same for a name that may be taken: what has it is replaced, at one instant."""
+        self.dir.unlink(NEW)
+        link(self.dir, NEW)
+        self.dir.rename(NEW, self.files, file)
+        # rename(2) between two links of one inode does nothing and leaves both.
+        self.dir.unlink(NEW)
+
+
+def token_of(stat: os.stat_result) -> str:
+    """What tells one stored file from another of the same name, also after an inode is reused."""
+    return f"{stat.st_ino}.{stat.st_mtime_ns}"
+
+
+def token_of_copy(stat: os.stat_result) -> str:
+    """The same where there are no hard links.
+
+    Such file systems (FAT) make inode numbers up anew at each mount, and keep times to two seconds.
+    """
+    return f"{stat.st_size}.{stat.st_mtime_ns // 2_000_000_000}"
+
+
+def record(sessions: Directory, sid: str) -> SessionRecord | None:
+    """What the marks of a session say, None when it is not there (any more)."""
+    seen = sessions.stat_or_none(f"{sid}/seen")
+    made = sessions.stat_or_none(f"{sid}/id")
+    if seen is None or made is None:
+        return None
+    ended, expiring = (
+        None if stat is None else moment(stat.st_mtime_ns)
+        for stat in map(sessions.stat_or_none, (f"{sid}/ended", f"{sid}/expiring"))
+    )
+    active = moment(seen.st_mtime_ns)
+    active = active if ended is None else max(active, ended)
+    return SessionRecord(sid, active, ended, moment(made.st_mtime_ns), expiring)
+
+
+def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:
+    """A complete new session folder ``name`` in this process's workspace."""
+    work.mkdir(name)
+    with work.sub(name) as folder:
+        folder.mkdir("files")
+        with open(folder.open("id", os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+            file.write(json.dumps({"id": key.id, "owner": key.owner}).encode())
+        os.close(folder.open("seen", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        folder.utime("id", nanoseconds(now))
+        folder.utime("seen", nanoseconds(now))

@@ -1,0 +1,167 @@
+"""A session's journal: one JSON line for each save, saying what a link cannot.
+
+The link is the truth and the journal describes it. A line counts only while a link of its name is
+the very file it names (``token``: inode and modification time); of several such lines the last
+counts. So a line whose save never finished, a line of a file since replaced and a torn line are
+all simply ignored, and nothing has to be undone after a crash.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sessionstore.backend import Reference
+from sessionstore.backends._directory import Directory
+from sessionstore.clock import EPOCH
+
+NAME = "journal"
+_SMALL = 1 << 16
+"""Below this many bytes a journal is not worth compacting, and is read rather than mapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One save: the link's stored name, and the reference it made."""
+
+    file: str
+    reference: Reference
+
+    def encode(self) -> bytes:
+        """The line, with the newline in front: a torn one before it cannot swallow it."""
+        it = self.reference
+        text = json.dumps(
+            {
+                "file": self.file,
+                "token": it.token,
+                "name": it.name,
+                "size": it.size,
+                "digest": it.digest,
+                "created": it.created.isoformat(),
+                "expires": it.expires and it.expires.isoformat(),
+            }
+        )
+        return b"\n" + text.encode()
+
+
+def _needle(file: str, token: str) -> bytes:
+    """How a line of that link begins. Neither part can hold a quote or a newline."""
+    return f'\n{{"file": "{file}", "token": "{token}",'.encode()
+
+
+def decode(text: bytes) -> Line | None:
+    """The line, or None for one that is torn."""
+    try:
+        row: dict[str, Any] = json.loads(text)
+        reference = Reference(
+            row["name"],
+            row["size"],
+            row["digest"],
+            datetime.fromisoformat(row["created"]),
+            row["expires"] and datetime.fromisoformat(row["expires"]),
+            row["token"],
+        )
+        return Line(row["file"], reference)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def append(folder: Directory, line: Line, *, durable: bool) -> bool:
+    """Add a line in one write(2). True when the journal has just grown past a power of two.
+
+    That is when to look whether it should be compacted: seldom enough to cost nothing.
+    """
+    text = line.encode()
+    fd = folder.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        if os.write(fd, text) != len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        size = os.fstat(fd).st_size
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    return size >= _SMALL and size.bit_length() != (size - len(text)).bit_length()
+
+
+def find(folder: Directory, file: str, token: str) -> Reference | None:
+    """The reference of one link, found from the end without reading every line."""
+    with _Bytes(folder) as text:
+        needle = _needle(file, token)
+        at = text.rfind(needle)
+        while at >= 0:
+            end = text.find(b"\n", at + 1)
+            line = decode(text[at + 1 : end if end >= 0 else len(text)])
+            if line is not None:
+                return line.reference
+            at = text.rfind(needle, 0, at)
+    return None
+
+
+def lines(folder: Directory) -> Iterator[Line]:
+    """Every whole line, oldest first, read as it goes."""
+    try:
+        fd = folder.open(NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    with open(fd, "rb") as file:
+        for text in file:
+            line = decode(text)
+            if line is not None:
+                yield line
+
+
+def compact(folder: Directory, keep: list[Line], *, durable: bool) -> None:
+    """Rewrite the journal with these lines only. The caller holds the session's lock."""
+    new = NAME + ".new"
+    folder.unlink(new)
+    fd = folder.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    with open(fd, "wb") as file:
+        file.writelines(line.encode() for line in keep)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    folder.rename(new, folder, NAME)
+
+
+class _Bytes:
+    """The journal's bytes: read when few, mapped when many."""
+
+    def __init__(self, folder: Directory) -> None:
+        self._map: mmap.mmap | None = None
+        self.text: bytes | mmap.mmap = b""
+        try:
+            fd = folder.open(NAME, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            size = os.fstat(fd).st_size
+            if size > _SMALL:
+                self.text = self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+            else:
+                self.text = os.read(fd, _SMALL)
+        finally:
+            os.close(fd)
+
+    def __enter__(self) -> bytes | mmap.mmap:
+        return self.text
+
+    def __exit__(self, *_: object) -> None:
+        if self._map is not None:
+            self._map.close()
+
+
+def moment(nanoseconds: int) -> datetime:
+    """A file time as a datetime."""
+    return EPOCH + timedelta(microseconds=nanoseconds // 1000)
+
+
+def nanoseconds(time: datetime) -> int:
+    """A datetime as a file time, exact to the microsecond."""
+    return (time - EPOCH) // timedelta(microseconds=1) * 1000

@@ -1,0 +1,114 @@
+"""Bytes on their way onto the disk: an unnamed file where the system has them, else a named one.
+
+An unnamed file (``O_TMPFILE``, open(2)) leaves nothing behind when its process dies, and gets its
+first name straight in its place (``linkat`` of ``/proc/self/fd/N``). A named one lives in this
+process's workspace, which the next sweep clears after a death.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+
+from sessionstore.backends._directory import HAS_DIR_FD, Directory
+from sessionstore.content import CHUNK, Buffer
+from sessionstore.oserrors import translated
+
+_MODE = 0o444  # nobody writes to a blob again
+
+
+def can_be_unnamed(work: Directory) -> bool:
+    """Whether files without a name can be made there, and be given one later."""
+    if not HAS_DIR_FD or not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
+        return False
+    name = secrets.token_hex(8)
+    try:
+        fd = _unnamed(work)
+        try:
+            _name_it(fd, work, name)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+    work.unlink(name)
+    return True
+
+
+class LocalSpool:
+    """A file being written in the store's own file system. Closing it forgets it unless placed."""
+
+    def __init__(self, work: Directory, root: str, *, unnamed: bool) -> None:
+        """``work`` is closed with it; ``root`` is for messages."""
+        self._work = work
+        self._root = root
+        self._name = "" if unnamed else secrets.token_hex(8)
+        if unnamed:
+            self._fd = _unnamed(work)
+        else:
+            self._fd = work.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
+
+    def write(self, data: Buffer, /) -> int:
+        left = memoryview(data)
+        with translated("write a file", self._root):
+            while left:
+                left = left[os.write(self._fd, left) :]
+        return len(data)
+
+    def chunks(self) -> Iterator[bytes]:
+        position = 0
+        while chunk := _read_at(self._fd, position):
+            position += len(chunk)
+            yield chunk
+
+    def seal(self, *, durable: bool) -> os.stat_result:
+        """What is known of the finished file; on the disk for certain when ``durable``.
+
+        Its time is set to the nanosecond, because the kernel's own has the same value for some
+        milliseconds (Documentation/timers, the coarse clock), in which an inode can be reused.
+        """
+        if os.utime in os.supports_fd:
+            os.utime(self._fd, ns=(time.time_ns(),) * 2)
+        if durable:
+            os.fsync(self._fd)
+        return os.fstat(self._fd)
+
+    def link(self, to: Directory, name: str) -> None:
+        """Give the file a name. Raises FileExistsError when that is taken."""
+        if self._name:
+            self._work.link(self._name, to, name)
+        else:
+            _name_it(self._fd, to, name)
+
+    def move(self, to: Directory, name: str) -> None:
+        """Put the named file in the place of ``name``, where links cannot be made."""
+        self._work.rename(self._name, to, name)
+        self._name = ""
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._name:
+            self._work.unlink(self._name)
+            self._name = ""
+        self._work.close()
+
+
+def _unnamed(work: Directory) -> int:
+    # The mode is the file's, not the descriptor's: this one writes although it says 0444.
+    return work.open(".", os.O_TMPFILE | os.O_RDWR, _MODE)
+
+
+def _name_it(fd: int, to: Directory, name: str) -> None:
+    # Following /proc/self/fd/N is what open(2) gives for this; it needs a dir_fd to be linkat(2).
+    source = f"/proc/self/fd/{fd}"
+    os.link(source, name, src_dir_fd=to.fd, dst_dir_fd=to.fd, follow_symlinks=True)
+
+
+def _read_at(fd: int, position: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(fd, CHUNK, position)
+    os.lseek(fd, position, os.SEEK_SET)
+    return os.read(fd, CHUNK)

@@ -1,0 +1,411 @@
+"""A store in a local directory: a reference is a hard link.
+
+    <root>/layout                      {"version": 1, "digest": "sha256"}
+    <root>/blobs/ab/<digest>           content, mode 0444
+    <root>/sessions/<sid>/             a session (``_local_folder``), its files as links to blobs
+    <root>/tmp/<token>/                what a process is working on (``sessionstore.workspace``)
+    <root>/secret                      made when it is first asked for
+
+The number of links of a blob (``st_nlink``) is its reference count, so there is no index, no
+database and nothing to disagree with the disk. A file's link is always made before the blob's name
+and a blob's name is always removed before the last link, so a blob name whose inode has no other
+link belongs to nobody, however young it is. docs/architecture.md has the races and why each is
+harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Self
+
+from sessionstore import values
+from sessionstore.backend import (
+    Collected,
+    Dropped,
+    Location,
+    Reference,
+    Saved,
+    SessionKey,
+    SessionRecord,
+    Stored,
+)
+from sessionstore.backends import _local_folder
+from sessionstore.backends._directory import Directory
+from sessionstore.backends._local_blobs import Blobs
+from sessionstore.backends._local_eraser import Eraser
+from sessionstore.backends._local_folder import Folder, token_of, token_of_copy
+from sessionstore.backends._local_root import NO_LINKS, keep_first, open_root
+from sessionstore.backends._local_save import Save
+from sessionstore.backends._local_spool import LocalSpool, can_be_unnamed
+from sessionstore.clock import Clock
+from sessionstore.content import DIGESTS, Content, limited, verified
+from sessionstore.errors import BackendUnavailable, FileNotStored
+from sessionstore.names import encode, is_sid
+from sessionstore.oserrors import translated
+from sessionstore.values import Parser
+from sessionstore.workspace import Workspace
+
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, *((errno.EACCES,) if os.name == "nt" else ()))
+"""What renaming a folder onto another says: rename(2), and Windows' one word for it."""
+
+
+class LocalBackend:
+    """Files in a directory of a local (or network) file system, safe for many processes at once.
+
+    Options: ``digest`` (``sha256``, the default, or ``blake3``; fixed when the store is made) and
+    ``durable`` (default false: a file is not forced to the platter before its save returns, so a
+    power cut may lose the last seconds, as it would of any other program).
+    """
+
+    options: ClassVar[Mapping[str, Parser]] = {
+        "digest": values.choice(*DIGESTS),
+        "durable": values.boolean,
+    }
+
+    def __init__(self, root: Path, digest: str | None, clock: Clock, *, durable: bool) -> None:
+        self._root = root
+        self._clock = clock
+        self._durable = durable
+        self.digest = open_root(root, digest)
+        self._workspace = Workspace(root / "tmp")
+        self._open = True
+        with translated("open the store", str(root)), contextlib.ExitStack() as opened:
+            opened.callback(self._workspace.close)
+            self._sessions = opened.enter_context(Directory(str(root / "sessions")))
+            blobs = opened.enter_context(Directory(str(root / "blobs")))
+            with self._work() as work:
+                self._links = _can_link(work)
+                self._unnamed = self._links and can_be_unnamed(work)
+            opened.pop_all()
+        self._blobs = Blobs(blobs, durable=durable)
+        self._eraser = Eraser(self._workspace, self._blobs, self._token)
+        if not self._links:
+            warnings.warn(
+                f"The file system of {root} has no hard links: every file is a copy of its own, "
+                "without deduplication.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+
+    @classmethod
+    def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
+        digest = options.get("digest")
+        return cls(
+            Path(location.path),
+            None if digest is None else str(digest),
+            clock,
+            durable=bool(options.get("durable", False)),
+        )
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def spool(self) -> LocalSpool:
+        with self._does("make a new file"):
+            work = self._work()
+            try:
+                return LocalSpool(work, str(self._root), unnamed=self._unnamed)
+            except BaseException:
+                work.close()
+                raise
+
+    # Saving
+
+    def put(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        expires: datetime | None = None,
+        fresh: bool = False,
+    ) -> Saved:
+        with self._does(f"save {name!r}"):
+            if not self._links or self._blobs.stat(content.digest) is None:
+                self._spool_it(content)
+            while True:
+                with self._change_or_make(key) as folder:
+                    saved = self._save(folder, name, content, expires=expires, fresh=fresh)
+                if saved is not None:
+                    return saved
+                # The content was there a moment ago and is not now: write it.
+                self._spool_it(content)
+
+    def _spool_it(self, content: Content) -> None:
+        if content.spool is None:
+            spool = self.spool()
+            try:
+                for chunk in content.chunks():
+                    spool.write(chunk)
+            except BaseException:
+                spool.close()
+                raise
+            content.data, content.spool = None, spool
+
+    def _save(
+        self,
+        folder: Folder,
+        name: str,
+        content: Content,
+        *,
+        expires: datetime | None,
+        fresh: bool,
+    ) -> Saved | None:
+        """One save in a locked folder; None when the bytes have to be written first."""
+        file = encode(name)
+        now = self.now()
+        if expires is not None:
+            folder.will_expire(expires)
+        folder.active(now)
+        old = None if fresh else folder.find(file)
+        saved = Save(
+            folder, self._blobs, self._work, file, name, content, now, expires, old,
+            durable=self._durable, links=self._links,
+        ).run()  # fmt: skip
+        if saved is not None and self._durable:
+            folder.files.fsync()
+        return saved
+
+    # Reading
+
+    def get(self, sid: str, name: str) -> Reference:
+        file = encode(name)
+        with self._does(f"look up {name!r}"), self._folder(sid) as folder:
+            reference = None if folder is None else folder.find(file)
+        if reference is None:
+            raise FileNotStored(name)
+        return reference
+
+    def open(
+        self, sid: str, reference: Reference, start: int = 0, length: int | None = None
+    ) -> BinaryIO:
+        with self._does(f"read {reference.name!r}"):
+            fd = self._open_version(sid, reference)
+            stream = open(fd, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+        if start == 0 and (length is None or length >= reference.size):
+            return verified(stream, reference, self.digest)
+        stream.seek(start)
+        left = max(reference.size - start, 0)
+        return limited(stream, left if length is None else min(length, left))
+
+    def _open_version(self, sid: str, reference: Reference) -> int:
+        """The file, open, if it still is that version."""
+        with self._folder(sid) as folder:
+            if folder is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    fd = folder.files.open(encode(reference.name), os.O_RDONLY)
+                    if self._token(os.fstat(fd)) == reference.token:
+                        return fd
+                    os.close(fd)
+        raise FileNotStored(reference.name)
+
+    def files(self, sid: str) -> Iterator[Reference]:
+        with self._does("list the files of a session"), self._folder(sid) as folder:
+            if folder is not None:
+                for _, reference in folder.references():
+                    yield reference
+
+    # Forgetting
+
+    def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
+        files = [encode(name) for name in names]
+        with self._does("delete files"), self._change(sid) as folder:
+            if folder is None:
+                return []
+            gone: list[Reference] = []
+            for file in files:
+                there = folder.find(file)
+                self._remove(folder, file, there)
+                if there is not None:
+                    gone.append(there)
+            return gone
+
+    def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
+        with self._does("delete files"), self._change(sid) as folder:
+            if folder is None:
+                return []
+            gone: list[Reference] = []
+            for reference in references:
+                file = encode(reference.name)
+                there = folder.find(file)
+                if there == reference:
+                    self._remove(folder, file, there)
+                    gone.append(reference)
+            folder.tighten(self.now())
+            return gone
+
+    def _remove(self, folder: Folder, file: str, reference: Reference | None) -> None:
+        with self._blobs.releasing(reference):
+            folder.files.unlink(file)
+
+    # Sessions
+
+    def sessions(self) -> Iterator[SessionRecord]:
+        with self._does("list the sessions"):
+            for sid in self._sessions.names():
+                record = self._record(sid)
+                if record is not None:
+                    yield record
+
+    def session(self, sid: str) -> SessionRecord | None:
+        with self._does("look up a session"):
+            return self._record(sid)
+
+    def _record(self, sid: str) -> SessionRecord | None:
+        if not is_sid(sid):
+            return None
+        try:
+            return _local_folder.record(self._sessions, sid)
+        except NotADirectoryError:
+            return None
+
+    def identify(self, sid: str) -> SessionKey | None:
+        with self._does("look up a session"), self._folder(sid) as folder:
+            return None if folder is None else folder.identify()
+
+    def touch(self, sid: str) -> None:
+        with self._does("touch a session"), self._change(sid) as folder:
+            if folder is not None:
+                folder.active(self.now())
+
+    def end(self, sid: str) -> None:
+        with self._does("end a session"), self._change(sid) as folder:
+            if folder is not None:
+                folder.mark("ended", self.now())
+
+    def resume(self, sid: str) -> None:
+        with self._does("resume a session"), self._change(sid) as folder:
+            if folder is not None:
+                folder.active(self.now())
+                folder.dir.unlink("ended")
+
+    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+        with self._does("drop a session"), self._eraser.taking() as (work, name):
+            with self._change(sid, wait=unless_active_after is None) as folder:
+                record = None if folder is None else self._record(sid)
+                if record is None or (unless_active_after and record.active > unless_active_after):
+                    return None
+                self._sessions.rename(sid, work, name)
+            return self._eraser.erase(work, name)
+
+    # Collecting
+
+    def collect(self, *, force: bool = False) -> Collected:
+        with self._does("collect garbage"):
+            leftovers = self._eraser.finish_own() + self._eraser.finish_dead()
+            blobs, size = self._blobs.collect()
+        return Collected(blobs, size, leftovers)
+
+    def stored(self) -> Stored:
+        with self._does("measure the store"):
+            if self._links:
+                return self._blobs.stored()
+            every = [it for one in list(self.sessions()) for it in self.files(one.sid)]
+            return Stored(len(every), sum(it.size for it in every))
+
+    # The rest
+
+    def free(self) -> int:
+        with self._does("ask for free space"):
+            return shutil.disk_usage(self._root).free
+
+    def alone(self) -> bool:
+        with self._does("look for other processes"):
+            return self._workspace.path.is_dir() and self._workspace.alone()
+
+    def secret(self) -> bytes:
+        with self._does("keep the secret"):
+            return keep_first(self._root, "secret", secrets.token_bytes(32))
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._workspace.close()
+            self._sessions.close()
+            self._blobs.close()
+
+    # Within
+
+    def _does(self, what: str) -> contextlib.AbstractContextManager[None]:
+        if not self._open:
+            raise BackendUnavailable(errno.EBADF, f"Could not {what}: the store is closed.")
+        return translated(what, str(self._root))
+
+    def _work(self) -> Directory:
+        """This process's workspace, open."""
+        return Directory(str(self._workspace.path))
+
+    def _token(self, stat: os.stat_result) -> str:
+        return token_of(stat) if self._links else token_of_copy(stat)
+
+    @contextlib.contextmanager
+    def _folder(self, sid: str) -> Iterator[Folder | None]:
+        """A session's folder for reading, None when there is none."""
+        try:
+            folder = Folder(self._sessions, sid, self._token)
+        except FileNotFoundError:
+            yield None
+            return
+        with folder:
+            yield folder
+
+    @contextlib.contextmanager
+    def _change(self, sid: str, *, wait: bool = True) -> Iterator[Folder | None]:
+        """A session's folder, locked and in its place; None when there is none (or it is busy)."""
+        while True:
+            with self._folder(sid) as folder:
+                try:
+                    if folder is None or not folder.lock(wait=wait):
+                        yield None
+                        return
+                except FileNotFoundError:
+                    continue  # dropped and erased since it was opened
+                # A drop may have moved it away while we waited for the lock.
+                if folder.dir.is_still(self._sessions, sid):
+                    yield folder
+                    return
+
+    @contextlib.contextmanager
+    def _change_or_make(self, key: SessionKey) -> Iterator[Folder]:
+        """The same, making the session when there is none."""
+        while True:
+            with self._change(key.sid) as folder:
+                if folder is not None:
+                    yield folder
+                    return
+            self._make(key)
+
+    def _make(self, key: SessionKey) -> None:
+        with self._work() as work:
+            name = secrets.token_hex(8)
+            _local_folder.make(work, name, key, self.now())
+            try:
+                work.rename(name, self._sessions, key.sid)
+            except OSError as error:
+                shutil.rmtree(os.path.join(work.path, name))
+                if error.errno not in _TAKEN:
+                    raise
+
+
+def _can_link(work: Directory) -> bool:
+    """Whether the file system has hard links."""
+    name, twin = secrets.token_hex(8), secrets.token_hex(8)
+    os.close(work.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    try:
+        work.link(name, work, twin)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
+    finally:
+        work.unlink(name)
+        work.unlink(twin)
+    return True

@@ -1,0 +1,47 @@
+"""Advisory whole-file locks that the system lets go of when their process dies."""
+
+from __future__ import annotations
+
+import errno
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # the name says which of the two systems this is
+
+try:
+    import msvcrt
+except ImportError:  # everything else
+    msvcrt = None  # type: ignore[assignment]  # as above
+
+_BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+
+
+def lock(fd: int, *, wait: bool = True) -> bool:
+    """Take the exclusive lock of an open file; False when it is held and ``wait`` is false.
+
+    Two descriptors of one file exclude each other, in one process too. Closing the descriptor, or
+    the death of the process, lets go. flock(2) on POSIX, the first byte's lock on Windows.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        else:
+            _lock_first_byte(fd, wait=wait)
+    except OSError as error:
+        if not wait and error.errno in _BUSY:
+            return False
+        raise
+    return True
+
+
+def _lock_first_byte(fd: int, *, wait: bool) -> None:
+    while True:
+        try:
+            msvcrt.locking(fd, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]  # Windows only
+        except OSError as error:
+            # LK_LOCK gives up after ten tries, one second apart (Microsoft's _locking page).
+            if not wait or error.errno not in _BUSY:
+                raise
+        else:
+            return

@@ -1,0 +1,145 @@
+"""A private folder of one process, which another process can clear once its owner is dead.
+
+    <parent>/<token>.lock     held locked for the owner's life
+    <parent>/<token>/         what the owner is working on
+
+The lock is made before the folder and removed after it, so a folder whose lock is free or missing
+belongs to nobody. This is how leftovers of a killed process are found at once and for certain,
+without an age: the system frees the lock when the process dies, whatever killed it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from sessionstore.locks import lock
+
+_LOCK = ".lock"
+_TOKEN_BYTES = 8
+# The parent may hold other things (Gradio's cache does), which are none of our business.
+_is_token = re.compile(rf"[0-9a-f]{{{2 * _TOKEN_BYTES}}}").fullmatch
+
+
+class Workspace:
+    """This process's folder under ``parent``, made at first use. A forked child gets its own."""
+
+    def __init__(self, parent: Path) -> None:
+        self.parent = parent
+        self._pid = 0
+        self._token = ""
+        self._fd = -1
+        self._claiming = threading.Lock()
+
+    @property
+    def path(self) -> Path:
+        """The folder, there and owned. Raises OSError when it cannot be made."""
+        if self._pid != os.getpid():
+            with self._claiming:
+                if self._pid != os.getpid():
+                    self._claim()
+        return self.parent / self._token
+
+    @property
+    def token(self) -> str:
+        """The folder's name, empty while there is none."""
+        return self._token
+
+    def _claim(self) -> None:
+        self.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while not self._try_to_claim(secrets.token_hex(_TOKEN_BYTES)):
+            pass
+
+    def _try_to_claim(self, token: str) -> bool:
+        path = self.parent / (token + _LOCK)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # A sweeper may have taken the new lock for a dead one before it was held.
+            if not lock(fd, wait=False) or not _same_file(fd, path):
+                os.close(fd)
+                return False
+            (self.parent / token).mkdir(mode=0o700)
+        except BaseException:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        self._token, self._fd = token, fd
+        self._pid = os.getpid()  # last: other threads take it for the sign that all is there
+        return True
+
+    def close(self) -> None:
+        """Remove the folder and what is in it. It is made again when it is asked for."""
+        if self._pid != os.getpid():
+            return
+        self._pid = 0
+        _erase(self.parent, self._token)
+        os.close(self._fd)
+
+    def alone(self) -> bool:
+        """Whether no other living process, and no other object of this one, has a folder here."""
+        for token in self._others():
+            path = self.parent / (token + _LOCK)
+            fd = _take(path)
+            if fd is not None:
+                os.close(fd)
+            elif path.exists():
+                return False
+        return True
+
+    @contextlib.contextmanager
+    def dead(self) -> Iterator[list[Path]]:
+        """The folders of dead processes, ours alone inside the block and erased after it."""
+        taken: list[tuple[str, int]] = []
+        try:
+            for token in self._others():
+                folder = self.parent / token
+                fd = _take(self.parent / (token + _LOCK), create=folder.is_dir())
+                if fd is not None:
+                    taken.append((token, fd))
+            yield [self.parent / token for token, _ in taken if (self.parent / token).is_dir()]
+            for token, _ in taken:
+                _erase(self.parent, token)
+        finally:
+            for _, fd in taken:
+                os.close(fd)
+
+    def _others(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.parent) as entries:
+            tokens = {entry.name.removesuffix(_LOCK) for entry in entries}
+            own = self._token if self._pid == os.getpid() else ""
+            return sorted(token for token in tokens if _is_token(token) and token != own)
+        return []
+
+
+def _take(path: Path, *, create: bool = False) -> int | None:
+    """The lock of a folder, held; None when its owner lives or another sweeper has it."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+    except (FileNotFoundError, PermissionError):  # gone, or another user's to clear
+        return None
+    if lock(fd, wait=False) and _same_file(fd, path):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    try:
+        there = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)
+
+
+def _erase(parent: Path, token: str) -> None:
+    """Remove a folder, then its lock. What cannot be removed stays for the next sweep."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(parent / token, ignore_errors=True)
+        if not (parent / token).exists():
+            (parent / (token + _LOCK)).unlink(missing_ok=True)
