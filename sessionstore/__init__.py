@@ -1,0 +1,33 @@
+"""Files of visitors' sessions: kept once, apart from each other, and gone when they should be."""
+
+from __future__ import annotations
+
+from sessionstore.errors import (
+    BackendUnavailable,
+    Corrupted,
+    FileNotStored,
+    InvalidName,
+    LimitExceeded,
+    SessionStoreError,
+    SettingsError,
+)
+from sessionstore.limits import Limits
+from sessionstore.retention import Retention
+from sessionstore.session import Session
+from sessionstore.store import SessionStore
+from sessionstore.storedfile import StoredFile
+
+__all__ = [
+    "BackendUnavailable",
+    "Corrupted",
+    "FileNotStored",
+    "InvalidName",
+    "LimitExceeded",
+    "Limits",
+    "Retention",
+    "Session",
+    "SessionStore",
+    "SessionStoreError",
+    "SettingsError",
+    "StoredFile",
+]

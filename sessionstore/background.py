@@ -1,0 +1,149 @@
+"""The store's two background threads: one that drops ended sessions, one that sweeps.
+
+Both wait through the store's clock, so a test moves them by moving its clock. Neither can be
+stopped by an error: the store tells it as ``sweep_failed``, it is logged here, and the thread goes
+on. A drop that failed is left to the next sweep.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Self
+
+from sessionstore.clock import Clock
+
+log = logging.getLogger("sessionstore")
+
+
+class Timers:
+    """Calls back at given times, from one daemon thread that lives only while it is needed.
+
+    One entry for each key: a later ``at`` moves it.
+    """
+
+    def __init__(
+        self, clock: Clock, now: Callable[[], datetime], call: Callable[[str], datetime | None]
+    ) -> None:
+        """``call(key)`` does what was due and returns when to call again, or None."""
+        self._clock = clock
+        self._now = now
+        self._call = call
+        self._condition = threading.Condition()
+        self._due: dict[str, datetime] = {}
+        self._heap: list[tuple[datetime, str]] = []
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def at(self, key: str, due: datetime) -> None:
+        """Call back with ``key`` at ``due``, instead of any time set before."""
+        with self._condition:
+            if self._closed:
+                return
+            self._due[key] = due
+            heapq.heappush(self._heap, (due, key))
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._run, name="sessionstore-linger", daemon=True
+                )
+                self._thread.start()
+            self._condition.notify_all()
+
+    def cancel(self, key: str) -> None:
+        """Forget the time of ``key``."""
+        with self._condition:
+            self._due.pop(key, None)
+
+    def close(self) -> None:
+        """Forget all times and end the thread."""
+        with self._condition:
+            self._closed = True
+            self._due.clear()
+            self._heap.clear()
+            self._condition.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while (key := self._next()) is not None:
+            try:
+                again = self._call(key)
+            except Exception:
+                # The sweep of this or another process will find the session.
+                log.exception("Could not drop an ended session in time; the sweep will.")
+                continue
+            if again is not None:
+                self.at(key, again)
+
+    def _next(self) -> str | None:
+        """Wait for the next key that is due; None when there is nothing left to wait for."""
+        with self._condition:
+            while self._heap and not self._closed:
+                due, key = self._heap[0]
+                if self._due.get(key) != due:
+                    heapq.heappop(self._heap)  # moved or cancelled since
+                    continue
+                wait = (due - self._now()).total_seconds()
+                if wait <= 0:
+                    heapq.heappop(self._heap)
+                    del self._due[key]
+                    return key
+                self._clock.wait(self._condition, wait)
+            self._thread = None
+            return None
+
+
+class Sweeping:
+    """A thread that calls ``sweep`` again and again, the first time at once.
+
+    A context manager; ``start`` and ``stop`` do the same for those who cannot use a ``with``.
+    """
+
+    def __init__(self, clock: Clock, sweep: Callable[[], object], every: timedelta) -> None:
+        if every <= timedelta(0):
+            raise ValueError(f"The time between sweeps is longer than zero: every={every}.")
+        self._clock = clock
+        self._sweep = sweep
+        self._every = every.total_seconds()
+        self._condition = threading.Condition()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, if it does not run yet."""
+        if self._thread is None:
+            self._stopped = False
+            self._thread = threading.Thread(
+                target=self._run, name="sessionstore-sweep", daemon=True
+            )
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, after the sweep it is in."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._thread = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                self._sweep()
+            except Exception:
+                log.exception("A sweep failed; the next one comes in %s seconds.", self._every)
+            with self._condition:
+                if not self._stopped:
+                    self._clock.wait(self._condition, self._every)

@@ -1,0 +1,77 @@
+"""Images as content: Pillow images and numpy arrays become the bytes of a file.
+
+Neither library is loaded here: a value can only be theirs when its program has loaded them.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sessionstore.errors import SettingsError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_NO_ALPHA = {"JPEG": "RGB", "BMP": "RGB", "PPM": "RGB"}
+"""Formats that cannot keep transparency, and the mode they take."""
+
+_CHANNELS = ((), (3,), (4,))
+"""What may stand behind the height and width of an array: grey, colour, colour with alpha."""
+
+
+def is_image(content: object) -> bool:
+    """Whether this is a Pillow image or a numpy array."""
+    return isinstance(content, _classes("PIL.Image", "Image") + _classes("numpy", "ndarray"))
+
+
+def encode(content: Any, suffix: str) -> bytes:
+    """The bytes of an image file in the format of ``suffix``, PNG without one.
+
+    ``content`` is a PIL image, or a numpy array of shape (H, W), (H, W, 3) or (H, W, 4) and dtype
+    uint8. Raises ValueError for another shape or dtype, or a suffix that names no image format.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise SettingsError(
+            "Saving an array as an image needs Pillow: pip install 'sessionstore[image]'."
+        ) from error
+    form = _format(suffix)
+    image: Image.Image = content if isinstance(content, Image.Image) else _from_array(content)
+    mode = _NO_ALPHA.get(form)
+    if mode is not None and image.mode not in ("RGB", "L", "CMYK", "1"):
+        image = image.convert(mode)
+    out = io.BytesIO()
+    image.save(out, form)
+    return out.getvalue()
+
+
+def _format(suffix: str) -> str:
+    from PIL import Image
+
+    if not suffix:
+        return "PNG"
+    form = Image.registered_extensions().get(suffix.lower())
+    if form is None or form not in Image.SAVE:
+        raise ValueError(f"{suffix!r} names no image format: use .png, .webp or .jpg.")
+    return form
+
+
+def _from_array(array: Any) -> Image:
+    from PIL import Image
+
+    # The shape with the height and width, whatever they are, left out.
+    if array.dtype != "uint8" or array.shape[2:] not in _CHANNELS or array.ndim < len("HW"):
+        raise ValueError(
+            "An image array is uint8 of shape (H, W), (H, W, 3) or (H, W, 4); this one is "
+            f"{array.dtype} of shape {array.shape}."
+        )
+    return Image.fromarray(array)
+
+
+def _classes(module: str, name: str) -> tuple[type, ...]:
+    loaded = sys.modules.get(module)
+    found = getattr(loaded, name, None)
+    return (found,) if isinstance(found, type) else ()

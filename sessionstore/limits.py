@@ -1,0 +1,294 @@
+"""How much may be kept, enforced while the bytes come in."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+
+from sessionstore.backend import Backend, HasFreeSpace, Saved
+from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
+from sessionstore.values import show_size
+
+_REMEMBERED = 4096
+"""Sessions whose sums a process keeps at hand; any other is summed up again when it saves."""
+
+_REFRESH = timedelta(seconds=60)
+"""How long a sum is trusted: this is how far other replicas' saves can go unseen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, None for no limit. Every field is a setting of the same name.
+
+    Raises SettingsError for a value that is not a whole number of at least 0.
+    """
+
+    max_file: int | None = None
+    """One file."""
+
+    max_session: int | None = None
+    """The sum of a session's files. Exact in one process, within a minute across replicas."""
+
+    max_session_files: int | None = None
+    """The number of a session's files; exact and soft in the same way."""
+
+    max_store: int | None = None
+    """All content, each blob once: the last sweep's total and what this process saved since. Bytes
+    on their way in count before it is known whether they are there already. Before a save is
+    refused for it, files of sessions that are not live make room, oldest first."""
+
+    min_free: int | None = None
+    """What the disk must have free after a save, for backends on a disk."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None and (type(value) is not int or value < 0):
+                raise SettingsError(
+                    f"{each.name}={value!r} is not right: give a whole number from 0, or None."
+                )
+
+
+@dataclass(slots=True, eq=False)
+class _Tally:
+    """The sums of one session: what is there, and what saves on their way in may add to it."""
+
+    # Reentrant, because a writer that is garbage-collected lets go of its share wherever its thread
+    # happens to be.
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    bytes: int = 0
+    files: int = 0
+    saves: list[Admission] = field(default_factory=list)
+    users: int = 0
+    at: datetime | None = None
+
+    def coming_files(self) -> int:
+        """The most files that the saves under way can add."""
+        return len({save.name for save in self.saves if save.replaced is None})
+
+    def coming_bytes(self) -> int:
+        """The most bytes that the saves under way can add, whichever of them fail.
+
+        Several under one name leave one file. One that replaces a file adds only what is beyond it,
+        and frees nothing before it is done.
+        """
+        most: dict[str, int] = {}
+        for save in self.saves:
+            growth = save.taken - (save.replaced or 0)
+            most[save.name] = max(most.get(save.name, 0), growth)
+        return sum(most.values())
+
+    def now_has(self, name: str, size: int | None) -> None:
+        """Tell the saves of that name what they replace now: so many bytes, None for nothing."""
+        for save in self.saves:
+            if save.name == name:
+                save.replaced = size
+
+    def leave(self, save: Admission) -> None:
+        """A save is over, done or not. Twice is no error."""
+        if save in self.saves:
+            self.saves.remove(save)
+
+
+class Ledger:
+    """Admits saves of one store, chunk by chunk.
+
+    ``make_room(n, sid)`` is asked to free ``n`` bytes before a save into the session ``sid`` is
+    refused for ``max_store``.
+    """
+
+    def __init__(
+        self, limits: Limits, backend: Backend, make_room: Callable[[int, str], None]
+    ) -> None:
+        self.limits = limits
+        self._backend = backend
+        self._make_room = make_room
+        self._lock = threading.RLock()
+        self._making_room = threading.RLock()
+        self._tallies: OrderedDict[str, _Tally] = OrderedDict()
+        self._total = 0
+        if limits.min_free is not None and not isinstance(backend, HasFreeSpace):
+            raise SettingsError(
+                f"min_free={limits.min_free} is not right: this backend is not on a disk; leave it "
+                "out, or set max_store."
+            )
+        self.recount()
+
+    def recount(self) -> None:
+        """Take the store's total anew, where a limit asks for it. A sweep does this."""
+        if self.limits.max_store is not None:
+            total = self._backend.stored().bytes
+            with self._lock:
+                self._total = total
+
+    @contextlib.contextmanager
+    def admission(self, sid: str, name: str, *, fresh: bool) -> Iterator[Admission]:
+        """Around one save. Raises LimitExceeded at once when the session has all its files."""
+        save = Admission(self, sid, name)
+        if self.limits.max_session is None and self.limits.max_session_files is None:
+            yield save
+            return
+        with self._tally(sid) as tally:
+            save.tally = tally
+            try:
+                self._join(tally, save, fresh=fresh)
+                yield save
+            finally:
+                with tally.lock:
+                    tally.leave(save)
+
+    def _join(self, tally: _Tally, save: Admission, *, fresh: bool) -> None:
+        with tally.lock:
+            self._refresh(tally, save.sid)
+            if not fresh:
+                with contextlib.suppress(FileNotStored):
+                    save.replaced = self._backend.get(save.sid, save.name).size
+            tally.saves.append(save)
+            limit = self.limits.max_session_files
+            added = save.replaced is None
+            if limit is not None and added and tally.files + tally.coming_files() > limit:
+                raise LimitExceeded(
+                    f"The session has {tally.files} files and max_session_files={limit}: delete "
+                    f"some before saving {save.name!r}."
+                )
+
+    @contextlib.contextmanager
+    def _tally(self, sid: str) -> Iterator[_Tally]:
+        """The session's sums. While they are used they are the only ones of the session."""
+        with self._lock:
+            tally = self._tallies.setdefault(sid, _Tally())
+            self._tallies.move_to_end(sid)
+            tally.users += 1
+            while len(self._tallies) > _REMEMBERED:
+                unused = (each for each, it in self._tallies.items() if not it.users)
+                if (oldest := next(unused, None)) is None:
+                    break
+                del self._tallies[oldest]
+        try:
+            yield tally
+        finally:
+            with self._lock:
+                tally.users -= 1
+
+    def _refresh(self, tally: _Tally, sid: str) -> None:
+        """Read the sums from the backend when they are not at hand or old, and no save is on."""
+        now = self._backend.now()
+        if not tally.saves and (tally.at is None or now - tally.at > _REFRESH):
+            sizes = [reference.size for reference in self._backend.files(sid)]
+            tally.bytes, tally.files, tally.at = sum(sizes), len(sizes), now
+
+    def removed(self, sid: str, name: str, size: int) -> None:
+        """Note that a file was deleted."""
+        with self._lock:
+            tally = self._tallies.get(sid)
+        if tally is not None:
+            with tally.lock:
+                tally.files, tally.bytes = max(tally.files - 1, 0), max(tally.bytes - size, 0)
+                tally.now_has(name, None)
+
+    def forget(self, sid: str) -> None:
+        """Note that a session was dropped."""
+        with self._lock:
+            tally = self._tallies.get(sid)
+        if tally is not None:
+            with tally.lock:
+                tally.files = tally.bytes = 0
+                for save in tally.saves:
+                    save.replaced = None
+
+    def check_store(self, save: Admission, taken: int) -> None:
+        """Refuse a save of which ``taken`` bytes have come, for the whole store's limit."""
+        limit = self.limits.max_store
+        if limit is None or self._total + taken <= limit:
+            return
+        # One at a time, and the sum first: others may have made room, or deleted files.
+        with self._making_room:
+            self.recount()
+            if taken <= limit < self._total + taken:
+                self._make_room(self._total + taken - limit, save.sid)
+                self.recount()
+        if self._total + taken > limit:
+            raise LimitExceeded(
+                f"Saving {save.name!r} would take the store over max_store={show_size(limit)}, and "
+                "nothing may be deleted for it but files of live sessions: wait for visitors to "
+                "leave, or raise the limit."
+            )
+
+    def check_free(self, coming: int, name: str) -> None:
+        """Refuse to write ``coming`` more bytes when the disk would be left with too little."""
+        limit = self.limits.min_free
+        if limit is not None and isinstance(self._backend, HasFreeSpace):
+            free = self._backend.free()
+            if free - coming < limit:
+                raise LimitExceeded(
+                    f"Saving {name!r} would leave less than min_free={show_size(limit)} on the "
+                    f"disk, which has {show_size(free)}: free some space."
+                )
+
+    def saved(self, size: int) -> None:
+        """Note that new content was kept."""
+        with self._lock:
+            self._total += size
+
+
+@dataclass(slots=True, eq=False)
+class Admission:
+    """One save on its way in.
+
+    ``replaced`` is the size of the file that it replaces as things are, None when it replaces none;
+    ``taken`` is how many of its bytes have been admitted.
+    """
+
+    ledger: Ledger
+    sid: str
+    name: str
+    tally: _Tally | None = None
+    replaced: int | None = None
+    taken: int = 0
+
+    def admit(self, count: int) -> None:
+        """Admit ``count`` more bytes, or raise LimitExceeded."""
+        limits = self.ledger.limits
+        taken = self.taken + count
+        if limits.max_file is not None and taken > limits.max_file:
+            raise LimitExceeded(
+                f"{self.name!r} is larger than max_file={show_size(limits.max_file)}: save a "
+                "smaller file, or raise the limit."
+            )
+        self.ledger.check_store(self, taken)
+        self.ledger.check_free(count, self.name)
+        if self.tally is None:
+            self.taken = taken
+        else:
+            self._admit_to_session(self.tally, count)
+
+    def _admit_to_session(self, tally: _Tally, count: int) -> None:
+        limit = self.ledger.limits.max_session
+        with tally.lock:
+            before = tally.coming_bytes()
+            self.taken += count
+            after = tally.coming_bytes()
+            # What adds nothing is let in even when the session is over a limit set since.
+            if limit is not None and after > before and tally.bytes + after > limit:
+                self.taken -= count
+                raise LimitExceeded(
+                    f"Saving {self.name!r} would take the session over "
+                    f"max_session={show_size(limit)}: delete some of its files first."
+                )
+
+    def settle(self, saved: Saved) -> None:
+        """Note what the save did."""
+        size, old = saved.reference.size, saved.replaced
+        if not saved.deduplicated:
+            self.ledger.saved(size)
+        if self.tally is not None:
+            # At one instant, or another save would find these bytes both there and coming.
+            with self.tally.lock:
+                self.tally.leave(self)
+                self.tally.bytes += size - (old.size if old is not None else 0)
+                self.tally.files += old is None
+                self.tally.now_has(self.name, size)

@@ -1,0 +1,94 @@
+"""The media type of a name, from a table of our own: the same on every machine and backend.
+
+The system's table (``mimetypes``) differs between machines and can be changed by a package. The
+types are those registered with IANA (https://www.iana.org/assignments/media-types) where there is
+one, and those in common use where there is none.
+"""
+
+from __future__ import annotations
+
+UNKNOWN = "application/octet-stream"
+
+TYPES = {
+    "aac": "audio/aac",
+    "apng": "image/apng",
+    "avi": "video/vnd.avi",
+    "avif": "image/avif",
+    "bmp": "image/bmp",
+    "bz2": "application/x-bzip2",
+    "css": "text/css",
+    "csv": "text/csv",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "epub": "application/epub+zip",
+    "flac": "audio/flac",
+    "gif": "image/gif",
+    "glb": "model/gltf-binary",
+    "gltf": "model/gltf+json",
+    "gz": "application/gzip",
+    "heic": "image/heic",
+    "htm": "text/html",
+    "html": "text/html",
+    "ico": "image/vnd.microsoft.icon",
+    "ipynb": "application/x-ipynb+json",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "js": "text/javascript",
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+    "log": "text/plain",
+    "m4a": "audio/mp4",
+    "m4v": "video/mp4",
+    "md": "text/markdown",
+    "mid": "audio/midi",
+    "mjs": "text/javascript",
+    "mkv": "video/matroska",
+    "mov": "video/quicktime",
+    "mp3": "audio/mpeg",
+    "mp4": "video/mp4",
+    "mpeg": "video/mpeg",
+    "npy": "application/x-npy",
+    "npz": "application/x-npz",
+    "obj": "model/obj",
+    "oga": "audio/ogg",
+    "ogg": "audio/ogg",
+    "ogv": "video/ogg",
+    "opus": "audio/ogg",
+    "otf": "font/otf",
+    "parquet": "application/vnd.apache.parquet",
+    "pdf": "application/pdf",
+    "ply": "model/ply",
+    "png": "image/png",
+    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "py": "text/x-python",
+    "rtf": "application/rtf",
+    "srt": "application/x-subrip",
+    "stl": "model/stl",
+    "svg": "image/svg+xml",
+    "tar": "application/x-tar",
+    "tif": "image/tiff",
+    "tiff": "image/tiff",
+    "toml": "application/toml",
+    "ts": "video/mp2t",
+    "tsv": "text/tab-separated-values",
+    "ttf": "font/ttf",
+    "txt": "text/plain",
+    "vtt": "text/vtt",
+    "wav": "audio/wav",
+    "weba": "audio/webm",
+    "webm": "video/webm",
+    "webp": "image/webp",
+    "woff": "font/woff",
+    "woff2": "font/woff2",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "xml": "application/xml",
+    "yaml": "application/yaml",
+    "yml": "application/yaml",
+    "zip": "application/zip",
+    "zst": "application/zstd",
+}
+
+
+def media_type(name: str) -> str:
+    """The type for a file name, by its last extension, whatever its case."""
+    _, dot, extension = name.rpartition("/")[2].rpartition(".")
+    return TYPES.get(extension.lower(), UNKNOWN) if dot else UNKNOWN

@@ -1,0 +1,47 @@
+"""Making room for a save under ``max_store``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sessionstore.backend import SessionRecord
+from sessionstore.names import shared_key
+
+if TYPE_CHECKING:
+    from sessionstore.store import SessionStore
+
+
+def make_room(store: SessionStore, size: int, saving: str) -> None:
+    """Delete files of sessions that are not live, oldest first, until ``size`` bytes are free.
+
+    Sessions go in the order of their last activity, and their files in the order of their saves.
+    The app's own session is never asked, nor is ``saving``, which the save is for. Stops when there
+    is nothing left that may go.
+    """
+    spared = {shared_key().sid, saving}
+    target = store.backend.stored().bytes - size
+    records = [record for record in store.backend.sessions() if record.sid not in spared]
+    for record in sorted(records, key=lambda each: each.active):
+        if _may_go(store, record) and _clear(store, record, size, target):
+            return
+
+
+def _may_go(store: SessionStore, record: SessionRecord) -> bool:
+    """Whether the session is not live, looked at again after what may have been a long time."""
+    now = store.backend.session(record.sid)
+    return now is not None and not store.retention.is_live(now, store.now())
+
+
+def _clear(store: SessionStore, record: SessionRecord, size: int, target: int) -> bool:
+    """Delete a session's files until the store is down to ``target`` bytes; whether it is."""
+    key = store.backend.identify(record.sid)
+    freed = 0
+    for reference in sorted(store.backend.files(record.sid), key=lambda each: each.created):
+        gone = store.backend.discard(record.sid, [reference])
+        freed += sum(each.size for each in gone)
+        if key is not None:
+            store.removed(key, gone, "expired", "room was needed under max_store")
+        # The sum is only looked at when it can be low enough: content may be shared.
+        if freed >= size and store.backend.stored().bytes <= target:
+            return True
+    return store.backend.stored().bytes <= target

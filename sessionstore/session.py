@@ -1,0 +1,444 @@
+"""A session: one visitor's own directory of files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, overload
+
+from sessionstore import images
+from sessionstore._twin import in_thread
+from sessionstore.backend import Reference, Saved, SessionKey
+from sessionstore.content import Buffer, Content, Ingest, ingest, refuse_text
+from sessionstore.errors import FileNotStored, LimitExceeded
+from sessionstore.names import file_name, fresh_name
+from sessionstore.storedfile import StoredFile
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
+
+    from sessionstore.store import SessionStore
+
+Source = Buffer | os.PathLike[str] | BinaryIO | Iterable[bytes] | Any
+"""What can be saved. ``Any`` stands for PIL images and numpy arrays, which may not be installed."""
+
+
+class Usage(NamedTuple):
+    """Files, their bytes, the bytes their content takes (equal bytes once), and sessions."""
+
+    files: int
+    bytes: int
+    stored_bytes: int
+    sessions: int
+
+
+class Session:
+    """A handle on one session. It is made by ``store.session()``, which does no I/O.
+
+    The session comes to be with its first save. Another owner of the same id is another session.
+    """
+
+    __slots__ = ("key", "store")
+
+    def __init__(self, store: SessionStore, key: SessionKey) -> None:
+        self.store = store
+        self.key = key
+
+    @property
+    def id(self) -> str:
+        """The id it was asked for with."""
+        return self.key.id
+
+    @property
+    def owner(self) -> str | None:
+        """The owner it was asked for with."""
+        return self.key.owner
+
+    @property
+    def sid(self) -> str:
+        """Its stored name: the folder or key prefix of its files."""
+        return self.key.sid
+
+    def __repr__(self) -> str:
+        return f"<Session {self.sid}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Session):
+            return NotImplemented
+        return (self.store, self.key) == (other.store, other.key)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    # Saving
+
+    def put(self, name: str, content: Source, ttl: timedelta | None = None) -> StoredFile:
+        """Save content under a name, in place of what had it, at one instant.
+
+        ``content`` is bytes-like, a path (``os.PathLike``, not a str), a binary file (read from its
+        position, left open), an iterable of bytes, a PIL image, or a numpy image of shape
+        (H, W[, 3|4]) and dtype uint8; images take the format of the name's suffix, PNG without one.
+        After ``ttl`` the file is no longer served.
+
+        Raises InvalidName before anything is read; TypeError for other content; ValueError for a
+        ``ttl`` that is not positive; LimitExceeded; BackendUnavailable. What the source raises
+        passes through. Whatever is raised, nothing is saved and an older file stays.
+        """
+        return self._save(file_name(name), content, ttl, fresh=False)
+
+    def add(
+        self, content: Source, suffix: str | None = None, ttl: timedelta | None = None
+    ) -> StoredFile:
+        """Save content under a fresh name that nobody has, ending in ``suffix``.
+
+        Without a suffix a path gives its own and an image gets ``.png``. The rest is as in ``put``.
+        """
+        if suffix is None:
+            suffix = _suffix_of(content)
+        return self._save(fresh_name(suffix), content, ttl, fresh=True)
+
+    def _save(
+        self, name: str, content: Source, ttl: timedelta | None, *, fresh: bool
+    ) -> StoredFile:
+        if ttl is not None and ttl <= timedelta(0):
+            raise ValueError(f"A time to live is longer than zero: ttl={ttl}.")
+        refuse_text(content)
+        if images.is_image(content):
+            content = images.encode(content, PurePath(name).suffix)
+        with self._receiving(name, ttl, fresh=fresh) as receiving:
+            return receiving.keep(ingest(content, receiving.ingest))
+
+    @contextlib.contextmanager
+    def _receiving(self, name: str, ttl: timedelta | None, *, fresh: bool) -> Iterator[_Receiving]:
+        """Around one save: within the limits, and heard of when it is over them."""
+        backend = self.store.backend
+        try:
+            with self.store.ledger.admission(self.sid, name, fresh=fresh) as admission:
+                into = Ingest(backend.digest, backend.spool, admission.admit)
+                receiving = _Receiving(self, name, ttl, into, fresh=fresh)
+                try:
+                    yield receiving
+                finally:
+                    into.abort()
+                if receiving.saved is not None:
+                    admission.settle(receiving.saved)
+        except LimitExceeded as error:
+            self.store.tell("limit_exceeded", self.key, name, reason=str(error))
+            raise
+        if receiving.saved is not None:
+            self._tell_saved(receiving.saved.reference, known=receiving.saved.deduplicated)
+
+    def _tell_saved(self, reference: Reference, *, known: bool) -> None:
+        name, size = reference.name, reference.size
+        self.store.tell("saved", self.key, name, size, "saved")
+        if known:
+            self.store.tell("deduplicated", self.key, name, size, "the bytes were there already")
+
+    @overload
+    def open(self, name: str, mode: Literal["rb"] = "rb") -> io.BufferedReader: ...
+    @overload
+    def open(self, name: str, mode: Literal["wb"]) -> io.BufferedWriter: ...
+    def open(
+        self, name: str, mode: Literal["rb", "wb"] = "rb"
+    ) -> io.BufferedReader | io.BufferedWriter:
+        """A file for reading (``"rb"``, seekable) or for writing (``"wb"``), in binary.
+
+        A file for writing is saved when it is closed, and not at all when the block of its ``with``
+        raises, a write failed or the program loses it without a close. Raises InvalidName;
+        FileNotStored when reading; ValueError for another mode.
+        """
+        name = file_name(name)
+        if mode == "rb":
+            return self.get(name).open()
+        if mode != "wb":
+            raise ValueError(f"mode={mode!r} is not right: use 'rb' or 'wb'.")
+        return _Writer(_RawWriter(self, name))
+
+    @contextlib.contextmanager
+    def directory(self) -> Iterator[Path]:
+        """A private local directory, empty at first; what is in it afterwards is saved.
+
+        Names are relative to it. Files replace those of the same names and remove none; symbolic
+        links and special files are passed over. When the block raises nothing is saved; when a
+        save does, those before it have been. The directory is removed in any case, also by the
+        next sweep when the process was killed.
+        """
+        scratch = self.store.working.scratch()
+        with tempfile.TemporaryDirectory(prefix="directory-", dir=scratch) as path:
+            root = Path(path)
+            yield root
+            found = {file_name(file.relative_to(root).as_posix()): file for file in _files(root)}
+            for name in sorted(found):
+                self.put(name, found[name])
+
+    # Reading
+
+    def get(self, name: str) -> StoredFile:
+        """The file of that name. Raises FileNotStored, InvalidName."""
+        return StoredFile(self, self._alive(name))
+
+    def _alive(self, name: str) -> Reference:
+        reference = self.store.backend.get(self.sid, file_name(name))
+        if reference.expires is not None and reference.expires <= self.store.now():
+            raise FileNotStored(name)
+        return reference
+
+    def read(self, name: str) -> bytes:
+        """The bytes of the file of that name. Raises FileNotStored, InvalidName, Corrupted."""
+        while True:
+            file = self.get(name)
+            try:
+                return file.read()
+            except FileNotStored:
+                # Replaced between the look and the read: the new one is what the name means.
+                if self.get(name) == file:
+                    raise
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a file of that name."""
+        try:
+            self.get(name)  # type: ignore[arg-type]  # get() refuses what is not a name
+        except (FileNotStored, ValueError, TypeError):
+            return False
+        return True
+
+    def files(self) -> list[StoredFile]:
+        """The session's files, ordered by name."""
+        now = self.store.now()
+        alive = (
+            StoredFile(self, reference)
+            for reference in self.store.backend.files(self.sid)
+            if reference.expires is None or reference.expires > now
+        )
+        return sorted(alive, key=lambda file: file.name)
+
+    def usage(self) -> Usage:
+        """What the session's files take. ``stored_bytes`` counts equal bytes once."""
+        files = self.files()
+        unique = {file.digest: file.size for file in files}
+        total = sum(file.size for file in files)
+        return Usage(len(files), total, sum(unique.values()), int(bool(files)))
+
+    def check(self, reference: Reference) -> None:
+        """Raise FileNotStored unless this version still is the file, within its time."""
+        if self._alive(reference.name).token != reference.token:
+            raise FileNotStored(reference.name)
+
+    # Forgetting
+
+    def delete(self, *names: str) -> None:
+        """Delete files. A name that is not there is no error. Raises InvalidName."""
+        gone = self.store.backend.delete(self.sid, [file_name(name) for name in names])
+        self.store.removed(self.key, gone, "deleted", "asked for")
+
+    def drop(self) -> None:
+        """Delete the session and every file of it, now."""
+        self.store.drop(self.key, "asked for")
+
+    # The visitor
+
+    def touch(self) -> None:
+        """Note that the visitor is here: the session is active, and stays live for a while."""
+        self.store.backend.touch(self.sid)
+
+    def end(self) -> None:
+        """Note that the visitor left: the session is dropped after ``linger``.
+
+        Saves and touches put that off, also later ones; only ``resume`` cancels it. The drop is
+        this process's timer's work, and any replica's sweep's when this process is gone by then.
+        """
+        self.store.end(self.key)
+
+    def resume(self) -> None:
+        """Note that the visitor is back: an end is cancelled."""
+        self.store.resume(self.key)
+
+    # Twins
+
+    async def put_async(
+        self, name: str, content: Source, ttl: timedelta | None = None
+    ) -> StoredFile:
+        """``put`` in a worker thread."""
+        return await in_thread(self.put, name, content, ttl)
+
+    async def add_async(
+        self, content: Source, suffix: str | None = None, ttl: timedelta | None = None
+    ) -> StoredFile:
+        """``add`` in a worker thread."""
+        return await in_thread(self.add, content, suffix, ttl)
+
+    @overload
+    async def open_async(self, name: str, mode: Literal["rb"] = "rb") -> io.BufferedReader: ...
+    @overload
+    async def open_async(self, name: str, mode: Literal["wb"]) -> io.BufferedWriter: ...
+    async def open_async(
+        self, name: str, mode: Literal["rb", "wb"] = "rb"
+    ) -> io.BufferedReader | io.BufferedWriter:
+        """``open`` in a worker thread; the file itself still blocks."""
+        if mode == "rb":
+            return await in_thread(self.open, name, mode)
+        return await in_thread(self.open, name, mode)
+
+    @contextlib.asynccontextmanager
+    async def directory_async(self) -> AsyncIterator[Path]:
+        """``directory``, made and saved in worker threads."""
+        manager = self.directory()
+        path = await in_thread(manager.__enter__)
+        try:
+            yield path
+        except BaseException as error:
+            if not await in_thread(manager.__exit__, type(error), error, error.__traceback__):
+                raise
+        else:
+            await in_thread(manager.__exit__, None, None, None)
+
+    async def get_async(self, name: str) -> StoredFile:
+        """``get`` in a worker thread."""
+        return await in_thread(self.get, name)
+
+    async def read_async(self, name: str) -> bytes:
+        """``read`` in a worker thread."""
+        return await in_thread(self.read, name)
+
+    async def files_async(self) -> list[StoredFile]:
+        """``files`` in a worker thread."""
+        return await in_thread(self.files)
+
+    async def usage_async(self) -> Usage:
+        """``usage`` in a worker thread."""
+        return await in_thread(self.usage)
+
+    async def delete_async(self, *names: str) -> None:
+        """``delete`` in a worker thread."""
+        await in_thread(self.delete, *names)
+
+    async def drop_async(self) -> None:
+        """``drop`` in a worker thread."""
+        await in_thread(self.drop)
+
+    async def touch_async(self) -> None:
+        """``touch`` in a worker thread."""
+        await in_thread(self.touch)
+
+    async def end_async(self) -> None:
+        """``end`` in a worker thread."""
+        await in_thread(self.end)
+
+    async def resume_async(self) -> None:
+        """``resume`` in a worker thread."""
+        await in_thread(self.resume)
+
+
+class _Receiving:
+    """A save whose bytes are on their way."""
+
+    def __init__(
+        self, session: Session, name: str, ttl: timedelta | None, into: Ingest, *, fresh: bool
+    ) -> None:
+        self.ingest = into
+        self.saved: Saved | None = None
+        self._session = session
+        self._name = name
+        self._ttl = ttl
+        self._fresh = fresh
+
+    def keep(self, content: Content) -> StoredFile:
+        session, backend = self._session, self._session.store.backend
+        with content:
+            # The time to live begins when the file is there, not when its first byte came.
+            expires = None if self._ttl is None else backend.now() + self._ttl
+            saved = backend.put(
+                session.key, self._name, content, expires=expires, fresh=self._fresh
+            )
+        self.saved = saved
+        return StoredFile(session, saved.reference)
+
+
+class _RawWriter(io.RawIOBase):
+    """Takes bytes; keeps them as a file when it is closed, unless it was told to forget."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self._stack = contextlib.ExitStack()
+        self._receiving = self._stack.enter_context(session._receiving(name, None, fresh=False))  # noqa: SLF001 - same room
+        self._error: BaseException | None = None
+        self._forgotten = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: AnyBuffer, /) -> int:
+        view = memoryview(data)
+        if self._forgotten:
+            return len(view)
+        if self._error is not None:
+            raise self._error
+        try:
+            return self._receiving.ingest.write(view)
+        except BaseException as error:
+            self._error = error
+            self._stack.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def forget(self) -> None:
+        """Keep nothing, and take what still comes without a word."""
+        self._forgotten = True
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            with self._stack:
+                if not self._forgotten:
+                    self._keep()
+        finally:
+            super().close()
+
+    def _keep(self) -> None:
+        if self._error is not None:
+            raise self._error  # a program that passed over it must not believe that it is saved
+        self._receiving.keep(self._receiving.ingest.finish())
+
+    def __del__(self) -> None:
+        # In a cycle of garbage this one may come before the writer around it.
+        self.forget()
+        self.close()
+
+
+class _Writer(io.BufferedWriter):
+    """A buffered writer that saves nothing when the block it is used in raises."""
+
+    def __init__(self, raw: _RawWriter) -> None:
+        super().__init__(raw)
+        self._target = raw
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None:
+            self._target.forget()
+        self.close()
+
+    def __del__(self) -> None:
+        # Collected without a close: the program lost it, perhaps half-written.
+        with contextlib.suppress(ValueError):  # detached: the program has the inner one
+            if not self.closed:
+                self._target.forget()
+                self.close()
+
+
+def _suffix_of(content: Source) -> str:
+    if isinstance(content, os.PathLike):
+        return PurePath(content).suffix
+    return ".png" if images.is_image(content) else ""
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """The regular files below a directory, no link followed."""
+    for parent, _, names in os.walk(root):
+        for name in names:
+            path = Path(parent, name)
+            if path.is_file() and not path.is_symlink():
+                yield path

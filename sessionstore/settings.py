@@ -1,0 +1,267 @@
+"""The settings of a store: one flat set of names, from five places.
+
+Each keyword of ``SessionStore.open`` and each field of ``Retention`` and ``Limits`` is one key of
+TOML and one variable of the environment, ``SESSIONSTORE_`` and the name in upper case; so is each
+option of the backend. From the strongest place to the weakest:
+
+1. keywords of ``SessionStore.open``; ``retention=`` and ``limits=`` give all of their fields,
+2. the query of the URL, for options of the backend alone,
+3. the environment,
+4. ``sessionstore.toml`` in the working directory, keys at its top level,
+5. ``[tool.sessionstore]`` of ``pyproject.toml`` in the working directory.
+
+``SESSIONSTORE_CONFIG`` names one TOML file that is read instead of 4 and 5. A name that nobody
+knows is refused wherever it stands, with one exception: an option that belongs to the backend of a
+place's own ``url`` is passed over when a stronger place gives another ``url``.
+
+The values of secrets never appear in a message or a ``repr``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from sessionstore import registry
+from sessionstore.errors import SettingsError
+from sessionstore.limits import Limits
+from sessionstore.places import PREFIX, Given, Place, environment, files
+from sessionstore.retention import Retention
+from sessionstore.urls import locate, shown
+from sessionstore.values import Parser, boolean, choice, duration, number, optional, size, text
+
+if TYPE_CHECKING:
+    import os
+
+    from sessionstore.backend import Backend, Location
+
+_is_secret = re.compile("secret|password|token|credential|key").search
+
+KEYWORD = "the keyword"
+"""The source of what the caller of ``open`` gave."""
+
+SECRET_LENGTH = 16
+"""The least number of characters of ``secret``: it signs URLs, so it must not be guessed."""
+
+Restart = Literal["keep", "drop"]
+"""What becomes of the files that dead processes left, when the store opens."""
+
+Group = TypeVar("Group", Retention, Limits)
+
+
+def secret(value: object) -> str:
+    """A parser of a text that is too long to be guessed."""
+    if len(text(value)) < SECRET_LENGTH:
+        raise ValueError(f"write at least {SECRET_LENGTH} characters, random ones")
+    return text(value)
+
+
+def base_url(value: object) -> str:
+    """A parser of where the app serves stored files: a path, or a URL of http or https."""
+    parts = urlsplit(text(value))
+    absolute = parts.scheme in {"http", "https"} and parts.netloc
+    relative = not parts.scheme and not parts.netloc and parts.path.startswith("/")
+    if not (absolute or relative) or parts.query or parts.fragment:
+        raise ValueError("write a path such as /files, or a URL such as https://example.org/files")
+    return text(value)
+
+
+OF_RETENTION: Mapping[str, Parser] = {
+    "max_age": optional(duration),
+    "idle": optional(duration),
+    "linger": duration,
+    "sweep_live": boolean,
+}
+OF_LIMITS: Mapping[str, Parser] = {
+    "max_file": optional(size),
+    "max_session": optional(size),
+    "max_session_files": optional(number),
+    "max_store": optional(size),
+    "min_free": optional(size),
+}
+OF_OPEN: Mapping[str, Parser] = {
+    "restart": choice("keep", "drop"),
+    "secret": secret,
+    "base_url": base_url,
+}
+GROUPS: Mapping[str, Mapping[str, Parser]] = {"retention": OF_RETENTION, "limits": OF_LIMITS}
+"""The keywords that give several settings at once."""
+
+CORE: Mapping[str, Parser] = {**OF_RETENTION, **OF_LIMITS, **OF_OPEN}
+"""The settings that every store has, besides ``url``, and how each is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that a store is opened with.
+
+    ``sources`` says of each setting where it came from: "the keyword", "the URL",
+    "environment SESSIONSTORE_IDLE", "sessionstore.toml", "default".
+    """
+
+    location: Location = field(repr=False)  # may hold a password
+    backend: type[Backend]
+    backend_options: Mapping[str, object] = field(repr=False)  # may hold one too
+    retention: Retention
+    limits: Limits
+    restart: Restart
+    secret: str | None = field(repr=False)
+    base_url: str | None
+    sources: Mapping[str, str]
+
+
+def resolve(
+    url: str | os.PathLike[str] | None,
+    keywords: Mapping[str, object],
+    environ: Mapping[str, str],
+    cwd: str | os.PathLike[str],
+) -> Settings:
+    """The settings of the store that ``SessionStore.open(url, **keywords)`` opens.
+
+    Keywords that are None count as not given. Raises SettingsError for the first wrong setting,
+    naming it, its value, where that came from and what would be right.
+    """
+    here = Path(cwd)
+    named = Place(KEYWORD, {key: each for key, each in keywords.items() if each is not None})
+    read = [environment(environ), *files(environ, here)]
+    origin = _url(url, read)
+    location, query = _locate(origin, here)
+    in_query = Place("the URL", query)
+    backend = registry.find(location.scheme, _said("url", origin))
+    options = _options(backend)
+
+    strangers = partial(_refuse_strangers, location.scheme)
+    strangers({"retention", "limits", *OF_OPEN, *options}, named)
+    strangers({*options}, in_query)
+    for place in read:
+        strangers({"url", *CORE, *options, *_options_elsewhere(place, origin, here)}, place)
+
+    whole = {key for group in GROUPS if group in named.values for key in GROUPS[group]}
+    parsers = {key: each for key, each in {**CORE, **options}.items() if key not in whole}
+    chosen = ChainMap(*(place.given() for place in (named, in_query, *read)))
+    values = {key: _parse(key, chosen[key], parsers[key]) for key in parsers if key in chosen}
+    sources = {key: KEYWORD if key in whole else "default" for key in CORE}
+    return Settings(
+        location=location,
+        backend=backend,
+        backend_options={key: values[key] for key in options if key in values},
+        retention=_group(Retention, named.values.get("retention"), values, chosen),
+        limits=_group(Limits, named.values.get("limits"), values, chosen),
+        restart=values.get("restart", "keep"),
+        secret=values.get("secret"),
+        base_url=values.get("base_url"),
+        sources=sources | {key: chosen[key].source for key in values} | {"url": origin.source},
+    )
+
+
+def _url(url: object, read: Iterable[Place]) -> Given:
+    """The store's URL as it was written, by the caller or in the first place that has one."""
+    if url is not None:
+        return Given(url, KEYWORD)
+    for place in read:
+        if "url" in place.values:
+            return place.given()["url"]
+    raise SettingsError(
+        "url is not set, so there is no store to open: pass one, as in "
+        "SessionStore.open('file:///var/lib/app'), set SESSIONSTORE_URL, or write url = \"...\" "
+        "into sessionstore.toml."
+    )
+
+
+def _locate(origin: Given, cwd: Path) -> tuple[Location, dict[str, str]]:
+    try:
+        return locate(origin.value, cwd)
+    except ValueError as error:
+        raise _wrong("url", origin, error) from None  # the cause may quote a password
+
+
+def _options(backend: type[Backend]) -> Mapping[str, Parser]:
+    """The backend's own settings."""
+    if taken := backend.options.keys() & {"url", "retention", "limits", "clock", *CORE}:
+        raise SettingsError(
+            f"{backend.__name__} has an option {min(taken)!r}, which is a setting of every store: "
+            "give it another name."
+        )
+    return backend.options
+
+
+def _options_elsewhere(place: Place, origin: Given, cwd: Path) -> set[str]:
+    """What may stand beside the place's own URL for its backend, while another URL is used."""
+    own = place.given().get("url", origin)
+    if own == origin:
+        return set()
+    try:
+        return {*registry.find(_locate(own, cwd)[0].scheme).options}
+    except SettingsError:
+        return {*place.values}  # its backend is not installed and not needed: anything may be right
+
+
+def _refuse_strangers(scheme: str, known: Collection[str], place: Place) -> None:
+    """Raise SettingsError for a name that is no setting; its value may be a secret."""
+    for key in place.values:
+        if key not in known:
+            remedy = _remedy(scheme, known, place, key)
+            raise SettingsError(f"{place.spell(key)} ({place.name}) is not right: {remedy}.")
+
+
+def _remedy(scheme: str, known: Collection[str], place: Place, key: str) -> str:
+    if key in CORE and place.name == KEYWORD:
+        group = "retention=Retention" if key in OF_RETENTION else "limits=Limits"
+        return f"pass {group}({key}=...)"
+    if key in CORE:
+        return (
+            "the query is for options of the backend; set "
+            f"{PREFIX}{key.upper()}, or {key} in sessionstore.toml"
+        )
+    if close := difflib.get_close_matches(key.lower(), known):
+        return f"there is no such setting; perhaps {place.spell(close[0])} is meant"
+    names = ", ".join(sorted(map(place.spell, known)))
+    return f"a {scheme} store has no such setting" + (f"; there are {names}" if names else "")
+
+
+def _parse(key: str, given: Given, parser: Parser) -> Any:  # the parser's type of value
+    if isinstance(given.value, str) and not given.value.strip():
+        raise _wrong(key, given, "it is empty; write a value, or leave it out")
+    try:
+        return parser(given.value)
+    except ValueError as error:
+        raise _wrong(key, given, error) from None  # the parser's words are all in ours
+
+
+def _group(
+    kind: type[Group], given: object, values: Mapping[str, Any], chosen: Mapping[str, Given]
+) -> Group:
+    """A Retention or Limits: the keyword's, or one made of single settings."""
+    if isinstance(given, kind):
+        return given
+    if given is not None:
+        name = kind.__name__
+        raise SettingsError(f"{name.lower()}={given!r} ({KEYWORD}) is not right: give a {name}.")
+    own = {each.name: values[each.name] for each in fields(kind) if each.name in values}
+    try:
+        return kind(**own)
+    except SettingsError as error:
+        text = str(error).removesuffix(".")
+        blamed = [key for key in own if re.search(rf"\b{key}\b", text)]
+        sources = ", ".join(f"{key} from {chosen[key].source}" for key in blamed)
+        raise SettingsError(f"{text} ({sources}).") from error
+
+
+def _said(key: str, given: Given) -> str:
+    """A setting as somebody wrote it, for a message."""
+    if key == "url":
+        value = repr(shown(given.value))
+    else:
+        value = "..." if _is_secret(key) else repr(given.value)
+    return f"{key}={value} ({given.source})"
+
+
+def _wrong(key: str, given: Given, remedy: object) -> SettingsError:
+    return SettingsError(f"{_said(key, given)} is not right: {remedy}.")

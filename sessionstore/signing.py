@@ -1,0 +1,46 @@
+"""URLs that carry their own permission: for one file of one session, until a moment.
+
+    <base_url>/<expiry>.<sid>.<signature>/<name>
+
+The signature is HMAC-SHA-256 (RFC 2104) with the store's secret over expiry, session and name, cut
+to 128 bits (RFC 2104, section 5). Nothing in it is a digest of content, and there is no list of
+URLs anywhere: whoever knows the secret can check one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from datetime import datetime
+from urllib.parse import quote, unquote
+
+from sessionstore.clock import EPOCH
+from sessionstore.names import is_sid
+
+
+def sign(secret: bytes, sid: str, name: str, expires: datetime) -> str:
+    """The path of a URL for the file, without a leading slash."""
+    until = f"{math.ceil((expires - EPOCH).total_seconds()):x}"
+    return f"{until}.{sid}.{_signature(secret, until, sid, name)}/{quote(name)}"
+
+
+def opens(secret: bytes, path: str, now: datetime) -> tuple[str, str] | None:
+    """The (sid, name) that a path made by ``sign`` stands for, None for any other path."""
+    token, _, quoted = path.partition("/")
+    until, _, rest = token.partition(".")
+    sid, _, signature = rest.partition(".")
+    name = unquote(quoted, errors="surrogateescape")
+    if not is_sid(sid) or not until.isalnum():
+        return None
+    expected = _signature(secret, until, sid, name)
+    if not hmac.compare_digest(signature.encode(errors="replace"), expected.encode()):
+        return None
+    alive = int(until, 16) > (now - EPOCH).total_seconds()
+    return (sid, name) if alive else None
+
+
+def _signature(secret: bytes, until: str, sid: str, name: str) -> str:
+    # No part but the last can hold the separator.
+    text = f"sessionstore url 1\n{until}\n{sid}\n{name}".encode(errors="surrogatepass")
+    return hmac.new(secret, text, hashlib.sha256).hexdigest()[:32]

@@ -1,0 +1,397 @@
+"""The store: sessions, how long they live, and the sweep. All policy meets here."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sessionstore import settings, signing, transfer, verification
+from sessionstore._twin import in_thread
+from sessionstore.backend import Backend, KeepsSecret, KnowsIfAlone, Reference, SessionKey
+from sessionstore.background import Sweeping, Timers
+from sessionstore.clock import Clock, SystemClock
+from sessionstore.errors import SettingsError
+from sessionstore.events import Callback, Event, Events
+from sessionstore.limits import Ledger, Limits
+from sessionstore.names import session_key, shared_key
+from sessionstore.retention import Planner, PlanRow, Retention
+from sessionstore.room import make_room
+from sessionstore.session import Session, Usage
+from sessionstore.sweep import Sweep
+from sessionstore.transfer import Copied
+from sessionstore.verification import Finding
+from sessionstore.working import WorkingCopies
+
+_SHARED = shared_key()
+_MINUTE = timedelta(seconds=60)
+
+
+class SessionStore:
+    """Files in sessions, over any backend. Safe to use from any thread.
+
+    ``SessionStore.open()`` is the usual way to get one; this constructor takes a backend that is
+    already open. Close it, or use it in a ``with``: files stay, threads and working copies go.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        retention: Retention | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        secret: str | None = None,
+        base_url: str | None = None,
+    ) -> None:
+        self.backend = backend
+        self.retention = retention or Retention()
+        self.working = WorkingCopies()
+        self.ledger = Ledger(limits or Limits(), backend, self._make_room)
+        self._clock = clock or SystemClock()
+        self._events = Events()
+        self._timers = Timers(self._clock, self.now, self._on_time)
+        self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
+        self._secret = secret
+        self._base_url = base_url
+
+    @classmethod
+    def open(
+        cls,
+        url: str | os.PathLike[str] | None = None,
+        *,
+        retention: Retention | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        secret: str | None = None,
+        base_url: str | None = None,
+        restart: str | None = None,
+        **options: object,
+    ) -> Self:
+        """Open the store at ``url``, making it when there is none.
+
+        ``url`` is ``file:///path``, ``memory://``, or of any scheme a backend is registered for; a
+        path is a local directory. What is not given comes from the environment
+        (``SESSIONSTORE_*``), then ``sessionstore.toml``, then ``[tool.sessionstore]`` in
+        ``pyproject.toml``. ``options`` are the backend's. ``restart="drop"`` drops the sessions
+        that dead processes left.
+
+        Raises SettingsError, naming the setting, its value and what would be right.
+        """
+        keywords = {
+            "retention": retention, "limits": limits, "secret": secret, "base_url": base_url,
+            "restart": restart, **options,
+        }  # fmt: skip
+        given = {name: value for name, value in keywords.items() if value is not None}
+        found = settings.resolve(url, given, os.environ, Path.cwd())
+        clock = clock or SystemClock()
+        backend = found.backend.connect(found.location, found.backend_options, clock)
+        try:
+            store = cls(
+                backend, retention=found.retention, limits=found.limits, clock=clock,
+                secret=found.secret, base_url=found.base_url,
+            )  # fmt: skip
+            if found.restart == "drop":
+                store._drop_abandoned()
+        except BaseException:
+            backend.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """End the threads and remove the working copies. Files stay. Twice is no error."""
+        for sweeping in list(self._sweepings):
+            sweeping.stop()
+        self._timers.close()
+        self.working.close()
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Sessions
+
+    def session(self, id: str, owner: str | None = None) -> Session:  # noqa: A002 - the field's name
+        """A handle on a session; nothing is created. Any string is an id.
+
+        The same id under another owner is another session, so an id that a client chose gives it
+        nothing of anybody else's. Raises InvalidName.
+        """
+        return Session(self, session_key(id, owner))
+
+    @property
+    def shared(self) -> Session:
+        """The app's own session: files for everyone.
+
+        It is never idle and never ends (its ``end()`` does nothing); ``max_age`` and times to live
+        hold for its files.
+        """
+        return Session(self, _SHARED)
+
+    def sessions(self) -> Iterator[Session]:
+        """Every session, owned ones too: the administrator's view."""
+        for record in self.backend.sessions():
+            key = self.backend.identify(record.sid)
+            if key is not None and record.sid != _SHARED.sid:
+                yield Session(self, key)
+
+    def end(self, key: SessionKey) -> None:
+        """``Session.end``."""
+        if key.sid == _SHARED.sid:
+            return
+        self.backend.end(key.sid)
+        record = self.backend.session(key.sid)
+        due = None if record is None else self.retention.due(record)
+        if due is None:
+            return
+        self.tell("ended", key, reason="the visitor left")
+        if due <= self.now():
+            again = self._linger_over(key.sid)
+            if again is None:
+                return
+            due = again
+        self._timers.at(key.sid, due)
+
+    def resume(self, key: SessionKey) -> None:
+        """``Session.resume``."""
+        record = self.backend.session(key.sid)
+        self.backend.resume(key.sid)
+        self._timers.cancel(key.sid)
+        if record is not None and record.ended is not None:
+            self.tell("resumed", key, reason="the visitor came back")
+
+    def drop(
+        self, key: SessionKey, reason: str, *, unless_active_after: datetime | None = None
+    ) -> bool:
+        """Delete a session whole, and say so; False when there was none or it was spared."""
+        dropped = self.backend.drop(key.sid, unless_active_after=unless_active_after)
+        if dropped is None:
+            return False
+        self._timers.cancel(key.sid)
+        self.ledger.forget(key.sid)
+        self.working.forget_session(key.sid)
+        self.tell("dropped", key, size=dropped.bytes, reason=reason)
+        return True
+
+    def removed(self, key: SessionKey, gone: Iterable[Reference], kind: str, reason: str) -> None:
+        """Note that files were deleted, and say so."""
+        for reference in gone:
+            self.ledger.removed(key.sid, reference.name, reference.size)
+            self.working.forget_file(key.sid, reference.name)
+            self.tell(kind, key, reference.name, reference.size, reason)
+
+    def _on_time(self, sid: str) -> datetime | None:
+        try:
+            return self._linger_over(sid)
+        except Exception as error:
+            self.tell("sweep_failed", reason=str(error))
+            raise
+
+    def _linger_over(self, sid: str) -> datetime | None:
+        """Drop an ended session if it is due by now; otherwise when it will be."""
+        record = self.backend.session(sid)
+        due = None if record is None else self.retention.due(record)
+        key = self.backend.identify(sid)
+        if record is None or due is None or key is None:
+            return None
+        if due > self.now():
+            return due
+        if self.drop(key, "it ended, and its linger is over", unless_active_after=record.active):
+            return None
+        # Active at this very moment: look again when that activity's own linger is over.
+        return self.now() + max(self.retention.linger, timedelta(seconds=1))
+
+    # Sweeping
+
+    def plan(self) -> list[PlanRow]:
+        """What a sweep would do now: a row, with its reason, for each session or file."""
+        return list(self._planner().rows(self.backend.sessions()))
+
+    def sweep(self, dry_run: bool = False) -> list[PlanRow]:  # noqa: FBT001, FBT002 - a public name
+        """Delete what is over its time, and collect what nothing refers to; returns the plan.
+
+        A row that could not be carried out because its session became active comes back as a
+        ``hold``. With ``dry_run`` nothing is deleted. Any number of processes may sweep at once.
+        """
+        if dry_run:
+            return self.plan()
+        try:
+            plan = self.plan()
+        except Exception as error:
+            self.tell("sweep_failed", reason=str(error))
+            raise
+        return Sweep(self).run(plan)
+
+    def sweeping(self, every: timedelta = _MINUTE) -> Sweeping:
+        """A background thread that sweeps now and every so often: a context manager.
+
+        An error ends no sweeping: it is logged and told as ``sweep_failed``. Closing the store
+        does.
+        """
+        sweeping = Sweeping(self._clock, self.sweep, every)
+        self._sweepings.add(sweeping)
+        return sweeping
+
+    def _planner(self, abandoned: Callable[..., str | None] = lambda _: None) -> Planner:
+        return Planner(
+            self.retention, self.now(), _SHARED.sid, self.backend.identify, self.backend.files,
+            abandoned,
+        )  # fmt: skip
+
+    def _drop_abandoned(self) -> None:
+        """Drop what dead processes left. While another lives, only sessions that are not live."""
+        alone = isinstance(self.backend, KnowsIfAlone) and self.backend.alone()
+        now = self.now()
+        planner = self._planner(
+            lambda record: (
+                "left by a process that is gone (restart=drop)"
+                if alone or not self.retention.is_live(record, now)
+                else None
+            )
+        )
+        Sweep(self).run(list(planner.rows(self.backend.sessions())))
+
+    def _make_room(self, size: int, saving: str) -> None:
+        make_room(self, size, saving)
+
+    # What there is
+
+    def usage(self) -> Usage:
+        """Files, their bytes, the bytes their content takes, and sessions. Looks at all of them."""
+        files = size = sessions = 0
+        for record in self.backend.sessions():
+            references = [reference.size for reference in self.backend.files(record.sid)]
+            files, size = files + len(references), size + sum(references)
+            sessions += 1
+        return Usage(files, size, self.backend.stored().bytes, sessions)
+
+    def verify(self, repair: bool = False) -> list[Finding]:  # noqa: FBT001, FBT002 - a public name
+        """Read every file and compare it with its digest; returns what is not right.
+
+        With ``repair`` damaged files are deleted, so that saving them again heals them.
+        """
+        return verification.verify(self, repair=repair)
+
+    def copy_to(self, other: SessionStore) -> Copied:
+        """Copy every session and file to another store, of any backend.
+
+        What is there already is passed over, so a copy that was interrupted goes on where it was.
+        """
+        return transfer.copy(self, other)
+
+    # Around it
+
+    def on(self, kind: str, callback: Callback) -> Callable[[], None]:
+        """Call ``callback(event)`` at every event of that kind; returns a function that ends it.
+
+        A callback that raises is logged, and stops nothing. Raises ValueError for another kind.
+        """
+        return self._events.on(kind, callback)
+
+    def tell(
+        self, kind: str, key: SessionKey | None = None, name: str | None = None, size: int = 0,
+        reason: str = "",
+    ) -> None:  # fmt: skip
+        """Emit an event, if anybody listens."""
+        if self._events.wanted(kind):
+            id_, owner = (None, None) if key is None else (key.id, key.owner)
+            self._events.emit(Event(kind, id_, owner, name, size, reason, self.now()))
+
+    def now(self) -> datetime:
+        """The backend's time, which all ages are measured by."""
+        return self.backend.now()
+
+    @property
+    def live_interval(self) -> timedelta:
+        """How often a live connection touches its session."""
+        return self.retention.live_interval
+
+    def keep_working_copies_in(self, directory: str | os.PathLike[str]) -> None:
+        """Make the files of ``local_path()`` in this directory from now on.
+
+        It may be shared by processes. Copies made before are removed.
+        """
+        self.working.close()
+        self.working = WorkingCopies(Path(directory))
+
+    def url(self, sid: str, name: str, expires: timedelta) -> str:
+        """``StoredFile.url``, without a look whether the file is there."""
+        if self._base_url is None:
+            raise SettingsError(
+                "base_url is not set: say where the app serves stored files, such as "
+                "base_url='https://example.org/files'."
+            )
+        path = signing.sign(self.secret(), sid, name, self.now() + expires)
+        return f"{self._base_url.rstrip('/')}/{path}"
+
+    def secret(self) -> bytes:
+        """What URLs are signed with: the setting, else the one the backend keeps."""
+        if self._secret is not None:
+            return self._secret.encode()
+        if isinstance(self.backend, KeepsSecret):
+            return self.backend.secret()
+        raise SettingsError(
+            "secret is not set, and this backend cannot keep one: set it to a long random text, "
+            "the same for every replica."
+        )
+
+    # Twins
+
+    @classmethod
+    async def open_async(
+        cls,
+        url: str | os.PathLike[str] | None = None,
+        *,
+        retention: Retention | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        secret: str | None = None,
+        base_url: str | None = None,
+        restart: str | None = None,
+        **options: object,
+    ) -> Self:
+        """``open`` in a worker thread."""
+        return await in_thread(
+            cls.open, url, retention=retention, limits=limits, clock=clock, secret=secret,
+            base_url=base_url, restart=restart, **options,
+        )  # fmt: skip
+
+    async def sessions_async(self) -> list[Session]:
+        """``sessions`` in a worker thread, as a list."""
+        return await in_thread(lambda: list(self.sessions()))
+
+    async def plan_async(self) -> list[PlanRow]:
+        """``plan`` in a worker thread."""
+        return await in_thread(self.plan)
+
+    async def sweep_async(self, dry_run: bool = False) -> list[PlanRow]:  # noqa: FBT001, FBT002 - as sweep
+        """``sweep`` in a worker thread."""
+        return await in_thread(self.sweep, dry_run)
+
+    async def usage_async(self) -> Usage:
+        """``usage`` in a worker thread."""
+        return await in_thread(self.usage)
+
+    async def verify_async(self, repair: bool = False) -> list[Finding]:  # noqa: FBT001, FBT002 - as verify
+        """``verify`` in a worker thread."""
+        return await in_thread(self.verify, repair)
+
+    async def copy_to_async(self, other: SessionStore) -> Copied:
+        """``copy_to`` in a worker thread."""
+        return await in_thread(self.copy_to, other)
+
+    async def close_async(self) -> None:
+        """``close`` in a worker thread."""
+        await in_thread(self.close)

@@ -1,0 +1,192 @@
+"""A file in a session: what ``put`` returns."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from sessionstore._twin import in_thread
+from sessionstore.backend import Reference
+from sessionstore.content import CHUNK, read_all
+from sessionstore.errors import FileNotStored
+from sessionstore.media import media_type
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # type checkers know it without the package
+
+    from sessionstore.session import Session
+
+FIVE_MINUTES = timedelta(minutes=5)
+
+
+class StoredFile:
+    """One version of one file of a session.
+
+    It stands for the bytes that were saved, not for the name: when the file is deleted, replaced
+    by other bytes, or over its time, reading raises FileNotStored. ``session.get(name)`` gives what
+    has the name now.
+    """
+
+    __slots__ = ("_reference", "_session")
+
+    def __init__(self, session: Session, reference: Reference) -> None:
+        self._session = session
+        self._reference = reference
+
+    @property
+    def name(self) -> str:
+        """The name in the session, with ``/`` between sub-directories."""
+        return self._reference.name
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._reference.size
+
+    @property
+    def digest(self) -> str:
+        """Lower-case hex of the store's digest (SHA-256 unless chosen otherwise) of the bytes."""
+        return self._reference.digest
+
+    @property
+    def media_type(self) -> str:
+        """The type that the name's extension stands for, the same on every machine."""
+        return media_type(self._reference.name)
+
+    @property
+    def created(self) -> datetime:
+        """When it was saved, aware UTC."""
+        return self._reference.created
+
+    @property
+    def expires(self) -> datetime | None:
+        """When its time to live is over, aware UTC; None without one."""
+        return self._reference.expires
+
+    @property
+    def session_id(self) -> str:
+        """The id of its session."""
+        return self._session.id
+
+    def __repr__(self) -> str:
+        return f"<StoredFile {self.name!r} {self.size} bytes>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StoredFile):
+            return NotImplemented
+        return (self._session, self._reference) == (other._session, other._reference)
+
+    def __hash__(self) -> int:
+        return hash((self._session, self._reference))
+
+    def read(self, start: int = 0, length: int | None = None) -> bytes:
+        """The bytes from ``start``, ``length`` of them or all the rest; short at the end.
+
+        Raises FileNotStored, Corrupted when the whole is read and is not what was saved,
+        ValueError for a negative bound.
+        """
+        if start < 0 or (length is not None and length < 0):
+            raise ValueError(f"A range is not negative: start={start}, length={length}.")
+        return read_all(self.stream(start, length))
+
+    def open(self) -> io.BufferedReader:
+        """The file for reading, in binary and seekable. Close it, or use it in a ``with``.
+
+        Raises FileNotStored, here or when it is deleted while it is read.
+        """
+        self._check()
+        return io.BufferedReader(_Reader(self), CHUNK)
+
+    def local_path(self) -> Path:
+        """A private read-only copy on the local disk, with the file's name or one like it.
+
+        It is good until the store closes or the file is deleted. What is done to it does not
+        reach the stored file. Raises FileNotStored.
+        """
+        self._check()
+        return self._session.store.working.path(
+            self._session.sid, self._reference, lambda: self.stream(0, None)
+        )
+
+    def url(self, expires: timedelta = FIVE_MINUTES) -> str:
+        """A URL that serves this file to whoever has it, until then.
+
+        It is made from the settings ``base_url`` (where the app serves files) and ``secret``.
+        Raises SettingsError without ``base_url``, FileNotStored, ValueError when ``expires`` is not
+        longer than zero.
+        """
+        if expires <= timedelta(0):
+            raise ValueError(f"A URL is good for some time: expires={expires}.")
+        self._check()
+        return self._session.store.url(self._session.sid, self.name, expires)
+
+    def _check(self) -> None:
+        """Raise FileNotStored when this is no longer the file, or its time is over."""
+        self._session.check(self._reference)
+
+    def stream(self, start: int, length: int | None) -> BinaryIO:
+        """The bytes from ``start`` as the backend hands them out, not seekable."""
+        store = self._session.store
+        if self.expires is not None and self.expires <= store.now():
+            raise FileNotStored(self.name)
+        return store.backend.open(self._session.sid, self._reference, start, length)
+
+    async def read_async(self, start: int = 0, length: int | None = None) -> bytes:
+        """``read`` in a worker thread."""
+        return await in_thread(self.read, start, length)
+
+    async def open_async(self) -> io.BufferedReader:
+        """``open`` in a worker thread; reading from the file still blocks."""
+        return await in_thread(self.open)
+
+    async def local_path_async(self) -> Path:
+        """``local_path`` in a worker thread."""
+        return await in_thread(self.local_path)
+
+    async def url_async(self, expires: timedelta = FIVE_MINUTES) -> str:
+        """``url`` in a worker thread."""
+        return await in_thread(self.url, expires)
+
+
+class _Reader(io.RawIOBase):
+    """Reads a stored file in order, and opens it anew where it is told to go."""
+
+    def __init__(self, file: StoredFile) -> None:
+        self._file = file
+        self._position = 0
+        self._stream: BinaryIO | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"Cannot seek to {base + offset}, before the file begins.")
+        if base + offset != self._position:
+            self._let_go()
+            self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if self._stream is None:
+            self._stream = self._file.stream(self._position, None)
+        chunk = self._stream.read(len(view))
+        view[: len(chunk)] = chunk
+        self._position += len(chunk)
+        return len(chunk)
+
+    def _let_go(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def close(self) -> None:
+        self._let_go()
+        super().close()

@@ -1,0 +1,80 @@
+"""Carrying out a plan. One row that fails stops no other."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sessionstore.backend import Collected, SessionKey
+from sessionstore.retention import PlanRow
+
+if TYPE_CHECKING:
+    from sessionstore.store import SessionStore
+
+log = logging.getLogger("sessionstore")
+
+_SPARED = "it was in use, or gone already, when the sweep came to it"
+
+
+class Sweep:
+    """One sweep of a store."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        self._failures: list[Exception] = []
+
+    def run(self, plan: list[PlanRow]) -> list[PlanRow]:
+        """Delete what the plan says, then collect; returns what was really done.
+
+        Raises the first error after everything else has been tried.
+        """
+        self._store.tell("sweep_started", reason=f"{len(plan)} rows")
+        done = [self._row(row) for row in plan]
+        collected = self._collect()
+        if self._failures:
+            self._store.tell("sweep_failed", reason=str(self._failures[0]))
+            raise self._failures[0]
+        if collected.held is not None:
+            self._store.tell("sweep_held", reason=collected.held)
+        deleted = [row for row in done if row.action != "hold"]
+        self._store.tell(
+            "sweep_finished",
+            size=sum(row.size for row in deleted),
+            reason=f"{len(deleted)} deleted, {collected.blobs} blobs and {collected.leftovers} "
+            "leftovers collected",
+        )
+        return done
+
+    def _row(self, row: PlanRow) -> PlanRow:
+        if row.action == "hold":
+            return row
+        # The very session that was judged, whatever its id and owner say.
+        key = SessionKey(row.record.sid, row.session_id, row.owner)
+        try:
+            done = self._drop(row, key) if row.name is None else self._delete(row, key)
+        except Exception as error:  # noqa: BLE001 - raised again when every row had its turn
+            self._failures.append(error)
+            log.warning("A sweep could not delete %s: %s", row.record.sid, error)
+            return replace(row, action="hold", reason=f"it could not be deleted: {error}")
+        return row if done else replace(row, action="hold", reason=_SPARED)
+
+    def _drop(self, row: PlanRow, key: SessionKey) -> bool:
+        return self._store.drop(key, row.reason, unless_active_after=row.record.active)
+
+    def _delete(self, row: PlanRow, key: SessionKey) -> bool:
+        assert row.reference is not None, "a row for a file has its reference"  # noqa: S101 - for mypy
+        gone = self._store.backend.discard(key.sid, [row.reference])
+        self._store.removed(key, gone, "expired", row.reason)
+        return bool(gone)
+
+    def _collect(self) -> Collected:
+        collected = Collected(0, 0, 0)
+        try:
+            collected = self._store.backend.collect()
+            self._store.working.sweep(self._store.backend.files)
+            self._store.ledger.recount()
+        except Exception as error:  # noqa: BLE001 - raised again by run()
+            self._failures.append(error)
+            log.warning("A sweep could not collect garbage: %s", error)
+        return collected

@@ -1,0 +1,175 @@
+"""Working copies: ordinary local files for code that needs a path.
+
+A copy is private to one version of one file, read-only, and no link to anything stored: whatever
+a program does to it (root ignores modes), the stored bytes stay what they are. Copies live in this
+process's workspace and go with their file, their session, the store, or, after a kill, with the
+next sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from sessionstore.backend import Reference
+from sessionstore.content import CHUNK
+from sessionstore.errors import FileNotStored
+from sessionstore.oserrors import translated
+from sessionstore.workspace import Workspace
+
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\\:*?\"<>|]")
+
+_LONGEST = 200
+"""Bytes of a copy's name: file systems take 255, and an app may put something before it."""
+
+
+class WorkingCopies:
+    """The copies of one store, under ``<directory>/<token>/<sid>/<name>/<version>/``."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """``directory`` is shared by all processes; None: one in the system's temporary folder.
+
+        Nothing is made before the first copy.
+        """
+        self._directory = directory
+        self._made: Workspace | None = None
+        self._lock = threading.Lock()
+        self._sids: set[str] = set()
+
+    @property
+    def directory(self) -> Path:
+        """Where the copies of all processes are."""
+        return self._workspace.parent
+
+    @property
+    def _workspace(self) -> Workspace:
+        with self._lock:
+            if self._made is None:
+                self._made = Workspace(self._directory or _own_temporary())
+            return self._made
+
+    def path(self, sid: str, reference: Reference, stream: Callable[[], BinaryIO]) -> Path:
+        """The copy of a version, made from ``stream()`` when there is none.
+
+        Raises LimitExceeded when the disk is full, BackendUnavailable when it refuses.
+        """
+        with translated(f"make a local copy of {reference.name!r}", self._where):
+            folder = self._workspace.path / sid / _folder(reference.name) / _folder(reference.token)
+            path = folder / _fit(reference.name)
+            if not path.exists():
+                self._remember(sid)
+                try:
+                    self._make(folder, path, stream)
+                except FileNotStored:
+                    raise
+                except FileNotFoundError:  # the folder was cleared away in between
+                    self._make(folder, path, stream)
+                self._remember(sid)  # or the session was: a later sweep has to look here again
+            return path
+
+    def _remember(self, sid: str) -> None:
+        with self._lock:
+            self._sids.add(sid)
+
+    def scratch(self) -> Path:
+        """A folder of this process for what its maker removes; after a kill, the next sweep does.
+
+        Raises as ``path`` does.
+        """
+        with translated("make a local directory", self._where):
+            return self._workspace.path
+
+    @property
+    def _where(self) -> str:
+        return str(self._directory or "the temporary folder")
+
+    def _make(self, folder: Path, path: Path, stream: Callable[[], BinaryIO]) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = folder.parent / f"{secrets.token_hex(8)}.new"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        try:
+            with open(fd, "wb") as to, stream() as source:
+                shutil.copyfileobj(source, to, CHUNK)
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+
+    def forget_file(self, sid: str, name: str) -> None:
+        """Remove the copies of a file that is gone."""
+        if sid in self._sids:
+            shutil.rmtree(self._workspace.path / sid / _folder(name), ignore_errors=True)
+
+    def forget_session(self, sid: str) -> None:
+        """Remove the copies of a session that is gone."""
+        with self._lock:
+            known = sid in self._sids
+            self._sids.discard(sid)
+        if known:
+            shutil.rmtree(self._workspace.path / sid, ignore_errors=True)
+
+    def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
+        """Remove copies of what other processes deleted, and those of dead processes."""
+        try:
+            workspace = self._workspace
+        except OSError:  # no temporary folder, so no copies either
+            return
+        with translated("clear old local copies", self._where), workspace.dead():
+            pass  # they are erased when the block is left
+        for sid in list(self._sids):
+            self._sweep_session(workspace.path / sid, files)
+
+    def _sweep_session(self, root: Path, files: Callable[[str], Iterable[Reference]]) -> None:
+        # The copies are listed before the files: one that is made meanwhile is not taken for dead.
+        copies = [path for path in root.glob("*/*") if path.is_dir()]
+        live = {(_folder(it.name), _folder(it.token)) for it in files(root.name)}
+        for path in copies:
+            if (path.parent.name, path.name) not in live:
+                shutil.rmtree(path, ignore_errors=True)
+        if not copies:
+            with self._lock:
+                self._sids.discard(root.name)
+
+    def close(self) -> None:
+        """Remove every copy of this process."""
+        with self._lock:
+            self._sids.clear()
+            made = self._made
+        if made is not None:
+            made.close()
+
+
+def _own_temporary() -> Path:
+    """A folder that all processes of this user share, and nobody else has prepared for us."""
+    uid = os.getuid() if hasattr(os, "getuid") else 0
+    path = Path(tempfile.gettempdir()) / f"sessionstore-{uid}"
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    there = path.stat(follow_symlinks=False)
+    mine = not hasattr(os, "getuid") or (there.st_uid == uid and not there.st_mode & 0o077)
+    if stat.S_ISDIR(there.st_mode) and mine:
+        return path
+    return Path(tempfile.mkdtemp(prefix="sessionstore-"))
+
+
+def _folder(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _fit(name: str) -> str:
+    """A name any file system takes, with the extension: programs go by it."""
+    base = _UNFIT.sub("_", name.rpartition("/")[2]).strip(". ") or "file"
+    stem, dot, extension = base.rpartition(".")
+    while len(base.encode()) > _LONGEST:
+        stem = stem[: len(stem) * 9 // 10]
+        base = f"{stem}{dot}{extension}" if stem else extension[:50]
+    return base
