@@ -1,0 +1,81 @@
+"""What all tests share: a clean environment, the real programs that are installed, free ports."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+from collections.abc import Generator
+
+import pytest
+from hypothesis import settings
+
+IN_CI = os.environ.get("SESSIONSTORE_CI") == "1"
+"""Whether a skipped test of a real program is a failure."""
+
+REAL = {"browser", "server"}
+"""The marks of tests that need a real program."""
+
+# A developer's own settings must not reach a test, nor this file's variable the library.
+for _name in [name for name in os.environ if name.startswith("SESSIONSTORE_")]:
+    del os.environ[_name]
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nobody is told of our tests
+
+settings.register_profile("sessionstore", deadline=None)  # a slow machine is no failure
+settings.load_profile("sessionstore")
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on, below those the system hands out itself."""
+    while True:
+        port = random.randint(20_000, 29_999)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
+def _program(*names: str) -> str:
+    """The path of the first of these programs that there is. Skips the test without any."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])  # nginx is not for everyone
+    found = next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+    if found is None:
+        pytest.skip(f"{names[0]} is not installed (on Debian: apt-get install {names[0]})")
+    return found
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """The system's Chromium; mark its tests ``browser``."""
+    return _program("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def nginx_path() -> str:
+    """The system's nginx; mark its tests ``server``."""
+    return _program("nginx")
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    report.outcome = "failed"
+    report.longrepr = f"Skipped, which is a failure under SESSIONSTORE_CI=1: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    real = REAL & {mark.name for mark in item.iter_markers()}
+    if IN_CI and real and report.skipped and not hasattr(report, "wasxfail"):
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if IN_CI and report.skipped:  # a file skipped whole would hide its tests' marks
+        _refuse_skip(report)
+    return report
