@@ -1,0 +1,71 @@
+"""For tests of backends and of apps: a contract, a state machine, faults and a clock to move.
+
+* ``BackendContract``: inherit it, and a backend's promises are tests.
+* ``machine_for``: a state machine that compares a backend with the memory backend.
+* ``FaultyBackend``: any backend, failing when and how a test says.
+* ``FakeClock``: time that a test moves; waits of other threads follow it.
+
+Needs pytest and hypothesis: ``pip install 'sessionstore[test]'``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+_WITH_ASSERTS: Final = (
+    "apart", "bounded", "collects", "comparison", "contract", "drops", "fails", "forgets", "keeps",
+    "machine", "once", "optional", "ranges", "replaces", "rig", "sessions", "subject",
+)  # fmt: skip
+
+# Before they are imported: a failure in them is to tell as much as one in a test file.
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _WITH_ASSERTS))
+
+from sessionstore.testing.clock import FakeClock  # noqa: E402 - after the line above
+from sessionstore.testing.contract import BackendContract  # noqa: E402 - likewise
+from sessionstore.testing.faults import (  # noqa: E402 - likewise
+    Call,
+    Fault,
+    Plan,
+    disk_full,
+    either,
+    no_faults,
+    on,
+    sometimes,
+    unavailable,
+)
+from sessionstore.testing.faulty import FaultyBackend  # noqa: E402 - likewise
+from sessionstore.testing.machine import BackendMachine, machine_for  # noqa: E402 - likewise
+from sessionstore.testing.optional import (  # noqa: E402 - likewise
+    Alone,
+    DetectsDamage,
+    FreeSpace,
+    Secret,
+)
+from sessionstore.testing.rig import overrides_contract  # noqa: E402 - likewise
+from sessionstore.testing.subject import OpenBackend, Subject  # noqa: E402 - likewise
+
+__all__ = [
+    "Alone",
+    "BackendContract",
+    "BackendMachine",
+    "Call",
+    "DetectsDamage",
+    "FakeClock",
+    "Fault",
+    "FaultyBackend",
+    "FreeSpace",
+    "OpenBackend",
+    "Plan",
+    "Secret",
+    "Subject",
+    "disk_full",
+    "either",
+    "machine_for",
+    "no_faults",
+    "on",
+    "overrides_contract",
+    "sometimes",
+    "unavailable",
+]

@@ -1,0 +1,280 @@
+"""A state machine that runs a backend beside the memory backend and compares all that is visible.
+
+One line in a test file, beside the contract::
+
+    TestRedisMachine = machine_for(new_place)
+
+where ``new_place()`` is a context manager that makes an empty place and gives the function that
+opens it, such as::
+
+    @contextmanager
+    def new_place() -> Iterator[OpenBackend]:
+        with TemporaryDirectory() as root:
+            yield lambda clock: MyBackend.connect(Location(...), {}, clock)
+"""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import ClassVar, Final
+
+from hypothesis import settings as Settings  # noqa: N812 - the argument has its name
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from sessionstore.backend import Reference, Saved, SessionKey
+from sessionstore.backends.memory import MemoryBackend, Place
+from sessionstore.content import CHUNK
+from sessionstore.errors import FileNotStored
+from sessionstore.testing.clock import FakeClock
+from sessionstore.testing.comparison import Comparison
+from sessionstore.testing.subject import ALICE, BOB, OpenBackend, Subject, some_bytes
+
+NewPlace = Callable[[], AbstractContextManager[OpenBackend]]
+"""Makes an empty place for one run, and removes it afterwards."""
+
+KEYS: Final = (ALICE, BOB)
+NAMES: Final = ("a", "A", "a/b", "\xe9.", "x" * 255)
+CONTENTS: Final = ((0, 0), (1, 1), (2, 1), (3, 3000), (4, 3000), (5, CHUNK + 5))
+"""Seeds and sizes: drawn in place of the bytes, so that a failure's report stays readable."""
+
+keys: Final = st.sampled_from(KEYS)
+names: Final = st.sampled_from(NAMES)
+contents: Final = st.sampled_from(CONTENTS)
+pieces: Final = st.lists(contents, max_size=4)
+lives: Final = st.none() | st.sampled_from((1.0, 60.0, 3600.0))
+positions: Final = st.sampled_from((0, 1, 2999, 3000, 3001, CHUNK, CHUNK + 1, CHUNK + 6))
+several_names: Final = st.lists(names, max_size=3)
+times: Final = st.sampled_from((0.5, 1.0, 60.0, 5000.0))
+
+
+Piece = tuple[int, int]
+"""A seed and a size in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One save, as each of the two knows it."""
+
+    key: SessionKey
+    real: Reference
+    model: Reference
+
+
+class BackendMachine(RuleBasedStateMachine):
+    """Every verb of a backend in any order, each answer compared with the memory backend's.
+
+    ``machine_for`` makes the class to test with.
+    """
+
+    new_place: ClassVar[NewPlace]
+    clock: ClassVar[Callable[[], FakeClock]] = FakeClock
+    reclaims_after: ClassVar[timedelta] = timedelta(0)
+    rechecks_after: ClassVar[timedelta] = timedelta(0)
+    resolution: ClassVar[timedelta] = timedelta(milliseconds=1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resources = ExitStack()
+        clock = type(self).clock()
+        self.real = Subject(
+            self.resources.enter_context(type(self).new_place()), clock, self.reclaims_after
+        )
+        self.other = self.real.another()  # as another process would have
+        self.opened = self.real
+        place = Place()
+        self.model = Subject(lambda clock: MemoryBackend(place, clock), clock)
+        self.versions: list[Version] = []
+        self.compare = Comparison(self.resolution)
+
+    def teardown(self) -> None:
+        self.opened.close()
+        self.resources.close()
+
+    # Files
+
+    @rule(key=keys, name=names, content=contents, ttl=lives)
+    def put(self, key: SessionKey, name: str, content: Piece, ttl: float | None) -> None:
+        data = _bytes(content)
+        real, model = (it.put(name, data, key, ttl=ttl) for it in (self.real, self.model))
+        self._saved(key, real, model)
+
+    @rule(key=keys, name=names, several=pieces)
+    def put_stream(self, key: SessionKey, name: str, several: list[Piece]) -> None:
+        real, model = (it.put(name, map(_bytes, several), key) for it in (self.real, self.model))
+        self._saved(key, real, model)
+
+    @rule(key=keys, content=contents)
+    def put_fresh(self, key: SessionKey, content: Piece) -> None:
+        name, data = f"fresh {len(self.versions)}", _bytes(content)
+        real, model = (it.put(name, data, key, fresh=True) for it in (self.real, self.model))
+        self._saved(key, real, model)
+
+    @rule(key=keys, name=names, start=positions, length=st.none() | positions)
+    def read_range(self, key: SessionKey, name: str, start: int, length: int | None) -> None:
+        real, model = (
+            _read_or_none(it, name, key, start, length) for it in (self.real, self.model)
+        )
+        assert real == model
+
+    @rule(data=st.data())
+    def read_version(self, data: st.DataObject) -> None:
+        if not self.versions:
+            return
+        version = data.draw(st.sampled_from(self.versions))
+        real = self.real.version_or_none(version.real, version.key)
+        model = self.model.version_or_none(version.model, version.key)
+        # A version saved again with equal bytes may still open: nobody can tell by the bytes.
+        assert real == model or (model is None and self._is_same_content(version, real))
+
+    @rule(key=keys, several=several_names)
+    def delete(self, key: SessionKey, several: list[str]) -> None:
+        real, model = (it.backend.delete(key.sid, several) for it in (self.real, self.model))
+        self.compare.files(real, model)
+
+    @rule(data=st.data())
+    def discard(self, data: st.DataObject) -> None:
+        if not self.versions:
+            return
+        some = data.draw(st.lists(st.sampled_from(self.versions), max_size=3, unique_by=id))
+        for key in KEYS:
+            own = [version for version in some if version.key == key]
+            real = self.real.backend.discard(key.sid, [version.real for version in own])
+            model = self.model.backend.discard(key.sid, [version.model for version in own])
+            self.compare.files(real, model)
+
+    # Sessions and time
+
+    @rule(key=keys, mark=st.sampled_from(("touch", "end", "resume")))
+    def mark(self, key: SessionKey, mark: str) -> None:
+        for subject in (self.real, self.model):
+            getattr(subject.backend, mark)(key.sid)
+
+    @rule(key=keys)
+    def drop(self, key: SessionKey) -> None:
+        real, model = (it.backend.drop(key.sid) for it in (self.real, self.model))
+        assert real == model
+
+    @rule(key=keys, ago=st.sampled_from((0.0, 2.0, 100.0)))
+    def drop_unless_active(self, key: SessionKey, ago: float) -> None:
+        since = self.real.backend.now() - timedelta(seconds=ago)
+        real, model = (
+            it.backend.drop(key.sid, unless_active_after=since) for it in (self.real, self.model)
+        )
+        assert real == model
+
+    @rule(seconds=times)
+    def advance(self, seconds: float) -> None:
+        self.real.advance(seconds)
+
+    @rule()
+    def collect(self) -> None:
+        self.real.backend.collect()
+
+    @rule()
+    def reopen(self) -> None:
+        self.real.reopen()
+
+    @rule()
+    def go_on_with_the_other_backend(self) -> None:
+        self.real.advance(self.rechecks_after.total_seconds())
+        self.real, self.other = self.other, self.real
+
+    # What is visible
+
+    @invariant()
+    def files_are_equal(self) -> None:
+        for key in KEYS:
+            real, model = (list(it.backend.files(key.sid)) for it in (self.real, self.model))
+            self.compare.files(real, model)
+            for reference in model:
+                found = self.real.backend.get(key.sid, reference.name)
+                self.compare.files([found], [reference])
+                assert self.real.read_version(found, key) == self.model.read(reference.name, key)
+
+    @invariant()
+    def missing_names_are_missing(self) -> None:
+        for key in KEYS:
+            for name in set(NAMES) - set(self.model.names(key)):
+                assert not self.real.has(name, key)
+
+    @invariant()
+    def sessions_are_equal(self) -> None:
+        assert self.real.sids() == self.model.sids()
+        for key in KEYS:
+            real, model = (it.backend.session(key.sid) for it in (self.real, self.model))
+            assert (real is None) == (model is None)
+            if real is not None and model is not None:
+                self.compare.records(real, model, list(self.model.backend.files(key.sid)))
+            identified = self.real.backend.identify(key.sid)
+            assert identified == self.model.backend.identify(key.sid)
+
+    @invariant()
+    def content_is_reclaimed(self) -> None:
+        if not self.reclaims_after:
+            assert self.real.backend.stored() == self.model.backend.stored()
+
+    # Within
+
+    def _saved(self, key: SessionKey, real: Saved, model: Saved) -> None:
+        self.compare.files([real.reference], [model.reference])
+        self.compare.files(_present(real.replaced), _present(model.replaced))
+        if not self.reclaims_after:
+            assert real.deduplicated == model.deduplicated
+        self.versions.append(Version(key, real.reference, model.reference))
+        self.real.advance(1)  # two saves of equal bytes at one instant may be the same version
+
+    def _is_same_content(self, version: Version, seen: bytes | None) -> bool:
+        current = {it.name: it for it in self.model.backend.files(version.key.sid)}
+        there = current.get(version.model.name)
+        same = there is not None and there.digest == version.model.digest
+        return same and seen == self.model.read(version.model.name, version.key)
+
+
+def machine_for(
+    new_place: NewPlace,
+    *,
+    clock: Callable[[], FakeClock] = FakeClock,
+    reclaims_after: timedelta = timedelta(0),
+    rechecks_after: timedelta = timedelta(0),
+    resolution: timedelta = timedelta(milliseconds=1),
+    settings: Settings | None = None,
+) -> type[unittest.TestCase]:
+    """The test case that runs a backend against the model, for pytest or unittest to collect.
+
+    The attributes are those of ``Rig``; ``settings`` are hypothesis's.
+    """
+    attributes = {
+        "new_place": staticmethod(new_place),
+        "clock": staticmethod(clock),
+        "reclaims_after": reclaims_after,
+        "rechecks_after": rechecks_after,
+        "resolution": resolution,
+    }
+    case: type[unittest.TestCase] = type("Machine", (BackendMachine,), attributes).TestCase  # type: ignore[attr-defined]  # hypothesis makes it
+    if settings is not None:
+        case.settings = settings  # type: ignore[attr-defined]  # as hypothesis's own manual says
+    return case
+
+
+@cache
+def _bytes(piece: Piece) -> bytes:
+    return some_bytes(*piece)
+
+
+def _present(reference: Reference | None) -> list[Reference]:
+    return [] if reference is None else [reference]
+
+
+def _read_or_none(
+    subject: Subject, name: str, key: SessionKey, start: int, length: int | None
+) -> bytes | None:
+    try:
+        return subject.read(name, key, start=start, length=length)
+    except FileNotStored:
+        return None

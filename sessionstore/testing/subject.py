@@ -1,0 +1,188 @@
+"""A backend under test, with the short verbs that the contract and the machine speak."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
+from functools import partial
+from typing import Final, TypeVar, cast
+
+from sessionstore import names
+from sessionstore.backend import Backend, Reference, Saved, SessionKey, SessionRecord
+from sessionstore.content import CHUNK, Content, Ingest, ingest
+from sessionstore.errors import FileNotStored
+from sessionstore.testing.clock import FakeClock
+
+T = TypeVar("T")
+
+OpenBackend = Callable[[FakeClock], Backend]
+"""Opens the place under test; each call gives one backend more on the same place."""
+
+ALICE: Final = names.session_key("alice")
+BOB: Final = names.session_key("bob", owner="bob@example.org")
+NOBODY: Final = names.session_key("nobody").sid
+"""The stored name of a session that no test makes."""
+
+SPOOLED: Final = 3 * CHUNK + 1
+"""A size in bytes that is spooled on its way in and is no multiple of any buffer."""
+
+PATIENCE: Final = 120.0
+"""Real seconds after which a job that hangs is a failure. No test is measured by it."""
+
+
+class Subject:
+    """One backend on the place under test, and the clock that drives it.
+
+    Names are of files, and of ALICE's session unless ``key`` says otherwise.
+    """
+
+    def __init__(
+        self, open_backend: OpenBackend, clock: FakeClock, reclaims_after: timedelta = timedelta(0)
+    ) -> None:
+        self.clock = clock
+        self.backend = open_backend(clock)
+        self._open_backend = open_backend
+        self._reclaims_after = reclaims_after
+        self._others: list[Subject] = []
+
+    def another(self) -> Subject:
+        """One more backend on the same place, as another process would have."""
+        other = Subject(self._open_backend, self.clock, self._reclaims_after)
+        self._others.append(other)
+        return other
+
+    def reopen(self) -> None:
+        """Close the backend and open the place again."""
+        self.backend.close()
+        self.backend = self._open_backend(self.clock)
+
+    def close(self) -> None:
+        for subject in (*self._others, self):
+            subject.backend.close()
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    def settle(self) -> None:
+        """Let the backend reclaim what it can, also what it reclaims late."""
+        for _ in range(2):
+            self.clock.advance(self._reclaims_after)
+            self.backend.collect()
+
+    # Saving
+
+    def take(self, source: object, admit: Callable[[int], None] = lambda _: None) -> Content:
+        """The content of a source, as the store would make it."""
+        return ingest(source, Ingest(self.backend.digest, self.backend.spool, admit))
+
+    def put(
+        self,
+        name: str,
+        source: object,
+        key: SessionKey = ALICE,
+        *,
+        ttl: float | None = None,
+        fresh: bool = False,
+    ) -> Saved:
+        """Save a file, to live ``ttl`` seconds."""
+        expires = None if ttl is None else self.backend.now() + timedelta(seconds=ttl)
+        with self.take(source) as content:
+            return self.backend.put(key, name, content, expires=expires, fresh=fresh)
+
+    # Reading
+
+    def read(
+        self, name: str, key: SessionKey = ALICE, *, start: int = 0, length: int | None = None
+    ) -> bytes:
+        """The bytes that the name leads to. Raises FileNotStored."""
+        return self.read_version(self.backend.get(key.sid, name), key, start=start, length=length)
+
+    def read_version(
+        self,
+        reference: Reference,
+        key: SessionKey = ALICE,
+        *,
+        start: int = 0,
+        length: int | None = None,
+    ) -> bytes:
+        with closing(self.backend.open(key.sid, reference, start, length)) as stream:
+            return stream.read()
+
+    def version_or_none(self, reference: Reference, key: SessionKey = ALICE) -> bytes | None:
+        """The bytes of a version, None when it is not the file any more."""
+        try:
+            return self.read_version(reference, key)
+        except FileNotStored:
+            return None
+
+    def has(self, name: str, key: SessionKey = ALICE) -> bool:
+        try:
+            self.backend.get(key.sid, name)
+        except FileNotStored:
+            return False
+        return True
+
+    def names(self, key: SessionKey = ALICE) -> list[str]:
+        """The names of the session's files, sorted."""
+        return sorted(reference.name for reference in self.backend.files(key.sid))
+
+    def contents(self, key: SessionKey = ALICE) -> dict[str, bytes]:
+        """The session's files as they read."""
+        return {name: self.read(name, key) for name in self.names(key)}
+
+    def record(self, key: SessionKey = ALICE) -> SessionRecord:
+        """What the backend knows of a session, which must be there."""
+        record = self.backend.session(key.sid)
+        assert record is not None, f"There is no session {key.sid}."
+        return record
+
+    def sids(self) -> list[str]:
+        """The stored names of all sessions, sorted."""
+        return sorted(record.sid for record in self.backend.sessions())
+
+
+def some_bytes(seed: object, size: int) -> bytes:
+    """``size`` bytes that only this seed gives."""
+    return hashlib.shake_128(repr(seed).encode()).digest(size)
+
+
+def race(*jobs: Callable[[], T]) -> list[T]:
+    """Start every job at the same moment, each in a thread; their results in order.
+
+    Raises what the first of them raised, after all have ended.
+    """
+    start = threading.Barrier(len(jobs))
+
+    def run(job: Callable[[], T]) -> T:
+        start.wait(PATIENCE)
+        return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        futures = [pool.submit(run, job) for job in jobs]
+    return [future.result() for future in futures]
+
+
+def race_beside(work: Callable[[], T], *others: Callable[[], object]) -> T:
+    """What ``work`` returns, while each of the others is called over and over beside it.
+
+    Each is called at least once. Raises what the first of them raised, after all have ended.
+    """
+    done = threading.Event()
+
+    def run() -> T:
+        try:
+            return work()
+        finally:
+            done.set()
+
+    def repeat(job: Callable[[], object]) -> None:
+        job()
+        while not done.is_set():
+            job()
+
+    result, *_ = race(run, *(partial(repeat, job) for job in others))
+    return cast("T", result)

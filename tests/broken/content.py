@@ -1,0 +1,249 @@
+"""Backends that keep, count or reclaim content wrongly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sessionstore.backend import Collected, Reference, Saved, SessionKey, Stored
+from sessionstore.backends.memory import MemoryBackend, MemorySpool, Place
+from sessionstore.clock import Clock
+from sessionstore.content import Content
+from tests.broken.table import caught_by, pause
+
+
+@caught_by("an_empty_place_stores_nothing", "stored_counts_content")
+class CountsItself(MemoryBackend):
+    def stored(self) -> Stored:
+        stored = super().stored()
+        return Stored(stored.blobs + 1, stored.bytes + 2)
+
+
+@caught_by(
+    "equal_bytes_under_other_names_are_kept_once",
+    "equal_bytes_of_other_sessions_are_kept_once",
+)
+class KeepsACopyForEachFile(MemoryBackend):
+    def stored(self) -> Stored:
+        every = [it for one in self.sessions() for it in self.files(one.sid)]
+        return Stored(len(every), sum(it.size for it in every))
+
+
+@caught_by("equal_bytes_on_any_way_in_are_kept_once")
+class KeepsSpooledContentApart(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        if content.spool is not None:
+            content = replace(content, digest=content.digest[::-1])
+        return super().put(key, name, content, **more)
+
+
+@caught_by("equal_bytes_under_the_same_name_are_kept_once")
+class LosesBytesSavedAgain(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        saved = super().put(key, name, content, **more)
+        if saved.replaced is not None and saved.replaced.digest == content.digest:
+            self._place.release(saved.reference)
+        return saved
+
+
+@caught_by("put_tells_whether_the_bytes_were_there")
+class NeverTellsOfDuplicates(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        return replace(super().put(key, name, content, **more), deduplicated=False)
+
+
+@caught_by("writers_at_once_leave_no_copies")
+class LeavesCopiesOfARace(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        is_new = content.digest not in self._place.blobs
+        pause()
+        if is_new and content.digest in self._place.blobs:
+            self._place.keep(replace(content, digest=f"copy of {content.digest}"))
+        return super().put(key, name, content, **more)
+
+
+class Uncounted(Place):
+    """Content goes with the first of its references."""
+
+    def release(self, reference: Reference) -> None:
+        self.blobs.pop(reference.digest, None)
+
+
+@caught_by(
+    "delete_stays_in_its_session",
+    "replacing_stays_in_its_session",
+    "drop_stays_in_its_session",
+)
+class CountsByNameAndNotByContent(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        place.__class__ = Uncounted
+
+
+class Hoarding(Place):
+    """Content stays for ever."""
+
+    def release(self, reference: Reference) -> None:
+        self.blobs[reference.digest].references -= 1
+
+
+@caught_by(
+    "content_goes_with_its_last_file",
+    "discarded_content_goes",
+    "replaced_content_goes",
+    "dropped_content_goes",
+)
+class NeverReclaims(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        place.__class__ = Hoarding
+
+
+@caught_by("collecting_looks_at_the_place_and_not_at_memory")
+class RemembersItsGarbage(MemoryBackend):
+    """What is to be reclaimed is known to the one that deleted it, and to nobody else."""
+
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        place.__class__ = Hoarding
+        self._garbage: set[str] = set()
+
+    def delete(self, sid: str, names: Any) -> list[Reference]:
+        gone = super().delete(sid, names)
+        self._garbage |= {reference.digest for reference in gone}
+        return gone
+
+    def collect(self, *, force: bool = False) -> Collected:
+        with self._place.lock:
+            dead = [it for it in self._garbage if not self._place.blobs[it].references]
+            for digest in dead:
+                del self._place.blobs[digest]
+            self._garbage.clear()
+        return Collected(len(dead), 0, 0)
+
+
+@caught_by("deleted_bytes_can_be_saved_again")
+class TrustsItsMemoryOfContent(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        self._seen: set[str] = set()
+
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        saved = super().put(key, name, content, **more)
+        if content.digest in self._seen and not saved.deduplicated:
+            self._place.blobs[content.digest].pieces = []
+        self._seen.add(content.digest)
+        return saved
+
+
+@caught_by("collecting_nothing_removes_nothing")
+class BoastsOfCollecting(MemoryBackend):
+    def collect(self, *, force: bool = False) -> Collected:
+        return Collected(1, 1, 0)
+
+
+@caught_by("content_in_use_is_not_collected", "another_backend_s_files_are_not_collected")
+class CollectsWhatOneFileNeeds(MemoryBackend):
+    def collect(self, *, force: bool = False) -> Collected:
+        with self._place.lock:
+            for digest, blob in list(self._place.blobs.items()):
+                if blob.references == 1:
+                    del self._place.blobs[digest]
+        return Collected(0, 0, 0)
+
+
+@caught_by("content_on_its_way_in_is_not_collected")
+class CollectsWhatIsBeingWritten(MemoryBackend):
+    def collect(self, *, force: bool = False) -> Collected:
+        for spool in list(self._place._spools):
+            spool.close()
+        return Collected(0, 0, 0)
+
+
+@caught_by(
+    "first_and_last_file_of_a_content_at_once", "acknowledged_files_survive_everything_at_once"
+)
+class LooksBeforeItRefers(MemoryBackend):
+    """Takes content for granted that was there a moment ago."""
+
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        known = content.digest in self._place.blobs
+        pause()
+        with self._place.lock:
+            saved = super().put(key, name, content, **more)
+            if known and not saved.deduplicated:
+                self._place.blobs[content.digest].pieces = []
+        return saved
+
+
+class LeakingSpool(MemorySpool):
+    """What was not kept becomes content all the same."""
+
+    def close(self) -> None:
+        if self.unkept:
+            digest = f"left {id(self)}"
+            self._place.keep(Content(digest, self.unkept, spool=self))
+        super().close()
+
+
+@caught_by(
+    "error_of_a_source_leaves_nothing",
+    "error_of_a_source_leaves_the_old_file",
+    "save_stopped_by_a_limit_leaves_nothing",
+    "content_that_is_not_put_leaves_nothing",
+)
+class LeavesWhatWasNotSaved(MemoryBackend):
+    def spool(self) -> MemorySpool:
+        return LeakingSpool(self._place)
+
+
+class ReusedSpool(MemorySpool):
+    """Is not emptied when it is closed."""
+
+    def close(self) -> None:
+        self.unkept = 0
+
+
+@caught_by("the_next_save_works")
+class UsesOneSpoolForAll(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        self._spool = ReusedSpool(place)
+
+    def spool(self) -> MemorySpool:
+        return self._spool
+
+
+class EmptiedSpool(MemorySpool):
+    """Takes its bytes along, also those that were kept."""
+
+    def close(self) -> None:
+        self._pieces.clear()
+        super().close()
+
+
+@caught_by("one_content_can_be_put_twice", "closing_content_twice_is_no_error")
+class LosesContentOnClose(MemoryBackend):
+    def spool(self) -> MemorySpool:
+        return EmptiedSpool(self._place)
+
+
+@caught_by("saving_a_large_file_takes_little_memory")
+class ReadsWholeFilesOnSaving(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        whole = b"".join(content.chunks())
+        return super().put(
+            key, name, Content(content.digest, len(whole), memoryview(whole)), **more
+        )
+
+
+@caught_by("files_that_are_gone_take_no_memory", "sessions_that_are_gone_take_no_memory")
+class RemembersEveryFile(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        self._seen: list[Saved] = []
+
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        saved = super().put(key, name, content, **more)
+        self._seen.append(saved)
+        return saved

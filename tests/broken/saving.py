@@ -1,0 +1,237 @@
+"""Backends that save, replace or describe files wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from sessionstore.backend import Reference, Saved, SessionKey
+from sessionstore.backends.memory import MemoryBackend, Place
+from sessionstore.clock import EPOCH, Clock
+from sessionstore.content import CHUNK, Content
+from sessionstore.errors import FileNotStored
+from tests.broken.table import caught_by, pause
+
+
+class Rewriting(MemoryBackend):
+    """Keeps what ``rewritten`` makes of each new reference."""
+
+    def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
+        raise AssertionError("Overridden by every subclass.")
+
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        with self._place.lock:
+            saved = super().put(key, name, content, **more)
+            reference = self.rewritten(saved.reference, saved.replaced)
+            self._place.sessions[key.sid].files[name] = reference
+        return replace(saved, reference=reference)
+
+
+@caught_by("reference_describes_the_file")
+class CountsOneByteMore(Rewriting):
+    def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
+        return replace(reference, size=reference.size + 1)
+
+
+@caught_by("reference_tells_when_it_was_saved")
+class SavedInThe70s(Rewriting):
+    def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
+        return replace(reference, created=EPOCH)
+
+
+@caught_by("time_to_live_is_kept")
+class LosesTimeToLive(Rewriting):
+    def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
+        return replace(reference, expires=None)
+
+
+@caught_by("time_to_live_is_the_newest_save_s")
+class KeepsTheOldTimeToLive(Rewriting):
+    def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
+        return reference if replaced is None else replace(reference, expires=replaced.expires)
+
+
+@caught_by("equal_bytes_are_a_new_save_too")
+class TakesEqualBytesForTheSameSave(Rewriting):
+    def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
+        same = replaced is not None and replaced.digest == reference.digest
+        return replaced if same and replaced is not None else reference
+
+
+@caught_by(
+    "what_was_saved_reads_back",
+    "a_stream_reads_back_as_bytes_do",
+    "large_replaces_small_and_the_other_way",
+    "whole_file_in_steps",
+)
+class KeepsTheFirstMegabyte(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        saved = super().put(key, name, content, **more)
+        blob = self._place.blobs[content.digest]
+        blob.pieces = [b"".join(blob.pieces)[:CHUNK]]
+        return saved
+
+
+@caught_by("content_does_not_follow_its_source")
+class KeepsTheCallersBuffer(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        saved = super().put(key, name, content, **more)
+        if content.data is not None:
+            self._place.blobs[content.digest].pieces = [content.data]  # type: ignore[list-item]  # the fault
+        return saved
+
+
+@caught_by("fresh_files_are_kept_as_others_are")
+class LosesFreshFiles(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        saved = super().put(key, name, content, **more)
+        if more.get("fresh"):
+            self.delete(key.sid, [name])
+        return saved
+
+
+@caught_by("odd_names_read_back_and_never_meet")
+class FoldsCase(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        return super().put(key, name.lower(), content, **more)
+
+    def get(self, sid: str, name: str) -> Reference:
+        return super().get(sid, name.lower())
+
+
+@caught_by("files_are_there_when_the_place_is_opened_again")
+class ForgetsOnClose(MemoryBackend):
+    def close(self) -> None:
+        self._place.sessions.clear()
+
+
+@caught_by("another_backend_on_the_place_sees_the_files")
+class HasAPlaceOfItsOwn(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(Place(), clock)
+
+
+@caught_by("digest_algorithm_is_the_place_s")
+class ChangesItsDigest(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        place.digest = "blake3"
+
+
+@caught_by("the_newest_save_is_the_file")
+class LosesTheSecondSave(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        with self._place.lock:
+            there = self._place.files(key.sid).get(name)
+        if there is not None:
+            return Saved(there, deduplicated=False, replaced=there)
+        return super().put(key, name, content, **more)
+
+
+@caught_by("the_old_bytes_may_come_back")
+class SavesEachContentOfANameOnce(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        self._seen: dict[tuple[str, str, str], Saved] = {}
+
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        version = (key.sid, name, content.digest)
+        if version not in self._seen:
+            self._seen[version] = super().put(key, name, content, **more)
+        return self._seen[version]
+
+
+@caught_by("first_save_replaces_nothing")
+class AlwaysReplacedSomething(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        saved = super().put(key, name, content, **more)
+        return replace(saved, replaced=saved.replaced or saved.reference)
+
+
+@caught_by("put_tells_what_it_replaced")
+class NeverReplacedAnything(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        return replace(super().put(key, name, content, **more), replaced=None)
+
+
+@caught_by("a_name_can_be_used_again")
+class RemembersDeletedFiles(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        self._last: dict[tuple[str, str], Reference] = {}
+
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        before = self._last.get((key.sid, name))
+        saved = super().put(key, name, content, **more)
+        self._last[key.sid, name] = saved.reference
+        return replace(saved, replaced=before)
+
+
+@caught_by("other_files_stay")
+class ReplacesAllNamesThatBeginSo(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        others = [it.name for it in self.files(key.sid) if it.name.startswith(name)]
+        self.delete(key.sid, others)
+        return super().put(key, name, content, **more)
+
+
+@caught_by("readers_see_old_or_new_while_a_file_is_replaced")
+class ReplacesInTwoSteps(MemoryBackend):
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        self.delete(key.sid, [name])
+        pause()
+        return super().put(key, name, content, **more)
+
+
+@caught_by("of_writers_at_once_one_wins_whole")
+class MixesWriters(MemoryBackend):
+    """Bytes are kept by name, and described in a second step."""
+
+    _bytes: dict[str, Any] = {}  # noqa: RUF012 - shared by all backends of the one test
+
+    def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
+        self._bytes[name] = [bytes(chunk) for chunk in content.chunks()]
+        pause()
+        return super().put(key, name, content, **more)
+
+    def open(self, sid: str, reference: Reference, *bounds: Any) -> Any:
+        self._place.blobs[reference.digest].pieces = self._bytes[reference.name]
+        return super().open(sid, reference, *bounds)
+
+
+@caught_by("get_answers_as_put_did")
+class GivesANewTokenEachTime(MemoryBackend):
+    def get(self, sid: str, name: str) -> Reference:
+        return replace(super().get(sid, name), token=self._place.new_token())
+
+
+@caught_by("listing_answers_as_put_did")
+class ListsWithoutTimes(MemoryBackend):
+    def files(self, sid: str) -> Iterator[Reference]:
+        return (replace(it, created=self.now(), expires=None) for it in super().files(sid))
+
+
+@caught_by("expired_file_stays_until_it_is_removed")
+class ExpiresByItself(MemoryBackend):
+    def files(self, sid: str) -> Iterator[Reference]:
+        late = self.now() - timedelta(seconds=1)
+        return (it for it in super().files(sid) if it.expires is None or it.expires > late)
+
+
+@caught_by("missing_file_is_not_stored")
+class GivesAnyFile(MemoryBackend):
+    def get(self, sid: str, name: str) -> Reference:
+        try:
+            return super().get(sid, name)
+        except FileNotStored:
+            for reference in self.files(sid):
+                return reference
+            raise
+
+
+@caught_by("lists_very_many_files")
+class ListsOnePage(MemoryBackend):
+    def files(self, sid: str) -> Iterator[Reference]:
+        return iter(list(super().files(sid))[:1000])
