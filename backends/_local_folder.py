@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -142,10 +143,16 @@ class Folder:
                 yield file, reference
 
     def _undescribed(self, file: str, there: os.stat_result) -> Reference | None:
-        """A link without a line: somebody restored it, or its line is damaged. Read it anew.
+        """A link without a line of its own.
 
-        The name is in the link itself, unless it was too long for that: then it is lost.
+        Its line may speak of the same inode with another time: then somebody wrote to the stored
+        file, and it is still that version, for reading to find damaged. Otherwise it was put back
+        by hand, or its line is damaged: it is read anew. The name is in the link itself, unless it
+        was too long for that: then it is lost.
         """
+        written_to = journal.find_inode(self.dir, file, there.st_ino)
+        if written_to is not None:
+            return replace(written_to, token=self.token(there))
         name = names.decode(file)
         if name is None:
             return None

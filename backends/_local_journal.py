@@ -50,11 +50,6 @@ class Line:
         return b"\n" + text.encode()
 
 
-def _needle(file: str, token: str) -> bytes:
-    """How a line of that link begins. Neither part can hold a quote or a newline."""
-    return f'\n{{"file": "{file}", "token": "{token}",'.encode()
-
-
 def decode(text: bytes) -> Line | None:
     """The line, or None for one that is torn."""
     try:
@@ -92,8 +87,17 @@ def append(folder: Directory, line: Line, *, durable: bool) -> bool:
 
 def find(folder: Directory, file: str, token: str) -> Reference | None:
     """The reference of one link, found from the end without reading every line."""
+    return _last(folder, f'\n{{"file": "{file}", "token": "{token}",'.encode())
+
+
+def find_inode(folder: Directory, file: str, inode: int) -> Reference | None:
+    """The reference that a link of that inode was made for, whatever the file's time is now."""
+    return _last(folder, f'\n{{"file": "{file}", "token": "{inode}.'.encode())
+
+
+def _last(folder: Directory, needle: bytes) -> Reference | None:
+    """The last whole line that begins so. Nothing in a needle can hold a quote or a newline."""
     with _Bytes(folder) as text:
-        needle = _needle(file, token)
         at = text.rfind(needle)
         while at >= 0:
             end = text.find(b"\n", at + 1)

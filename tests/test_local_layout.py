@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sessionstore import FileNotStored, SessionStore, SettingsError
+from sessionstore import Corrupted, FileNotStored, SessionStore, SettingsError
 from sessionstore.backends import _local_journal as journal
 from tests.local import backend_of, blobs, everything
 
@@ -125,6 +125,21 @@ def test_a_link_without_a_line_is_read_anew(tmp_path: Path) -> None:
         found = session.get("Photo.PNG")
         assert (found.digest, found.size, found.expires) == (saved.digest, 5, None)
         assert [file.name for file in session.files()] == ["Photo.PNG"]
+
+
+def test_a_stored_file_that_was_written_to_is_damaged_and_not_a_new_version(tmp_path: Path) -> None:
+    with SessionStore.open(tmp_path / "s") as store:
+        session = store.session("one")
+        file = session.put("a", b"first")
+        path = tmp_path / "s" / "sessions" / session.sid / "files" / "a"
+        path.chmod(0o644)
+        path.write_bytes(b"other")
+        with pytest.raises(Corrupted, match="digest is not the one saved"):
+            session.read("a")
+        assert [found.problem for found in store.verify(repair=True)] != []
+        assert session.files() == []
+        assert session.put("a", b"first") != file
+        assert session.read("a") == b"first"
 
 
 def test_a_torn_journal_line_is_passed_over(tmp_path: Path) -> None:
