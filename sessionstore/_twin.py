@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -12,4 +11,6 @@ R = TypeVar("R")
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a function in a thread of the running loop's default executor."""
+    import asyncio  # here, because it takes longer to load than all the rest of the package
+
     return await asyncio.to_thread(function, *args, **kwargs)

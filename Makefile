@@ -1,0 +1,61 @@
+# Each target sets up what it needs by itself: Python 3.11+ with venv, git and make are enough.
+#
+#   make demo    serve the demo app          SESSIONSTORE_URL, GRADIO_SERVER_PORT choose where
+#   make test    lint, types and all tests   ARGS="-k names" goes to pytest
+#   make lint    ruff and mypy alone
+#   make bench   measure, as a Markdown table
+#   make campaigns  kill processes at random for a while, and look at what is left
+#   make clean   remove what these made, the demo's files too
+#
+# PYTHON=python3.12 chooses the interpreter.
+
+BIN := .venv/bin
+DEMO := .venv-demo
+ARGS ?=
+comma := ,
+
+ifeq ($(strip $(SESSIONSTORE_URL)),)
+SESSIONSTORE_URL := file:.demo-data
+endif
+
+# An s3:// store needs one extra more; the stamp's name keeps the two apart.
+DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
+
+.PHONY: help demo test lint bench campaigns clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: export SESSIONSTORE_URL := $(SESSIONSTORE_URL)
+demo: $(DEMO)/.ready-$(DEMO_EXTRAS)
+	@$(DEMO)/bin/python -u examples/state_cleanup.py
+
+test: lint
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	    echo "SKIPPED: the browser tests, for want of Chromium (Debian: apt-get install chromium)"
+	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || \
+	    echo "SKIPPED: the tests behind a real proxy, for want of nginx (apt-get install nginx)"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.ready-test
+	@$(BIN)/python -m benchmarks
+
+campaigns: .venv/.ready-test
+	$(BIN)/python -m tests.campaigns.kill_local --kills 400
+
+clean:
+	rm -rf .venv $(DEMO) .demo-data build dist *.egg-info .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+
+.venv/.ready-%: pyproject.toml scripts/venv
+	@scripts/venv .venv '$*'
+	@touch $@
+
+$(DEMO)/.ready-%: pyproject.toml scripts/venv
+	@scripts/venv $(DEMO) '$*'
+	@touch $@
