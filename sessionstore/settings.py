@@ -20,6 +20,7 @@ The values of secrets never appear in a message or a ``repr``.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping
@@ -38,8 +39,6 @@ from sessionstore.urls import locate, shown
 from sessionstore.values import Parser, boolean, choice, duration, number, optional, size, text
 
 if TYPE_CHECKING:
-    import os
-
     from sessionstore.backend import Backend, Location
 
 _is_secret = re.compile("secret|password|token|credential|key").search
@@ -73,6 +72,13 @@ def base_url(value: object) -> str:
     return text(value)
 
 
+def directory(value: object) -> Path:
+    """A parser of a local directory, which need not exist yet; ``~`` is expanded in text."""
+    if isinstance(value, os.PathLike):
+        return Path(value)
+    return Path(text(value)).expanduser()
+
+
 OF_RETENTION: Mapping[str, Parser] = {
     "max_age": optional(duration),
     "idle": optional(duration),
@@ -90,6 +96,8 @@ OF_OPEN: Mapping[str, Parser] = {
     "restart": choice("keep", "drop"),
     "secret": secret,
     "base_url": base_url,
+    "cache_dir": directory,
+    "cache_size": optional(size),
 }
 GROUPS: Mapping[str, Mapping[str, Parser]] = {"retention": OF_RETENTION, "limits": OF_LIMITS}
 """The keywords that give several settings at once."""
@@ -114,6 +122,8 @@ class Settings:
     restart: Restart
     secret: str | None = field(repr=False)
     base_url: str | None
+    cache_dir: Path | None
+    cache_size: int | None
     sources: Mapping[str, str]
 
 
@@ -157,6 +167,8 @@ def resolve(
         restart=values.get("restart", "keep"),
         secret=values.get("secret"),
         base_url=values.get("base_url"),
+        cache_dir=values.get("cache_dir"),
+        cache_size=values.get("cache_size"),
         sources=sources | {key: chosen[key].source for key in values} | {"url": origin.source},
     )
 

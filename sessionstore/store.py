@@ -47,10 +47,12 @@ class SessionStore:
         clock: Clock | None = None,
         secret: str | None = None,
         base_url: str | None = None,
+        cache_dir: Path | None = None,
+        cache_size: int | None = None,
     ) -> None:
         self.backend = backend
         self.retention = retention or Retention()
-        self.working = WorkingCopies()
+        self.working = WorkingCopies(cache_dir, cache_size)
         self.ledger = Ledger(limits or Limits(), backend, self._make_room)
         self._clock = clock or SystemClock()
         self._events = Events()
@@ -70,6 +72,8 @@ class SessionStore:
         secret: str | None = None,
         base_url: str | None = None,
         restart: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_size: int | None = None,
         **options: object,
     ) -> Self:
         """Open the store at ``url``, making it when there is none.
@@ -78,13 +82,14 @@ class SessionStore:
         path is a local directory. What is not given comes from the environment
         (``SESSIONSTORE_*``), then ``sessionstore.toml``, then ``[tool.sessionstore]`` in
         ``pyproject.toml``. ``options`` are the backend's. ``restart="drop"`` drops the sessions
-        that dead processes left.
+        that dead processes left. ``cache_dir`` and ``cache_size`` (bytes) are for the copies that
+        ``local_path()`` makes.
 
         Raises SettingsError, naming the setting, its value and what would be right.
         """
         keywords = {
             "retention": retention, "limits": limits, "secret": secret, "base_url": base_url,
-            "restart": restart, **options,
+            "restart": restart, "cache_dir": cache_dir, "cache_size": cache_size, **options,
         }  # fmt: skip
         given = {name: value for name, value in keywords.items() if value is not None}
         found = settings.resolve(url, given, os.environ, Path.cwd())
@@ -93,7 +98,8 @@ class SessionStore:
         try:
             store = cls(
                 backend, retention=found.retention, limits=found.limits, clock=clock,
-                secret=found.secret, base_url=found.base_url,
+                secret=found.secret, base_url=found.base_url, cache_dir=found.cache_dir,
+                cache_size=found.cache_size,
             )  # fmt: skip
             if found.restart == "drop":
                 store._drop_abandoned()
@@ -324,7 +330,7 @@ class SessionStore:
         It may be shared by processes. Copies made before are removed.
         """
         self.working.close()
-        self.working = WorkingCopies(Path(directory))
+        self.working = WorkingCopies(Path(directory), self.working.size)
 
     def url(self, sid: str, name: str, expires: timedelta) -> str:
         """``StoredFile.url``, without a look whether the file is there."""
@@ -360,12 +366,15 @@ class SessionStore:
         secret: str | None = None,
         base_url: str | None = None,
         restart: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_size: int | None = None,
         **options: object,
     ) -> Self:
         """``open`` in a worker thread."""
         return await in_thread(
             cls.open, url, retention=retention, limits=limits, clock=clock, secret=secret,
-            base_url=base_url, restart=restart, **options,
+            base_url=base_url, restart=restart, cache_dir=cache_dir, cache_size=cache_size,
+            **options,
         )  # fmt: skip
 
     async def sessions_async(self) -> list[Session]:

@@ -102,12 +102,14 @@ class StoredFile:
     def local_path(self) -> Path:
         """A private read-only copy on the local disk, with the file's name or one like it.
 
-        It is good until the store closes or the file is deleted. What is done to it does not
-        reach the stored file. Raises FileNotStored.
+        It is good until the store closes or the file is deleted; with the setting ``cache_size``,
+        for ten minutes at least, after which asking again may make it anew. What is done to it
+        does not reach the stored file. Raises FileNotStored (a deletion by another process is
+        noticed within two seconds), LimitExceeded, BackendUnavailable.
         """
-        self._check()
+        self._refuse_expired()
         return self._session.store.working.path(
-            self._session.sid, self._reference, lambda: self.stream(0, None)
+            self._session.sid, self._reference, lambda: self.stream(0, None), self._check
         )
 
     def url(self, expires: timedelta = FIVE_MINUTES) -> str:
@@ -128,10 +130,13 @@ class StoredFile:
 
     def stream(self, start: int, length: int | None) -> BinaryIO:
         """The bytes from ``start`` as the backend hands them out, not seekable."""
-        store = self._session.store
-        if self.expires is not None and self.expires <= store.now():
+        self._refuse_expired()
+        backend = self._session.store.backend
+        return backend.open(self._session.sid, self._reference, start, length)
+
+    def _refuse_expired(self) -> None:
+        if self.expires is not None and self.expires <= self._session.store.now():
             raise FileNotStored(self.name)
-        return store.backend.open(self._session.sid, self._reference, start, length)
 
     async def read_async(self, start: int = 0, length: int | None = None) -> bytes:
         """``read`` in a worker thread."""

@@ -17,12 +17,14 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from sessionstore.backend import Reference
 from sessionstore.content import CHUNK
+from sessionstore.copies import Copies, Place
 from sessionstore.errors import FileNotStored
 from sessionstore.oserrors import translated
 from sessionstore.workspace import Workspace
@@ -34,9 +36,18 @@ _LONGEST = 200
 
 
 class WorkingCopies:
-    """The copies of one store, under ``<directory>/<token>/<sid>/<name>/<version>/``."""
+    """The copies of one store, under ``<directory>/<token>/<sid>/<name>/<version>/``.
 
-    def __init__(self, directory: Path | None = None) -> None:
+    With ``size`` it is a cache of at most so many bytes: copies that nobody has asked for in ten
+    minutes make room, the least recently used first, and are made again when they are wanted.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        size: int | None = None,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         """``directory`` is shared by all processes; None: one in the system's temporary folder.
 
         Nothing is made before the first copy.
@@ -44,12 +55,17 @@ class WorkingCopies:
         self._directory = directory
         self._made: Workspace | None = None
         self._lock = threading.Lock()
-        self._sids: set[str] = set()
+        self._copies = Copies(size, seconds)
 
     @property
     def directory(self) -> Path:
         """Where the copies of all processes are."""
         return self._workspace.parent
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes of copies are kept; None: no limit."""
+        return self._copies.cap
 
     @property
     def _workspace(self) -> Workspace:
@@ -58,28 +74,57 @@ class WorkingCopies:
                 self._made = Workspace(self._directory or _own_temporary())
             return self._made
 
-    def path(self, sid: str, reference: Reference, stream: Callable[[], BinaryIO]) -> Path:
+    def path(
+        self,
+        sid: str,
+        reference: Reference,
+        stream: Callable[[], BinaryIO],
+        check: Callable[[], None] = lambda: None,
+    ) -> Path:
         """The copy of a version, made from ``stream()`` when there is none.
 
-        Raises LimitExceeded when the disk is full, BackendUnavailable when it refuses.
+        ``check()`` is asked, at most every two seconds, and raises when the version is no longer
+        the file. Raises LimitExceeded when the disk is full, BackendUnavailable when it refuses.
         """
         with translated(f"make a local copy of {reference.name!r}", self._where):
-            folder = self._workspace.path / sid / _folder(reference.name) / _folder(reference.token)
+            place = Place(sid, _folder(reference.name), _folder(reference.token))
+            folder = self._workspace.path.joinpath(*place)
             path = folder / _fit(reference.name)
+            if not self._copies.use(place):
+                self._check(place, folder, check)
             if not path.exists():
-                self._remember(sid)
+                self._remove(self._copies.over(reference.size))
                 try:
                     self._make(folder, path, stream)
                 except FileNotStored:
                     raise
                 except FileNotFoundError:  # the folder was cleared away in between
                     self._make(folder, path, stream)
-                self._remember(sid)  # or the session was: a later sweep has to look here again
+                self._copies.made(place, reference.size)
             return path
 
-    def _remember(self, sid: str) -> None:
-        with self._lock:
-            self._sids.add(sid)
+    @contextlib.contextmanager
+    def pinned(
+        self,
+        sid: str,
+        reference: Reference,
+        stream: Callable[[], BinaryIO],
+        check: Callable[[], None] = lambda: None,
+    ) -> Iterator[Path]:
+        """``path``, kept from being evicted inside the block."""
+        place = Place(sid, _folder(reference.name), _folder(reference.token))
+        path = self.path(sid, reference, stream, check)
+        with self._copies.pinned(place):
+            yield path
+
+    def _check(self, place: Place, folder: Path, check: Callable[[], None]) -> None:
+        try:
+            check()
+        except FileNotStored:
+            self._copies.drop(place)
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._copies.checked(place)
 
     def scratch(self) -> Path:
         """A folder of this process for what its maker removes; after a kill, the next sweep does.
@@ -106,15 +151,12 @@ class WorkingCopies:
 
     def forget_file(self, sid: str, name: str) -> None:
         """Remove the copies of a file that is gone."""
-        if sid in self._sids:
+        if self._copies.forget(sid, _folder(name)):
             shutil.rmtree(self._workspace.path / sid / _folder(name), ignore_errors=True)
 
     def forget_session(self, sid: str) -> None:
         """Remove the copies of a session that is gone."""
-        with self._lock:
-            known = sid in self._sids
-            self._sids.discard(sid)
-        if known:
+        if self._copies.forget(sid):
             shutil.rmtree(self._workspace.path / sid, ignore_errors=True)
 
     def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
@@ -125,24 +167,24 @@ class WorkingCopies:
             return
         with translated("clear old local copies", self._where), workspace.dead():
             pass  # they are erased when the block is left
-        for sid in list(self._sids):
-            self._sweep_session(workspace.path / sid, files)
+        for sid in self._copies.sessions():
+            # The copies are listed before the files: one made meanwhile is not taken for dead.
+            copies = self._copies.of(sid)
+            live = {(_folder(it.name), _folder(it.token)) for it in files(sid)}
+            self._remove([it for it in copies if (it.name, it.version) not in live])
 
-    def _sweep_session(self, root: Path, files: Callable[[str], Iterable[Reference]]) -> None:
-        # The copies are listed before the files: one that is made meanwhile is not taken for dead.
-        copies = [path for path in root.glob("*/*") if path.is_dir()]
-        live = {(_folder(it.name), _folder(it.token)) for it in files(root.name)}
-        for path in copies:
-            if (path.parent.name, path.name) not in live:
-                shutil.rmtree(path, ignore_errors=True)
-        if not copies:
-            with self._lock:
-                self._sids.discard(root.name)
+    def _remove(self, places: Iterable[Place]) -> None:
+        for place in places:
+            self._copies.drop(place)
+            shutil.rmtree(self._workspace.path.joinpath(*place), ignore_errors=True)
+            with contextlib.suppress(OSError):  # another version, or another file, is still there
+                self._workspace.path.joinpath(*place[:2]).rmdir()
+                self._workspace.path.joinpath(place.sid).rmdir()
 
     def close(self) -> None:
         """Remove every copy of this process."""
+        self._copies.clear()
         with self._lock:
-            self._sids.clear()
             made = self._made
         if made is not None:
             made.close()
