@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
@@ -268,4 +268,25 @@ class KeepsSecret(Protocol):
 
     def secret(self) -> bytes:
         """32 random bytes, the same at every call and in every process on this store."""
+        ...
+
+
+@runtime_checkable
+class SignsUrls(Protocol):
+    """A backend that hands a file out by itself, to whoever has a URL it signed."""
+
+    def url(
+        self,
+        sid: str,
+        reference: Reference,
+        *,
+        media_type: str,
+        disposition: str,
+        expires: timedelta,
+    ) -> str:
+        """A URL that answers GET with this version's bytes for that long, in those headers.
+
+        The caller has looked whether the version still is the file; that it is deleted later does
+        not end the URL. Raises ValueError for longer than the backend signs for.
+        """
         ...

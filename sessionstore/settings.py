@@ -96,6 +96,7 @@ OF_OPEN: Mapping[str, Parser] = {
     "restart": choice("keep", "drop"),
     "secret": secret,
     "base_url": base_url,
+    "redirect": boolean,
     "cache_dir": directory,
     "cache_size": optional(size),
 }
@@ -122,6 +123,7 @@ class Settings:
     restart: Restart
     secret: str | None = field(repr=False)
     base_url: str | None
+    redirect: bool
     cache_dir: Path | None
     cache_size: int | None
     sources: Mapping[str, str]
@@ -167,6 +169,7 @@ def resolve(
         restart=values.get("restart", "keep"),
         secret=values.get("secret"),
         base_url=values.get("base_url"),
+        redirect=values.get("redirect", False),
         cache_dir=values.get("cache_dir"),
         cache_size=values.get("cache_size"),
         sources=sources | {key: chosen[key].source for key in values} | {"url": origin.source},

@@ -12,12 +12,21 @@ from typing import Self
 
 from sessionstore import settings, signing, transfer, verification
 from sessionstore._twin import in_thread
-from sessionstore.backend import Backend, KeepsSecret, KnowsIfAlone, Reference, SessionKey
+from sessionstore.backend import (
+    Backend,
+    KeepsSecret,
+    KnowsIfAlone,
+    Reference,
+    SessionKey,
+    SignsUrls,
+)
 from sessionstore.background import Sweeping, Timers
 from sessionstore.clock import Clock, SystemClock
+from sessionstore.disposition import disposition
 from sessionstore.errors import SettingsError
 from sessionstore.events import Callback, Event, Events
 from sessionstore.limits import Ledger, Limits
+from sessionstore.media import media_type
 from sessionstore.names import session_key, shared_key
 from sessionstore.retention import Planner, PlanRow, Retention
 from sessionstore.room import make_room
@@ -47,6 +56,7 @@ class SessionStore:
         clock: Clock | None = None,
         secret: str | None = None,
         base_url: str | None = None,
+        redirect: bool = False,
         cache_dir: Path | None = None,
         cache_size: int | None = None,
     ) -> None:
@@ -60,6 +70,7 @@ class SessionStore:
         self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
         self._secret = secret
         self._base_url = base_url
+        self._redirect = _signing(backend) if redirect else None
 
     @classmethod
     def open(
@@ -71,6 +82,7 @@ class SessionStore:
         clock: Clock | None = None,
         secret: str | None = None,
         base_url: str | None = None,
+        redirect: bool | None = None,
         restart: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_size: int | None = None,
@@ -83,13 +95,14 @@ class SessionStore:
         (``SESSIONSTORE_*``), then ``sessionstore.toml``, then ``[tool.sessionstore]`` in
         ``pyproject.toml``. ``options`` are the backend's. ``restart="drop"`` drops the sessions
         that dead processes left. ``cache_dir`` and ``cache_size`` (bytes) are for the copies that
-        ``local_path()`` makes.
+        ``local_path()`` makes; with ``redirect`` the backend signs URLs itself.
 
         Raises SettingsError, naming the setting, its value and what would be right.
         """
         keywords = {
             "retention": retention, "limits": limits, "secret": secret, "base_url": base_url,
-            "restart": restart, "cache_dir": cache_dir, "cache_size": cache_size, **options,
+            "redirect": redirect, "restart": restart, "cache_dir": cache_dir,
+            "cache_size": cache_size, **options,
         }  # fmt: skip
         given = {name: value for name, value in keywords.items() if value is not None}
         found = settings.resolve(url, given, os.environ, Path.cwd())
@@ -98,7 +111,8 @@ class SessionStore:
         try:
             store = cls(
                 backend, retention=found.retention, limits=found.limits, clock=clock,
-                secret=found.secret, base_url=found.base_url, cache_dir=found.cache_dir,
+                secret=found.secret, base_url=found.base_url, redirect=found.redirect,
+                cache_dir=found.cache_dir,
                 cache_size=found.cache_size,
             )  # fmt: skip
             if found.restart == "drop":
@@ -332,14 +346,20 @@ class SessionStore:
         self.working.close()
         self.working = WorkingCopies(Path(directory), self.working.size)
 
-    def url(self, sid: str, name: str, expires: timedelta) -> str:
+    def url(self, sid: str, reference: Reference, expires: timedelta) -> str:
         """``StoredFile.url``, without a look whether the file is there."""
+        if self._redirect is not None:
+            kind = media_type(reference.name)
+            return self._redirect.url(
+                sid, reference, media_type=kind, disposition=disposition(reference.name, kind),
+                expires=expires,
+            )  # fmt: skip
         if self._base_url is None:
             raise SettingsError(
                 "base_url is not set: say where the app serves stored files, such as "
                 "base_url='https://example.org/files'."
             )
-        path = signing.sign(self.secret(), sid, name, self.now() + expires)
+        path = signing.sign(self.secret(), sid, reference.name, self.now() + expires)
         return f"{self._base_url.rstrip('/')}/{path}"
 
     def secret(self) -> bytes:
@@ -365,6 +385,7 @@ class SessionStore:
         clock: Clock | None = None,
         secret: str | None = None,
         base_url: str | None = None,
+        redirect: bool | None = None,
         restart: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_size: int | None = None,
@@ -373,7 +394,8 @@ class SessionStore:
         """``open`` in a worker thread."""
         return await in_thread(
             cls.open, url, retention=retention, limits=limits, clock=clock, secret=secret,
-            base_url=base_url, restart=restart, cache_dir=cache_dir, cache_size=cache_size,
+            base_url=base_url, redirect=redirect, restart=restart, cache_dir=cache_dir,
+            cache_size=cache_size,
             **options,
         )  # fmt: skip
 
@@ -404,3 +426,12 @@ class SessionStore:
     async def close_async(self) -> None:
         """``close`` in a worker thread."""
         await in_thread(self.close)
+
+
+def _signing(backend: Backend) -> SignsUrls:
+    if isinstance(backend, SignsUrls):
+        return backend
+    raise SettingsError(
+        "redirect=true is not right: this backend signs no URLs of its own; leave it out, and set "
+        "base_url to where the app serves stored files."
+    )

@@ -115,14 +115,15 @@ class StoredFile:
     def url(self, expires: timedelta = FIVE_MINUTES) -> str:
         """A URL that serves this file to whoever has it, until then.
 
-        It is made from the settings ``base_url`` (where the app serves files) and ``secret``.
+        It is made from the settings ``base_url`` (where the app serves files) and ``secret``; with
+        ``redirect`` it is the backend's own, and nobody can take it back before ``expires``.
         Raises SettingsError without ``base_url``, FileNotStored, ValueError when ``expires`` is not
-        longer than zero.
+        longer than zero, or longer than the backend signs for.
         """
         if expires <= timedelta(0):
             raise ValueError(f"A URL is good for some time: expires={expires}.")
         self._check()
-        return self._session.store.url(self._session.sid, self.name, expires)
+        return self._session.store.url(self._session.sid, self._reference, expires)
 
     def _check(self) -> None:
         """Raise FileNotStored when this is no longer the file, or its time is over."""
