@@ -103,11 +103,15 @@ class Sweeping:
     A context manager; ``start`` and ``stop`` do the same for those who cannot use a ``with``.
     """
 
-    def __init__(self, clock: Clock, sweep: Callable[[], object], every: timedelta) -> None:
+    def __init__(
+        self, clock: Clock, sweep: Callable[[], object], every: timedelta, name: str = "sweep"
+    ) -> None:
+        """``name`` is for the thread and the log."""
         if every <= timedelta(0):
             raise ValueError(f"The time between sweeps is longer than zero: every={every}.")
         self._clock = clock
         self._sweep = sweep
+        self._name = name
         self._every = every.total_seconds()
         self._condition = threading.Condition()
         self._stopped = False
@@ -118,7 +122,7 @@ class Sweeping:
         if self._thread is None:
             self._stopped = False
             self._thread = threading.Thread(
-                target=self._run, name="sessionstore-sweep", daemon=True
+                target=self._run, name=f"sessionstore-{self._name}", daemon=True
             )
             self._thread.start()
 
@@ -143,7 +147,7 @@ class Sweeping:
             try:
                 self._sweep()
             except Exception:
-                log.exception("A sweep failed; the next one comes in %s seconds.", self._every)
+                log.exception("A %s failed; the next comes in %s seconds.", self._name, self._every)
             with self._condition:
                 if not self._stopped:
                     self._clock.wait(self._condition, self._every)

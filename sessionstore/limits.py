@@ -111,6 +111,7 @@ class Ledger:
         self._making_room = threading.RLock()
         self._tallies: OrderedDict[str, _Tally] = OrderedDict()
         self._total = 0
+        self._coming = 0
         if limits.min_free is not None and not isinstance(backend, HasFreeSpace):
             raise SettingsError(
                 f"min_free={limits.min_free} is not right: this backend is not on a disk; leave it "
@@ -129,17 +130,15 @@ class Ledger:
     def admission(self, sid: str, name: str, *, fresh: bool) -> Iterator[Admission]:
         """Around one save. Raises LimitExceeded at once when the session has all its files."""
         save = Admission(self, sid, name)
-        if self.limits.max_session is None and self.limits.max_session_files is None:
-            yield save
-            return
-        with self._tally(sid) as tally:
-            save.tally = tally
-            try:
-                self._join(tally, save, fresh=fresh)
+        try:
+            if self.limits.max_session is None and self.limits.max_session_files is None:
                 yield save
-            finally:
-                with tally.lock:
-                    tally.leave(save)
+            else:
+                with self._tally(sid) as tally, _part(save, tally):
+                    self._join(tally, save, fresh=fresh)
+                    yield save
+        finally:
+            self.let_go(save)
 
     def _join(self, tally: _Tally, save: Admission, *, fresh: bool) -> None:
         with tally.lock:
@@ -200,23 +199,40 @@ class Ledger:
                 for save in tally.saves:
                     save.replaced = None
 
-    def check_store(self, save: Admission, taken: int) -> None:
-        """Refuse a save of which ``taken`` bytes have come, for the whole store's limit."""
+    def take_of_store(self, save: Admission, count: int) -> None:
+        """Reserve ``count`` more bytes of the whole store's limit for a save, or refuse it."""
         limit = self.limits.max_store
-        if limit is None or self._total + taken <= limit:
+        if limit is None or self._reserve(save, count, limit) <= 0:
             return
         # One at a time, and the sum first: others may have made room, or deleted files.
         with self._making_room:
-            self.recount()
-            if taken <= limit < self._total + taken:
-                self._make_room(self._total + taken - limit, save.sid)
-                self.recount()
-        if self._total + taken > limit:
+            lacking = self._reserve(save, count, limit, self._backend.stored().bytes)
+            if lacking > 0 and save.reserved + count <= limit:
+                self._make_room(lacking, save.sid)
+                lacking = self._reserve(save, count, limit, self._backend.stored().bytes)
+        if lacking > 0:
             raise LimitExceeded(
                 f"Saving {save.name!r} would take the store over max_store={show_size(limit)}, and "
                 "nothing may be deleted for it but files of live sessions: wait for visitors to "
                 "leave, or raise the limit."
             )
+
+    def _reserve(self, save: Admission, count: int, limit: int, total: int | None = None) -> int:
+        """Reserve, if they fit, ``count`` bytes; how many are lacking. ``total``: taken anew."""
+        with self._lock:
+            self._total = self._total if total is None else total
+            lacking = self._total + self._coming + count - limit
+            if lacking <= 0:
+                self._coming += count
+                save.reserved += count
+            return lacking
+
+    def let_go(self, save: Admission, kept: int = 0) -> None:
+        """Give back what a save has reserved; ``kept`` bytes of it are content now."""
+        with self._lock:
+            self._coming -= save.reserved
+            save.reserved = 0
+            self._total += kept
 
     def check_free(self, coming: int, name: str) -> None:
         """Refuse to write ``coming`` more bytes when the disk would be left with too little."""
@@ -229,10 +245,16 @@ class Ledger:
                     f"disk, which has {show_size(free)}: free some space."
                 )
 
-    def saved(self, size: int) -> None:
-        """Note that new content was kept."""
-        with self._lock:
-            self._total += size
+
+@contextlib.contextmanager
+def _part(save: Admission, tally: _Tally) -> Iterator[None]:
+    """Within the block the save may be one of the session's."""
+    save.tally = tally
+    try:
+        yield
+    finally:
+        with tally.lock:
+            tally.leave(save)
 
 
 @dataclass(slots=True, eq=False)
@@ -240,7 +262,7 @@ class Admission:
     """One save on its way in.
 
     ``replaced`` is the size of the file that it replaces as things are, None when it replaces none;
-    ``taken`` is how many of its bytes have been admitted.
+    ``taken`` is how many of its bytes have been admitted, ``reserved`` how many of ``max_store``.
     """
 
     ledger: Ledger
@@ -249,6 +271,7 @@ class Admission:
     tally: _Tally | None = None
     replaced: int | None = None
     taken: int = 0
+    reserved: int = 0
 
     def admit(self, count: int) -> None:
         """Admit ``count`` more bytes, or raise LimitExceeded."""
@@ -259,7 +282,7 @@ class Admission:
                 f"{self.name!r} is larger than max_file={show_size(limits.max_file)}: save a "
                 "smaller file, or raise the limit."
             )
-        self.ledger.check_store(self, taken)
+        self.ledger.take_of_store(self, count)
         self.ledger.check_free(count, self.name)
         if self.tally is None:
             self.taken = taken
@@ -283,8 +306,7 @@ class Admission:
     def settle(self, saved: Saved) -> None:
         """Note what the save did."""
         size, old = saved.reference.size, saved.replaced
-        if not saved.deduplicated:
-            self.ledger.saved(size)
+        self.ledger.let_go(self, kept=0 if saved.deduplicated else size)
         if self.tally is not None:
             # At one instant, or another save would find these bytes both there and coming.
             with self.tally.lock:

@@ -64,9 +64,9 @@ class SessionStore:
         self.retention = retention or Retention()
         self.working = WorkingCopies(cache_dir, cache_size)
         self.ledger = Ledger(limits or Limits(), backend, self._make_room)
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self._events = Events()
-        self._timers = Timers(self._clock, self.now, self._on_time)
+        self._timers = Timers(self.clock, self.now, self._on_time)
         self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
         self._secret = secret
         self._base_url = base_url
@@ -260,7 +260,7 @@ class SessionStore:
         An error ends no sweeping: it is logged and told as ``sweep_failed``. Closing the store
         does.
         """
-        sweeping = Sweeping(self._clock, self.sweep, every)
+        sweeping = Sweeping(self.clock, self.sweep, every)
         self._sweepings.add(sweeping)
         return sweeping
 
@@ -338,13 +338,19 @@ class SessionStore:
         """How often a live connection touches its session."""
         return self.retention.live_interval
 
-    def keep_working_copies_in(self, directory: str | os.PathLike[str]) -> None:
+    def keep_working_copies_in(self, directory: str | os.PathLike[str]) -> Callable[[], None]:
         """Make the files of ``local_path()`` in this directory from now on.
 
-        It may be shared by processes. Copies made before are removed.
+        It may be shared by processes. Copies made before are removed. Returns a function that
+        takes it back, which removes the copies made until then.
         """
-        self.working.close()
-        self.working = WorkingCopies(Path(directory), self.working.size)
+        before = self.working
+        self._move_working_copies(WorkingCopies(Path(directory), before.size))
+        return lambda: self._move_working_copies(before)
+
+    def _move_working_copies(self, there: WorkingCopies) -> None:
+        before, self.working = self.working, there
+        before.close()
 
     def url(self, sid: str, reference: Reference, expires: timedelta) -> str:
         """``StoredFile.url``, without a look whether the file is there."""

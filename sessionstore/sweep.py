@@ -55,7 +55,10 @@ class Sweep:
             done = self._drop(row, key) if row.name is None else self._delete(row, key)
         except Exception as error:  # noqa: BLE001 - raised again when every row had its turn
             self._failures.append(error)
-            log.warning("A sweep could not delete %s: %s", row.record.sid, error)
+            # Not the front of the stored name: it may spell out an id that lets its reader in.
+            log.warning(
+                "A sweep could not delete in session ...%s: %s", row.record.sid[-32:], error
+            )
             return replace(row, action="hold", reason=f"it could not be deleted: {error}")
         return row if done else replace(row, action="hold", reason=_SPARED)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import os
 import re
 import secrets
@@ -36,7 +37,7 @@ _LONGEST = 200
 
 
 class WorkingCopies:
-    """The copies of one store, under ``<directory>/<token>/<sid>/<name>/<version>/``.
+    """The copies of one store, under ``<directory>/<token>/<session>/<name>/<version>/``.
 
     With ``size`` it is a cache of at most so many bytes: copies that nobody has asked for in ten
     minutes make room, the least recently used first, and are made again when they are wanted.
@@ -56,6 +57,7 @@ class WorkingCopies:
         self._made: Workspace | None = None
         self._lock = threading.Lock()
         self._copies = Copies(size, seconds)
+        self._secret = secrets.token_bytes(16)
 
     @property
     def directory(self) -> Path:
@@ -87,8 +89,8 @@ class WorkingCopies:
         the file. Raises LimitExceeded when the disk is full, BackendUnavailable when it refuses.
         """
         with translated(f"make a local copy of {reference.name!r}", self._where):
-            place = Place(sid, _folder(reference.name), _folder(reference.token))
-            folder = self._workspace.path.joinpath(*place)
+            place = self._place(sid, reference)
+            folder = self._folder(place)
             path = folder / _fit(reference.name)
             if not self._copies.use(place):
                 self._check(place, folder, check)
@@ -112,10 +114,20 @@ class WorkingCopies:
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Path]:
         """``path``, kept from being evicted inside the block."""
-        place = Place(sid, _folder(reference.name), _folder(reference.token))
+        place = self._place(sid, reference)
         path = self.path(sid, reference, stream, check)
         with self._copies.pinned(place):
             yield path
+
+    def _place(self, sid: str, reference: Reference) -> Place:
+        return Place(sid, self._blind(reference.name), self._blind(reference.token))
+
+    def _folder(self, place: Place) -> Path:
+        return self._workspace.path / self._blind(place.sid) / place.name / place.version
+
+    def _blind(self, text: str) -> str:
+        """A folder's name that nobody can work out: an app may serve copies to who knows a path."""
+        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:20]
 
     def _check(self, place: Place, folder: Path, check: Callable[[], None]) -> None:
         try:
@@ -151,13 +163,14 @@ class WorkingCopies:
 
     def forget_file(self, sid: str, name: str) -> None:
         """Remove the copies of a file that is gone."""
-        if self._copies.forget(sid, _folder(name)):
-            shutil.rmtree(self._workspace.path / sid / _folder(name), ignore_errors=True)
+        if self._copies.forget(sid, self._blind(name)):
+            folder = self._folder(Place(sid, self._blind(name), ""))
+            shutil.rmtree(folder, ignore_errors=True)
 
     def forget_session(self, sid: str) -> None:
         """Remove the copies of a session that is gone."""
         if self._copies.forget(sid):
-            shutil.rmtree(self._workspace.path / sid, ignore_errors=True)
+            shutil.rmtree(self._workspace.path / self._blind(sid), ignore_errors=True)
 
     def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
         """Remove copies of what other processes deleted, and those of dead processes."""
@@ -170,16 +183,17 @@ class WorkingCopies:
         for sid in self._copies.sessions():
             # The copies are listed before the files: one made meanwhile is not taken for dead.
             copies = self._copies.of(sid)
-            live = {(_folder(it.name), _folder(it.token)) for it in files(sid)}
-            self._remove([it for it in copies if (it.name, it.version) not in live])
+            live = {self._place(sid, it) for it in files(sid)}
+            self._remove([it for it in copies if it not in live])
 
     def _remove(self, places: Iterable[Place]) -> None:
         for place in places:
             self._copies.drop(place)
-            shutil.rmtree(self._workspace.path.joinpath(*place), ignore_errors=True)
+            folder = self._folder(place)
+            shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # another version, or another file, is still there
-                self._workspace.path.joinpath(*place[:2]).rmdir()
-                self._workspace.path.joinpath(place.sid).rmdir()
+                folder.parent.rmdir()
+                folder.parent.parent.rmdir()
 
     def close(self) -> None:
         """Remove every copy of this process."""
@@ -201,10 +215,6 @@ def _own_temporary() -> Path:
     if stat.S_ISDIR(there.st_mode) and mine:
         return path
     return Path(tempfile.mkdtemp(prefix="sessionstore-"))
-
-
-def _folder(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _fit(name: str) -> str:

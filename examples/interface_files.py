@@ -1,0 +1,52 @@
+"""Upload a picture, get it back in other sizes and as one zip: all of it the visitor's own.
+
+The upload, the previews and the zip are kept in the visitor's session and go when the page closes.
+Set SESSIONSTORE_URL to the place (a directory will do) and run it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zipfile import ZipFile
+
+import gradio as gr
+from PIL import Image
+
+from sessionstore import SessionStore
+from sessionstore.adapters.gradio import attach, session
+
+WIDTHS = (512, 256, 128)
+
+
+def resize(upload: str | None, request: gr.Request) -> tuple[list[str], str]:
+    """Keep the upload and its previews; return the previews and a zip of everything."""
+    if upload is None:
+        raise gr.Error("Choose a picture first.")
+    mine = session(request)
+    mine.put(f"original/{Path(upload).name}", Path(upload))
+    previews = []
+    for width in WIDTHS:
+        with Image.open(upload) as picture:
+            picture.thumbnail((width, width))
+            previews.append(mine.put(f"preview/{width}.webp", picture))
+    with mine.open("pictures.zip", "wb") as target, ZipFile(target, "w") as bundle:
+        for file in mine.files():
+            if file.name != "pictures.zip":
+                bundle.writestr(file.name, file.read())
+    return [str(file.local_path()) for file in previews], str(mine.get("pictures.zip").local_path())
+
+
+demo = gr.Interface(
+    resize,
+    gr.Image(type="filepath", label="Your picture"),
+    [gr.Gallery(label="Previews", columns=3), gr.File(label="All of it")],
+    title="Picture sizes",
+    description="All of it is kept in a directory of your own, and goes when you close the page.",
+    flagging_mode="never",
+    # Gradio keeps copies of uploads besides; this, its own tool, deletes those after a day.
+    delete_cache=(3600, 86400),
+)
+attach(demo, SessionStore.open())
+
+if __name__ == "__main__":
+    demo.launch()

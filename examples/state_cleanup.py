@@ -1,0 +1,60 @@
+"""Random images, kept in a directory of each visitor's own that is gone when the page closes.
+
+Set SESSIONSTORE_URL to the place (a directory will do) and run it; ``make demo`` does both.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import gradio as gr
+from PIL import Image, ImageOps
+
+from sessionstore import SessionStore
+from sessionstore.adapters.gradio import attach, session
+
+# The usual five minutes for a visitor to come back are long when one watches.
+os.environ.setdefault("SESSIONSTORE_LINGER", "5s")
+store = SessionStore.open()
+
+
+def draw() -> Image.Image:
+    """An orb of two random colours."""
+    hue, turn = random.uniform(0, 180), random.uniform(60, 180)  # noqa: S311 - colours, no secrets
+    inner, outer = (f"hsl({angle:.3f}, 85%, 60%)" for angle in (hue, hue + turn))
+    return ImageOps.colorize(Image.radial_gradient("L").resize((400, 400)), inner, outer)
+
+
+def generate(history: list[str], request: gr.Request) -> tuple[str, list[str], list[str]]:
+    """Keep one more image in the visitor's session."""
+    path = str(session(request).add(draw(), suffix=".webp").local_path())
+    return path, [path, *history], [path, *history]
+
+
+def watch(request: gr.Request) -> str:
+    """What is in the store at this moment."""
+    mine = session(request)
+    others = sum(other != mine for other in store.sessions())
+    return (
+        f"**Your directory:** `sessions/{mine.sid}` · images: {len(mine.files())}  \n"
+        f"**Other visitors' directories:** {others}"
+    )
+
+
+with gr.Blocks(title="State Cleanup") as demo:
+    gr.Markdown("# State Cleanup\nClose this page, and its directory is gone a moment later.")
+    status = gr.Markdown(container=True)
+    with gr.Row():
+        with gr.Column():
+            picture = gr.Image(label="Generated image", height=420, interactive=False)
+            button = gr.Button("Generate", variant="primary")
+        gallery = gr.Gallery(label="Your images", show_label=False, columns=3, height=484)
+    history = gr.State([], delete_callback=lambda kept: print(f"STATE DELETED: {len(kept)}"))
+    gr.on([demo.load, button.click], generate, history, [picture, history, gallery])
+    gr.on([demo.load, gr.Timer(1).tick], watch, outputs=status, show_progress="hidden")
+
+attach(demo, store)
+
+if __name__ == "__main__":
+    demo.launch()

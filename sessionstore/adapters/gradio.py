@@ -1,0 +1,181 @@
+"""Gradio: each visitor's files in a session of their own, gone after the visitor left.
+
+    def draw(prompt, request: gr.Request):
+        return str(session(request).add(make(prompt), suffix=".webp").local_path())
+
+    with gr.Blocks() as demo: ...
+    attach(demo, SessionStore.open())
+    demo.launch()
+
+``attach`` keeps a session alive while its page is open, ends it when the page closes, binds it to
+its owner and runs the sweeper with the app. ``session`` is the visitor's session inside a handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.context import Context
+
+from sessionstore.adapters import gradio_hooks as hooks
+from sessionstore.adapters.gradio_middleware import ARRIVED, owner_of
+from sessionstore.adapters.gradio_presence import Visitor
+from sessionstore.adapters.gradio_service import Service
+from sessionstore.errors import InvalidName, SettingsError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from sessionstore.session import Session
+    from sessionstore.store import SessionStore
+
+__all__ = ["Attachment", "attach", "session"]
+
+SWEEP_EVERY = timedelta(seconds=60)
+
+_lock = threading.RLock()
+_attachments: weakref.WeakKeyDictionary[gr.Blocks, Attachment] = weakref.WeakKeyDictionary()
+
+
+class Attachment:
+    """The bond between a demo and its store. ``attach`` makes it, ``detach`` undoes it."""
+
+    def __init__(self, demo: gr.Blocks, service: Service) -> None:
+        self._demo = weakref.ref(demo)
+        self.service = service
+        """What runs for the store while apps are served; the adapter's own."""
+
+    @property
+    def store(self) -> SessionStore:
+        """The store that the demo is attached to."""
+        return self.service.store
+
+    def detach(self) -> None:
+        """Leave the demo, and Gradio, as they were. Files stay; detaching twice is no error.
+
+        An app of the demo that is being served goes on without the store.
+        """
+        demo = self._demo()
+        with _lock:
+            if demo is None or _attachments.get(demo) is not self:
+                return
+            del _attachments[demo]
+            if not any(each.service is self.service for each in _attachments.values()):
+                self.service.close()
+            hooks.free_heartbeat(demo)
+            if not _attachments:
+                hooks.uninstall()
+        hooks.rebuild(demo)
+
+
+def attach(
+    demo: gr.Blocks, store: SessionStore, *, sweep_every: timedelta = SWEEP_EVERY
+) -> Attachment:
+    """Bind the demo's visitors to sessions of ``store``.
+
+    Call it once the demo is built and before it is launched or mounted. Calling it again with the
+    same store changes nothing. Demos that share a store share one sweeper, at the frequency that
+    the first of them asked for.
+
+    Raises SettingsError when the demo is still being built, is running, or is attached to another
+    store, and when this Gradio is not one that the adapter knows; ValueError when ``sweep_every``
+    is not longer than zero.
+    """
+    hooks.check()
+    with _lock:
+        present = _attachments.get(demo)
+        if present is not None and present.store is store:
+            return present
+        _refuse_bad_moment(demo, present)
+        attachment = Attachment(demo, _service(demo, store, sweep_every))
+        _attachments[demo] = attachment
+        hooks.install(_service_of)
+        hooks.force_heartbeat(demo)
+        hooks.rebuild(demo)
+    return attachment
+
+
+def session(request: gr.Request, store: SessionStore | None = None) -> Session:
+    """The session of the visitor whose event this is, in the store its app is attached to.
+
+    Nothing is created by asking. It belongs to the visitor's login name, else to the cookie that
+    the page brought; a client without either shares a session with whoever knows its id. Asking
+    counts as a sign of life: a session that had ended goes on.
+
+    Raises InvalidName when the client sent no session id or an unusable one, SettingsError outside
+    an event, and when the app is not attached and no ``store`` is given.
+    """
+    connection: Request | None = getattr(request, "request", None)
+    if connection is None:
+        raise SettingsError(
+            "session(request) needs the gr.Request of an event that a visitor sent; files for "
+            "everyone, such as cached examples, go to store.shared."
+        )
+    service = _service_of(connection.scope.get("app"))
+    if store is None:
+        if service is None:
+            raise SettingsError(
+                "This app is not attached to a store: call attach(demo, store) before launch(), "
+                "or say session(request, store)."
+            )
+        store = service.store
+    if not request.session_hash:
+        raise InvalidName("The client sent no session_hash, so there is no session to speak of.")
+    visitor = Visitor(request.session_hash, owner_of(request.username, connection))
+    mine = store.session(*visitor)
+    if service is not None and service.store is store:
+        arrived = _arrival(connection)
+        service.presences.used(visitor, arrived, wait=not _on_event_loop())
+    return mine
+
+
+def _arrival(connection: Request) -> int:
+    """The mark that our middleware put on the request."""
+    arrived: int | None = connection.scope.get(ARRIVED)
+    if arrived is None:
+        raise SettingsError(
+            "This app was made before its demo was attached: call attach(demo, store) before "
+            "mount_gradio_app() or App.create_app()."
+        )
+    return arrived
+
+
+def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
+    if present is not None:
+        raise SettingsError("The demo is attached to another store: detach() from that one first.")
+    if demo.is_running:
+        raise SettingsError("The demo is running: call attach(demo, store) before launch().")
+    if Context.root_block is demo:
+        raise SettingsError(
+            "The demo is still being built: call attach(demo, store) after its with block."
+        )
+
+
+def _service(demo: gr.Blocks, store: SessionStore, sweep_every: timedelta) -> Service:
+    """The store's service, shared by all demos that are attached to it."""
+    for each in _attachments.values():
+        if each.store is store:
+            return each.service
+    # Gradio serves, and does not copy once more, only what is below its own cache directory.
+    return Service(store, Path(demo.GRADIO_CACHE) / "sessionstore", sweep_every)
+
+
+def _service_of(app: Any) -> Service | None:
+    """The service of the demo that an app serves, None when that demo is not attached."""
+    demo = getattr(app, "blocks", None)
+    attachment = None if demo is None else _attachments.get(demo)
+    return None if attachment is None else attachment.service
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

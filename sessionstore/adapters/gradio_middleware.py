@@ -1,0 +1,176 @@
+"""What happens around Gradio's own routes, as plain ASGI: nothing is buffered, nothing is copied.
+
+* Every request is marked with the moment of its arrival.
+* A page that is sent to a visitor without an owner brings one along, as a cookie.
+* A heartbeat is followed from its first byte to its end.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+
+from sessionstore.adapters import gradio_owner as owner
+from sessionstore.adapters.gradio_presence import Presences, Visitor
+from sessionstore.errors import InvalidName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gradio.routes import App
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from sessionstore.adapters.gradio_service import Service
+
+ARRIVED: Final = "sessionstore.arrived"
+"""Where a request's scope keeps the moment of its arrival (see ``Presences.moment``)."""
+
+_OK: Final = 200
+_HEARTBEAT: Final = re.compile(r"/gradio_api/heartbeat/([^/]+)/?")
+_CONFIG: Final = ("/config", "/config/")
+
+
+class SessionFiles:
+    """The middleware. ``service_of`` finds what an app is attached to, None when it is not."""
+
+    def __init__(self, app: ASGIApp, service_of: Callable[[App], Service | None]) -> None:
+        self.app = app
+        self.service_of = service_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service = self.service_of(scope["app"]) if scope["type"] == "http" else None
+        if service is None:
+            await self.app(scope, receive, send)
+            return
+        service.serving(scope["app"])
+        scope[ARRIVED] = service.presences.moment()
+        heartbeat = _HEARTBEAT.fullmatch(_route(scope))
+        if heartbeat is not None:
+            await self._heartbeat(scope, receive, send, service.presences, heartbeat[1])
+        elif _may_be_page(scope):
+            await self.app(scope, receive, _bringing_an_owner(scope, send))
+        else:
+            await self.app(scope, receive, send)
+
+    async def _heartbeat(
+        self, scope: Scope, receive: Receive, send: Send, presences: Presences, session_id: str
+    ) -> None:
+        heartbeat = _Heartbeat(scope, receive, send, presences, session_id)
+        try:
+            await self.app(scope, heartbeat.receive, heartbeat.send)
+        finally:
+            heartbeat.close()
+
+
+@dataclass(slots=True)
+class _Heartbeat:
+    """One heartbeat connection, told apart by who ended it.
+
+    The client left if the server said so (``http.disconnect``, or an ``OSError`` from ``send``, as
+    ASGI's HTTP specification has it from 2.4 on) before the last byte of the answer. A server that
+    stops cancels the task, or Gradio ends the answer itself: then the visitor did not leave.
+    """
+
+    scope: Scope
+    wrapped_receive: Receive
+    wrapped_send: Send
+    presences: Presences
+    session_id: str
+    visitor: Visitor | None = None
+    finished: bool = False
+    left: bool = False
+
+    async def receive(self) -> Message:
+        message = await self.wrapped_receive()
+        if message["type"] == "http.disconnect" and not self.finished:
+            self.left = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == _OK:
+            await self._open()
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.finished = True
+        try:
+            await self.wrapped_send(message)
+        except OSError:
+            self.left = True
+            raise
+
+    async def _open(self) -> None:
+        """Count the visitor as here, if it is known whose session this is.
+
+        Gradio's heartbeat route does not ask for a login, so on an app that has one a heartbeat
+        without it says nothing about anybody.
+        """
+        request = Request(self.scope)
+        app: App = self.scope["app"]
+        name = await _login(app, request)
+        if name is None and needs_login(app):
+            return
+        visitor = Visitor(self.session_id, owner_of(name, request))
+        try:
+            self.presences.opened(visitor)
+        except InvalidName:
+            return
+        self.visitor = visitor
+
+    def close(self) -> None:
+        if self.visitor is not None:
+            self.presences.closed(self.visitor, left=self.left)
+
+
+def owner_of(login: str | None, request: Request) -> str | None:
+    """The owner of what a request does: its login, else its cookie, else nobody."""
+    return owner.of_cookie(request) if login is None else owner.of_login(login)
+
+
+def needs_login(app: App) -> bool:
+    """Whether the app lets only visitors in who are logged in; as Gradio's ``login_check``."""
+    return app.auth is not None or app.auth_dependency is not None
+
+
+async def _login(app: App, request: Request) -> str | None:
+    """Who is logged in, as Gradio's ``get_current_user``, which is out of reach in a closure."""
+    if app.auth_dependency is not None:
+        user = await run_in_threadpool(app.auth_dependency, request)
+        return await user if inspect.isawaitable(user) else user
+    for name in (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}"):
+        if token := request.cookies.get(name):
+            return app.tokens.get(token)
+    return None
+
+
+def _route(scope: Scope) -> str:
+    """The path below the app's own root, wherever it is mounted."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if root and path.startswith(root + "/") else path
+
+
+def _may_be_page(scope: Scope) -> bool:
+    """Whether the answer could be a page, sent to a visitor who still needs an owner."""
+    wanted = scope["method"] == "GET" and not needs_login(scope["app"])
+    return wanted and owner.of_cookie(Request(scope)) is None
+
+
+def _bringing_an_owner(scope: Scope, send: Send) -> Send:
+    """Set the cookie on pages, and on ``/config``, which is what clients without a page ask for."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == _OK:
+            headers = MutableHeaders(scope=message)
+            page = headers.get("content-type", "").startswith("text/html")
+            if page or _route(scope) in _CONFIG:
+                headers.append("set-cookie", owner.new_cookie(Request(scope)))
+                # A shared cache that kept this answer would make everybody one owner.
+                headers["cache-control"] = "private, no-cache"
+        await send(message)
+
+    return sending
