@@ -38,7 +38,7 @@ WITHOUT_IO = {
 
 FOR_ADAPTERS = {
     SessionStore: {
-        "drop", "end", "keep_working_copies_in", "live_interval", "now", "removed", "resume",
+        "clock", "drop", "end", "keep_working_copies_in", "live_interval", "now", "removed", "resume",
         "secret", "tell", "url",
     },
     Session: {"check", "key", "sid", "store"},
