@@ -21,7 +21,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 from sessionstore import names
@@ -62,12 +61,7 @@ class Folder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def lock(self, *, wait: bool = True) -> bool:

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 from sessionstore.errors import Corrupted, SettingsError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
 
     from sessionstore.backend import Reference
@@ -115,12 +113,7 @@ class Content:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

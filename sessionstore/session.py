@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path, PurePath
@@ -168,9 +167,7 @@ class Session:
         save does, those before it have been. The directory is removed in any case, also by the
         next sweep when the process was killed.
         """
-        scratch = self.store.working.scratch()
-        with tempfile.TemporaryDirectory(prefix="directory-", dir=scratch) as path:
-            root = Path(path)
+        with self.store.working.scratch() as root:
             yield root
             found = {file_name(file.relative_to(root).as_posix()): file for file in _files(root)}
             for name in sorted(found):

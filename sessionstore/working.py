@@ -138,13 +138,18 @@ class WorkingCopies:
             raise
         self._copies.checked(place)
 
-    def scratch(self) -> Path:
-        """A folder of this process for what its maker removes; after a kill, the next sweep does.
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A private empty directory, gone after the block, or with the next sweep after a kill.
 
         Raises as ``path`` does.
         """
         with translated("make a local directory", self._where):
-            return self._workspace.path
+            parent = self._workspace.path
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            made = tempfile.TemporaryDirectory(prefix="directory-", dir=parent)
+        with made as path:
+            yield Path(path)
 
     @property
     def _where(self) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from sessionstore import (
+    BackendUnavailable,
     FileNotStored,
     InvalidName,
     LimitExceeded,
@@ -757,6 +758,14 @@ class TestDirectory:
         with session.directory() as path:
             path.rmdir()
         assert session.files() == []
+
+    def test_a_place_that_cannot_be_written_is_our_error(
+        self, session: Session, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a file").write_bytes(b"")
+        session.store.keep_working_copies_in(tmp_path / "a file")
+        with pytest.raises(BackendUnavailable, match="Could not make a local directory"):
+            session.directory().__enter__()
 
     def test_what_a_killed_process_left_is_removed_by_a_sweep(
         self, own_temp: Path, clock: FakeClock
