@@ -38,8 +38,8 @@ WITHOUT_IO = {
 
 FOR_ADAPTERS = {
     SessionStore: {
-        "clock", "drop", "end", "keep_working_copies_in", "live_interval", "now", "removed", "resume",
-        "secret", "tell", "url",
+        "clock", "drop", "end", "keep_working_copies_in", "live_interval", "now", "removed",
+        "resume", "secret", "tell", "url",
     },
     Session: {"check", "key", "sid", "store"},
     StoredFile: {"stream"},
