@@ -108,7 +108,7 @@ class Folder:
             with open(self.dir.open("id", os.O_RDONLY), "rb") as file:
                 row = json.loads(file.read())
             return SessionKey(self.sid, row["id"], row["owner"])
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     # Files

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sessionstore.content import DIGESTS
 from sessionstore.errors import SettingsError
+from sessionstore.workspace import Workspace
 
 VERSION = 1
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
@@ -20,9 +21,10 @@ _OURS = {"layout", "blobs", "sessions", "tmp", "secret"}
 _HARMLESS = {"lost+found", ".DS_Store"}
 
 
-def open_root(root: Path, digest: str | None) -> str:
+def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
     """Make or recognise the store at ``root``; returns its digest algorithm.
 
+    ``workspace`` is this process's in that store; it is used when there is something to make.
     Raises SettingsError, naming ``url``, when the directory is not ours to use.
     """
     try:
@@ -33,7 +35,7 @@ def open_root(root: Path, digest: str | None) -> str:
             _check_empty(root)
             for name in ("blobs", "sessions", "tmp"):
                 (root / name).mkdir(mode=0o700, exist_ok=True)
-            layout = _write(root, digest or DIGESTS[0])
+            layout = _write(root, digest or DIGESTS[0], workspace)
     except OSError as error:
         raise SettingsError(
             f"url=file://{root} is not right: {error.strerror or error}; name a directory that "
@@ -89,15 +91,16 @@ def _read(root: Path) -> str | None:
     return str(row["digest"])
 
 
-def _write(root: Path, digest: str) -> str:
+def _write(root: Path, digest: str, workspace: Workspace) -> str:
     """Write the layout; when another process was faster, what that one wrote counts."""
-    keep_first(root, "layout", json.dumps({"version": VERSION, "digest": digest}).encode())
+    layout = json.dumps({"version": VERSION, "digest": digest}).encode()
+    keep_first(root, "layout", layout, workspace)
     return _read(root) or digest
 
 
-def keep_first(root: Path, name: str, data: bytes) -> bytes:
+def keep_first(root: Path, name: str, data: bytes, workspace: Workspace) -> bytes:
     """The content of the file ``name``: what is there, else ``data``, written whole at once."""
-    new = root / "tmp" / f"{name}.{secrets.token_hex(8)}"
+    new = workspace.path / secrets.token_hex(8)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(fd, "wb") as file:

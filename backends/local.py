@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -74,11 +75,11 @@ class LocalBackend:
         self._root = root
         self._clock = clock
         self._durable = durable
-        self.digest = open_root(root, digest)
         self._workspace = Workspace(root / "tmp")
         self._open = True
         with translated("open the store", str(root)), contextlib.ExitStack() as opened:
             opened.callback(self._workspace.close)
+            self.digest = open_root(root, digest, self._workspace)
             self._sessions = opened.enter_context(Directory(str(root / "sessions")))
             blobs = opened.enter_context(Directory(str(root / "blobs")))
             with self._work() as work:
@@ -189,7 +190,7 @@ class LocalBackend:
     ) -> BinaryIO:
         with self._does(f"read {reference.name!r}"):
             fd = self._open_version(sid, reference)
-            stream = open(fd, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+            stream = _Stored(fd, str(self._root))
         if start == 0 and (length is None or length >= reference.size):
             return verified(stream, reference, self.digest)
         stream.seek(start)
@@ -323,7 +324,7 @@ class LocalBackend:
 
     def secret(self) -> bytes:
         with self._does("keep the secret"):
-            return keep_first(self._root, "secret", secrets.token_bytes(32))
+            return keep_first(self._root, "secret", secrets.token_bytes(32), self._workspace)
 
     def close(self) -> None:
         if self._open:
@@ -393,6 +394,18 @@ class LocalBackend:
                 shutil.rmtree(os.path.join(work.path, name))
                 if error.errno not in _TAKEN:
                     raise
+
+
+class _Stored(io.FileIO):
+    """A stored file, open. What the disk says while it is read is said in our words."""
+
+    def __init__(self, fd: int, root: str) -> None:
+        super().__init__(fd, "rb")
+        self._root = root
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with translated("read a file", self._root):
+            return super().read(-1 if size is None else size)
 
 
 def _can_link(work: Directory) -> bool:

@@ -67,8 +67,12 @@ class Retention:
 
     @property
     def live_interval(self) -> timedelta:
-        """How often a live connection touches its session: often enough to stay live."""
-        return min(max(self.linger / 3, timedelta(seconds=5)), timedelta(seconds=60))
+        """How often a live connection touches its session: often enough to stay live.
+
+        And twice within ``idle``, however short that is.
+        """
+        often = min(max(self.linger / 3, timedelta(seconds=5)), timedelta(seconds=60))
+        return often if self.idle is None else min(often, self.idle / 2)
 
     def due(self, record: SessionRecord) -> datetime | None:
         """When an ended session is dropped: its last sign of life plus ``linger``.

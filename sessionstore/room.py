@@ -16,8 +16,10 @@ def make_room(store: SessionStore, size: int, saving: str) -> None:
 
     Sessions go in the order of their last activity, and their files in the order of their saves.
     The app's own session is never asked, nor is ``saving``, which the save is for. Stops when there
-    is nothing left that may go.
+    is nothing left that may go. A backend with a true attribute ``reclaims_late`` is left alone.
     """
+    if getattr(store.backend, "reclaims_late", False):
+        return  # what is deleted now would not be room before the grace is over
     spared = {shared_key().sid, saving}
     target = store.backend.stored().bytes - size
     records = [record for record in store.backend.sessions() if record.sid not in spared]

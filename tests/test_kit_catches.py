@@ -17,6 +17,7 @@ from sessionstore.testing import (
     FakeClock,
     FreeSpace,
     Secret,
+    SignedUrls,
     Subject,
 )
 from tests.broken import BROKEN
@@ -24,7 +25,7 @@ from tests.broken import BROKEN
 CASES = [(broken.backend, test) for broken in BROKEN for test in broken.caught_by]
 
 
-class WholeContract(BackendContract, Alone, DetectsDamage, FreeSpace, Secret):
+class WholeContract(BackendContract, Alone, DetectsDamage, FreeSpace, Secret, SignedUrls):
     keeps_content_in_memory = True
 
 

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sessionstore import LimitExceeded, Limits, SessionStore
+from sessionstore import BackendUnavailable, LimitExceeded, Limits, SessionStore
 from sessionstore.content import Buffer
 from tests.campaigns import kill_local
 from tests.local import everything
@@ -120,6 +121,16 @@ def test_a_full_disk_is_said_and_leaves_nothing(small_disk: Path) -> None:
         session.put("next", b"n" * 5_000_000)
         session.drop()
         assert everything(small_disk / "s") == set()
+
+
+def test_a_read_that_the_disk_refuses_is_our_error(tmp_path: Path) -> None:
+    with SessionStore.open(tmp_path / "s") as store:
+        file = store.session("one").put("a", b"bytes")
+        with file.stream(1, 3) as stream, open(tmp_path / "s" / "layout", "wb") as write_only:
+            inner: Any = stream
+            os.dup2(write_only.fileno(), inner.raw._stream.fileno())
+            with pytest.raises(BackendUnavailable, match="Could not read a file in"):
+                stream.read()
 
 
 def test_min_free_is_asked_of_the_disk(small_disk: Path) -> None:

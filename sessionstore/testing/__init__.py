@@ -42,6 +42,7 @@ from sessionstore.testing.optional import (  # noqa: E402 - likewise
     DetectsDamage,
     FreeSpace,
     Secret,
+    SignedUrls,
 )
 from sessionstore.testing.rig import overrides_contract  # noqa: E402 - likewise
 from sessionstore.testing.subject import OpenBackend, Subject  # noqa: E402 - likewise
@@ -59,6 +60,7 @@ __all__ = [
     "OpenBackend",
     "Plan",
     "Secret",
+    "SignedUrls",
     "Subject",
     "disk_full",
     "either",

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
 import pytest
 
-from sessionstore.backend import HasFreeSpace, KeepsSecret, KnowsIfAlone, Reference
+from sessionstore.backend import (
+    HasFreeSpace,
+    KeepsSecret,
+    KnowsIfAlone,
+    Reference,
+    SignsUrls,
+)
 from sessionstore.errors import Corrupted
 from sessionstore.testing.rig import Rig
 from sessionstore.testing.subject import ALICE, SPOOLED, Subject, some_bytes
@@ -64,6 +72,29 @@ class Alone(Rig):
         subject.another().backend.close()
         assert isinstance(subject.backend, KnowsIfAlone)
         assert subject.backend.alone()
+
+
+class SignedUrls(Rig):
+    """``url()``: for backends that hand files out by themselves (``SignsUrls``)."""
+
+    def sign(self, subject: Subject, name: str, expires: timedelta = timedelta(minutes=1)) -> str:
+        assert isinstance(subject.backend, SignsUrls)
+        reference = subject.put(name, some_bytes(name, 100)).reference
+        return subject.backend.url(
+            ALICE.sid, reference, media_type="image/png", disposition="inline", expires=expires
+        )
+
+    def test_a_url_is_absolute(self, subject: Subject) -> None:
+        parts = urlsplit(self.sign(subject, "a"))
+        assert parts.scheme in {"http", "https"}
+        assert parts.netloc
+
+    def test_each_file_has_its_own_url(self, subject: Subject) -> None:
+        assert self.sign(subject, "a") != self.sign(subject, "b")
+
+    def test_a_url_is_not_for_ever(self, subject: Subject) -> None:
+        with pytest.raises(ValueError, match="expires"):
+            self.sign(subject, "a", timedelta(days=3650))
 
 
 class DetectsDamage(Rig):

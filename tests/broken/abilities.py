@@ -6,6 +6,7 @@ import secrets
 from typing import ClassVar
 
 from sessionstore import names
+from sessionstore.backend import Reference
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.clock import Clock
 from sessionstore.content import Content
@@ -36,6 +37,28 @@ class KeepsItsSecretAsAFile(MemoryBackend):
         secret = super().secret()
         self.put(names.shared_key(), "secret", Content("digest", 32, memoryview(secret)))
         return secret
+
+
+class SignsUrls(MemoryBackend):
+    def url(self, sid: str, reference: Reference, **_: object) -> str:
+        return f"https://example.org/{sid}/{reference.token}"
+
+
+@caught_by("a_url_is_absolute")
+class SignsPaths(SignsUrls):
+    def url(self, sid: str, reference: Reference, **_: object) -> str:
+        return f"/{sid}/{reference.token}"
+
+
+@caught_by("each_file_has_its_own_url")
+class SignsSessions(SignsUrls):
+    def url(self, sid: str, reference: Reference, **_: object) -> str:
+        return f"https://example.org/{sid}/{reference.size}"
+
+
+@caught_by("a_url_is_not_for_ever")
+class SignsForEver(SignsUrls):
+    pass
 
 
 @caught_by("the_only_backend_is_alone")
