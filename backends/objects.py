@@ -1,0 +1,181 @@
+"""Files in an object store, safe with any number of processes, by PUT, GET, LIST and DELETE alone.
+
+``ObjectBackend`` is the protocol over an ``ObjectClient``; an engine is a subclass that makes the
+client. What is where is in ``objects_keys``, why it is safe in docs/protocol-objects.md:
+
+    objects_write     saving: generations, the birth rule, replacing, multipart uploads
+    objects_read      which version is the file, and its bytes, checked
+    objects_sessions  activity, ends, deleting and dropping
+    objects_sweep     collecting
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import BinaryIO, ClassVar, Self
+
+from sessionstore import values
+from sessionstore.backend import (
+    Collected,
+    Dropped,
+    Location,
+    Reference,
+    Saved,
+    SessionKey,
+    SessionRecord,
+    Stored,
+)
+from sessionstore.backends import objects_keys as keys
+from sessionstore.backends import objects_layout
+from sessionstore.backends.objects_bucket import Bucket
+from sessionstore.backends.objects_client import ObjectClient
+from sessionstore.backends.objects_clock import Elapsed, StoreClock, boot_time
+from sessionstore.backends.objects_read import Reader
+from sessionstore.backends.objects_recall import Recall
+from sessionstore.backends.objects_sessions import Sessions
+from sessionstore.backends.objects_sweep import Sweeper
+from sessionstore.backends.objects_terms import Nonce
+from sessionstore.backends.objects_write import Writer
+from sessionstore.clock import Clock
+from sessionstore.content import DIGESTS, Content, TempSpool
+from sessionstore.values import Parser
+
+
+class ObjectBackend:
+    """Files in an object store.
+
+    Options: ``grace`` (1 h by default): how long content that nothing refers to stays, and how long
+    a save may take from its first request to its last but one; and ``digest`` (``sha256``, the
+    default, or ``blake3``). Both are fixed when the store is made, since all processes on it have
+    to agree.
+
+    The time is the store's, never this machine's. What another process deleted or replaced may be
+    served for two seconds more.
+    """
+
+    reclaims_late: ClassVar[bool] = True
+    """What is deleted takes its room for another ``grace``, so none is made by deleting."""
+
+    options: ClassVar[Mapping[str, Parser]] = {
+        "grace": objects_layout.grace,
+        "digest": values.choice(*DIGESTS),
+    }
+
+    writer_type: ClassVar[type[Writer]] = Writer
+    reader_type: ClassVar[type[Reader]] = Reader
+    sessions_type: ClassVar[type[Sessions]] = Sessions
+    sweeper_type: ClassVar[type[Sweeper]] = Sweeper
+
+    def __init__(
+        self,
+        client: ObjectClient,
+        *,
+        grace: timedelta | None = None,
+        digest: str | None = None,
+        elapsed: Elapsed = boot_time,
+        nonce: Nonce = secrets.token_hex,
+    ) -> None:
+        """Open the store in ``client``, making it when there is none.
+
+        ``elapsed`` and ``nonce`` are for tests. Raises SettingsError when the store was made on
+        other terms.
+        """
+        self.client = client
+        self._bucket = Bucket(client, StoreClock(elapsed))
+        self.terms = objects_layout.agree(self._bucket, digest, grace)
+        self.digest = self.terms.digest
+        self._bucket.sync()
+        recall = Recall()
+        self.reader = self.reader_type(self._bucket, recall, self.terms)
+        self.writer = self.writer_type(self._bucket, recall, self.reader, self.terms, nonce)
+        self._sessions = self.sessions_type(self._bucket, recall, self.reader, self.terms, nonce)
+        self._sweeper = self.sweeper_type(self._bucket, self.terms)
+
+    @classmethod
+    def open_client(cls, location: Location, options: Mapping[str, object]) -> ObjectClient:
+        """The client for a URL: what an engine has to add. Raises SettingsError."""
+        raise NotImplementedError(f"{cls.__name__} has no engine; it takes a client that is made.")
+
+    @classmethod
+    def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
+        grace, digest = options.get("grace"), options.get("digest")
+        client = cls.open_client(location, options)
+        try:
+            return cls(
+                client,
+                grace=grace if isinstance(grace, timedelta) else None,
+                digest=None if digest is None else str(digest),
+            )
+        except BaseException:
+            client.close()
+            raise
+
+    def now(self) -> datetime:
+        return self._bucket.now()
+
+    def spool(self) -> TempSpool:
+        return TempSpool()
+
+    def put(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        expires: datetime | None = None,
+        fresh: bool = False,
+    ) -> Saved:
+        return self.writer.put(key, name, content, expires=expires, fresh=fresh)
+
+    def get(self, sid: str, name: str) -> Reference:
+        return self.reader.get(sid, name)
+
+    def open(
+        self, sid: str, reference: Reference, start: int = 0, length: int | None = None
+    ) -> BinaryIO:
+        return self.reader.open(sid, reference, start, length)
+
+    def files(self, sid: str) -> Iterator[Reference]:
+        return self.reader.files(sid)
+
+    def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
+        return self._sessions.delete(sid, names)
+
+    def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
+        return self._sessions.discard(sid, references)
+
+    def sessions(self) -> Iterator[SessionRecord]:
+        return self._sessions.records()
+
+    def session(self, sid: str) -> SessionRecord | None:
+        return self._sessions.record(sid)
+
+    def identify(self, sid: str) -> SessionKey | None:
+        return self._sessions.identify(sid)
+
+    def touch(self, sid: str) -> None:
+        self._sessions.touch(sid)
+
+    def end(self, sid: str) -> None:
+        self._sessions.end(sid)
+
+    def resume(self, sid: str) -> None:
+        self._sessions.resume(sid)
+
+    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+        return self._sessions.drop(sid, unless_active_after=unless_active_after)
+
+    def collect(self, *, force: bool = False) -> Collected:
+        return self._sweeper.collect(force=force)
+
+    def stored(self) -> Stored:
+        blobs = size = 0
+        for entry in self._bucket.entries(keys.BLOBS):
+            if keys.parse_blob(entry.key) is not None:
+                blobs, size = blobs + 1, size + entry.size
+        return Stored(blobs, size)
+
+    def close(self) -> None:
+        self.client.close()

@@ -1,0 +1,241 @@
+"""Saving: content first, then the reference, then the check that this was in time.
+
+The birth rule is what keeps a save safe from sweeps without any lock: a sweep deletes a generation
+only when it was older than ``grace`` before the sweep looked for references, so a reference that
+was there before its generation grew that old is seen by every sweep that could delete it. A save
+is acknowledged only then. docs/protocol-objects.md has the proof.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sessionstore import names
+from sessionstore.backend import Reference, Saved, SessionKey
+from sessionstore.backends import objects_keys as keys
+from sessionstore.backends.objects_bucket import Bucket
+from sessionstore.backends.objects_client import Entry, Payload
+from sessionstore.backends.objects_keys import Version
+from sessionstore.backends.objects_read import Reader, to_reference
+from sessionstore.backends.objects_recall import RECENT, Born, Recall, Sight
+from sessionstore.backends.objects_terms import UPLOAD_LIMIT, Nonce, Terms
+from sessionstore.content import Content, TempSpool
+from sessionstore.errors import BackendUnavailable
+
+MULTIPART_ABOVE = 64 << 20
+"""Bytes up to which one request uploads: at 20 MB/s it takes 3 s, and may be repeated."""
+
+PART_SIZE = 16 << 20
+"""Bytes of a part, so that S3's 10,000 parts hold 160 GiB."""
+
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A copy of a content that a save refers to.
+
+    ``birth`` is not after its ``modified`` by the store's clock. ``intent`` is the key that
+    protects it, of a multipart upload of this save.
+    """
+
+    id: str
+    birth: datetime
+    uploaded: bool
+    intent: str | None = None
+
+
+@dataclass(slots=True)
+class Save:
+    """One save on its way; ``older`` are the versions there were, None before they were listed."""
+
+    key: SessionKey
+    name: str
+    content: Content
+    expires: int
+    fresh: bool
+    ticket: int
+    file: str = field(init=False)
+    older: list[Version] | None = None
+
+    def __post_init__(self) -> None:
+        self.file = names.encode(self.name)
+
+
+class Writer:
+    """Saves files, for one backend."""
+
+    def __init__(
+        self, bucket: Bucket, recall: Recall, reader: Reader, terms: Terms, nonce: Nonce
+    ) -> None:
+        self._bucket = bucket
+        self._recall = recall
+        self._reader = reader
+        self._terms = terms
+        self._nonce = nonce
+        self.multipart_above = MULTIPART_ABOVE
+        self.part_size = PART_SIZE
+
+    def put(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        expires: datetime | None,
+        fresh: bool,
+    ) -> Saved:
+        """``Backend.put``."""
+        micros = 0 if expires is None else keys.microseconds(expires)
+        save = Save(key, name, content, micros, fresh, self._recall.ticket(key.sid))
+        again = self._just_saved(save)
+        if again is not None:
+            return Saved(again, deduplicated=True, replaced=again)
+        self._recall.keys.put(key.sid, key)
+        self._bucket.sync()
+        for _ in range(_ATTEMPTS):
+            generation = self._adopt(content) or self._upload(save)
+            at = self._bucket.clock.elapsed()
+            version = self._refer(save, generation)
+            if self._is_in_time(version, generation):
+                return self._acknowledged(save, version, generation, at)
+            self._take_back(save, version, generation)
+        raise BackendUnavailable(
+            f"Saving {name!r} took longer than the store's grace of {self._terms.grace} allows, "
+            f"{_ATTEMPTS} times; look for what slows the store down, or make it with more grace."
+        )
+
+    def _just_saved(self, save: Save) -> Reference | None:
+        """This very save, when this process had it acknowledged within the last two seconds."""
+        sight = self._recall.sight(save.key.sid, save.file)
+        if sight is None or not sight.saved or save.fresh:
+            return None
+        there = sight.reference
+        same = (there.digest, there.size) == (save.content.digest, save.content.size)
+        recent = self._bucket.clock.elapsed() - sight.at < RECENT
+        return there if same and recent and there.expires == keys.time(save.expires) else None
+
+    # Content
+
+    def _adopt(self, content: Content) -> Generation | None:
+        """A generation that is young enough for a reference to be in time."""
+        youngest = self._bucket.clock.latest() - self._terms.grace / 2
+        known = self._recall.born.get(content.digest)
+        if known is None or known.birth < youngest:
+            known = self._find(content)
+            youngest = self._bucket.clock.latest() - self._terms.grace / 2
+        if known is None or known.birth < youngest:
+            return None
+        self._recall.born.put(content.digest, known)
+        return Generation(known.generation, known.birth, uploaded=False)
+
+    def _find(self, content: Content) -> Born | None:
+        """The youngest copy of a content in the store; one LIST."""
+        found = [
+            Born(parsed[1], entry.modified)
+            for entry in self._bucket.entries(keys.generations(content.digest))
+            if (parsed := keys.parse_blob(entry.key)) and self._is_sound(entry, parsed[1], content)
+        ]
+        return max(found, key=lambda it: (it.birth, it.generation), default=None)
+
+    def _is_sound(self, entry: Entry, generation: str, content: Content) -> bool:
+        suspect = self._recall.bad.get(generation) or self._recall.dead.get(generation)
+        return entry.size == content.size and not suspect
+
+    def _upload(self, save: Save) -> Generation:
+        """A new generation of a content."""
+        content = save.content
+        generation = Generation(self._nonce(16), self._bucket.clock.now(), uploaded=True)
+        blob, payload = keys.blob(content.digest, generation.id), self._payload(content)
+        if content.size <= self.multipart_above:
+            self._bucket.put(blob, payload)
+        else:
+            generation = replace(
+                generation, intent=keys.intent(save.key.sid, content.digest, generation.id)
+            )
+            self._upload_in_parts(generation, blob, payload)
+        self._recall.born.put(content.digest, Born(generation.id, generation.birth))
+        return generation
+
+    def _upload_in_parts(self, generation: Generation, blob: str, payload: Payload) -> None:
+        intent = _present(generation.intent)
+        for key in intent:
+            self._bucket.put(key, b"")
+        try:
+            self._bucket.upload(blob, payload, self.part_size)
+        except Exception:
+            with suppress(BackendUnavailable):  # the sweep removes it by its age
+                self._bucket.delete(intent)
+            raise
+
+    def _payload(self, content: Content) -> Payload:
+        sha256 = content.digest if self._terms.digest == "sha256" else None
+        if content.data is not None:
+            return Payload(content.data, 0, content.size, sha256)
+        if not isinstance(content.spool, TempSpool):
+            raise TypeError("The content was spooled by another backend; use this one's spool().")
+        content.spool.file.flush()
+        return Payload(content.spool.file, 0, content.size, sha256)
+
+    # References
+
+    def _refer(self, save: Save, generation: Generation) -> Version:
+        """Write a reference that is newer than all there are."""
+        sid, content = save.key.sid, save.content
+        if save.older is None:
+            save.older = [] if save.fresh else self._reader.versions(sid, save.file)
+        now = self._bucket.clock.now()
+        newest = max((keys.seq(it.token) for it in save.older), default=0)
+        nonce = ("b" if generation.intent is None else "i") + self._nonce(8)[1:]
+        key = keys.version(
+            sid, save.file, max(newest + 1, keys.microseconds(now)), nonce, content.size,
+            save.expires, content.digest, generation.id,
+        )  # fmt: skip
+        self._bucket.put(key, keys.body(save.key, save.name))
+        version = keys.parse_version(Entry(key, 0, now))
+        assert version is not None, "we made the key"  # noqa: S101 - for mypy
+        return version
+
+    def _is_in_time(self, version: Version, generation: Generation) -> bool:
+        """Whether no sweep can have missed the reference. Asks the store when in doubt."""
+        now = self._bucket.clock.latest()
+        limit = self._terms.window if generation.intent is None else UPLOAD_LIMIT
+        return now <= generation.birth + limit or self._is_firm(version)
+
+    def _is_firm(self, version: Version) -> bool:
+        """The same by what the store says itself.
+
+        Readers and sweeps ask the same question, so that nobody takes back what they rely on.
+        """
+        blob, reference = self._bucket.find(version.blob), self._bucket.find(version.key)
+        there = None if reference is None else keys.parse_version(reference)
+        return there is not None and self._terms.is_firm(there, blob)
+
+    def _take_back(self, save: Save, version: Version, generation: Generation) -> None:
+        """Remove a reference that came too late, so that the save can begin anew."""
+        save.older = None
+        self._recall.born.pop(save.content.digest)
+        self._bucket.delete(_present(version.key, generation.intent))
+
+    def _acknowledged(
+        self, save: Save, version: Version, generation: Generation, at: float
+    ) -> Saved:
+        """Note what was saved, and remove what it replaces."""
+        sid, older = save.key.sid, save.older or []
+        replaced = max(older, key=lambda it: it.token, default=None)
+        reference = to_reference(version, save.name)
+        sight = Sight(reference, at, saved=True)
+        self._recall.saw(sid, save.file, sight, save.ticket, new=bool(older))
+        with suppress(BackendUnavailable):  # saved is saved; the sweep finds what is left
+            self._bucket.delete([*(it.key for it in older), *_present(generation.intent)])
+        return Saved(
+            reference,
+            deduplicated=not generation.uploaded,
+            replaced=None if replaced is None else to_reference(replaced, save.name),
+        )
+
+
+def _present(*maybe: str | None) -> list[str]:
+    return [each for each in maybe if each is not None]

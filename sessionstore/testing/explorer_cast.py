@@ -1,0 +1,332 @@
+"""The processes of a run: writers, sweepers, a replacing writer, visitors who leave, and more.
+
+Sessions, names and contents are few, so that everybody gets into everybody's way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+
+from sessionstore import names
+from sessionstore.backend import Reference, SessionKey
+from sessionstore.backends.objects import ObjectBackend
+from sessionstore.content import Content, hasher
+from sessionstore.errors import BackendUnavailable, FileNotStored
+from sessionstore.testing.explorer_history import Kind, Op
+from sessionstore.testing.explorer_world import (
+    GRACE,
+    LONG_STEPS,
+    STEPS,
+    Manners,
+    Process,
+    ProcessClient,
+    World,
+)
+from sessionstore.testing.objectclient import FakeObjectClient
+
+T = TypeVar("T")
+
+OLD: Final = names.session_key("old")
+A: Final = names.session_key("a")
+B: Final = names.session_key("b", owner="somebody")
+SESSIONS: Final = (A, B, OLD)
+NAMES: Final = ("x", "y")
+
+CONTENTS: Final = (b"first", b"second", b"third", b"a long content is uploaded in parts")
+LARGE: Final = 3
+"""The number of the content that takes a multipart upload."""
+
+_NUMBERS: Final = {content: number for number, content in enumerate(CONTENTS)}
+
+
+@dataclass(slots=True)
+class Actor:
+    """A process with its own backend, and short verbs that write down what came of them."""
+
+    world: World
+    process: Process
+    backend: ObjectBackend
+
+    # Verbs
+
+    def put(self, key: SessionKey, name: str, number: int, *, fresh: bool = False) -> bool:
+        """Save a content; whether it was acknowledged."""
+        data = CONTENTS[number]
+        content = Content(_digest(data), len(data), data=memoryview(data))
+        with self._op("put", key.sid, name, number) as op:
+            self.backend.put(key, name, content, fresh=fresh)
+        return op.ended is not None
+
+    def read(self, key: SessionKey, name: str) -> None:
+        """Look a file up and read it, as ``Session.read`` does."""
+        with self._op("look", key.sid, name) as op:
+            op.value = number_of(read_by_name(self.backend, key.sid, name))
+
+    def find(self, key: SessionKey, name: str) -> Reference | None:
+        """The file's reference, if there is one."""
+        try:
+            return self.backend.get(key.sid, name)
+        except (FileNotStored, BackendUnavailable):
+            return None
+
+    def read_version(self, key: SessionKey, reference: Reference) -> None:
+        """Read a file that was looked up some time ago. Being refused tells nothing."""
+        try:
+            with self._op("look", key.sid, reference.name) as op:
+                op.value = number_of(_read(self.backend, key.sid, reference))
+        except FileNotStored:
+            op.kind = "spared"
+
+    def delete(self, key: SessionKey, name: str) -> None:
+        with self._op("delete", key.sid, name):
+            self.backend.delete(key.sid, [name])
+
+    def discard(self, key: SessionKey, reference: Reference) -> None:
+        with self._op("delete", key.sid, reference.name) as op:
+            if not self.backend.discard(key.sid, [reference]):
+                op.kind = "spared"
+
+    def drop(self, key: SessionKey, unless: datetime | None = None) -> None:
+        with self._op("drop", key.sid, None) as op:
+            op.unless = unless
+            if self.backend.drop(key.sid, unless_active_after=unless) is None:
+                op.kind = "spared"
+
+    def mark(self, kind: Kind, key: SessionKey) -> None:
+        """Touch, end or resume a session."""
+        with self._op(kind, key.sid, None):
+            getattr(self.backend, kind)(key.sid)
+
+    def active(self, key: SessionKey) -> datetime | None:
+        """What a sweep's plan would know of the session."""
+        try:
+            record = self.backend.session(key.sid)
+        except BackendUnavailable:
+            return None
+        return None if record is None else record.active
+
+    def collect(self) -> None:
+        try:
+            self.backend.collect()
+        except BackendUnavailable:
+            return
+
+    @contextmanager
+    def _op(self, kind: Kind, sid: str, name: str | None, value: int | None = None) -> Iterator[Op]:
+        history, before = self.world.history, self._requests(kind)
+        op = self.process.op = history.begin(kind, sid, name, self.world.now, value)
+        self.world.note(self.process.name, f"{kind} {_shown(op)}")
+        try:
+            yield op
+        except BackendUnavailable:
+            history.fail(op)
+            self.world.note(self.process.name, f"{kind} failed")
+            return
+        if before == self._requests(kind):
+            history.from_memory(op)
+        history.end(op)
+        self.world.note(self.process.name, f"{kind} done{'' if name is None else f': {op.value}'}")
+
+    def _requests(self, kind: Kind) -> int:
+        """How often the backend has asked the store what an operation of this kind rests on."""
+        requests = self.backend.client.requests  # type: ignore[attr-defined]  # a FakeObjectClient
+        return int(requests["LIST"] if kind == "look" else requests.total())
+
+
+def read_by_name(backend: ObjectBackend, sid: str, name: str) -> bytes | None:
+    """What a name leads to, None for no file: as ``Session.read`` finds it."""
+    try:
+        reference = backend.get(sid, name)
+        while True:
+            try:
+                return _read(backend, sid, reference)
+            except FileNotStored:
+                there = backend.get(sid, name)
+                if there == reference:
+                    raise
+                reference = there
+    except FileNotStored:
+        return None
+
+
+def number_of(data: bytes | None) -> int | None:
+    """Which content it is; -1 for none of them, None for no file."""
+    return None if data is None else _NUMBERS.get(data, -1)
+
+
+def _read(backend: ObjectBackend, sid: str, reference: Reference) -> bytes:
+    with closing(backend.open(sid, reference)) as stream:
+        return stream.read()
+
+
+def _digest(data: bytes) -> str:
+    digest = hasher("sha256")
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def _shown(op: Op) -> str:
+    what = op.sid if op.name is None else f"{op.sid}/{op.name}"
+    return what if op.value is None else f"{what} = {op.value}"
+
+
+# Scripts
+
+
+def writer(actor: Actor) -> None:
+    """Saves, under names that others use too or under its own, and some again."""
+    choices = actor.world.choices
+    for number in range(1 + choices.below(2)):
+        key, name, content = choices.pick((A, B)), choices.pick(NAMES), choices.below(LARGE)
+        fresh = choices.chance(0.3)
+        if fresh:
+            name = f"{actor.process.name}-{number}"
+        actor.put(key, name, content, fresh=fresh)
+        if choices.chance(0.4):
+            actor.put(key, name, content)
+        if choices.chance(0.3):
+            actor.read(key, name)
+
+
+def replacer(actor: Actor) -> None:
+    """Saves under one name again and again."""
+    choices = actor.world.choices
+    for _ in range(2 + choices.below(2)):
+        actor.put(A, "x", choices.below(LARGE))
+
+
+def uploader(actor: Actor) -> None:
+    """Saves a content that takes a multipart upload."""
+    choices = actor.world.choices
+    actor.put(choices.pick((A, B)), choices.pick(NAMES), LARGE)
+
+
+def visitor(actor: Actor) -> None:
+    """Leaves, comes back, and stays for a while."""
+    choices = actor.world.choices
+    for _ in range(1 + choices.below(3)):
+        actor.mark(choices.pick(("end", "touch", "resume", "end")), choices.pick((A, B)))
+
+
+def dropper(actor: Actor) -> None:
+    """Drops the old session; then drops, or deletes from, one in use."""
+    choices, key = actor.world.choices, actor.world.choices.pick((B, A))
+    if choices.chance(0.8):
+        actor.drop(OLD)
+    todo = choices.below(5)
+    if todo == 1:
+        actor.drop(key)
+    elif todo == 2:
+        active = actor.active(key)
+        if active is not None:
+            actor.drop(key, unless=active)
+    elif todo == 3:
+        actor.delete(key, "x")
+    elif todo == 4:
+        reference = actor.find(key, "x")
+        if reference is not None:
+            actor.discard(key, reference)
+
+
+def sweeper(actor: Actor) -> None:
+    """Collects."""
+    for _ in range(1 + actor.world.choices.below(2)):
+        actor.collect()
+
+
+def reader(actor: Actor) -> None:
+    """Reads by name, and keeps a reference to read by."""
+    key = actor.world.choices.pick((A, B))
+    reference = actor.find(key, "x")
+    for _ in range(2):
+        actor.read(key, "x")
+        if reference is not None:
+            actor.read_version(key, reference)
+
+
+CAST: Final[tuple[tuple[str, Callable[[Actor], None]], ...]] = (
+    ("writer0", writer),
+    ("writer1", writer),
+    ("writer2", writer),
+    ("sweeper0", sweeper),
+    ("sweeper1", sweeper),
+    ("replacer", replacer),
+    ("dropper", dropper),
+    ("visitor", visitor),
+    ("uploader", uploader),
+    ("reader", reader),
+)
+
+
+# The stage
+
+
+class Stage:
+    """Sets a run up: the backends, what is stored at first, and who takes part."""
+
+    def __init__(self, world: World, backend_type: type[ObjectBackend]) -> None:
+        self._world = world
+        self._backend_type = backend_type
+        self._nonces = 0
+
+    def backend(self, client: FakeObjectClient) -> ObjectBackend:
+        """A backend as one more process has it."""
+        backend = self._backend_type(
+            client, grace=GRACE, elapsed=self._world.bucket.seconds, nonce=self._nonce
+        )
+        backend.writer.multipart_above, backend.writer.part_size = 20, 16
+        return backend
+
+    def prepare(self) -> None:
+        """Some time before: two contents of a session that nobody needs, and maybe a file."""
+        world = self._world
+        process = Process("before", lambda: None)
+        actor = Actor(world, process, self.backend(FakeObjectClient(world.bucket)))
+        for number, name in enumerate(NAMES):
+            actor.put(OLD, name, number)
+            if world.choices.chance(0.5):
+                world.pass_time(world.choices.pick(STEPS))
+        if world.choices.chance(0.5):
+            actor.put(A, "x", world.choices.below(LARGE))
+        world.pass_time(world.choices.pick(STEPS))
+
+    def cast(self) -> None:
+        """Who takes part: everybody in every third run, half of them, or three or so."""
+        choices = self._world.choices
+        share = choices.pick((0.3, 0.5, 1.0))
+        for name, script in CAST:
+            if choices.chance(share):
+                self._add(name, script)
+        long = choices.chance(0.15)
+        self._world.manners = Manners(
+            switch=choices.pick((0.0, 0.02, 0.05, 0.1, 0.3)),
+            time=choices.pick((0.0, 0.03, 0.1)),
+            steps=LONG_STEPS if long else STEPS,
+            fault=choices.pick((0.01, 0.04)),
+            faults=choices.below(4),
+            slow=choices.pick((0.0, 0.05)),
+            splits=choices.chance(0.3),
+        )
+
+    def _add(self, name: str, script: Callable[[Actor], None]) -> None:
+        world = self._world
+        process = Process(name, lambda: script(actor))
+        client = ProcessClient(world, process, world.choices.pick((1000, 3, 2)))
+        actor = Actor(world, process, self._born(client))
+        world.processes.append(process)
+
+    def _born(self, client: ProcessClient) -> ObjectBackend:
+        """Opening the store takes no turns: it reads what is never written again."""
+        client.asleep = True
+        backend = self.backend(client)
+        client.asleep = False
+        return backend
+
+    def _nonce(self, size: int) -> str:
+        self._nonces += 1
+        return hashlib.sha256(self._nonces.to_bytes(8, "big")).hexdigest()[: 2 * size]

@@ -1,0 +1,287 @@
+"""Broken variants of the protocol, each of which the explorer has to catch.
+
+Each leaves out or turns round one thing that docs/protocol-objects.md says is needed. The first
+nine are those that research on such protocols names; the others came up while this one was built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from operator import attrgetter
+
+from sessionstore.backend import Dropped, Reference, Saved
+from sessionstore.backends import objects_keys as keys
+from sessionstore.backends.objects import ObjectBackend
+from sessionstore.backends.objects_client import Entry
+from sessionstore.backends.objects_index import Generations
+from sessionstore.backends.objects_keys import Version
+from sessionstore.backends.objects_read import Reader, to_reference
+from sessionstore.backends.objects_sessions import Sessions
+from sessionstore.backends.objects_sweep import Found, Part, Sweeper
+from sessionstore.backends.objects_write import Generation, Save, Writer
+from sessionstore.content import Content
+
+
+class NoDeadline(Writer):
+    """A save is acknowledged however old its content was when the reference came."""
+
+    def _is_in_time(self, version: Version, generation: Generation) -> bool:
+        return True
+
+
+class SkewedSweeper(Sweeper):
+    """The sweep goes by a clock of its own, half a grace fast."""
+
+    def _is_old(self, entry: Entry, date: datetime) -> bool:
+        return super()._is_old(entry, date + self._terms.grace / 2)
+
+
+class ReferencesFirst(Sweeper):
+    """The sweep lists references before content."""
+
+    def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
+        seen, found = _Referred(), Found(dangling=dangling)
+        self._intents(Part(seen, "", "", None), found)
+        self._references(Part(seen, "", "", None), found)
+        part = self._content(last)
+        for generation in seen.referred:
+            part.generations.refer(generation)
+        return part, found
+
+
+class _Referred(Generations):
+    """Only notes what is referred to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.referred: list[str] = []
+
+    def refer(self, generation: str) -> bool:
+        self.referred.append(generation)
+        return True
+
+
+class CopiedReference(Writer):
+    """A content that another session refers to is referred to once more, whatever its age."""
+
+    def _adopt(self, content: Content) -> Generation | None:
+        for entry in self._bucket.entries(keys.SESSIONS):
+            version = keys.parse_version(entry)
+            if version is not None and version.digest == content.digest:
+                return Generation(version.generation, self._bucket.clock.now(), uploaded=False)
+        return super()._adopt(content)
+
+
+class FixedKeys(Writer):
+    """Every copy of a content has the same key."""
+
+    def _upload(self, save: Save) -> Generation:
+        nonce, self._nonce = self._nonce, _zeros
+        try:
+            return super()._upload(save)
+        finally:
+            self._nonce = nonce
+
+
+class NoFallback(Reader):
+    """The newest version is the file, also when its bytes are not there."""
+
+    def newest(self, versions: list[Version]) -> Version | None:
+        return max(versions, key=attrgetter("token"), default=None)
+
+
+class PutCancelsEnd(Writer):
+    """A save takes an end back."""
+
+    def _acknowledged(
+        self, save: Save, version: Version, generation: Generation, at: float
+    ) -> Saved:
+        saved = super()._acknowledged(save, version, generation, at)
+        ends = self._bucket.entries(keys.ended(save.key.sid))
+        self._bucket.delete([entry.key for entry in ends])
+        return saved
+
+
+class FromMemory(Writer):
+    """A save that this process had acknowledged is acknowledged again without a look, for ever."""
+
+    def _just_saved(self, save: Save) -> Reference | None:
+        sight = self._recall.sight(save.key.sid, save.file)
+        same = sight is not None and sight.reference.digest == save.content.digest
+        return sight.reference if sight is not None and sight.saved and same else None
+
+
+class DropTakesIntents(Sessions):
+    """A drop deletes the session's intents too."""
+
+    def drop(self, sid: str, *, unless_active_after: datetime | None) -> Dropped | None:
+        dropped = super().drop(sid, unless_active_after=unless_active_after)
+        intents = self._bucket.entries(f"{keys.INTENTS}{sid}/")
+        self._bucket.delete([entry.key for entry in intents])
+        return dropped
+
+
+class SharedReferences(Writer):
+    """Saves of equal bytes at one moment write one reference, which either may take back."""
+
+    def _refer(self, save: Save, generation: Generation) -> Version:
+        nonce, self._nonce = self._nonce, _zeros
+        try:
+            return super()._refer(save, generation)
+        finally:
+            self._nonce = nonce
+
+
+class IntentsLast(Sweeper):
+    """The sweep lists references before intents."""
+
+    def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
+        part, found = self._content(last), Found(dangling=dangling)
+        self._references(part, found)
+        self._intents(part, found)
+        return part, found
+
+
+class NoTakingBack(Writer):
+    """A save whose reference came too late is acknowledged if its content is still there."""
+
+    def _is_firm(self, version: Version) -> bool:
+        return self._bucket.find(version.blob) is not None
+
+
+class TakesBackFirm(Writer):
+    """A late save takes its reference back by its own clock, without asking the store's record."""
+
+    def _is_firm(self, version: Version) -> bool:
+        return False
+
+
+class ServesUnsure(Reader):
+    """The newest version with bytes is the file, also while its save may take it back."""
+
+    def newest(self, versions: list[Version]) -> Version | None:
+        for version in sorted(versions, key=attrgetter("token"), reverse=True):
+            if len(versions) == 1 or self._bucket.find(version.blob) is not None:
+                return version
+        return None
+
+
+class TidiesTooMuch(Sweeper):
+    """The sweep deletes what seems replaced, also by a version that may go yet."""
+
+    def _replaced(self, sid: str, file: str) -> Iterator[str]:
+        entries = sorted(self._bucket.entries(keys.versions(sid, file)))
+        yield from (entry.key for entry in entries[:-1])
+
+
+class DiscardLeavesOlder(Sessions):
+    """Discarding a version leaves the others of its name, one of which becomes the file."""
+
+    def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
+        gone = []
+        for reference in references:
+            for entry in list(self._bucket.entries(keys.files(sid))):
+                version = keys.parse_version(entry)
+                if version is not None and version.token == reference.token:
+                    self._note(sid, [version])
+                    self._bucket.delete([entry.key])
+                    gone.append(to_reference(version, reference.name))
+        self._forget(sid, [])
+        return gone
+
+
+class DeleteForgetsActivity(Sessions):
+    """Deleting a file deletes what was known of when it was saved, and of its session."""
+
+    def _note(self, sid: str, doomed: list[Version]) -> list[str]:
+        return []
+
+
+class OneSeen(Sessions):
+    """Touches write one key for ever, which a slow sweep may delete when it is new again."""
+
+    def touch(self, sid: str) -> None:
+        self._bucket.sync()
+        self._bucket.put(keys.seen(sid, 0), b"")
+
+
+class OneEnd(Sessions):
+    """Ends write one key for ever, which a late resume may delete when it is new again."""
+
+    def end(self, sid: str) -> None:
+        nonce, self._nonce = self._nonce, _zeros
+        try:
+            super().end(sid)
+        finally:
+            self._nonce = nonce
+
+
+class DropLeavesEnd(Sessions):
+    """A drop leaves the ends, so that a session made anew begins as one that has ended."""
+
+    def drop(self, sid: str, *, unless_active_after: datetime | None) -> Dropped | None:
+        ends = [entry.key for entry in self._bucket.entries(keys.ended(sid))]
+        dropped = super().drop(sid, unless_active_after=unless_active_after)
+        for key in ends if dropped is not None else ():
+            self._bucket.put(key, b"")
+        return dropped
+
+
+class EndsWhatIsNotThere(Sessions):
+    """An end is written without a look whether there is a session."""
+
+    def end(self, sid: str) -> None:
+        self._bucket.put(keys.ended(sid, self._nonce(8)), b"")
+
+
+def _zeros(size: int) -> str:
+    return "0" * (2 * size)
+
+
+def _backend(
+    *,
+    writer: type[Writer] = Writer,
+    reader: type[Reader] = Reader,
+    sessions: type[Sessions] = Sessions,
+    sweeper: type[Sweeper] = Sweeper,
+) -> type[ObjectBackend]:
+    """A backend with one part replaced."""
+    parts = {
+        "writer_type": writer,
+        "reader_type": reader,
+        "sessions_type": sessions,
+        "sweeper_type": sweeper,
+    }
+    return type("BrokenBackend", (ObjectBackend,), parts)
+
+
+NAMED: dict[str, type[ObjectBackend]] = {
+    "no-deadline": _backend(writer=NoDeadline),
+    "skewed-sweeper": _backend(sweeper=SkewedSweeper),
+    "references-first": _backend(sweeper=ReferencesFirst),
+    "copied-reference": _backend(writer=CopiedReference),
+    "fixed-keys": _backend(writer=FixedKeys),
+    "no-fallback": _backend(reader=NoFallback),
+    "put-cancels-end": _backend(writer=PutCancelsEnd),
+    "from-memory": _backend(writer=FromMemory),
+    "drop-takes-intents": _backend(sessions=DropTakesIntents),
+}
+"""The nine that every change to the protocol has to be held against."""
+
+VARIANTS: dict[str, type[ObjectBackend]] = {
+    **NAMED,
+    "shared-references": _backend(writer=SharedReferences),
+    "intents-last": _backend(sweeper=IntentsLast),
+    "no-taking-back": _backend(writer=NoTakingBack),
+    "takes-back-firm": _backend(writer=TakesBackFirm),
+    "serves-unsure": _backend(reader=ServesUnsure),
+    "tidies-too-much": _backend(sweeper=TidiesTooMuch),
+    "discard-leaves-older": _backend(sessions=DiscardLeavesOlder),
+    "delete-forgets-activity": _backend(sessions=DeleteForgetsActivity),
+    "one-seen": _backend(sessions=OneSeen),
+    "one-end": _backend(sessions=OneEnd),
+    "drop-leaves-end": _backend(sessions=DropLeavesEnd),
+    "ends-what-is-not-there": _backend(sessions=EndsWhatIsNotThere),
+}
+"""All of them, by the name that the command takes."""

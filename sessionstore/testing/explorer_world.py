@@ -1,0 +1,269 @@
+"""A world of processes and one object store, in which a scheduler decides everything.
+
+Each process is a thread, and only the one that has the baton runs. Before every request it may have
+to hand the baton on; a request may fail, may be carried out without its answer arriving, may be on
+its way for ever so long after its process died or gave up; and time passes as the scheduler likes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+from sessionstore.backends.objects_client import NotFound
+from sessionstore.errors import BackendUnavailable
+from sessionstore.testing.explorer_choices import Choices
+from sessionstore.testing.explorer_history import History, Op
+from sessionstore.testing.objectclient import Answer, FakeBucket, FakeObjectClient, Request
+
+T = TypeVar("T")
+
+GRACE: Final = timedelta(minutes=10)
+START: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+STEPS: Final = (0.3, 1.0, 2.2, 55.0, 65.0, 245.0, 295.0, 305.0, 535.0, 545.0, 599.0, 602.0, 700.0)
+"""Seconds that may pass at once, around the store's resolution, the margin (60), half of the grace
+(300), the window (540) and the grace (600)."""
+
+LONG_STEPS: Final = (*STEPS, 12.1 * 3600, 24.1 * 3600)
+"""With those around the limits of multipart uploads."""
+
+_CHANGES = frozenset(("PUT", "DELETE", "POST", "PART", "ABORT"))
+
+
+class Crash(BaseException):
+    """The process is killed: nothing of it runs any more, no matter what it catches."""
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """One process: a script and the baton it waits for."""
+
+    name: str
+    script: Callable[[], None]
+    baton: threading.Lock = field(default_factory=threading.Lock)
+    op: Op | None = None
+    done: bool = False
+    dead: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Late:
+    """A request that is on its way although nobody waits for it; ``op`` may still take effect."""
+
+    label: str
+    parts: list[Callable[[], object]]
+    op: Op | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How wild the scheduler is in one run: probabilities per request, and the most faults.
+
+    ``slow``: others may come between a request and its answer; ``splits``: and between the
+    deletions of one request.
+    """
+
+    switch: float
+    time: float
+    steps: tuple[float, ...]
+    fault: float
+    faults: int
+    slow: float
+    splits: bool
+
+
+class World:
+    """The store, the clock, the processes and the choices of one run."""
+
+    def __init__(self, choices: Choices, *, tracing: bool = False) -> None:
+        self.choices = choices
+        self.now = START
+        self.bucket = FakeBucket(lambda: self.now)
+        self.history = History()
+        self.trace: list[str] = []
+        self.errors: list[str] = []
+        self.processes: list[Process] = []
+        self.late: list[Late] = []
+        self.tracing = tracing
+        self.manners = Manners(0, 0, STEPS, 0, 0, 0, splits=False)
+        self.history.time_is(START)
+        self._faults = 0
+        self._ended = threading.Lock()
+
+    # Time
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.history.time_is(self.now)
+        self.note("time", f"+{seconds:g} s")
+
+    def note(self, who: str, what: str) -> None:
+        if self.tracing:
+            self.trace.append(f"{who}: {what}")
+
+    # Running
+
+    def run(self, crew: Crew) -> None:
+        """Let every process run to its end, one at a time; what is late then arrives."""
+        self._ended.acquire()
+        for process in self.processes:
+            crew.assign(process, self)
+        if self.processes:
+            self.choices.pick(self.processes).baton.release()
+            self._ended.acquire()
+        self._ended.release()
+        while self.late:
+            self._deliver()
+
+    def live(self, process: Process) -> None:
+        """A process's whole life, in its own thread."""
+        try:
+            process.script()
+        except Crash:
+            if process.op is not None:
+                self.history.fail(process.op)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it should not have been raised
+            self.errors.append(f"{process.name} raised {type(error).__name__}: {error}")
+        process.done = True
+        left = [it for it in self.processes if not it.done]
+        if left:
+            self.choices.pick(left).baton.release()
+        else:
+            self._ended.release()
+
+    def _turn(self, process: Process, *, eager: float) -> None:
+        """Where others may come first, and time may pass."""
+        choices, manners = self.choices, self.manners
+        if choices.chance(manners.time):
+            self.pass_time(choices.pick(manners.steps))
+        if self.late and choices.chance(0.05):
+            self._deliver()
+        if choices.chance(min(manners.switch * eager, 1)):
+            others = [it for it in self.processes if not it.done and it is not process]
+            if others:
+                choices.pick(others).baton.release()
+                process.baton.acquire()
+
+    def _deliver(self) -> None:
+        """One late request arrives, or one key of a late delete."""
+        late = self.choices.pick(self.late)
+        self.note("late", late.label)
+        with suppress(NotFound):  # of an upload that is over
+            late.parts.pop(0)()
+        if not late.parts:
+            self.late.remove(late)
+            if late.op is not None:
+                late.op.settled(self.history)
+
+    # Requests
+
+    def carry_out(self, process: Process, request: Request[T]) -> Answer[T]:
+        """One request of a process, whatever becomes of it."""
+        if process.dead:
+            raise Crash
+        changes = request.verb in _CHANGES
+        self._turn(process, eager=2.0 if changes else 1.0)
+        if self._faults < self.manners.faults and self.choices.chance(self.manners.fault):
+            self._faults += 1
+            return self._fail(process, request, changes=changes)
+        answer = self._apply(process, request, "")
+        if self.choices.chance(self.manners.slow):
+            self._turn(process, eager=4.0)
+        return answer
+
+    def _apply(self, process: Process, request: Request[T], how: str) -> Answer[T]:
+        label = self._label(request)
+        if request.verb == "DELETE" and len(request.keys) > 1 and self.manners.splits:
+            for key in request.keys[:-1]:
+                self.note(process.name, f"DELETE {key} (one of {len(request.keys)}){how}")
+                self.bucket.delete([key])
+                self._turn(process, eager=1.0)
+            label = f"DELETE {request.keys[-1]} (the last){how}"
+        self.note(process.name, f"{label}{how}")
+        return self.bucket.carry_out(request)
+
+    def _fail(self, process: Process, request: Request[T], *, changes: bool) -> Answer[T]:
+        """A fault: the process dies or gets an error; the request is done, lost or late."""
+        dies = self.choices.chance(0.5)
+        fate = self.choices.below(3) if changes else 0
+        how = ", and dies" if dies else ", and gets an error"
+        if fate == 0:
+            self.note(process.name, f"{self._label(request)} is lost{how}")
+        elif fate == 1:
+            self._apply(process, request, f", hears no answer{how}")
+        else:
+            self.note(process.name, f"{self._label(request)} is on its way{how}")
+            self.late.append(Late(self._label(request), self._parts(request), process.op))
+            if process.op is not None:
+                process.op.pending += 1
+        if dies:
+            process.dead = True
+            raise Crash
+        raise BackendUnavailable("The explorer made this request fail.")
+
+    def _parts(self, request: Request[T]) -> list[Callable[[], object]]:
+        if request.verb != "DELETE":
+            return [request.apply]
+        return [lambda key=key: self.bucket.delete([key]) for key in request.keys]  # type: ignore[misc]  # mypy cannot type the default
+
+    def _label(self, request: Request[T]) -> str:
+        return f"{request.verb} {', '.join(request.keys)}"
+
+
+class ProcessClient(FakeObjectClient):
+    """The object client of one process: every request is the scheduler's, unless it sleeps."""
+
+    def __init__(self, world: World, process: Process, page_size: int) -> None:
+        super().__init__(world.bucket, page_size=page_size)
+        self.asleep = False
+        self._world = world
+        self._process = process
+
+    def send(self, request: Request[T]) -> Answer[T]:
+        if self.asleep:
+            return super().send(request)
+        self.requests[request.verb] += 1
+        return self._world.carry_out(self._process, request)
+
+
+class Crew:
+    """Threads that live one process after the other, since making a thread takes 100 us."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Hand] = []
+
+    def assign(self, process: Process, world: World) -> None:
+        """Have a thread wait for the baton of a process, to live its life then."""
+        process.baton.acquire()
+        hand = self._idle.pop() if self._idle else _Hand(self._idle)
+        hand.take(lambda: self._live(process, world))
+
+    def _live(self, process: Process, world: World) -> None:
+        process.baton.acquire()
+        world.live(process)
+
+
+class _Hand:
+    """One thread."""
+
+    def __init__(self, idle: list[_Hand]) -> None:
+        self._idle = idle
+        self._work = threading.Lock()
+        self._work.acquire()
+        self._job: Callable[[], None] = lambda: None
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def take(self, job: Callable[[], None]) -> None:
+        self._job = job
+        self._work.release()
+
+    def _run(self) -> None:
+        while True:
+            self._work.acquire()
+            self._job()
+            self._idle.append(self)
