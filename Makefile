@@ -3,8 +3,10 @@
 #   make demo    serve the demo app          SESSIONSTORE_URL, GRADIO_SERVER_PORT choose where
 #   make test    lint, types and all tests   ARGS="-k names" goes to pytest
 #   make lint    ruff and mypy alone
+#   make s3      serve a bucket with SeaweedFS, and print the settings for it
 #   make bench   measure, as a Markdown table
 #   make campaigns  kill processes at random for a while, and look at what is left
+#   make explore try 100,000 schedules of the object protocol, and each broken variant
 #   make clean   remove what these made, the demo's files too
 #
 # PYTHON=python3.12 chooses the interpreter.
@@ -21,7 +23,7 @@ endif
 # An s3:// store needs one extra more; the stamp's name keeps the two apart.
 DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
 
-.PHONY: help demo test lint bench campaigns clean
+.PHONY: help demo test lint bench campaigns explore s3 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,6 +49,13 @@ bench: .venv/.ready-test
 
 campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.kill_local --kills 400
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.campaigns.kill_s3 --writes 3000
+
+explore: .venv/.ready-test
+	$(BIN)/python -m sessionstore.testing.explorer --schedules 100000
+
+s3: .venv/.ready-test
+	@$(BIN)/python -u -m tests.seaweed
 
 clean:
 	rm -rf .venv $(DEMO) .demo-data build dist *.egg-info .hypothesis

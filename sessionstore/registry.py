@@ -44,6 +44,7 @@ class Builtin:
 BUILTIN: Mapping[str, Builtin] = {
     "file": Builtin("sessionstore.backends.local:LocalBackend"),
     "memory": Builtin("sessionstore.backends.memory:MemoryBackend"),
+    "s3": Builtin("sessionstore.backends.s3:S3Backend", "s3"),
 }
 """The backends of this library by the scheme of their URLs."""
 

@@ -70,7 +70,7 @@ def test_another_package_cannot_take_our_scheme(packages: Packages) -> None:
 def test_listing_the_schemes_imports_no_backend(packages: Packages) -> None:
     packages.install("plugin", "redis", "plugin_of_others:PluginBackend")
 
-    assert schemes() == ["file", "memory", "redis"]
+    assert schemes() == sorted([*BUILTIN, "redis"])
     assert "plugin_of_others" not in sys.modules
 
 
@@ -90,10 +90,11 @@ def test_two_offers_for_one_scheme_are_refused(packages: Packages) -> None:
 
 
 def test_an_unknown_scheme_names_those_there_are() -> None:
-    with pytest.raises(
-        SettingsError, match=r"^url='ftp://\.\.\.' is not right: .* file, memory\.$"
-    ):
+    with pytest.raises(SettingsError) as caught:
         find("ftp")
+
+    assert str(caught.value).startswith("url='ftp://...' is not right: ")
+    assert str(caught.value).endswith(f" {', '.join(sorted(BUILTIN))}.")
 
 
 def test_an_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

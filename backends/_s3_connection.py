@@ -1,0 +1,127 @@
+"""The boto3 client of a store: made when it is first needed, and made anew after a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.config import Config
+
+from sessionstore.backends._s3_options import Options
+
+CONNECTIONS = 64
+"""Requests that may be under way at once: more than asyncio's default executor has threads."""
+
+CONNECT_TIMEOUT = 5
+"""Seconds; a connection within a region takes milliseconds, one around the world 0.3 s."""
+
+READ_TIMEOUT = 60
+"""Seconds without a byte: botocore's own, and more than S3's 99.9th percentile by far."""
+
+ATTEMPTS = 4
+"""Of a request that may be repeated, the first included; botocore waits 0.5, 1 and 2 s between
+them on average."""
+
+Client = Any
+"""A botocore client: its methods are made at run time."""
+
+
+class Connection:
+    """One boto3 client, shared by all threads. Safe to use from any of them."""
+
+    def __init__(self, make: Callable[[], Client]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+        _connections.add(self)
+
+    @property
+    def client(self) -> Client:
+        """The client, made by the first who asks: sessions of boto3 are not thread-safe."""
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = self._make()
+        return self._client
+
+    def renew(self, make: Callable[[], Client]) -> None:
+        """Make clients in another way from now on."""
+        self.close()
+        self._make = make
+
+    def close(self) -> None:
+        """Close the client if there is one; the next who asks gets a new one."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def forget(self) -> None:
+        """Begin anew, in the child of a fork.
+
+        The sockets are the parent's, and the lock may be held by a thread that is not here.
+        """
+        self._lock = threading.Lock()
+        self._client = None
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for connection in _connections:
+        connection.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def make_client(options: Options, region: str | None) -> Client:
+    """A client for the store, in a boto3 session of its own."""
+    session = boto3.Session(
+        profile_name=options.profile,
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=options.secret_access_key,
+        aws_session_token=options.session_token,
+        region_name=region,
+    )
+    client: Client = session.client(
+        "s3", endpoint_url=options.endpoint_url, config=_config(options)
+    )
+    client.meta.events.register("before-call.s3.HeadBucket", _not_sent)
+    return client
+
+
+def _not_sent(**_: object) -> tuple[AWSResponse, dict[str, Any]]:
+    """The answer to a HEAD of the bucket, which botocore sends on a redirect without a region.
+
+    S3 always names the region. What else redirects, such as a proxy to https, redirects the HEAD
+    as well, and botocore goes round in a circle until the stack is full.
+    """
+    return AWSResponse("", 301, HTTPHeaders(), None), {"ResponseMetadata": {"HTTPHeaders": {}}}
+
+
+def _config(options: Options) -> Config:
+    # TLS or the digest we send guards the bytes; to hash them once more would double the cost of a
+    # large save.
+    s3: Any = {"payload_signing_enabled": False}
+    if options.addressing is not None:
+        s3["addressing_style"] = options.addressing
+    return Config(
+        signature_version="s3v4",  # or URLs for us-east-1 would be signed in the way of 2006
+        s3=s3,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        parameter_validation=False,
+        max_pool_connections=CONNECTIONS,
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        tcp_keepalive=True,
+    )
