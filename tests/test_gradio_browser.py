@@ -28,6 +28,11 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parent.parent
 LINGER = 2.0
+"""Seconds."""
+
+BUSY = (os.cpu_count() or 1) + 1
+"""Processes waiting to run from which on a machine is too busy to be on time."""
+
 START = 60.0
 """Seconds until a program that has not started is a failure."""
 FLAGS = (
@@ -139,6 +144,14 @@ def eventually(seconds: float, condition: Callable[[], bool]) -> None:
         time.sleep(0.05)  # another process is waited for, and it tells nobody
 
 
+def on_time() -> float:
+    """Seconds in which a visitor's directory is gone: the linger and two more.
+
+    The promise is for a machine with a processor to spare; a busy one gets a minute.
+    """
+    return LINGER + 2 if os.getloadavg()[0] < BUSY else 60.0
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     with served(tmp_path_factory.mktemp("demo")) as demo:
@@ -171,7 +184,7 @@ def test_closing_one_of_three_tabs_removes_exactly_its_directory(
     leaves.page.screenshot(path=tmp_path / "open.png")
 
     leaves.page.close()
-    eventually(LINGER + 2, lambda: leaves.directory not in demo.directories())
+    eventually(on_time(), lambda: leaves.directory not in demo.directories())
     in_cache = digests(demo.cache)
 
     assert opened == {each.directory for each in visits}
@@ -189,7 +202,7 @@ def test_a_refresh_begins_a_new_directory_and_removes_the_old(demo: Demo, browse
         first.page.reload()
         second = visit(demo, first.page)
 
-        eventually(LINGER + 2, lambda: first.directory not in demo.directories())
+        eventually(on_time(), lambda: first.directory not in demo.directories())
 
         assert second.directory in demo.directories()
 
@@ -199,7 +212,7 @@ def test_two_tabs_of_one_visitor_come_and_go_by_themselves(demo: Demo, browser: 
         first, second = (visit(demo, context.new_page()) for _ in range(2))
 
         first.page.close()
-        eventually(LINGER + 2, lambda: first.directory not in demo.directories())
+        eventually(on_time(), lambda: first.directory not in demo.directories())
         second.generate()
 
         assert len(demo.images(second.directory)) == 2
@@ -219,7 +232,7 @@ def test_a_browser_that_is_killed_leaves_nothing(
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 
-        eventually(LINGER + 2, lambda: visited.directory not in demo.directories())
+        eventually(on_time(), lambda: visited.directory not in demo.directories())
 
 
 def test_what_a_killed_server_leaves_is_swept_when_it_starts_again(

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import io
 import os
+import signal
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -302,6 +303,7 @@ def _fork(check: Any) -> int:
     """A child process that ends with 0 when the check holds there."""
     pid = os.fork()
     if pid == 0:
+        signal.alarm(int(PATIENCE))  # its end, should it wait for a lock that nobody holds
         os._exit(0 if check() else 1)
     return pid
 
