@@ -41,7 +41,7 @@ class FakeClock:
     that a mistake is a failed test and never one that hangs. No test is measured by it.
     """
 
-    def __init__(self, start: datetime = START, *, patience: float = 60.0) -> None:
+    def __init__(self, start: datetime = START, *, patience: float = 1800.0) -> None:
         if start.tzinfo is None:
             raise ValueError("The start has no time zone; write datetime(..., tzinfo=UTC).")
         self._now = start.astimezone(UTC)
