@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Server:
     endpoint: str
     directory: Path
     process: subprocess.Popen[bytes]
+    ports: Collection[int]
 
     def url(self, prefix: str = "") -> str:
         """A store's URL, without credentials."""
@@ -81,7 +82,7 @@ def serving(weed: str) -> Iterator[Server]:
             _wait_until_ready(server)
             yield server
         finally:
-            _stop(server.process)
+            _stop(server)
 
 
 def _start(weed: str, directory: Path) -> Server:
@@ -98,9 +99,15 @@ def _start(weed: str, directory: Path) -> Server:
     ]  # fmt: skip
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=directory, stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=directory,
+            env={**os.environ, "TMPDIR": str(directory)},  # where it writes logs besides
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
-    return Server(f"http://127.0.0.1:{ports['s3']}", directory, process)
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    return Server(endpoint, directory, process, [*ports.values()])
 
 
 def _identities() -> dict[str, Any]:
@@ -153,9 +160,13 @@ def _make_bucket(client: Any, server: Server) -> None:
             return
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()  # its files go with it: nothing to shut down in order
-    process.wait()
+def _stop(server: Server) -> None:
+    server.process.kill()  # its files go with it: nothing to shut down in order
+    server.process.wait()
+    for port in server.ports:
+        for number in (port, port + _GRPC):
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):  # always there
+                socket_file.unlink()
 
 
 def main() -> int:
