@@ -6,6 +6,7 @@ import pytest
 
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.testing.explorer import Explorer, explore, explore_variant
+from sessionstore.testing.explorer_variants import NAMED
 
 SCHEDULES = 1500
 FIRST = 20261122
@@ -17,18 +18,7 @@ def test_the_protocol_survives_every_schedule_tried() -> None:
     assert [(run.seed, run.wrong) for run in report.failed] == []
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        "no-deadline",
-        "skewed-sweeper",
-        "references-first",
-        "copied-reference",
-        "fixed-keys",
-        "put-cancels-end",
-        "from-memory",
-    ],
-)
+@pytest.mark.parametrize("variant", NAMED)
 def test_a_broken_variant_is_caught(variant: str) -> None:
     report = explore_variant(variant, range(1, 10_001), stop=True)
     assert len(report.failed) == 1

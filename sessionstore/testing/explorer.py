@@ -97,6 +97,7 @@ class Explorer:
         stage.prepare()
         stage.cast()
         world.run(self._crew)
+        stage.afterwards(self._crew)
         trace = tuple(world.trace)
         wrong = tuple(violations(world, stage.backend(FakeObjectClient(world.bucket))))
         return Run(choices.made, wrong, trace, seed)

@@ -22,6 +22,7 @@ from sessionstore.testing.explorer_world import (
     GRACE,
     LONG_STEPS,
     STEPS,
+    Crew,
     Manners,
     Process,
     ProcessClient,
@@ -202,8 +203,7 @@ def replacer(actor: Actor) -> None:
 
 def uploader(actor: Actor) -> None:
     """Saves a content that takes a multipart upload."""
-    choices = actor.world.choices
-    actor.put(choices.pick((A, B)), choices.pick(NAMES), LARGE)
+    actor.put(A, actor.world.choices.pick(NAMES), LARGE)
 
 
 def visitor(actor: Actor) -> None:
@@ -218,19 +218,20 @@ def dropper(actor: Actor) -> None:
     choices, key = actor.world.choices, actor.world.choices.pick((B, A))
     if choices.chance(0.8):
         actor.drop(OLD)
-    todo = choices.below(5)
-    if todo == 1:
+    todo = choices.pick(("", "drop", "drop", "drop unless active", "delete", "discard"))
+    if todo == "drop":
         actor.drop(key)
-    elif todo == 2:
-        active = actor.active(key)
-        if active is not None:
-            actor.drop(key, unless=active)
-    elif todo == 3:
+    elif todo == "drop unless active" and (active := actor.active(key)) is not None:
+        actor.drop(key, unless=active)
+    elif todo == "delete":
         actor.delete(key, "x")
-    elif todo == 4:
-        reference = actor.find(key, "x")
-        if reference is not None:
-            actor.discard(key, reference)
+    elif todo == "discard" and (reference := actor.find(key, "x")) is not None:
+        actor.discard(key, reference)
+
+
+def closer(actor: Actor) -> None:
+    """Drops a session that is in use."""
+    actor.drop(A)
 
 
 def sweeper(actor: Actor) -> None:
@@ -257,10 +258,24 @@ CAST: Final[tuple[tuple[str, Callable[[Actor], None]], ...]] = (
     ("sweeper1", sweeper),
     ("replacer", replacer),
     ("dropper", dropper),
+    ("closer", closer),
     ("visitor", visitor),
     ("uploader", uploader),
     ("reader", reader),
 )
+
+THEMES: Final[tuple[tuple[float, tuple[str, ...]], ...]] = (
+    (0.3, ()),
+    (0.5, ()),
+    (1.0, ()),
+    (0.1, ("replacer", "writer0", "sweeper0")),
+    (0.0, ("uploader", "sweeper0", "closer")),
+    (0.2, ("uploader", "sweeper0", "closer")),
+    (0.1, ("visitor", "dropper", "writer0")),
+    (0.1, ("visitor", "sweeper0", "writer0")),
+)
+"""Whom a run is about: the chance of everybody to take part, and those who do in any case. Of few
+processes more orders are tried; of all of them those that nobody thought of."""
 
 
 # The stage
@@ -296,22 +311,32 @@ class Stage:
         world.pass_time(world.choices.pick(STEPS))
 
     def cast(self) -> None:
-        """Who takes part: everybody in every third run, half of them, or three or so."""
+        """Who takes part, and how wildly."""
         choices = self._world.choices
-        share = choices.pick((0.3, 0.5, 1.0))
+        common, leading = choices.pick(THEMES)
         for name, script in CAST:
-            if choices.chance(share):
+            if choices.chance(1.0 if name in leading else common):
                 self._add(name, script)
         long = choices.chance(0.15)
         self._world.manners = Manners(
             switch=choices.pick((0.0, 0.02, 0.05, 0.1, 0.3)),
-            time=choices.pick((0.0, 0.03, 0.1)),
+            time=choices.pick((0.0, 0.03, 0.1, 0.25)),
             steps=LONG_STEPS if long else STEPS,
-            fault=choices.pick((0.01, 0.04)),
+            fault=choices.pick((0.01, 0.05, 0.15)),
             faults=choices.below(4),
             slow=choices.pick((0.0, 0.05)),
             splits=choices.chance(0.3),
         )
+
+    def afterwards(self, crew: Crew) -> None:
+        """What was late arrives, before or after one more sweep some time later."""
+        world = self._world
+        if world.choices.chance(0.5):
+            world.pass_time(world.choices.pick(STEPS))
+            world.processes.clear()
+            self._add("sweeper2", Actor.collect)
+            world.run(crew)
+        world.deliver_all()
 
     def _add(self, name: str, script: Callable[[Actor], None]) -> None:
         world = self._world

@@ -109,7 +109,7 @@ class World:
     # Running
 
     def run(self, crew: Crew) -> None:
-        """Let every process run to its end, one at a time; what is late then arrives."""
+        """Let every process run to its end, one at a time."""
         self._ended.acquire()
         for process in self.processes:
             crew.assign(process, self)
@@ -117,6 +117,9 @@ class World:
             self.choices.pick(self.processes).baton.release()
             self._ended.acquire()
         self._ended.release()
+
+    def deliver_all(self) -> None:
+        """Let arrive what is late."""
         while self.late:
             self._deliver()
 
@@ -167,8 +170,9 @@ class World:
         if process.dead:
             raise Crash
         changes = request.verb in _CHANGES
-        self._turn(process, eager=2.0 if changes else 1.0)
-        if self._faults < self.manners.faults and self.choices.chance(self.manners.fault):
+        eager = 2.0 if changes else 1.0  # runs differ by what is changed when
+        self._turn(process, eager=eager)
+        if self._faults < self.manners.faults and self.choices.chance(self.manners.fault * eager):
             self._faults += 1
             return self._fail(process, request, changes=changes)
         answer = self._apply(process, request, "")
