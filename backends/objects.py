@@ -55,9 +55,6 @@ class ObjectBackend:
     served for two seconds more.
     """
 
-    reclaims_late: ClassVar[bool] = True
-    """What is deleted takes its room for another ``grace``, so none is made by deleting."""
-
     options: ClassVar[Mapping[str, Parser]] = {
         "grace": objects_layout.grace,
         "digest": values.choice(*DIGESTS),
@@ -176,6 +173,10 @@ class ObjectBackend:
             if keys.parse_blob(entry.key) is not None:
                 blobs, size = blobs + 1, size + entry.size
         return Stored(blobs, size)
+
+    def referred(self) -> Stored:
+        """``ReclaimsLate.referred``: content takes its room for ``grace`` and a sweep longer."""
+        return self._sweeper.referred()
 
     def close(self) -> None:
         self.client.close()

@@ -54,7 +54,8 @@ class Bucket:
     def _probe(self) -> None:
         asked = self.clock.elapsed()
         self.put(keys.PROBE, b"")
-        if not self.client.shows_date:
+        if not self.client.shows_date or self.clock.age() == float("inf"):
+            # Where dates are seen, this answer had none: moto's decorator dates listings only.
             probe = self.find(keys.PROBE)
             if probe is None:
                 raise BackendUnavailable(

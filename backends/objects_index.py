@@ -10,7 +10,10 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final, NamedTuple
+
+from sessionstore.backend import Stored
 
 _ROW: Final = 48  # 32 bytes of digest, 8 of the generation (the other 8 are searched by), 8 of size
 
@@ -56,6 +59,12 @@ class _Part:
             yield Blob(row[:32].hex(), generation.hex(), int.from_bytes(row[40:], "big"))
             at = self.flags.find(_OLD, at + 1)
 
+    def referred(self) -> Iterator[int]:
+        """The size in bytes of each one that something refers to."""
+        for at, flag in enumerate(self.flags):
+            if flag & _REFERRED:
+                yield int.from_bytes(self.rows[at * _ROW + 40 : (at + 1) * _ROW], "big")
+
 
 class Generations:
     """Filled with ``add``, then sealed, then marked with ``refer``. Not thread-safe."""
@@ -92,6 +101,13 @@ class Generations:
     def idle(self) -> int:
         """How many old ones nothing refers to."""
         return sum(part.flags.count(_OLD) for part in self._parts.values())
+
+    def referred(self) -> Stored:
+        """Those that something refers to, old or not."""
+        blobs = total = 0
+        for size in chain.from_iterable(part.referred() for part in self._parts.values()):
+            blobs, total = blobs + 1, total + size
+        return Stored(blobs, total)
 
     def unreferred(self) -> Iterator[Blob]:
         """The old ones that nothing refers to."""

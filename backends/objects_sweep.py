@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
-from sessionstore.backend import Collected
+from sessionstore.backend import Collected, Stored
 from sessionstore.backends import objects_keys as keys
 from sessionstore.backends.objects_bucket import Bucket
 from sessionstore.backends.objects_client import Entry
@@ -87,6 +87,18 @@ class Sweeper:
         leftovers = self._tidy(found) + self._abort_uploads()
         guard.note(found.references)
         return Collected(blobs, size, leftovers)
+
+    def referred(self) -> Stored:
+        """``ReclaimsLate.referred``: what a sweep at this moment would keep for its references."""
+        self._bucket.sync()
+        blobs = size = 0
+        last: str | None = ""
+        while last is not None:
+            part = self._content(last)
+            self._references(part, Found())
+            more = part.generations.referred()
+            blobs, size, last = blobs + more.blobs, size + more.bytes, part.last
+        return Stored(blobs, size)
 
     def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
         """One pass over the store, in the order that is the proof."""

@@ -10,7 +10,6 @@ has the settings, the permissions that are needed and what every error means.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import ClassVar, Self
@@ -59,14 +58,8 @@ class S3Backend(ObjectBackend):
     @classmethod
     def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
         backend = super().connect(location, options, clock)
-        backend._learn_time()  # noqa: SLF001 - it is one of us
         backend.client.opening = False
         return backend
-
-    def _learn_time(self) -> None:
-        """Have the store's time, also where only listings are dated, as with moto's decorator."""
-        if self._bucket.clock.age() == math.inf:
-            self._bucket.first(keys.LAYOUT)
 
     def url(
         self,

@@ -254,6 +254,19 @@ class HasFreeSpace(Protocol):
 
 
 @runtime_checkable
+class ReclaimsLate(Protocol):
+    """A backend in which content takes its room for a while after its last file went.
+
+    ``max_store`` then limits what files refer to: what is deleted for it is no room yet, and will
+    be.
+    """
+
+    def referred(self) -> Stored:
+        """The content that files refer to. Looks at all of them."""
+        ...
+
+
+@runtime_checkable
 class KnowsIfAlone(Protocol):
     """A backend that can tell whether another live process has the store open."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 
-from sessionstore.backend import Backend, HasFreeSpace, Saved
+from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate, Saved
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
 from sessionstore.values import show_size
 
@@ -39,7 +39,8 @@ class Limits:
     max_store: int | None = None
     """All content, each blob once: the last sweep's total and what this process saved since. Bytes
     on their way in count before it is known whether they are there already. Before a save is
-    refused for it, files of sessions that are not live make room, oldest first."""
+    refused for it, files of sessions that are not live make room, oldest first. On object stores it
+    is the content of all files; what was deleted takes room there until it is collected."""
 
     min_free: int | None = None
     """What the disk must have free after a save, for backends on a disk."""
@@ -94,6 +95,13 @@ class _Tally:
             self.saves.remove(save)
 
 
+def limited_bytes(backend: Backend) -> int:
+    """The bytes that ``max_store`` limits."""
+    if isinstance(backend, ReclaimsLate):
+        return backend.referred().bytes
+    return backend.stored().bytes
+
+
 class Ledger:
     """Admits saves of one store, chunk by chunk.
 
@@ -122,7 +130,7 @@ class Ledger:
     def recount(self) -> None:
         """Take the store's total anew, where a limit asks for it. A sweep does this."""
         if self.limits.max_store is not None:
-            total = self._backend.stored().bytes
+            total = limited_bytes(self._backend)
             with self._lock:
                 self._total = total
 
@@ -206,10 +214,10 @@ class Ledger:
             return
         # One at a time, and the sum first: others may have made room, or deleted files.
         with self._making_room:
-            lacking = self._reserve(save, count, limit, self._backend.stored().bytes)
+            lacking = self._reserve(save, count, limit, limited_bytes(self._backend))
             if lacking > 0 and save.reserved + count <= limit:
                 self._make_room(lacking, save.sid)
-                lacking = self._reserve(save, count, limit, self._backend.stored().bytes)
+                lacking = self._reserve(save, count, limit, limited_bytes(self._backend))
         if lacking > 0:
             raise LimitExceeded(
                 f"Saving {save.name!r} would take the store over max_store={show_size(limit)}, and "

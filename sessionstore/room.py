@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sessionstore.backend import SessionRecord
+from sessionstore.limits import limited_bytes
 from sessionstore.names import shared_key
 
 if TYPE_CHECKING:
@@ -16,12 +17,10 @@ def make_room(store: SessionStore, size: int, saving: str) -> None:
 
     Sessions go in the order of their last activity, and their files in the order of their saves.
     The app's own session is never asked, nor is ``saving``, which the save is for. Stops when there
-    is nothing left that may go. A backend with a true attribute ``reclaims_late`` is left alone.
+    is nothing left that may go.
     """
-    if getattr(store.backend, "reclaims_late", False):
-        return  # what is deleted now would not be room before the grace is over
     spared = {shared_key().sid, saving}
-    target = store.backend.stored().bytes - size
+    target = limited_bytes(store.backend) - size
     records = [record for record in store.backend.sessions() if record.sid not in spared]
     for record in sorted(records, key=lambda each: each.active):
         if _may_go(store, record) and _clear(store, record, size, target):
@@ -44,6 +43,6 @@ def _clear(store: SessionStore, record: SessionRecord, size: int, target: int) -
         if key is not None:
             store.removed(key, gone, "expired", "room was needed under max_store")
         # The sum is only looked at when it can be low enough: content may be shared.
-        if freed >= size and store.backend.stored().bytes <= target:
+        if freed >= size and limited_bytes(store.backend) <= target:
             return True
-    return store.backend.stored().bytes <= target
+    return limited_bytes(store.backend) <= target

@@ -16,6 +16,7 @@ from sessionstore.testing import (
     DetectsDamage,
     FakeClock,
     FreeSpace,
+    LateReclaim,
     Secret,
     SignedUrls,
     Subject,
@@ -25,7 +26,9 @@ from tests.broken import BROKEN
 CASES = [(broken.backend, test) for broken in BROKEN for test in broken.caught_by]
 
 
-class WholeContract(BackendContract, Alone, DetectsDamage, FreeSpace, Secret, SignedUrls):
+class WholeContract(
+    BackendContract, Alone, DetectsDamage, FreeSpace, LateReclaim, Secret, SignedUrls
+):
     keeps_content_in_memory = True
 
 

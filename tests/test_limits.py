@@ -13,9 +13,11 @@ import pytest
 
 from sessionstore import LimitExceeded, Limits, Retention, Session, SessionStore, SettingsError
 from sessionstore.backends.memory import MemoryBackend, Place
+from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import CHUNK, Ingest, TempSpool, ingest
 from sessionstore.events import Event
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.stores import (
     HOUR,
     MINUTE,
@@ -586,6 +588,42 @@ class TestMaxStore:
         with pytest.raises(OSError, match="did not answer"):
             store.session("new").put("a", bytes(11))
         assert store.session("new").files() == []
+
+
+class TestMaxStoreOfAnObjectStore:
+    """What is deleted in a bucket takes its room until it is collected, and counts no more."""
+
+    @pytest.fixture
+    def store(self, clock: FakeClock) -> SessionStore:
+        bucket = FakeBucket(clock.now)
+        backend = ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds)
+        return SessionStore(backend, limits=Limits(max_store=100), clock=clock)
+
+    def test_sessions_that_are_not_live_make_room(
+        self, store: SessionStore, clock: FakeClock
+    ) -> None:
+        store.session("older").put("a", b"a" * 60)
+        clock.advance(MINUTE)
+        store.session("old").put("a", b"b" * 40)
+        clock.advance(HOUR)
+        store.session("new").put("a", b"n" * 60)
+        assert [names(store.session(id_)) for id_ in ("older", "old", "new")] == [[], ["a"], ["a"]]
+
+    def test_live_ones_do_not(self, store: SessionStore) -> None:
+        store.session("old").put("a", b"a" * 60)
+        with pytest.raises(LimitExceeded, match="max_store"):
+            store.session("new").put("a", b"n" * 70)
+        assert names(store.session("old")) == ["a"]
+
+    def test_a_sweep_counts_what_files_refer_to(
+        self, store: SessionStore, clock: FakeClock
+    ) -> None:
+        store.session("old").put("a", b"a" * 60)
+        store.session("old").drop()
+        clock.advance(MINUTE)
+        store.sweep()
+        assert store.usage().stored_bytes == 60
+        assert store.session("new").put("a", b"n" * 100).size == 100
 
 
 class Disk(NamedTuple):

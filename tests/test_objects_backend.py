@@ -15,6 +15,7 @@ from sessionstore.testing import (
     BackendContract,
     DetectsDamage,
     FakeClock,
+    LateReclaim,
     OpenBackend,
     Subject,
     overrides_contract,
@@ -49,7 +50,7 @@ def damage(bucket: FakeBucket) -> Callable[[Reference, bytes], None]:
     return put_other_bytes
 
 
-class TestObjectBackend(BackendContract, DetectsDamage):
+class TestObjectBackend(BackendContract, DetectsDamage, LateReclaim):
     keeps_content_in_memory = True
     reclaims_after = GRACE + timedelta(seconds=2)
     rechecks_after = timedelta(seconds=2)

@@ -41,6 +41,7 @@ from sessionstore.testing.optional import (  # noqa: E402 - likewise
     Alone,
     DetectsDamage,
     FreeSpace,
+    LateReclaim,
     Secret,
     SignedUrls,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Fault",
     "FaultyBackend",
     "FreeSpace",
+    "LateReclaim",
     "OpenBackend",
     "Plan",
     "Secret",

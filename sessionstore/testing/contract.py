@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from sessionstore.backend import HasFreeSpace, KeepsSecret, KnowsIfAlone, SignsUrls
+from sessionstore.backend import (
+    HasFreeSpace,
+    KeepsSecret,
+    KnowsIfAlone,
+    ReclaimsLate,
+    SignsUrls,
+)
 from sessionstore.testing.apart import KeepsApart
 from sessionstore.testing.bounded import IsBounded
 from sessionstore.testing.collects import Collects
@@ -13,7 +19,7 @@ from sessionstore.testing.fails import FailsCleanly
 from sessionstore.testing.forgets import ForgetsFiles
 from sessionstore.testing.keeps import KeepsFiles
 from sessionstore.testing.once import KeepsOnce
-from sessionstore.testing.optional import Alone, FreeSpace, Secret, SignedUrls
+from sessionstore.testing.optional import Alone, FreeSpace, LateReclaim, Secret, SignedUrls
 from sessionstore.testing.ranges import StreamsRanges
 from sessionstore.testing.replaces import ReplacesAtomically
 from sessionstore.testing.rig import Rig
@@ -24,6 +30,7 @@ ABILITIES: Final[dict[type, type[Rig]]] = {
     HasFreeSpace: FreeSpace,
     KeepsSecret: Secret,
     KnowsIfAlone: Alone,
+    ReclaimsLate: LateReclaim,
     SignsUrls: SignedUrls,
 }
 """Each optional protocol of ``sessionstore.backend``, and the tests for it."""
@@ -59,9 +66,9 @@ class BackendContract(
                 return lambda clock: RedisBackend.connect(location, {}, clock)
 
     ``Rig`` has what may be set. Optional abilities (``FreeSpace``, ``Secret``, ``Alone``,
-    ``SignedUrls``, ``DetectsDamage``) are classes of their own to inherit beside this one. A test
-    of the same name as one of the contract's is refused, unless ``overrides_contract`` gives a
-    reason.
+    ``LateReclaim``, ``SignedUrls``, ``DetectsDamage``) are classes of their own to inherit beside
+    this one. A test of the same name as one of the contract's is refused, unless
+    ``overrides_contract`` gives a reason.
     """
 
     def test_every_ability_it_has_is_tested(self, subject: Subject) -> None:

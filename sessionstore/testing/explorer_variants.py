@@ -45,7 +45,7 @@ class ReferencesFirst(Sweeper):
         self._intents(Part(seen, "", "", None), found)
         self._references(Part(seen, "", "", None), found)
         part = self._content(last)
-        for generation in seen.referred:
+        for generation in seen.noted:
             part.generations.refer(generation)
         return part, found
 
@@ -55,10 +55,10 @@ class _Referred(Generations):
 
     def __init__(self) -> None:
         super().__init__()
-        self.referred: list[str] = []
+        self.noted: list[str] = []
 
     def refer(self, generation: str) -> bool:
-        self.referred.append(generation)
+        self.noted.append(generation)
         return True
 
 

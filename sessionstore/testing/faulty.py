@@ -67,7 +67,7 @@ class FaultyBackend:
         self.digest = backend.digest
         self.calls: Counter[str] = Counter()
         self._lock = threading.Lock()
-        for verb in ("alone", "free", "secret"):
+        for verb in ("alone", "free", "referred", "secret"):
             if hasattr(backend, verb):
                 setattr(self, verb, self._ability(verb))
 

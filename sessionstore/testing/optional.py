@@ -13,12 +13,14 @@ from sessionstore.backend import (
     HasFreeSpace,
     KeepsSecret,
     KnowsIfAlone,
+    ReclaimsLate,
     Reference,
     SignsUrls,
+    Stored,
 )
 from sessionstore.errors import Corrupted
 from sessionstore.testing.rig import Rig
-from sessionstore.testing.subject import ALICE, SPOOLED, Subject, some_bytes
+from sessionstore.testing.subject import ALICE, BOB, SPOOLED, Subject, some_bytes
 
 SECRET_LENGTH: Final = 32
 """Bytes."""
@@ -72,6 +74,29 @@ class Alone(Rig):
         subject.another().backend.close()
         assert isinstance(subject.backend, KnowsIfAlone)
         assert subject.backend.alone()
+
+
+class LateReclaim(Rig):
+    """``referred()``: for backends that reclaim some time after a deletion (``ReclaimsLate``)."""
+
+    def test_what_files_refer_to_counts_once(self, subject: Subject) -> None:
+        subject.put("a", some_bytes("shared", 1000))
+        subject.put("b", some_bytes("shared", 1000), BOB)
+        subject.put("c", some_bytes("own", SPOOLED), BOB)
+        assert self.referred(subject) == Stored(2, 1000 + SPOOLED)
+
+    def test_what_was_deleted_does_not_count(self, subject: Subject) -> None:
+        subject.put("a", some_bytes("deleted", 1000))
+        subject.put("b", some_bytes("dropped", 2000), BOB)
+        subject.put("c", some_bytes("replaced", 3000))
+        subject.put("c", some_bytes("kept", 4000))
+        subject.backend.delete(ALICE.sid, ["a"])
+        subject.backend.drop(BOB.sid)
+        assert self.referred(subject) == Stored(1, 4000)
+
+    def referred(self, subject: Subject) -> Stored:
+        assert isinstance(subject.backend, ReclaimsLate)
+        return subject.backend.referred()
 
 
 class SignedUrls(Rig):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sessionstore import names
-from sessionstore.backend import Reference
+from sessionstore.backend import Reference, Saved, Stored
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.clock import Clock
 from sessionstore.content import Content
@@ -37,6 +37,26 @@ class KeepsItsSecretAsAFile(MemoryBackend):
         secret = super().secret()
         self.put(names.shared_key(), "secret", Content("digest", 32, memoryview(secret)))
         return secret
+
+
+@caught_by("what_files_refer_to_counts_once")
+class CountsEachReference(MemoryBackend):
+    def referred(self) -> Stored:
+        sizes = [file.size for it in self.sessions() for file in self.files(it.sid)]
+        return Stored(len(sizes), sum(sizes))
+
+
+@caught_by("what_was_deleted_does_not_count")
+class CountsWhatWasDeleted(MemoryBackend):
+    _most = Stored(0, 0)
+
+    def put(self, *args: Any, **keywords: Any) -> Saved:
+        saved = super().put(*args, **keywords)
+        self._most = max(self._most, self.stored(), key=lambda it: it.bytes)
+        return saved
+
+    def referred(self) -> Stored:
+        return self._most
 
 
 class SignsUrls(MemoryBackend):

@@ -16,6 +16,7 @@ from sessionstore.names import session_key
 from sessionstore.testing import (
     BackendContract,
     DetectsDamage,
+    LateReclaim,
     OpenBackend,
     SignedUrls,
     Subject,
@@ -36,7 +37,7 @@ LARGE = 200_000
 """Bytes of a file that would be seen if it stayed in memory."""
 
 
-class S3Contract(BackendContract, DetectsDamage, SignedUrls):
+class S3Contract(BackendContract, DetectsDamage, LateReclaim, SignedUrls):
     reclaims_after = RECLAIMS_AFTER
     rechecks_after = RECHECKS_AFTER
     resolution = RESOLUTION
