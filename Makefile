@@ -1,7 +1,7 @@
 # Each target sets up what it needs by itself: Python 3.11+ with venv, git and make are enough.
 #
 #   make demo    serve the demo app          SESSIONSTORE_URL, GRADIO_SERVER_PORT choose where
-#   make test    lint, types and all tests   ARGS="-k names" goes to pytest
+#   make test    lint, types and all tests   ARGS="-k names" goes to pytest, JOBS=4 uses 4 processes
 #   make lint    ruff and mypy alone
 #   make s3      serve a bucket with SeaweedFS, and print the settings for it
 #   make bench   measure, as a Markdown table
@@ -14,6 +14,7 @@
 BIN := .venv/bin
 DEMO := .venv-demo
 ARGS ?=
+JOBS ?= 2
 comma := ,
 
 ifeq ($(strip $(SESSIONSTORE_URL)),)
@@ -37,7 +38,7 @@ test: lint
 	    echo "SKIPPED: the browser tests, for want of Chromium (Debian: apt-get install chromium)"
 	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || \
 	    echo "SKIPPED: the tests behind a real proxy, for want of nginx (apt-get install nginx)"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: .venv/.ready-test
 	$(BIN)/ruff check .

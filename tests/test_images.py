@@ -130,7 +130,7 @@ class TestRefusals:
 
 
 @pytest.mark.parametrize(
-    "content", [b"bytes", io.BytesIO(), [b"a"], None, "text", memoryview(b"a")], ids=repr
+    "content", [b"bytes", io.BytesIO(), [b"a"], None, "text", memoryview(b"a")], ids=type
 )
 def test_nothing_else_is_an_image(content: object) -> None:
     assert not is_image(content)

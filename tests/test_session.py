@@ -211,7 +211,7 @@ class TestSources:
         with pytest.raises(TypeError, match="binary mode"):
             session.put("cat", io.StringIO("cat"))
 
-    @pytest.mark.parametrize("content", [None, 7, 1.5, object()], ids=repr)
+    @pytest.mark.parametrize("content", [None, 7, 1.5, object()], ids=type)
     def test_anything_else_is_refused_and_says_what_can_be_saved(
         self, session: Session, content: object
     ) -> None:
