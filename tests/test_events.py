@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -19,8 +20,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def store(clock: FakeClock) -> SessionStore:
-    return memory_store(clock)
+def store(clock: FakeClock) -> Iterator[SessionStore]:
+    with memory_store(clock) as store:
+        yield store
 
 
 def an_event(clock: FakeClock, kind: str = "saved") -> Event:

@@ -6,6 +6,7 @@ at a restart, ``Blocks.unload``, and ``gr.State`` with ``time_to_live`` and ``de
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def hour(clock: FakeClock) -> SessionStore:
+def hour(clock: FakeClock) -> Iterator[SessionStore]:
     """A store that waits an hour for visitors, as Gradio does for their state."""
-    return memory_store(clock, retention=Retention(linger=HOUR))
+    with memory_store(clock, retention=Retention(linger=HOUR)) as store:
+        yield store
 
 
 @pytest.fixture
