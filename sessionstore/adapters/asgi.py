@@ -28,6 +28,7 @@ from urllib.parse import quote
 import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, NoMatchFound
@@ -63,7 +64,7 @@ Visitor = Callable[[Request], Session | Awaitable[Session | None] | None]
 """Whose session a request is for: the app's say. None is nobody, who gets a 403.
 
 A plain function runs in a worker thread. An HTTPException of Starlette's or FastAPI's is answered
-as it says.
+as it says to an upload, and by the one 404 to a GET.
 """
 
 log = logging.getLogger("sessionstore")
@@ -119,7 +120,10 @@ class Files(Starlette):
     async def _serve(self, request: Request, path: str) -> Response:
         only = None
         if self._private:
-            session = await self._session(request)
+            try:
+                session = await self._session(request)
+            except HTTPException:
+                session = None  # for a file there is one answer to all who may not
             if session is None:
                 return replies.not_found()
             only = session.sid
@@ -148,10 +152,11 @@ class Files(Starlette):
         if request.method == "HEAD":
             return replies.head(file)
         try:
-            span = wanted(request.headers, etag, file.size) or Span(0, file.size)
+            span = wanted(request.headers, etag, file.size)
         except Unsatisfiable:
             return replies.unsatisfiable(file)
-        return replies.FileResponse(file, span, replies.Body.open(file, span))
+        body = replies.Body.open(file, span or Span(0, file.size))
+        return replies.FileResponse(file, span, body)
 
     # Taking
 

@@ -141,12 +141,15 @@ class FileResponse(StreamingResponse):
     length was announced.
     """
 
-    def __init__(self, file: StoredFile, span: Span, body: Body) -> None:
-        headers = {**headers_of(file), "Content-Length": str(span.length)}
-        partial = span.length != file.size
-        if partial:
+    def __init__(self, file: StoredFile, span: Span | None, body: Body) -> None:
+        """``span`` is what was asked for, None for the whole file.
+
+        A range that is the whole file is a 206 all the same: players look for that to seek.
+        """
+        headers = {**headers_of(file), "Content-Length": str(body.length)}
+        if span is not None:
             headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{file.size}"
-        super().__init__(body.pieces(), 206 if partial else 200, headers)
+        super().__init__(body.pieces(), 200 if span is None else 206, headers)
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
