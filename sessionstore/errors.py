@@ -14,6 +14,8 @@ A programming mistake (a ``str`` as content, a naive datetime) is the builtin ``
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class SessionStoreError(Exception):
     """The root of the tree: ``except SessionStoreError`` catches all that the library raises."""
@@ -39,6 +41,14 @@ class FileNotStored(SessionStoreError, FileNotFoundError):
 
 class LimitExceeded(SessionStoreError, OSError):
     """The save would go over a limit, or the device is full. Nothing of it is left."""
+
+    limit: str | None = None
+    """The setting that it is about: "max_file" and so on; None when the device is full."""
+
+    def over(self, limit: str) -> Self:
+        """This error, about that setting."""
+        self.limit = limit
+        return self
 
 
 class BackendUnavailable(SessionStoreError, OSError):

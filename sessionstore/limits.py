@@ -161,7 +161,7 @@ class Ledger:
                 raise LimitExceeded(
                     f"The session has {tally.files} files and max_session_files={limit}: delete "
                     f"some before saving {save.name!r}."
-                )
+                ).over("max_session_files")
 
     @contextlib.contextmanager
     def _tally(self, sid: str) -> Iterator[_Tally]:
@@ -223,7 +223,7 @@ class Ledger:
                 f"Saving {save.name!r} would take the store over max_store={show_size(limit)}, and "
                 "nothing may be deleted for it but files of live sessions: wait for visitors to "
                 "leave, or raise the limit."
-            )
+            ).over("max_store")
 
     def _reserve(self, save: Admission, count: int, limit: int, total: int | None = None) -> int:
         """Reserve, if they fit, ``count`` bytes; how many are lacking. ``total``: taken anew."""
@@ -251,7 +251,7 @@ class Ledger:
                 raise LimitExceeded(
                     f"Saving {name!r} would leave less than min_free={show_size(limit)} on the "
                     f"disk, which has {show_size(free)}: free some space."
-                )
+                ).over("min_free")
 
 
 @contextlib.contextmanager
@@ -289,7 +289,7 @@ class Admission:
             raise LimitExceeded(
                 f"{self.name!r} is larger than max_file={show_size(limits.max_file)}: save a "
                 "smaller file, or raise the limit."
-            )
+            ).over("max_file")
         self.ledger.take_of_store(self, count)
         self.ledger.check_free(count, self.name)
         if self.tally is None:
@@ -309,7 +309,7 @@ class Admission:
                 raise LimitExceeded(
                     f"Saving {self.name!r} would take the session over "
                     f"max_session={show_size(limit)}: delete some of its files first."
-                )
+                ).over("max_session")
 
     def settle(self, saved: Saved) -> None:
         """Note what the save did."""

@@ -109,17 +109,20 @@ class Session:
         refuse_text(content)
         if images.is_image(content):
             content = images.encode(content, PurePath(name).suffix)
-        with self._receiving(name, ttl, fresh=fresh) as receiving:
+        with self.receiving(name, ttl, fresh=fresh) as receiving:
             return receiving.keep(ingest(content, receiving.ingest))
 
     @contextlib.contextmanager
-    def _receiving(self, name: str, ttl: timedelta | None, *, fresh: bool) -> Iterator[_Receiving]:
-        """Around one save: within the limits, and heard of when it is over them."""
+    def receiving(self, name: str, ttl: timedelta | None, *, fresh: bool) -> Iterator[Receiving]:
+        """Around one save: within the limits, and heard of when it is over them.
+
+        Its parts may run in several threads, one after the other.
+        """
         backend = self.store.backend
         try:
             with self.store.ledger.admission(self.sid, name, fresh=fresh) as admission:
                 into = Ingest(backend.digest, backend.spool, admission.admit)
-                receiving = _Receiving(self, name, ttl, into, fresh=fresh)
+                receiving = Receiving(self, name, ttl, into, fresh=fresh)
                 try:
                     yield receiving
                 finally:
@@ -331,7 +334,7 @@ class Session:
         await in_thread(self.resume)
 
 
-class _Receiving:
+class Receiving:
     """A save whose bytes are on their way."""
 
     def __init__(
@@ -361,7 +364,7 @@ class _RawWriter(io.RawIOBase):
 
     def __init__(self, session: Session, name: str) -> None:
         self._stack = contextlib.ExitStack()
-        self._receiving = self._stack.enter_context(session._receiving(name, None, fresh=False))  # noqa: SLF001 - same room
+        self._receiving = self._stack.enter_context(session.receiving(name, None, fresh=False))
         self._error: BaseException | None = None
         self._forgotten = False
 

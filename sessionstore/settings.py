@@ -25,9 +25,10 @@ import re
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from sessionstore import registry
@@ -36,7 +37,17 @@ from sessionstore.limits import Limits
 from sessionstore.places import PREFIX, Given, Place, environment, files
 from sessionstore.retention import Retention
 from sessionstore.urls import locate, shown
-from sessionstore.values import Parser, boolean, choice, duration, number, optional, size, text
+from sessionstore.values import (
+    Parser,
+    boolean,
+    choice,
+    duration,
+    number,
+    optional,
+    show_duration,
+    size,
+    text,
+)
 
 if TYPE_CHECKING:
     from sessionstore.backend import Backend, Location
@@ -107,6 +118,14 @@ CORE: Mapping[str, Parser] = {**OF_RETENTION, **OF_LIMITS, **OF_OPEN}
 """The settings that every store has, besides ``url``, and how each is read."""
 
 
+class Shown(NamedTuple):
+    """A setting as ``Settings.shown`` shows it."""
+
+    name: str
+    value: str
+    source: str
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All that a store is opened with.
@@ -127,6 +146,21 @@ class Settings:
     cache_dir: Path | None
     cache_size: int | None
     sources: Mapping[str, str]
+
+    def shown(self) -> list[Shown]:
+        """Every setting of this store, for people: the value in force and where it came from.
+
+        Secrets, and parts of tables that could be one, are masked.
+        """
+        values: dict[str, object] = {"url": shown(self.location.url)}
+        for group in (self.retention, self.limits):
+            values |= {each.name: getattr(group, each.name) for each in fields(group)}
+        values |= {key: getattr(self, key) for key in OF_OPEN}
+        values |= {key: self.backend_options.get(key) for key in self.backend.options}
+        return [
+            Shown(key, _shown_value(key, value), self.sources.get(key, "default"))
+            for key, value in values.items()
+        ]
 
 
 def resolve(
@@ -276,6 +310,23 @@ def _said(key: str, given: Given) -> str:
     else:
         value = "..." if _is_secret(key) else repr(given.value)
     return f"{key}={value} ({given.source})"
+
+
+def _shown_value(key: str, value: object) -> str:
+    """A value in the form in which it is written."""
+    if value is None:
+        return "none"
+    if _is_secret(key):
+        return "***"
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{name}={_shown_value(str(name).lower(), it)}" for name, it in value.items()
+        )
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, timedelta):
+        return show_duration(value)
+    return str(value)
 
 
 def _wrong(key: str, given: Given, remedy: object) -> SettingsError:

@@ -5,6 +5,9 @@
 The signature is HMAC-SHA-256 (RFC 2104) with the store's secret over expiry, session and name, cut
 to 128 bits (RFC 2104, section 5). Nothing in it is a digest of content, and there is no list of
 URLs anywhere: whoever knows the secret can check one.
+
+In the name, "%" and control characters are percent-encoded twice. A server hands its app a path
+that is decoded once, and then no router and no proxy on the way meets a line break in it.
 """
 
 from __future__ import annotations
@@ -12,17 +15,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 from datetime import datetime
 from urllib.parse import quote, unquote
 
 from sessionstore.clock import EPOCH
 from sessionstore.names import is_sid
 
+_escape = re.compile(r"[%\x00-\x1f\x7f]").sub
+
 
 def sign(secret: bytes, sid: str, name: str, expires: datetime) -> str:
     """The path of a URL for the file, without a leading slash."""
     until = f"{math.ceil((expires - EPOCH).total_seconds()):x}"
-    return f"{until}.{sid}.{_signature(secret, until, sid, name)}/{quote(name)}"
+    return f"{until}.{sid}.{_signature(secret, until, sid, name)}/{_spelled(name)}"
 
 
 def opens(secret: bytes, path: str, now: datetime) -> tuple[str, str] | None:
@@ -30,7 +36,7 @@ def opens(secret: bytes, path: str, now: datetime) -> tuple[str, str] | None:
     token, _, quoted = path.partition("/")
     until, _, rest = token.partition(".")
     sid, _, signature = rest.partition(".")
-    name = unquote(quoted, errors="surrogateescape")
+    name = unquote(unquote(quoted, errors="surrogateescape"))
     if not is_sid(sid) or not until.isalnum():
         return None
     expected = _signature(secret, until, sid, name)
@@ -38,6 +44,10 @@ def opens(secret: bytes, path: str, now: datetime) -> tuple[str, str] | None:
         return None
     alive = int(until, 16) > (now - EPOCH).total_seconds()
     return (sid, name) if alive else None
+
+
+def _spelled(name: str) -> str:
+    return quote(_escape(lambda match: f"%{ord(match[0]):02X}", name))
 
 
 def _signature(secret: bytes, until: str, sid: str, name: str) -> str:

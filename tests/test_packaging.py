@@ -169,8 +169,8 @@ def test_the_metadata_says_what_was_decided(wheel: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra", [])) == {
-        "s3", "fsspec", "obstore", "gradio", "cli", "image", "blake3", "metrics", "all", "test",
-        "dev",
+        "s3", "fsspec", "obstore", "gradio", "asgi", "cli", "image", "blake3", "metrics", "all",
+        "test", "dev",
     }  # fmt: skip
 
 

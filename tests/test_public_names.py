@@ -41,7 +41,7 @@ FOR_ADAPTERS = {
         "clock", "drop", "end", "keep_working_copies_in", "live_interval", "now", "removed",
         "resume", "secret", "tell", "url",
     },
-    Session: {"check", "key", "sid", "store"},
+    Session: {"check", "key", "receiving", "sid", "store"},
     StoredFile: {"stream"},
 }  # fmt: skip
 """What adapters and the classes among themselves use; an app has no need of them."""

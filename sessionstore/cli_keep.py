@@ -1,0 +1,126 @@
+"""The commands that look after a store: plan, sweep, verify, doctor."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import typer
+
+from sessionstore import cli_output as output
+from sessionstore import cli_text as text
+from sessionstore.cli_options import DryRun, Json, Repair, Store, Yes
+from sessionstore.cli_status import FOUND, USAGE
+from sessionstore.cli_store import opened, settings_of
+from sessionstore.events import Event
+from sessionstore.retention import PlanRow
+from sessionstore.settings import OF_RETENTION
+from sessionstore.store import SessionStore
+from sessionstore.values import show_size
+
+
+def plan(*, store: Store = None, json: Json = False) -> None:
+    """Show what a sweep would do now, and why.
+
+    A row, with its reason, for each session or file that would go, or is held although its time is
+    up.
+    """
+    with opened(store) as place:
+        rows = _planned(place)
+    _show(rows, json=json)
+
+
+def _planned(place: SessionStore) -> list[PlanRow]:
+    with output.progress("Looking at sessions"):
+        return place.plan()
+
+
+def _show(rows: Sequence[PlanRow], *, json: bool) -> None:
+    if json:
+        names = ("action", "session_id", "owner", "name", "size", "reason")
+        output.as_json_list(output.fields(row, *names) for row in rows)
+        return
+    output.table(
+        ["ACTION", "SESSION", "OWNER", "FILE", "SIZE", "REASON"],
+        [
+            (row.action, text.short(row.session_id), text.short(row.owner), text.short(row.name),
+             show_size(row.size), text.plain(row.reason))
+            for row in rows
+        ],
+        "llllrl",
+    )  # fmt: skip
+    output.note(_summary(rows))
+
+
+def _summary(rows: Iterable[PlanRow]) -> str:
+    counts = Counter(row.action for row in rows)
+    size = show_size(sum(row.size for row in rows if row.action != "hold"))
+    return (
+        f"{text.count(counts['drop'], 'session')} and {text.count(counts['delete'], 'file')} to "
+        f"go, {size}; {counts['hold']:,} held."
+    )
+
+
+def sweep(
+    *, store: Store = None, dry_run: DryRun = False, yes: Yes = False, json: Json = False
+) -> None:
+    """Delete what is over its time.
+
+    And collect what nothing refers to.
+
+    The ages are those of the settings in force here. An app that passes its own in Python has
+    others: without --yes the plan is shown first, and a terminal is asked.
+    """
+    with opened(store) as place:
+        if dry_run:
+            _show(_planned(place), json=json)
+            return
+        if not yes:
+            _ask(place, store)
+        held: list[Event] = []
+        place.on("sweep_held", held.append)
+        with output.progress("Sweeping"):
+            rows = place.sweep()
+    _show(rows, json=json)
+    for event in held:
+        output.note(f"Held: {event.reason}")
+    if held:
+        raise typer.Exit(FOUND)
+
+
+def _ask(place: SessionStore, store: str | None) -> None:
+    """Show what would go, and ask. Nobody to ask is a no."""
+    rows = _planned(place)
+    output.note(f"The ages in force: {_ages(store)}.")
+    output.note(_summary(rows))
+    if not sys.stdin.isatty():
+        output.note("Nothing was deleted: say --yes where nobody can be asked.")
+        raise typer.Exit(USAGE)
+    if not typer.confirm("Sweep?", err=True):
+        output.note("Nothing was deleted.")
+        raise typer.Exit
+
+
+def _ages(store: str | None) -> str:
+    shown = [each for each in settings_of(store).shown() if each.name in OF_RETENTION]
+    return ", ".join(f"{each.name}={each.value} ({each.source})" for each in shown)
+
+
+def verify(*, store: Store = None, repair: Repair = False, json: Json = False) -> None:
+    """Read every file and compare it with its digest."""
+    with opened(store) as place, output.progress("Reading files"):
+        found = place.verify(repair=repair)
+    if json:
+        output.as_json_list(output.fields(each) for each in found)
+    else:
+        rows = [
+            (text.short(each.session_id), text.short(each.owner), text.name(each.name),
+             "yes" if each.repaired else "no", text.plain(each.problem))
+            for each in found
+        ]  # fmt: skip
+        if rows:
+            output.wrapped(["SESSION", "OWNER", "FILE", "DELETED", "PROBLEM"], rows)
+        output.note(f"{text.count(len(found), 'damaged file')}.")
+    if found:
+        raise typer.Exit(FOUND)

@@ -1,0 +1,160 @@
+"""The commands that move bytes: get, put, copy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from sessionstore import cli_output as output
+from sessionstore import cli_text as text
+from sessionstore.cli_options import (
+    As,
+    Force,
+    From,
+    Into,
+    Json,
+    Names,
+    Owner,
+    Paths,
+    Store,
+    TimeToLive,
+    To,
+    Which,
+)
+from sessionstore.cli_store import Ambiguous, find, named, opened, target
+from sessionstore.content import CHUNK
+from sessionstore.errors import SessionStoreError
+from sessionstore.storedfile import StoredFile
+from sessionstore.values import show_size
+
+_STDIN = Path("-")
+
+
+def get(
+    session: Which, names: Names = None, *, owner: Owner = None, to: To = None,
+    force: Force = False, store: Store = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Fetch files of a session into a local folder."""
+    with opened(store) as place:
+        whose = find(place, session, owner)
+        files = [whose.get(each) for each in names] if names else whose.files()
+        folder = Path(whose.sid) if to is None else to
+        wanted = [(file, target(folder, file.name)) for file in files]
+        if not force and (there := [path for _, path in wanted if os.path.lexists(path)]):
+            raise SessionStoreError(
+                f"{text.plain(str(there[0]))!r} is there already: use --force to overwrite it."
+            )
+        total = sum(file.size for file in files)
+        with output.progress("Fetching", total, in_bytes=True) as advance:
+            for file, path in wanted:
+                _fetch(file, path, advance)
+    if json:
+        output.as_json_list({"name": file.name, "path": str(path)} for file, path in wanted)
+    else:
+        done = f"{text.count(len(files), 'file')}, {show_size(total)}"
+        output.note(f"{done}, are in {folder}.")
+
+
+def _fetch(file: StoredFile, path: Path, advance: output.Advance) -> None:
+    """Write a file beside its place and put it there whole, or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.parent / f".{os.getpid()}.part"
+    try:
+        with contextlib.closing(file.stream(0, None)) as stream, unfinished.open("xb") as local:
+            while chunk := stream.read(CHUNK):
+                local.write(chunk)
+                advance(len(chunk))
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def put(
+    session: Which, paths: Paths, *, name: As = None, owner: Owner = None,
+    ttl: TimeToLive = None, store: Store = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Save local files into a session.
+
+    They replace those of the same names. Links are passed over.
+    """
+    with opened(store, make=True, saves=True) as place:
+        whose = named(place, session, owner)
+        wanted = list(_found(paths, name))
+        total = sum(path.stat().st_size for _, path in wanted if path != _STDIN)
+        saved = []
+        with output.progress("Saving", total or None, in_bytes=True) as advance:
+            for each, path in wanted:
+                with _reading(path) as source:
+                    saved.append(whose.put(each, _chunks(source, advance), ttl=ttl))
+    if json:
+        output.as_json_list(output.fields(each, "name", "size", "digest") for each in saved)
+    else:
+        size = show_size(sum(each.size for each in saved))
+        output.note(f"{text.count(len(saved), 'file')}, {size}, are in {whose.sid}.")
+
+
+def _found(paths: list[Path], name: str | None) -> Iterator[tuple[str, Path]]:
+    """The names to save under, and the files. Links are passed over, as in ``directory()``."""
+    if name is not None:
+        if len(paths) != 1 or paths[0].is_dir():
+            raise Ambiguous("--name is for one file: name a single PATH that is no folder.")
+        yield name, paths[0]
+        return
+    for path in paths:
+        if path == _STDIN:
+            raise Ambiguous("What comes from stdin needs a --name.")
+        if not path.is_dir():
+            yield path.name, path
+            continue
+        for parent, _, names in os.walk(path):
+            for each in sorted(names):
+                file = Path(parent, each)
+                if file.is_file() and not file.is_symlink():
+                    yield file.relative_to(path).as_posix(), file
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    if path == _STDIN:
+        yield sys.stdin.buffer
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise SessionStoreError(
+            f"{text.plain(str(path))!r} cannot be read: {error.strerror}."
+        ) from error
+    with file:
+        yield file
+
+
+def _chunks(source: BinaryIO, advance: output.Advance) -> Iterator[bytes]:
+    while chunk := source.read(CHUNK):
+        yield chunk
+        advance(len(chunk))
+
+
+def copy(source: From, target: Into, *, json: Json = False) -> None:
+    """Copy a store to another, of any backend.
+
+    What is there already is passed over, so an interrupted copy goes on where it was.
+    """
+    with (
+        opened(source) as here,
+        opened(target, make=True) as there,
+        output.progress("Copying") as advance,
+    ):
+        copied = here.copy_to(there)
+        advance(copied.files)
+    if json:
+        output.as_json(output.fields(copied))
+    else:
+        output.note(
+            f"{text.count(copied.files, 'file')} copied, {show_size(copied.bytes)}; "
+            f"{copied.skipped:,} were there already."
+        )
