@@ -56,7 +56,7 @@ _BELOW: Final = """
 .ssd .facts li { display: grid; grid-template-columns: 10px 110px 1fr; gap: 8px;
   align-items: baseline; margin: 0; }
 .ssd .facts li > span { overflow-wrap: anywhere; }
-.ssd .dot { width: 8px; height: 8px; border-radius: 50%; align-self: center;
+.ssd .dot { width: 8px; height: 8px; border-radius: 50%; align-self: start; margin-top: 6px;
   background: var(--body-text-color-subdued); }
 .ssd .dot.good { background: #2f9e63; }
 .ssd .dot.warn { background: #d9a441; }
