@@ -115,19 +115,20 @@ def _relinked(markdown: str, source: str, page: Page, files: Files) -> str:
 def _cli() -> str:
     """Every command's own words."""
     try:
-        from sessionstore import cli
-    except ImportError:
+        from sessionstore.cli_app import app
+    except ModuleNotFoundError:
         return "# Commands\n\nThis version has no commands.\n"
     from typer.main import get_command
     from typer.testing import CliRunner
 
-    runner, command = CliRunner(), get_command(cli.app)
-    names = [[], *([name] for name in getattr(command, "commands", {}))]
+    runner = CliRunner()
+    names = [[], *([name] for name in getattr(get_command(app), "commands", {}))]
     said = []
     for words in names:
         shown = runner.invoke(
-            cli.app, [*words, "--help"], prog_name="sessionstore",
+            app, [*words, "--help"], prog_name="sessionstore",
             env={"COLUMNS": "88", "NO_COLOR": "1", "TERM": "dumb"},
         ).output  # fmt: skip
-        said.append(f"## `{' '.join(['sessionstore', *words])}`\n\n```text\n{shown.strip()}\n```\n")
+        lines = "\n".join(line.rstrip() for line in shown.strip().splitlines())
+        said.append(f"## `{' '.join(['sessionstore', *words])}`\n\n```text\n{lines}\n```\n")
     return "# Commands\n\nWhat `--help` says.\n\n" + "\n".join(said)
