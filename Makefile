@@ -3,6 +3,7 @@
 #   make demo    serve the demo app          SESSIONSTORE_URL, GRADIO_SERVER_PORT choose where
 #   make test    lint, types and all tests   ARGS="-k names" goes to pytest, JOBS=4 uses 4 processes
 #   make lint    ruff and mypy alone
+#   make docs    build the documentation's site into site/; a warning is an error
 #   make s3      serve a bucket with SeaweedFS, and print the settings for it
 #   make bench   measure, as a Markdown table
 #   make campaigns  kill processes at random for a while, and look at what is left
@@ -13,6 +14,7 @@
 
 BIN := .venv/bin
 DEMO := .venv-demo
+SITE := .venv-docs
 ARGS ?=
 JOBS ?= 2
 comma := ,
@@ -24,7 +26,7 @@ endif
 # An s3:// store needs one extra more; the stamp's name keeps the two apart.
 DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
 
-.PHONY: help demo test lint bench campaigns explore s3 clean
+.PHONY: help demo test lint docs bench campaigns explore s3 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +47,12 @@ lint: .venv/.ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Material tells of a fork in mkdocs' future at each build otherwise.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(SITE)/.ready-docs
+	@$(SITE)/bin/mkdocs build
+	@echo "The site is in site/: open site/index.html."
+
 bench: .venv/.ready-test
 	@$(BIN)/python -m benchmarks
 
@@ -59,7 +67,7 @@ s3: .venv/.ready-test
 	@$(BIN)/python -u -m tests.seaweed
 
 clean:
-	rm -rf .venv $(DEMO) .demo-data build dist *.egg-info .hypothesis
+	rm -rf .venv $(DEMO) $(SITE) site .demo-data build dist *.egg-info .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.ready-%: pyproject.toml scripts/venv
@@ -68,4 +76,8 @@ clean:
 
 $(DEMO)/.ready-%: pyproject.toml scripts/venv
 	@scripts/venv $(DEMO) '$*'
+	@touch $@
+
+$(SITE)/.ready-%: pyproject.toml scripts/venv
+	@scripts/venv $(SITE) '$*'
 	@touch $@

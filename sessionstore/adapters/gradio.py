@@ -24,6 +24,7 @@ import gradio as gr
 from gradio.context import Context
 
 from sessionstore.adapters import gradio_hooks as hooks
+from sessionstore.adapters.gradio_dashboard import dashboard
 from sessionstore.adapters.gradio_middleware import ARRIVED, owner_of
 from sessionstore.adapters.gradio_presence import Visitor
 from sessionstore.adapters.gradio_service import Service
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from sessionstore.session import Session
     from sessionstore.store import SessionStore
 
-__all__ = ["Attachment", "attach", "session"]
+__all__ = ["Attachment", "attach", "dashboard", "session"]
 
 SWEEP_EVERY = timedelta(seconds=60)
 

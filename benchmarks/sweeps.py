@@ -1,0 +1,115 @@
+"""``python -m benchmarks.sweeps [--files 1000000]``: what a sweep of a large bucket takes.
+
+The protocol's real code on a bucket that makes its listings up as they are asked for, so that a
+hundred million files need no hundred million objects. It counts requests, CPU time beyond the
+making up, and memory. What a real store's answers take in time is not in it.
+
+Every file is of its own content, ten to a session, older than ``grace`` and not due: the sweep
+looks at everything and deletes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+
+from benchmarks.harness import cpu_seconds
+from sessionstore import SessionStore
+from sessionstore.backends.objects import ObjectBackend
+from sessionstore.backends.objects_client import BATCH, Entry
+from sessionstore.testing import FakeClock
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
+
+PER_SESSION = 10
+SIZE = 100_000
+_STEP = 2**256
+_SPREAD = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: even over all first bytes
+_OLD = timedelta(hours=2)
+
+
+class MadeUp(FakeBucket):
+    """A bucket with so many files, none of which is there."""
+
+    def __init__(self, clock: FakeClock, files: int) -> None:
+        super().__init__(clock.now)
+        self._files = files
+        self._step = _STEP // files
+        self._modified = self.date() - _OLD
+        self.spent = 0.0
+
+    def page(self, prefix: str, after: str, size: int) -> list[Entry]:
+        began = cpu_seconds()
+        found = self._made_up(prefix, after, size)
+        self.spent += cpu_seconds() - began
+        return super().page(prefix, after, size) if found is None else found
+
+    def _made_up(self, prefix: str, after: str, size: int) -> list[Entry] | None:
+        key = {"b/": self._blob, "s/": self._reference}.get(prefix)
+        if key is None:
+            return None
+        first = self._after(after) if after > prefix else 0
+        numbers = range(first, min(first + size, self._files))
+        return [Entry(key(number), SIZE, self._modified) for number in numbers]
+
+    def _digest(self, number: int) -> str:
+        return f"{number * self._step:064x}"
+
+    def _generation(self, number: int) -> str:
+        return f"{number * _SPREAD % 2**64:016x}{number:016x}"
+
+    def _blob(self, number: int) -> str:
+        digest = self._digest(number)
+        return f"b/{digest[:2]}/{digest}/{self._generation(number)}"
+
+    def _reference(self, number: int) -> str:
+        session, file = divmod(number, PER_SESSION)
+        return (
+            f"s/{session:016x}/f/{file}/0005f00000000000.b{0:015x}.{SIZE}.0."
+            f"{self._digest(number)}.{self._generation(number)}"
+        )
+
+    def _after(self, key: str) -> int:
+        """The number of the file behind the one whose key this is; its generation ends with it."""
+        return int(key[-16:], 16) + 1
+
+
+def sweep(files: int) -> Iterator[str]:
+    """Sweep a store of so many files; gives the cells of a row."""
+    clock = FakeClock()
+    bucket = MadeUp(clock, files)
+    client = FakeObjectClient(bucket)
+    backend = ObjectBackend(client, elapsed=bucket.seconds)
+    with SessionStore(backend, clock=clock) as store:
+        bucket.spent, client.requests = 0.0, Counter()
+        before, began = _memory(), cpu_seconds()
+        rows = store.sweep()
+        seconds = cpu_seconds() - began - bucket.spent
+    assert rows == []
+    lists = client.requests["LIST"]
+    yield f"{files:,}"
+    yield f"{lists:,}"
+    yield f"{sum(client.requests.values()) - lists}"
+    yield f"{seconds:.0f} s"
+    yield f"{seconds / (lists * BATCH) * 1e6:.1f} us"
+    yield f"{(_memory() - before) / 2**20:.0f} MiB"
+
+
+def _memory() -> int:
+    """The most memory this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Measure and print one row."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps")
+    parser.add_argument("--files", type=int, default=1_000_000)
+    print("| files | LIST | other requests | CPU | CPU a key | memory |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    print("| " + " | ".join(sweep(parser.parse_args().files)) + " |")
+
+
+if __name__ == "__main__":
+    main()
