@@ -31,7 +31,7 @@ from sessionstore.retention import Planner, PlanRow, Retention
 from sessionstore.room import make_room
 from sessionstore.session import Session, Usage
 from sessionstore.sweep import Sweep
-from sessionstore.transfer import Copied
+from sessionstore.transfer import Copied, Report
 from sessionstore.verification import Finding
 from sessionstore.working import WorkingCopies
 
@@ -301,12 +301,19 @@ class SessionStore:
         """
         return verification.verify(self, repair=repair)
 
-    def copy_to(self, other: SessionStore) -> Copied:
+    def copy_to(self, other: SessionStore, *, progress: Report | None = None) -> Copied:
         """Copy every session and file to another store, of any backend.
 
         What is there already is passed over, so a copy that was interrupted goes on where it was.
+        Every file is compared with its digest as it is read here, and again as it is read back from
+        there. Files keep the time they were saved at and their time to live, sessions count as
+        active when they were copied, and ended ones end there. ``progress`` is called with a
+        ``transfer.Progress`` after each file.
+
+        Raises BackendUnavailable and LimitExceeded at once; Corrupted for a damaged file after all
+        others were copied.
         """
-        return transfer.copy(self, other)
+        return transfer.copy(self, other, progress)
 
     # Around it
 
@@ -422,9 +429,9 @@ class SessionStore:
         """``verify`` in a worker thread."""
         return await in_thread(self.verify, repair)
 
-    async def copy_to_async(self, other: SessionStore) -> Copied:
-        """``copy_to`` in a worker thread."""
-        return await in_thread(self.copy_to, other)
+    async def copy_to_async(self, other: SessionStore, *, progress: Report | None = None) -> Copied:
+        """``copy_to`` in a worker thread, which also calls ``progress``."""
+        return await in_thread(self.copy_to, other, progress=progress)
 
     async def close_async(self) -> None:
         """``close`` in a worker thread."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from sessionstore.backend import Reference
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.testing import Call, FakeClock, Fault, FaultyBackend, on, unavailable
 from sessionstore.verification import Finding
-from tests.local import backend_of, blobs
+from tests.local import backend_of, blobs, spoil
 from tests.stores import Heard, local_store, memory_store, names
 
 
@@ -29,10 +28,7 @@ def store(tmp_path: Path) -> Iterator[SessionStore]:
 def damage(root: Path, content: bytes, *, by: bytes) -> None:
     """Change a blob's bytes and nothing else, as a disk would."""
     (blob,) = (path for path in blobs(root) if path.read_bytes() == content)
-    times = blob.stat()
-    blob.chmod(0o600)
-    blob.write_bytes(by)
-    os.utime(blob, ns=(times.st_atime_ns, times.st_mtime_ns))
+    spoil(blob, by)
 
 
 def flipped(data: bytes) -> bytes:

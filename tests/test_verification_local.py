@@ -13,7 +13,7 @@ import pytest
 from sessionstore import SessionStore
 from sessionstore.backends import _local_save
 from sessionstore.testing import FakeClock
-from tests.local import backend_of, blobs
+from tests.local import backend_of, blobs, spoil
 from tests.stores import HOUR, Heard, local_store, names
 from tests.test_verification import damage, flipped
 
@@ -36,13 +36,6 @@ def with_two_copies(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def file_of(root: Path, store: SessionStore, session: str, owner: str | None, name: str) -> Path:
     return root / "sessions" / store.session(session, owner).sid / "files" / name
-
-
-def spoil(path: Path, by: bytes) -> None:
-    times = path.stat()
-    path.chmod(0o600)
-    path.write_bytes(by)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 class TestAnotherCopy:

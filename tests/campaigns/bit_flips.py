@@ -26,6 +26,7 @@ from sessionstore.backends import objects_keys as keys
 from sessionstore.backends.objects_client import Payload
 from sessionstore.backends.s3 import S3Backend
 from tests import seaweed
+from tests.local import spoil
 
 SMALL, LARGE = 20_000, 1_500_000
 """Bytes of most contents at most, and of one in fifty: more than is kept in memory at once."""
@@ -111,11 +112,7 @@ def on_disk() -> Iterator[tuple[SessionStore, Flip]]:
 
         def flip(digest: str, rng: random.Random) -> None:
             path = Path(directory, "blobs", digest[:2], digest)
-            before = path.stat()
-            path.chmod(0o600)
-            path.write_bytes(flipped_in(path.read_bytes(), rng))
-            path.chmod(0o444)
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a bad disk would
+            spoil(path, flipped_in(path.read_bytes(), rng))
 
         yield store, flip
 
