@@ -93,8 +93,7 @@ class Reader:
         name = names.decode(version.file)
         if name is not None:
             return name
-        body = self._bucket.read(version.key)
-        told = None if body is None else keys.parse_body(version.sid, body)
+        told = self._bucket.told(version.key, lambda body: keys.parse_body(version.sid, body))
         return None if told is None else told[1]
 
     # Bytes

@@ -136,8 +136,8 @@ class Sessions:
     def _whose(self, sid: str, key: str) -> SessionKey | None:
         """Who the session is, remembered or as the body of an object of it tells."""
         known = self._recall.keys.get(sid)
-        if known is None and (body := self._bucket.read(key)) is not None:
-            told = keys.parse_body(sid, body)
+        if known is None:
+            told = self._bucket.told(key, lambda body: keys.parse_body(sid, body))
             known = None if told is None else told[0]
             if known is not None:
                 self._recall.keys.put(sid, known)

@@ -224,10 +224,10 @@ def judge(result: Result, url: str, logs: Path) -> None:
     with SessionStore.open(url, retention=EXPIRED) as store:
         store.sweep()
         store.sweep()
-        result.leaked = _left(store)
+        result.leaked = left(store)
 
 
-def _left(store: SessionStore) -> list[str]:
+def left(store: SessionStore) -> list[str]:
     """The keys that should not be there any more."""
     assert isinstance(store.backend, S3Backend)
     keys = {entry.key for page in store.backend.client.list("") for entry in page.entries}
