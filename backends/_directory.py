@@ -7,6 +7,7 @@ that the directory itself is none. Names are single stored segments; nothing her
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -60,6 +61,15 @@ class Directory:
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
         return os.open(self.at(name), flags | _NOFOLLOW | _CLOEXEC, mode, dir_fd=self.fd)
+
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[int]:
+        """A file of it, open for reading."""
+        fd = self.open(name, os.O_RDONLY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def stat(self, name: str) -> os.stat_result:
         return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sessionstore.backend import Reference, Stored
 from sessionstore.backends._directory import Directory
@@ -140,3 +140,48 @@ class Blobs:
                     blobs += there is not None
                     size += there.st_size if there is not None else 0
         return Stored(blobs, size)
+
+    # For inspections
+
+    def everything(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Every blob: digest and what is known of the file."""
+        for fan in filter(_FAN.fullmatch, self._root.names()):
+            with self._root.sub(fan) as folder:
+                for name in filter(_is_in(fan), folder.names()):
+                    there = folder.stat_or_none(name)
+                    if there is not None:
+                        yield name, there
+
+    @contextlib.contextmanager
+    def reading(self, digest: str) -> Iterator[int]:
+        """A blob, open for reading. Raises FileNotFoundError."""
+        with self._fan(digest) as fan, fan.reading(digest) as fd:
+            yield fd
+
+    def forget(self, digest: str, inode: int) -> bool:
+        """Remove a blob's name if it is that file: those who have the file keep it."""
+        there = self.stat(digest)
+        if there is None or there.st_ino != inode:
+            return False
+        with self._fan(digest) as fan:
+            fan.unlink(digest)
+        return True
+
+    def collect_one(self, digest: str) -> bool:
+        """Remove a blob nobody refers to; whether it was one."""
+        return self._unlink(digest, links=1) >= 0
+
+    def strangers(self) -> Iterator[str]:
+        """What lies between the blobs and is none."""
+        for fan in self._root.names():
+            if not _FAN.fullmatch(fan):
+                yield fan
+                continue
+            with self._root.sub(fan) as folder:
+                ours = _is_in(fan)
+                yield from (f"{fan}/{name}" for name in folder.names() if not ours(name))
+
+
+def _is_in(fan: str) -> Callable[[str], bool]:
+    """Whether a name is that of a blob which belongs into this folder."""
+    return lambda name: name.startswith(fan) and _DIGEST.fullmatch(name) is not None

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -93,6 +94,11 @@ class Folder:
         if there is None or moment(there.st_mtime_ns) > expires:
             self.mark("expiring", expires)
 
+    def has_older(self, created: datetime) -> None:
+        """See that the time of ``id`` is no later than ``created``."""
+        if moment(self.dir.stat("id").st_mtime_ns) > created:
+            self.dir.utime("id", nanoseconds(created))
+
     def tighten(self, now: datetime) -> None:
         """Set the bounds anew from the files that are left, so that sweeps pass the session by."""
         left = [reference for _, reference in self.references()]
@@ -114,10 +120,13 @@ class Folder:
     # Files
 
     def find(self, file: str) -> Reference | None:
-        """The file of that stored name as it is now, None when there is none."""
+        """The file of that stored name as it is now, None when there is none.
+
+        A directory or a symbolic link is none of ours, and no file.
+        """
         while True:
             there = self.files.stat_or_none(file)
-            if there is None:
+            if there is None or not stat.S_ISREG(there.st_mode):
                 return None
             reference = journal.find(self.dir, file, self.token(there))
             if reference is not None:
@@ -187,17 +196,17 @@ class Folder:
         self.dir.unlink(NEW)
 
 
-def token_of(stat: os.stat_result) -> str:
+def token_of(there: os.stat_result) -> str:
     """What tells one stored file from another of the same name, also after an inode is reused."""
-    return f"{stat.st_ino}.{stat.st_mtime_ns}"
+    return f"{there.st_ino}.{there.st_mtime_ns}"
 
 
-def token_of_copy(stat: os.stat_result) -> str:
+def token_of_copy(there: os.stat_result) -> str:
     """The same where there are no hard links.
 
     Such file systems (FAT) make inode numbers up anew at each mount, and keep times to two seconds.
     """
-    return f"{stat.st_size}.{stat.st_mtime_ns // 2_000_000_000}"
+    return f"{there.st_size}.{there.st_mtime_ns // 2_000_000_000}"
 
 
 def record(sessions: Directory, sid: str) -> SessionRecord | None:
@@ -207,8 +216,8 @@ def record(sessions: Directory, sid: str) -> SessionRecord | None:
     if seen is None or made is None:
         return None
     ended, expiring = (
-        None if stat is None else moment(stat.st_mtime_ns)
-        for stat in map(sessions.stat_or_none, (f"{sid}/ended", f"{sid}/expiring"))
+        None if it is None else moment(it.st_mtime_ns)
+        for it in map(sessions.stat_or_none, (f"{sid}/ended", f"{sid}/expiring"))
     )
     active = moment(seen.st_mtime_ns)
     active = active if ended is None else max(active, ended)

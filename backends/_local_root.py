@@ -17,8 +17,8 @@ VERSION = 1
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 """What link(2) says where there are no hard links: EPERM, and what FUSE and Windows say."""
 
-_OURS = {"layout", "blobs", "sessions", "tmp", "secret"}
-_HARMLESS = {"lost+found", ".DS_Store"}
+OURS = {"layout", "blobs", "sessions", "tmp", "secret"}
+HARMLESS = {"lost+found", ".DS_Store"}
 
 
 def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
@@ -62,7 +62,7 @@ def _check_owner(root: Path) -> None:
 
 
 def _check_empty(root: Path) -> None:
-    foreign = sorted({entry.name for entry in root.iterdir()} - _OURS - _HARMLESS)
+    foreign = sorted({entry.name for entry in root.iterdir()} - OURS - HARMLESS)
     if foreign:
         raise SettingsError(
             f"url=file://{root} is not right: the directory holds {foreign[0]!r} and no store; "

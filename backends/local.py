@@ -23,7 +23,9 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Self
 
@@ -31,6 +33,7 @@ from sessionstore import values
 from sessionstore.backend import (
     Collected,
     Dropped,
+    Flaw,
     Location,
     Reference,
     Saved,
@@ -43,6 +46,7 @@ from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blobs
 from sessionstore.backends._local_eraser import Eraser
 from sessionstore.backends._local_folder import Folder, token_of, token_of_copy
+from sessionstore.backends._local_inspect import Inspector
 from sessionstore.backends._local_root import NO_LINKS, keep_first, open_root
 from sessionstore.backends._local_save import Save
 from sessionstore.backends._local_spool import LocalSpool, can_be_unnamed
@@ -129,12 +133,37 @@ class LocalBackend:
         expires: datetime | None = None,
         fresh: bool = False,
     ) -> Saved:
+        return self._put(key, name, content, expires=expires, fresh=fresh, created=None)
+
+    def restore(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        created: datetime,
+        expires: datetime | None = None,
+    ) -> Saved:
+        return self._put(key, name, content, expires=expires, fresh=False, created=created)
+
+    def _put(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        expires: datetime | None,
+        fresh: bool,
+        created: datetime | None,
+    ) -> Saved:
         with self._does(f"save {name!r}"):
             if not self._links or self._blobs.stat(content.digest) is None:
                 self._spool_it(content)
             while True:
                 with self._change_or_make(key) as folder:
-                    saved = self._save(folder, name, content, expires=expires, fresh=fresh)
+                    saved = self._save(
+                        folder, name, content, expires=expires, fresh=fresh, created=created
+                    )
                 if saved is not None:
                     return saved
                 # The content was there a moment ago and is not now: write it.
@@ -159,16 +188,19 @@ class LocalBackend:
         *,
         expires: datetime | None,
         fresh: bool,
+        created: datetime | None,
     ) -> Saved | None:
         """One save in a locked folder; None when the bytes have to be written first."""
         file = encode(name)
         now = self.now()
         if expires is not None:
             folder.will_expire(expires)
+        if created is not None:
+            folder.has_older(created)
         folder.active(now)
         old = None if fresh else folder.find(file)
         saved = Save(
-            folder, self._blobs, self._work, file, name, content, now, expires, old,
+            folder, self._blobs, self._work, file, name, content, created or now, expires, old,
             durable=self._durable, links=self._links,
         ).run()  # fmt: skip
         if saved is not None and self._durable:
@@ -195,7 +227,7 @@ class LocalBackend:
             return verified(stream, reference, self.digest)
         stream.seek(start)
         left = max(reference.size - start, 0)
-        return limited(stream, left if length is None else min(length, left))
+        return limited(stream, left if length is None else min(length, left), reference)
 
     def _open_version(self, sid: str, reference: Reference) -> int:
         """The file, open, if it still is that version."""
@@ -311,6 +343,19 @@ class LocalBackend:
                 return self._blobs.stored()
             every = [it for one in list(self.sessions()) for it in self.files(one.sid)]
             return Stored(len(every), sum(it.size for it in every))
+
+    def inspect(self) -> Iterator[Flaw]:
+        with self._does("inspect the store"), Directory(str(self._root)) as root:
+            inspector = Inspector(
+                root, self._sessions, self._blobs, self._eraser, self._workspace, self.digest,
+                self._folder, self._change, self.discard, links=self._links,
+            )  # fmt: skip
+            for flaw in inspector.flaws():
+                yield replace(flaw, mend=partial(self._mend, flaw))
+
+    def _mend(self, flaw: Flaw) -> bool:
+        with self._does(f"repair {flaw.place}"):
+            return flaw.mend()
 
     # The rest
 

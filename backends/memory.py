@@ -79,13 +79,35 @@ class MemoryBackend:
         expires: datetime | None = None,
         fresh: bool = False,
     ) -> Saved:
+        return self._put(key, name, content, expires, None)
+
+    def restore(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        created: datetime,
+        expires: datetime | None = None,
+    ) -> Saved:
+        return self._put(key, name, content, expires, created)
+
+    def _put(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        expires: datetime | None,
+        created: datetime | None,
+    ) -> Saved:
         with self._place.lock:
             new = self._place.keep(content)
             now = self.now()
             session = self._place.sessions.setdefault(key.sid, Session(key, now))
             reference = Reference(
-                name, content.size, content.digest, now, expires, self._place.new_token()
-            )
+                name, content.size, content.digest, created or now, expires,
+                self._place.new_token(),
+            )  # fmt: skip
             replaced = session.files.get(name)
             session.files[name] = reference
             session.changed(now)

@@ -7,6 +7,7 @@ client. What is where is in ``objects_keys``, why it is safe in docs/protocol-ob
     objects_read      which version is the file, and its bytes, checked
     objects_sessions  activity, ends, deleting and dropping
     objects_sweep     collecting
+    objects_inspect   looking for damage
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sessionstore import values
 from sessionstore.backend import (
     Collected,
     Dropped,
+    Flaw,
     Location,
     Reference,
     Saved,
@@ -32,6 +34,7 @@ from sessionstore.backends import objects_layout
 from sessionstore.backends.objects_bucket import Bucket
 from sessionstore.backends.objects_client import ObjectClient
 from sessionstore.backends.objects_clock import Elapsed, StoreClock, boot_time
+from sessionstore.backends.objects_inspect import Inspector
 from sessionstore.backends.objects_read import Reader
 from sessionstore.backends.objects_recall import Recall
 from sessionstore.backends.objects_sessions import Sessions
@@ -84,7 +87,7 @@ class ObjectBackend:
         self.terms = objects_layout.agree(self._bucket, digest, grace)
         self.digest = self.terms.digest
         self._bucket.sync()
-        recall = Recall()
+        self.recall = recall = Recall()
         self.reader = self.reader_type(self._bucket, recall, self.terms)
         self.writer = self.writer_type(self._bucket, recall, self.reader, self.terms, nonce)
         self._sessions = self.sessions_type(self._bucket, recall, self.reader, self.terms, nonce)
@@ -126,6 +129,17 @@ class ObjectBackend:
     ) -> Saved:
         return self.writer.put(key, name, content, expires=expires, fresh=fresh)
 
+    def restore(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        created: datetime,
+        expires: datetime | None = None,
+    ) -> Saved:
+        return self.writer.put(key, name, content, expires=expires, fresh=False, created=created)
+
     def get(self, sid: str, name: str) -> Reference:
         return self.reader.get(sid, name)
 
@@ -166,6 +180,12 @@ class ObjectBackend:
 
     def collect(self, *, force: bool = False) -> Collected:
         return self._sweeper.collect(force=force)
+
+    def inspect(self) -> Iterator[Flaw]:
+        """``Inspects.inspect``: one GET for each copy of content, and three listings."""
+        return Inspector(
+            self._bucket, self.recall, self.reader, self.writer, self._sessions, self.terms
+        ).flaws()
 
     def stored(self) -> Stored:
         blobs = size = 0

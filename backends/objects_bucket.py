@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sessionstore.backends import objects_keys as keys
 from sessionstore.backends.objects_client import (
@@ -21,6 +21,11 @@ from sessionstore.backends.objects_client import (
 )
 from sessionstore.backends.objects_clock import StoreClock
 from sessionstore.errors import BackendUnavailable
+
+T = TypeVar("T")
+
+READS = 3
+"""How often a small object is asked for that says nothing sensible."""
 
 _PROBE_AFTER = 300.0
 """Seconds after which a client that sees no Date asks for the time again."""
@@ -84,6 +89,19 @@ class Bucket:
                 return stream.read()
         except NotFound:
             return None
+
+    def told(self, key: str, parse: Callable[[bytes], T | None]) -> T | None:
+        """What a small object says, None when there is none or nobody can make sense of it.
+
+        An answer without sense is asked for again: it may have been damaged on its way.
+        """
+        for _ in range(READS):
+            data = self.read(key)
+            if data is None:
+                return None
+            if (said := parse(data)) is not None:
+                return said
+        return None
 
     def pages(
         self, prefix: str, *, start_after: str = "", page_size: int = BATCH

@@ -36,7 +36,7 @@ class Guard:
     def __init__(self, bucket: Bucket, terms: Terms) -> None:
         self._bucket = bucket
         self._terms = terms
-        self._last = _parsed(bucket.read(keys.SWEEP))
+        self._last = bucket.told(keys.SWEEP, _parsed)
 
     def objection(self, references: int, idle: int) -> str | None:
         """Why nothing should be deleted now, in words; None when all looks well."""
@@ -66,8 +66,8 @@ class Guard:
         self._bucket.put(keys.SWEEP, json.dumps(asdict(count)).encode())
 
 
-def _parsed(data: bytes | None) -> Count | None:
+def _parsed(data: bytes) -> Count | None:
     try:
-        return None if data is None else Count(**json.loads(data))
+        return Count(**json.loads(data))
     except (ValueError, TypeError):
         return None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sessionstore import values
 from sessionstore.backends import objects_keys as keys
-from sessionstore.backends.objects_bucket import Bucket
+from sessionstore.backends.objects_bucket import READS, Bucket
 from sessionstore.backends.objects_terms import Terms
 from sessionstore.content import hasher
 from sessionstore.errors import SettingsError
@@ -76,20 +76,30 @@ def agree(bucket: Bucket, digest: str | None, wanted: timedelta | None) -> Terms
 
 
 def _read(bucket: Bucket) -> Layout | None:
-    data = bucket.read(keys.LAYOUT)
-    if data is None:
-        return None
-    try:
-        told = json.loads(data)
-        layout = Layout(int(told["version"]), str(told["digest"]), float(told["grace"]))
-    except (ValueError, KeyError, TypeError) as error:
+    layout: Layout | None = None
+    for _ in range(READS):
+        data = bucket.read(keys.LAYOUT)
+        if data is None:
+            return None
+        layout = _parsed(data)
+        if layout is not None:
+            break
+    if layout is None:
         raise SettingsError(
             "The object 'layout' is not this library's: another program uses this place; use "
             "another prefix."
-        ) from error
+        )
     if layout.version != VERSION:
         raise SettingsError(
             f"The store has layout version {layout.version}, this library knows {VERSION}: use the "
             "version of the library that made it, or a newer one."
         )
     return layout
+
+
+def _parsed(data: bytes) -> Layout | None:
+    try:
+        told = json.loads(data)
+        return Layout(int(told["version"]), str(told["digest"]), float(told["grace"]))
+    except (ValueError, KeyError, TypeError):
+        return None

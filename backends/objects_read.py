@@ -93,8 +93,7 @@ class Reader:
         name = names.decode(version.file)
         if name is not None:
             return name
-        body = self._bucket.read(version.key)
-        told = None if body is None else keys.parse_body(version.sid, body)
+        told = self._bucket.told(version.key, lambda body: keys.parse_body(version.sid, body))
         return None if told is None else told[1]
 
     # Bytes
@@ -110,7 +109,7 @@ class Reader:
             if size == reference.size:
                 return whole(self._bucket, self._recall, reference, self._terms.digest)
             blob = keys.blob(reference.digest, keys.generation(reference.token))
-            return limited(self._bucket.get(blob, start, size).stream, size)
+            return limited(self._bucket.get(blob, start, size).stream, size, reference)
         except NotFound as error:
             self._recall.dead.put(keys.generation(reference.token), value=True)
             raise FileNotStored(reference.name) from error

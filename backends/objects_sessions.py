@@ -136,8 +136,8 @@ class Sessions:
     def _whose(self, sid: str, key: str) -> SessionKey | None:
         """Who the session is, remembered or as the body of an object of it tells."""
         known = self._recall.keys.get(sid)
-        if known is None and (body := self._bucket.read(key)) is not None:
-            told = keys.parse_body(sid, body)
+        if known is None:
+            told = self._bucket.told(key, lambda body: keys.parse_body(sid, body))
             known = None if told is None else told[0]
             if known is not None:
                 self._recall.keys.put(sid, known)
@@ -206,7 +206,7 @@ class Sessions:
             if current is not None:
                 gone.append(to_reference(current, by_file[file]))
             doomed += versions
-        self._remove(sid, doomed)
+        self.remove(sid, doomed)
         return gone
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
@@ -224,7 +224,7 @@ class Sessions:
             if current is not None and current.token in by_token:
                 gone.append(to_reference(current, by_token[current.token].name))
                 doomed += versions
-        self._remove(sid, doomed)
+        self.remove(sid, doomed)
         return gone
 
     def _versions(self, sid: str, files: Iterable[str]) -> Iterator[tuple[str, list[Version]]]:
@@ -239,7 +239,8 @@ class Sessions:
                 if file in wanted:
                     yield file, list(some)
 
-    def _remove(self, sid: str, versions: list[Version]) -> None:
+    def remove(self, sid: str, versions: list[Version]) -> None:
+        """Delete these versions, and note that the session had them."""
         if not versions:
             return
         doomed = _Doomed()

@@ -8,7 +8,7 @@ is acknowledged only then. docs/protocol-objects.md has the proof.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -16,12 +16,12 @@ from sessionstore import names
 from sessionstore.backend import Reference, Saved, SessionKey
 from sessionstore.backends import objects_keys as keys
 from sessionstore.backends.objects_bucket import Bucket
-from sessionstore.backends.objects_client import Entry, Payload
+from sessionstore.backends.objects_client import Entry, NotFound, Payload
 from sessionstore.backends.objects_keys import Version
 from sessionstore.backends.objects_read import Reader, to_reference
 from sessionstore.backends.objects_recall import RECENT, Born, Recall, Sight
 from sessionstore.backends.objects_terms import UPLOAD_LIMIT, Nonce, Terms
-from sessionstore.content import Content, TempSpool
+from sessionstore.content import Content, Ingest, TempSpool, ingest
 from sessionstore.errors import BackendUnavailable
 
 MULTIPART_ABOVE = 64 << 20
@@ -49,7 +49,11 @@ class Generation:
 
 @dataclass(slots=True)
 class Save:
-    """One save on its way; ``older`` are the versions there were, None before they were listed."""
+    """One save on its way; ``older`` are the versions there were, None before they were listed.
+
+    ``created`` is when the file was saved, in microseconds since 1970; None: it is saved now. A
+    save that ``renews`` a version is the next after that one, whatever else there is.
+    """
 
     key: SessionKey
     name: str
@@ -57,6 +61,8 @@ class Save:
     expires: int
     fresh: bool
     ticket: int
+    created: int | None = None
+    renews: Version | None = None
     file: str = field(init=False)
     older: list[Version] | None = None
 
@@ -86,25 +92,61 @@ class Writer:
         *,
         expires: datetime | None,
         fresh: bool,
+        created: datetime | None = None,
     ) -> Saved:
-        """``Backend.put``."""
+        """``Backend.put``; with ``created`` it is ``Restores.restore``."""
         micros = 0 if expires is None else keys.microseconds(expires)
-        save = Save(key, name, content, micros, fresh, self._recall.ticket(key.sid))
+        since = None if created is None else keys.microseconds(created)
+        save = Save(key, name, content, micros, fresh, self._recall.ticket(key.sid), since)
         again = self._just_saved(save)
         if again is not None:
             return Saved(again, deduplicated=True, replaced=again)
         self._recall.keys.put(key.sid, key)
+        return self._acknowledged(save, *self._place(save))
+
+    def renew(self, version: Version, key: SessionKey, name: str, donor: str) -> bool:
+        """Give a version a copy of its content that is sound, from the object ``donor``.
+
+        In all else it stays what it was, and a save meanwhile is newer than both. False when the
+        version went meanwhile, or the donor.
+        """
+        with self._fetched(donor) as content:
+            if content.digest != version.digest:
+                return False
+            ticket = self._recall.ticket(key.sid)
+            save = Save(key, name, content, version.expires, False, ticket, 0, version)  # noqa: FBT003 - not fresh
+            renewed, generation, _ = self._place(save)
+            gone = self._bucket.find(version.key) is None  # deleted or replaced: it stays so
+            doomed = renewed.key if gone else version.key
+            self._bucket.delete([doomed, *_present(generation.intent)])
+        self._recall.changed(key.sid)
+        self._recall.forget(key.sid, version.file)
+        return not gone
+
+    def _fetched(self, key: str) -> Content:
+        """The content of an object, read anew."""
+        into = Ingest(self._terms.digest, TempSpool, lambda _: None)
+        try:
+            with suppress(NotFound), closing(self._bucket.get(key).stream) as stream:
+                return ingest(stream, into)
+            return into.finish()  # no bytes, which have another digest
+        finally:
+            into.abort()
+
+    def _place(self, save: Save) -> tuple[Version, Generation, float]:
+        """Content and a reference to it that no sweep can have missed; when that was begun."""
         self._bucket.sync()
         for _ in range(_ATTEMPTS):
-            generation = self._adopt(content) or self._upload(save)
+            generation = self._adopt(save.content) or self._upload(save)
             at = self._bucket.clock.elapsed()
             version = self._refer(save, generation)
             if self._is_in_time(version, generation):
-                return self._acknowledged(save, version, generation, at)
+                return version, generation, at
             self._take_back(save, version, generation)
         raise BackendUnavailable(
-            f"Saving {name!r} took longer than the store's grace of {self._terms.grace} allows, "
-            f"{_ATTEMPTS} times; look for what slows the store down, or make it with more grace."
+            f"Saving {save.name!r} took longer than the store's grace of {self._terms.grace} "
+            f"allows, {_ATTEMPTS} times; look for what slows the store down, or make it with more "
+            "grace."
         )
 
     def _just_saved(self, save: Save) -> Reference | None:
@@ -185,12 +227,14 @@ class Writer:
         """Write a reference that is newer than all there are."""
         sid, content = save.key.sid, save.content
         if save.older is None:
-            save.older = [] if save.fresh else self._reader.versions(sid, save.file)
+            listed = [] if save.fresh or save.renews else self._reader.versions(sid, save.file)
+            save.older = [save.renews] if save.renews else listed
         now = self._bucket.clock.now()
+        created = keys.microseconds(now) if save.created is None else save.created
         newest = max((keys.seq(it.token) for it in save.older), default=0)
         nonce = ("b" if generation.intent is None else "i") + self._nonce(8)[1:]
         key = keys.version(
-            sid, save.file, max(newest + 1, keys.microseconds(now)), nonce, content.size,
+            sid, save.file, max(newest + 1, created), nonce, content.size,
             save.expires, content.digest, generation.id,
         )  # fmt: skip
         self._bucket.put(key, keys.body(save.key, save.name))

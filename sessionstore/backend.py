@@ -28,10 +28,19 @@ owner always come with the same ``sid``; all calls may come from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    BinaryIO,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    runtime_checkable,
+)
 
 if TYPE_CHECKING:
     from sessionstore.clock import Clock
@@ -112,6 +121,31 @@ class Stored:
 
     blobs: int
     bytes: int
+
+
+def left_alone() -> bool:
+    """The ``mend`` of a flaw that nothing is done about."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something in a store that is not as it should be.
+
+    ``place`` is where it is, in the backend's own terms: a path, a key. ``problem`` says what is
+    wrong and ``remedy`` what ``mend`` does about it, both for people. ``mend`` does it if all still
+    is as it was found, and returns whether it did. ``sid`` and ``reference`` are of the file
+    concerned, if one is; ``lost``: mending deletes that file.
+    """
+
+    kind: Literal["damaged", "missing", "unknown", "leftover"]
+    place: str
+    problem: str
+    remedy: str
+    mend: Callable[[], bool] = field(default=left_alone, repr=False, compare=False)
+    sid: str | None = None
+    reference: Reference | None = None
+    lost: bool = False
 
 
 class Location(NamedTuple):
@@ -301,5 +335,38 @@ class SignsUrls(Protocol):
 
         The caller has looked whether the version still is the file; that it is deleted later does
         not end the URL. Raises ValueError for longer than the backend signs for.
+        """
+        ...
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """A backend that can look at what is below its files."""
+
+    def inspect(self) -> Iterator[Flaw]:
+        """Every flaw there is, found by reading all content once. Changes nothing by itself.
+
+        What other processes do meanwhile is no flaw. Memory grows with what is wrong, not with
+        what there is. A flaw's ``mend`` may be called as soon as it is there.
+        """
+        ...
+
+
+@runtime_checkable
+class Restores(Protocol):
+    """A backend that can take a file over from another store with the time it was saved at."""
+
+    def restore(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        created: datetime,
+        expires: datetime | None = None,
+    ) -> Saved:
+        """``put``, of a file that was saved at ``created``, which is not later than ``now``.
+
+        It counts as activity of the session at this moment all the same.
         """
         ...

@@ -284,11 +284,12 @@ def verified(stream: BinaryIO, reference: Reference, algorithm: str) -> BinaryIO
 
 
 class _Limited(io.RawIOBase):
-    """The first bytes of a stream."""
+    """The first bytes of a stream, which has to have that many."""
 
-    def __init__(self, stream: BinaryIO, length: int) -> None:
+    def __init__(self, stream: BinaryIO, length: int, reference: Reference) -> None:
         self._stream = stream
         self._left = length
+        self._reference = reference
 
     def readable(self) -> bool:
         return True
@@ -296,6 +297,12 @@ class _Limited(io.RawIOBase):
     def readinto(self, buffer: AnyBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
         chunk = self._stream.read(min(len(view), self._left))
+        if not chunk and self._left and len(view):
+            raise Corrupted(
+                f"The stored bytes of {self._reference.name!r} are damaged: they end "
+                f"{self._left} bytes early ({self._reference.size} bytes, "
+                f"{self._reference.digest}). Save the file again."
+            )
         self._left -= len(chunk)
         view[: len(chunk)] = chunk
         return len(chunk)
@@ -305,9 +312,12 @@ class _Limited(io.RawIOBase):
         super().close()
 
 
-def limited(stream: BinaryIO, length: int) -> BinaryIO:
-    """The first ``length`` bytes of a stream; closing it closes the stream."""
-    return io.BufferedReader(_Limited(stream, length), min(CHUNK, max(length, 1)))
+def limited(stream: BinaryIO, length: int, reference: Reference) -> BinaryIO:
+    """The first ``length`` bytes of a stream of part of a content; closing it closes the stream.
+
+    The digest is of the whole, so that a part can only be counted: Corrupted rather than too few.
+    """
+    return io.BufferedReader(_Limited(stream, length, reference), min(CHUNK, max(length, 1)))
 
 
 def read_all(stream: BinaryIO) -> bytes:

@@ -21,10 +21,12 @@ KINDS = (
     "sweep_finished",
     "sweep_held",
     "sweep_failed",
+    "copied",
+    "copy_finished",
 )
 """Every kind of event. ``saved`` is every save, and ``deduplicated`` follows it when the bytes were
 there already; ``deleted`` was asked for, ``expired`` is a sweep's doing; ``dropped`` is a whole
-session."""
+session. ``copied`` and ``copy_finished`` are told by the store that is copied from."""
 
 log = logging.getLogger("sessionstore")
 

@@ -31,7 +31,7 @@ from sessionstore.retention import Planner, PlanRow, Retention
 from sessionstore.room import make_room
 from sessionstore.session import Session, Usage
 from sessionstore.sweep import Sweep
-from sessionstore.transfer import Copied
+from sessionstore.transfer import Copied, Report
 from sessionstore.verification import Finding
 from sessionstore.working import WorkingCopies
 
@@ -292,18 +292,28 @@ class SessionStore:
         return Usage(files, size, self.backend.stored().bytes, sessions)
 
     def verify(self, repair: bool = False) -> list[Finding]:  # noqa: FBT001, FBT002 - a public name
-        """Read every file and compare it with its digest; returns what is not right.
+        """Read all content and compare it with its digest; returns everything that is not right.
 
-        With ``repair`` damaged files are deleted, so that saving them again heals them.
+        Damaged and missing content, what is none of the store's, and what was left unfinished; each
+        finding says in words what a repair would do. With ``repair`` that is done: a file gets
+        another copy of its content where there is one, and is deleted otherwise, so that saving it
+        again heals it. Raises BackendUnavailable.
         """
         return verification.verify(self, repair=repair)
 
-    def copy_to(self, other: SessionStore) -> Copied:
+    def copy_to(self, other: SessionStore, *, progress: Report | None = None) -> Copied:
         """Copy every session and file to another store, of any backend.
 
         What is there already is passed over, so a copy that was interrupted goes on where it was.
+        Every file is compared with its digest as it is read here, and again as it is read back from
+        there. Files keep the time they were saved at and their time to live, sessions count as
+        active when they were copied, and ended ones end there. ``progress`` is called with a
+        ``transfer.Progress`` after each file.
+
+        Raises BackendUnavailable and LimitExceeded at once; Corrupted for a damaged file after all
+        others were copied.
         """
-        return transfer.copy(self, other)
+        return transfer.copy(self, other, progress)
 
     # Around it
 
@@ -419,9 +429,9 @@ class SessionStore:
         """``verify`` in a worker thread."""
         return await in_thread(self.verify, repair)
 
-    async def copy_to_async(self, other: SessionStore) -> Copied:
-        """``copy_to`` in a worker thread."""
-        return await in_thread(self.copy_to, other)
+    async def copy_to_async(self, other: SessionStore, *, progress: Report | None = None) -> Copied:
+        """``copy_to`` in a worker thread, which also calls ``progress``."""
+        return await in_thread(self.copy_to, other, progress=progress)
 
     async def close_async(self) -> None:
         """``close`` in a worker thread."""

@@ -1,15 +1,32 @@
-"""Copying a store to another, of any backend: session by session, file by file."""
+"""Copying a store to another, of any backend: session by session, file by file.
+
+A copy can be stopped at any moment, by a kill too, and the next goes on where it was: what the
+target has already is passed over. Nothing of the source is changed.
+
+**Ages.** A file keeps the time it was saved at, where the target's backend can note it
+(``Restores``), and its time to live, so that it lives no longer for having been moved. Its session
+is active at the time of the copy: the target's clock is another one, and a session that was idle
+for a while must not be dropped while its files are still arriving. So a session that is not used
+any more lives for up to one ``idle`` longer. Of an ended session the linger begins anew. Whatever
+the source tells since the last copy (activity, an end, a return) the next copy carries over.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sessionstore.backend import Reference, SessionKey
-from sessionstore.content import CHUNK, Ingest, ingest
-from sessionstore.errors import FileNotStored
+from sessionstore.backend import (
+    Backend,
+    Reference,
+    Restores,
+    SessionKey,
+    SessionRecord,
+)
+from sessionstore.content import CHUNK, Content, Ingest, ingest
+from sessionstore.errors import Corrupted, FileNotStored
 
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
@@ -24,46 +41,170 @@ class Copied:
     skipped: int
 
 
-def copy(source: SessionStore, target: SessionStore) -> Copied:
-    """``SessionStore.copy_to``. Times to live are kept, ages begin anew; ends are kept."""
-    files = size = skipped = 0
-    for record in source.backend.sessions():
-        key = source.backend.identify(record.sid)
-        if key is None:
-            continue
-        for reference in source.backend.files(key.sid):
-            if _is_there(source, target, key.sid, reference):
-                skipped += 1
-            elif _copy(source, target, key, reference):
-                files, size = files + 1, size + reference.size
-        if record.ended is not None:
-            target.backend.end(key.sid)
-    return Copied(files, size, skipped)
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a copy is: ``done`` so far, and the file that was copied or passed over last."""
+
+    done: Copied
+    sessions: int
+    session_id: str
+    owner: str | None
+    name: str
+    size: int
 
 
-def _is_there(source: SessionStore, target: SessionStore, sid: str, reference: Reference) -> bool:
-    if source.backend.digest != target.backend.digest:
-        return False
-    with contextlib.suppress(FileNotStored):
-        there = target.backend.get(sid, reference.name)
-        return (there.digest, there.size) == (reference.digest, reference.size)
-    return False
+Report = Callable[[Progress], object]
 
 
-def _copy(
-    source: SessionStore, target: SessionStore, key: SessionKey, reference: Reference
-) -> bool:
-    """Copy one file; False when it was deleted meanwhile. Its digest is checked on the way."""
-    into = Ingest(target.backend.digest, target.backend.spool, lambda _: None)
+def copy(source: SessionStore, target: SessionStore, report: Report | None = None) -> Copied:
+    """``SessionStore.copy_to``."""
+    return _Copy(source, target, report or (lambda _: None)).run()
+
+
+class _Copy:
+    """One copy on its way."""
+
+    def __init__(self, source: SessionStore, target: SessionStore, report: Report) -> None:
+        self._store = source
+        self._source = source.backend
+        self._target = target.backend
+        self._report = report
+        self._done = Copied(0, 0, 0)
+        self._sessions = 0
+        self._damaged: Corrupted | None = None
+
+    def run(self) -> Copied:
+        for record in self._source.sessions():
+            key = self._source.identify(record.sid)
+            if key is not None:
+                self._session(key)
+        said = f"{self._done.files} files copied, {self._done.skipped} were there"
+        self._store.tell("copy_finished", size=self._done.bytes, reason=said)
+        if self._damaged is not None:
+            raise self._damaged
+        return self._done
+
+    def _session(self, key: SessionKey) -> None:
+        self._sessions += 1
+        for reference in self._source.files(key.sid):
+            if reference.expires is not None and reference.expires <= self._source.now():
+                continue
+            try:
+                self._file(key, reference)
+            except Corrupted as error:  # it stops no other file
+                self._damaged = self._damaged or error
+        record = self._source.session(key.sid)
+        if record is not None:
+            carry_over(record, self._target)
+
+    def _file(self, key: SessionKey, reference: Reference) -> None:
+        there = _find(self._target, key.sid, reference.name)
+        if there is not None and self._is_same(there, reference):
+            self._note(key, reference, copied=False)
+            return
+        with contextlib.suppress(FileNotStored):  # deleted or replaced meanwhile
+            copied = self._read_and_save(key, reference, there)
+            self._note(key, reference, copied=copied)
+
+    def _read_and_save(
+        self, key: SessionKey, reference: Reference, there: Reference | None
+    ) -> bool:
+        """Copy a file; False when its bytes turn out to be those that are there.
+
+        The second try is for the target's own copy of this content being damaged: reading it has
+        told the backend, which makes another.
+        """
+        for last in (False, True):
+            with self._read(key.sid, reference) as content:
+                if there is not None and _is(there, content, reference):
+                    return False
+                saved = _put(self._target, key, reference, content)
+            if self._is_sound(key.sid, saved, last=last):
+                break
+        return True
+
+    def _is_sound(self, sid: str, saved: Reference, *, last: bool) -> bool:
+        """Read a file back from the target. One that is damaged does not stay there."""
+        try:
+            with contextlib.suppress(FileNotStored):  # deleted or replaced: the target is in use
+                for _ in _chunks(self._target, sid, saved):
+                    pass
+        except Corrupted:
+            self._target.discard(sid, [saved])
+            if last:
+                raise
+            return False
+        return True
+
+    def _is_same(self, there: Reference, reference: Reference) -> bool:
+        """Whether the target has that very file, as far as can be told without reading it."""
+        return self._source.digest == self._target.digest and (
+            (there.digest, there.size, there.expires)
+            == (reference.digest, reference.size, reference.expires)
+        )
+
+    def _note(self, key: SessionKey, reference: Reference, *, copied: bool) -> None:
+        done = self._done
+        if copied:
+            done = replace(done, files=done.files + 1, bytes=done.bytes + reference.size)
+            self._store.tell("copied", key, reference.name, reference.size, "copied")
+        else:
+            done = replace(done, skipped=done.skipped + 1)
+        self._done = done
+        self._report(
+            Progress(done, self._sessions, key.id, key.owner, reference.name, reference.size)
+        )
+
+    def _read(self, sid: str, reference: Reference) -> Content:
+        """A file of the source, spooled by the target. Its bytes are checked on the way."""
+        into = Ingest(self._target.digest, self._target.spool, lambda _: None)
+        return ingest(_chunks(self._source, sid, reference), into)
+
+
+def carry_over(record: SessionRecord, target: Backend) -> None:
+    """Tell the target what the source knows of a session's visitor.
+
+    Times are compared for activity alone: the clocks are two, and a session must not be dropped
+    because they differ.
+    """
+    there = target.session(record.sid)
+    if there is None:
+        return
+    if record.ended is not None:
+        if there.ended is None:
+            target.end(record.sid)
+    elif there.ended is not None:
+        target.resume(record.sid)
+    elif record.active > there.active:
+        target.touch(record.sid)
+
+
+def _find(backend: Backend, sid: str, name: str) -> Reference | None:
     try:
-        with ingest(_chunks(source, key.sid, reference), into) as content:
-            target.backend.put(key, reference.name, content, expires=reference.expires)
+        return backend.get(sid, name)
     except FileNotStored:
-        return False
-    return True
+        return None
 
 
-def _chunks(source: SessionStore, sid: str, reference: Reference) -> Iterator[bytes]:
-    with source.backend.open(sid, reference) as stream:
+def _is(there: Reference, content: Content, reference: Reference) -> bool:
+    """The same by the target's own digest of what was read."""
+    return (there.digest, there.size, there.expires) == (
+        content.digest, content.size, reference.expires,
+    )  # fmt: skip
+
+
+def _put(target: Backend, key: SessionKey, reference: Reference, content: Content) -> Reference:
+    if isinstance(target, Restores):
+        created = min(reference.created, target.now())
+        saved = target.restore(
+            key, reference.name, content, created=created, expires=reference.expires
+        )
+    else:
+        saved = target.put(key, reference.name, content, expires=reference.expires)
+    return saved.reference
+
+
+def _chunks(backend: Backend, sid: str, reference: Reference) -> Iterator[bytes]:
+    with backend.open(sid, reference) as stream:
         while chunk := stream.read(CHUNK):
             yield chunk

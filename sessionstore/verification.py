@@ -1,45 +1,121 @@
-"""Looking for damage: every file is read and compared with the digest it was saved under."""
+"""Looking for damage, and repairing what can be repaired.
+
+A backend that can look below its files (``Inspects``) finds everything by itself. Of any other one
+every file is read and compared with the digest it was saved under.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sessionstore.backend import Reference, SessionKey
-from sessionstore.content import CHUNK
-from sessionstore.errors import Corrupted, FileNotStored
+from sessionstore.backend import Backend, Flaw, Inspects, Reference, SessionKey
+from sessionstore.content import CHUNK, verified
+from sessionstore.errors import Corrupted, FileNotStored, SessionStoreError
+from sessionstore.names import session_key, shared_key
 
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
 
+LEFT_ALONE = "It is left alone."
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One file that is not what it should be; ``repaired`` when it was deleted for that."""
+    """Something that is not as it should be.
 
-    session_id: str
+    ``session_id``, ``owner`` and ``name`` are None where it is nobody's. ``problem`` says what is
+    wrong, ``remedy`` what a repair does about it, and ``repaired`` whether that has been done.
+    ``kind`` is "damaged" (other bytes than were saved), "missing" (a file without content),
+    "unknown" (nothing that this library makes) or "leftover" (of something interrupted); ``place``
+    is where, as a path or key of the backend.
+    """
+
+    session_id: str | None
     owner: str | None
-    name: str
+    name: str | None
     problem: str
     repaired: bool
+    kind: str = "damaged"
+    place: str = ""
+    remedy: str = ""
 
 
 def verify(store: SessionStore, *, repair: bool) -> list[Finding]:
     """``SessionStore.verify``. A file deleted meanwhile is no finding."""
-    found: list[Finding] = []
-    for record in store.backend.sessions():
-        key = store.backend.identify(record.sid)
-        for reference in store.backend.files(record.sid) if key is not None else ():
-            problem = _problem(store, record.sid, reference)
-            if problem is not None and key is not None:
-                repaired = repair and _forget(store, key, reference, problem)
-                found.append(Finding(key.id, key.owner, reference.name, problem, repaired))
+    backend = store.backend
+    found = [_nobody_s(flaw) for flaw in _unidentified(backend)]
+    for flaw in backend.inspect() if isinstance(backend, Inspects) else _by_reading(backend):
+        finding = _finding(store, flaw)
+        found.append(_repaired(store, flaw, finding) if repair else finding)
     return found
 
 
-def _problem(store: SessionStore, sid: str, reference: Reference) -> str | None:
+def _finding(store: SessionStore, flaw: Flaw) -> Finding:
+    key = None if flaw.sid is None else store.backend.identify(flaw.sid)
+    finding = _nobody_s(flaw)
+    return finding if key is None else replace(finding, session_id=key.id, owner=key.owner)
+
+
+def _nobody_s(flaw: Flaw) -> Finding:
+    name = None if flaw.reference is None else flaw.reference.name
+    return Finding(
+        None, None, name, flaw.problem, repaired=False, kind=flaw.kind, place=flaw.place,
+        remedy=flaw.remedy,
+    )  # fmt: skip
+
+
+def _repaired(store: SessionStore, flaw: Flaw, finding: Finding) -> Finding:
+    """Mend a flaw. One that cannot be mended stops no other."""
     try:
-        with store.backend.open(sid, reference) as stream:
+        done = flaw.mend()
+    except SessionStoreError as error:
+        return replace(finding, remedy=f"{flaw.remedy} That failed: {error}")
+    if done and flaw.lost and flaw.sid is not None and flaw.reference is not None:
+        key = SessionKey(flaw.sid, finding.session_id or flaw.sid, finding.owner)
+        store.removed(key, [flaw.reference], "deleted", flaw.problem)
+    return replace(finding, repaired=done)
+
+
+def _unidentified(backend: Backend) -> Iterator[Flaw]:
+    """Sessions that cannot say whose they are, or say it wrongly."""
+    for record in backend.sessions():
+        key = backend.identify(record.sid)
+        if key is None and backend.session(record.sid) is None:
+            continue  # dropped meanwhile
+        if key is None or not _fits(key):
+            yield Flaw(
+                "damaged",
+                record.sid,
+                f"The session {record.sid} does not say whose it is.",
+                f"{LEFT_ALONE} Its visitor can still read its files, and it goes when it is idle.",
+            )
+
+
+def _fits(key: SessionKey) -> bool:
+    """Whether a session's stored name is the one that its id and owner have."""
+    if key.sid == shared_key().sid:
+        return True
+    try:
+        return session_key(key.id, key.owner).sid == key.sid
+    except (SessionStoreError, TypeError):
+        return False
+
+
+def _by_reading(backend: Backend) -> Iterator[Flaw]:
+    """What reading every file of a backend tells."""
+    for record in backend.sessions():
+        for reference in backend.files(record.sid):
+            problem = _problem(backend, record.sid, reference)
+            if problem is not None:
+                yield _damaged(backend, record.sid, reference, problem)
+
+
+def _problem(backend: Backend, sid: str, reference: Reference) -> str | None:
+    try:
+        with closing(verified(backend.open(sid, reference), reference, backend.digest)) as stream:
             while stream.read(CHUNK):
                 pass
     except FileNotStored:
@@ -49,7 +125,14 @@ def _problem(store: SessionStore, sid: str, reference: Reference) -> str | None:
     return None
 
 
-def _forget(store: SessionStore, key: SessionKey, reference: Reference, problem: str) -> bool:
-    gone = store.backend.discard(key.sid, [reference])
-    store.removed(key, gone, "deleted", problem)
-    return bool(gone)
+def _damaged(backend: Backend, sid: str, reference: Reference, problem: str) -> Flaw:
+    return Flaw(
+        "damaged",
+        f"{sid}/{reference.name}",
+        problem,
+        "The file is deleted, so that saving it again heals it.",
+        lambda: bool(backend.discard(sid, [reference])),
+        sid,
+        reference,
+        lost=True,
+    )

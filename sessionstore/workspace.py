@@ -92,6 +92,17 @@ class Workspace:
                 return False
         return True
 
+    def abandoned(self) -> list[Path]:
+        """The folders of dead processes, left as they are: what ``dead`` would give."""
+        return [self.parent / token for token in self._others() if self._is_dead(token)]
+
+    def _is_dead(self, token: str) -> bool:
+        path = self.parent / (token + _LOCK)
+        fd = _take(path)
+        if fd is not None:
+            os.close(fd)
+        return (fd is not None or not path.exists()) and (self.parent / token).is_dir()
+
     @contextlib.contextmanager
     def dead(self) -> Iterator[list[Path]]:
         """The folders of dead processes, ours alone inside the block and erased after it."""

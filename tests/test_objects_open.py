@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 from datetime import timedelta
 
 import pytest
 
 from sessionstore.backend import Location
 from sessionstore.backends.objects import ObjectBackend
-from sessionstore.backends.objects_client import Payload
+from sessionstore.backends.objects_client import Download, Payload
 from sessionstore.clock import SystemClock
+from sessionstore.content import Content
 from sessionstore.errors import BackendUnavailable, SettingsError
 from sessionstore.testing import FakeClock
 from sessionstore.testing.objectclient import DatelessObjectClient, FakeBucket, FakeObjectClient
+from sessionstore.testing.subject import ALICE
 
 HOUR = timedelta(hours=1)
 
@@ -114,3 +119,37 @@ def test_a_bucket_that_is_not_consistent_is_refused(bucket: FakeBucket) -> None:
 
     with pytest.raises(BackendUnavailable, match="not strongly consistent"):
         ObjectBackend(Forgetful(bucket), elapsed=bucket.seconds)
+
+
+class Garbling(FakeObjectClient):
+    """A client whose next downloads of a small object come cut in half."""
+
+    cut = 0
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
+        download = super().get(key, start, length)
+        if not self.cut:
+            return download
+        self.cut -= 1
+        return download._replace(stream=io.BytesIO(download.stream.read()[:5]))
+
+
+@pytest.mark.parametrize(("cut", "opens"), [(2, True), (3, False)])
+def test_a_layout_that_came_cut_is_asked_for_again(
+    bucket: FakeBucket, cut: int, opens: bool
+) -> None:
+    ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds)
+    client = Garbling(bucket)
+    client.cut = cut
+    with contextlib.nullcontext() if opens else pytest.raises(SettingsError):
+        ObjectBackend(client, elapsed=bucket.seconds)
+
+
+def test_a_name_that_came_cut_is_asked_for_again(bucket: FakeBucket) -> None:
+    client = Garbling(bucket)
+    backend = ObjectBackend(client, elapsed=bucket.seconds)
+    data = memoryview(b"cat")
+    content = Content(hashlib.sha256(data).hexdigest(), 3, data=data)
+    backend.put(ALICE, "Ü" * 120, content)
+    client.cut = 2
+    assert [it.name for it in backend.files(ALICE.sid)] == ["Ü" * 120]

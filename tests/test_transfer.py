@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from sessionstore import BackendUnavailable, Corrupted, Limits, SessionStore
+from sessionstore import BackendUnavailable, Corrupted, Limits, Retention, SessionStore
 from sessionstore.backends.memory import MemoryBackend, Place
+from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import CHUNK
 from sessionstore.testing import Call, FakeClock, Fault, FaultyBackend, on, unavailable
-from sessionstore.transfer import Copied
-from tests.stores import HOUR, MINUTE, Heard, brief, local_store, memory_store
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
+from sessionstore.transfer import Copied, Progress
+from tests.local import spoil
+from tests.stores import HOUR, MINUTE, Heard, brief, local_store, memory_store, names
 
 BIG = b"0123456789abcdef" * (2 * CHUNK // 16) + b"end"
 
@@ -29,17 +31,31 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory to memory", "memory to local", "local to memory", "local to local"])
+KINDS = [
+    "memory to memory", "memory to local", "local to memory", "local to local",
+    "local to bucket", "bucket to local", "bucket to memory",
+]  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
 def pair(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> Iterator[Pair]:
     kinds = request.param.split(" to ")
-    stores = [
-        local_store(tmp_path / f"{number}", clock) if kind == "local" else memory_store(clock)
-        for number, kind in enumerate(kinds)
-    ]
+    make: dict[str, Callable[[int], SessionStore]] = {
+        "memory": lambda _: memory_store(clock),
+        "local": lambda number: local_store(tmp_path / f"{number}", clock),
+        "bucket": lambda _: in_bucket(clock),
+    }
+    stores = [make[kind](number) for number, kind in enumerate(kinds)]
     fill(stores[0])
     yield Pair(*stores)
     for store in stores:
         store.close()
+
+
+def in_bucket(clock: FakeClock, bucket: FakeBucket | None = None, **policy: Any) -> SessionStore:
+    bucket = bucket or FakeBucket(clock.now)
+    backend = ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds)
+    return SessionStore(backend, clock=clock, **policy)
 
 
 def fill(store: SessionStore) -> None:
@@ -86,11 +102,90 @@ def test_what_else_the_target_has_stays(pair: Pair) -> None:
 
 
 def test_times_to_live_are_kept(pair: Pair, clock: FakeClock) -> None:
-    expires = pair.source.session("alice").put("a", b"cat", ttl=HOUR).expires
+    saved = pair.source.session("alice").put("a", b"cat", ttl=HOUR)
     clock.advance(MINUTE)
     pair.source.copy_to(pair.target)
     file = pair.target.session("alice").get("a")
-    assert (file.expires, file.created) == (expires, clock.now())
+    assert (file.expires, file.created) == (saved.expires, saved.created)
+
+
+def test_a_time_to_live_that_changed_is_copied(pair: Pair) -> None:
+    pair.source.copy_to(pair.target)
+    expires = pair.source.session("bob").put("empty", b"", ttl=HOUR).expires
+    assert pair.source.copy_to(pair.target) == Copied(files=1, bytes=0, skipped=3)
+    assert pair.target.session("bob").get("empty").expires == expires
+
+
+def test_what_is_over_its_time_is_not_copied(pair: Pair, clock: FakeClock) -> None:
+    pair.source.session("bob").put("short", b"1", ttl=MINUTE)
+    clock.advance(2 * MINUTE)
+    assert pair.source.copy_to(pair.target).files == 4
+
+
+class TestAges:
+    def test_a_file_lives_no_longer_for_having_been_copied(
+        self, clock: FakeClock, tmp_path: Path
+    ) -> None:
+        old = Retention(max_age=2 * HOUR, idle=None)
+        for source, target in [
+            (memory_store(clock), memory_store(clock, retention=old)),
+            (memory_store(clock), local_store(tmp_path, clock, retention=old)),
+            (memory_store(clock), in_bucket(clock, retention=old)),
+        ]:
+            source.session("bob").put("a", b"cat")
+            clock.advance(HOUR)
+            source.copy_to(target)
+            clock.advance(HOUR)
+            assert target.sweep() == []
+            clock.advance(MINUTE)
+            assert brief(target.sweep()) == [("delete", "bob", "a")]
+
+    def test_a_session_is_not_idle_because_it_was_before(
+        self, pair: Pair, clock: FakeClock
+    ) -> None:
+        clock.advance(23 * HOUR)
+        pair.source.copy_to(pair.target)
+        clock.advance(2 * HOUR)
+        assert (brief(pair.target.plan()), len(pair.source.plan())) == ([], 2)
+        clock.advance(23 * HOUR)
+        assert len(pair.target.plan()) == 2
+
+    def test_activity_since_is_carried_over_by_the_next_copy(
+        self, pair: Pair, clock: FakeClock
+    ) -> None:
+        pair.source.copy_to(pair.target)
+        clock.advance(20 * HOUR)
+        pair.source.session("bob").touch()
+        clock.advance(3 * HOUR)
+        pair.source.copy_to(pair.target)
+        clock.advance(2 * HOUR)
+        assert brief(pair.target.plan()) == [("drop", "alice", "")]
+
+    def test_what_was_not_active_since_is_left_to_idle(self, pair: Pair, clock: FakeClock) -> None:
+        pair.source.copy_to(pair.target)
+        clock.advance(23 * HOUR)
+        pair.source.copy_to(pair.target)
+        clock.advance(2 * HOUR)
+        assert len(pair.target.plan()) == 2
+
+    def test_an_end_is_not_put_off_by_the_next_copy(self, pair: Pair, clock: FakeClock) -> None:
+        pair.source.session("bob").end()
+        pair.source.copy_to(pair.target)
+        clock.advance(4 * MINUTE)
+        pair.source.copy_to(pair.target)
+        clock.advance(MINUTE)
+        assert brief(pair.target.plan()) == [("drop", "bob", "")]
+
+    def test_a_visitor_who_came_back_is_back_in_the_next_copy(
+        self, pair: Pair, clock: FakeClock
+    ) -> None:
+        pair.source.session("bob").end()
+        pair.source.copy_to(pair.target)
+        clock.advance(MINUTE)
+        pair.source.session("bob").resume()
+        pair.source.copy_to(pair.target)
+        clock.advance(HOUR)
+        assert brief(pair.target.plan()) == []
 
 
 def test_ends_are_kept(pair: Pair, clock: FakeClock) -> None:
@@ -132,21 +227,92 @@ def test_damaged_bytes_are_not_copied(clock: FakeClock, tmp_path: Path) -> None:
     with local_store(tmp_path, clock) as source, memory_store(clock) as target:
         source.session("alice").put("a", b"cat")
         (blob,) = (tmp_path / "blobs").glob("*/*")
-        blob.chmod(0o600)
-        times = blob.stat()
-        blob.write_bytes(b"dog")
-        os.utime(blob, ns=(times.st_atime_ns, times.st_mtime_ns))
+        spoil(blob, b"dog")
         with pytest.raises(Corrupted):
             source.copy_to(target)
         assert contents(target) == {}
 
 
-def test_stores_of_other_digests_are_copied_too(clock: FakeClock) -> None:
+def test_a_damaged_file_stops_no_other(clock: FakeClock) -> None:
+    backend = FaultyBackend(MemoryBackend(Place(), clock))
+    source, target = SessionStore(backend, clock=clock), memory_store(clock)
+    for name in "abc":
+        source.session("alice").put(name, name.encode())
+    wrong = Corrupted("damaged")
+
+    def plan(call: Call) -> Fault | None:
+        broken = call.verb == "open" and call.arguments["reference"].name == "b"
+        return Fault(lambda: wrong) if broken else None
+
+    backend.plan = plan
+    with pytest.raises(Corrupted):
+        source.copy_to(target)
+    assert names(target.session("alice")) == ["a", "c"]
+
+
+def test_content_that_is_damaged_in_the_target_is_not_taken_for_the_copy(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """The blob of equal bytes that was there before is what the copy would refer to."""
+    with memory_store(clock) as source, local_store(tmp_path, clock) as target:
+        source.session("alice").put("a", b"cat")
+        target.session("bob").put("b", b"cat")
+        (blob,) = (tmp_path / "blobs").glob("*/*")
+        spoil(blob, b"dog")
+        with pytest.raises(Corrupted):
+            source.copy_to(target)
+        assert names(target.session("alice")) == []
+        target.verify(repair=True)
+        source.copy_to(target)
+        assert target.session("alice").read("a") == b"cat"
+
+
+def test_damaged_content_in_a_bucket_is_copied_over(clock: FakeClock) -> None:
+    bucket = FakeBucket(clock.now)
+    source, target = memory_store(clock), in_bucket(clock, bucket)
+    source.session("alice").put("a", b"cat")
+    target.session("bob").put("b", b"cat")
+    (key,) = (key for key in bucket.all_keys() if key.startswith("b/"))
+    bucket.put(key, b"dog")
+    assert source.copy_to(target).files == 1
+    assert target.session("alice").read("a") == b"cat"
+
+
+def test_stores_of_other_digests_are_copied_and_passed_over_too(clock: FakeClock) -> None:
     source = memory_store(clock)
     target = memory_store(clock, Place(digest="blake3"))
     fill(source)
     source.copy_to(target)
     assert contents(target) == contents(source)
+    assert source.copy_to(target) == Copied(files=0, bytes=0, skipped=4)
+
+
+class TestProgress:
+    def test_is_told_after_each_file(self, pair: Pair) -> None:
+        told: list[Progress] = []
+        copied = pair.source.copy_to(pair.target, progress=told.append)
+        assert [it.done.files for it in told] == [1, 2, 3, 4]
+        assert (told[-1].done, told[-1].sessions) == (copied, 3)
+        assert {(it.session_id, it.owner, it.name, it.size) for it in told} == {
+            ("alice", "her", "cat.png", 3), ("alice", "her", "frames/0001.png", len(BIG)),
+            ("bob", None, "empty", 0), ("shared", None, "logo.png", 4),
+        }  # fmt: skip
+
+    def test_counts_what_is_passed_over(self, pair: Pair) -> None:
+        pair.source.copy_to(pair.target)
+        told: list[Progress] = []
+        pair.source.copy_to(pair.target, progress=told.append)
+        assert [it.done.skipped for it in told] == [1, 2, 3, 4]
+
+    def test_is_told_as_events_of_the_source(self, pair: Pair) -> None:
+        heard = Heard(pair.source)
+        pair.source.copy_to(pair.target)
+        *copied, finished = heard.all()
+        assert {(it.kind, it.session_id, it.name) for it in copied} == {
+            ("copied", "alice", "cat.png"), ("copied", "alice", "frames/0001.png"),
+            ("copied", "bob", "empty"), ("copied", "shared", "logo.png"),
+        }  # fmt: skip
+        assert (finished.kind, finished.size) == ("copy_finished", 7 + len(BIG))
 
 
 def test_it_is_the_administrator_s_and_no_visitor_s(clock: FakeClock) -> None:

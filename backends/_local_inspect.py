@@ -1,0 +1,259 @@
+"""Looking for what is wrong in a local store, and mending it.
+
+Content is read once: first every blob, then those files that are not the very file of their blob.
+So only what is damaged has to be remembered. What comes to be, is replaced or goes meanwhile is
+told from damage by looking a second time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from sessionstore.backend import Flaw, Reference
+from sessionstore.backends._directory import Directory
+from sessionstore.backends._local_blobs import Blobs
+from sessionstore.backends._local_eraser import Eraser
+from sessionstore.backends._local_folder import NEW, Folder
+from sessionstore.backends._local_journal import NAME as JOURNAL
+from sessionstore.backends._local_journal import Line
+from sessionstore.backends._local_root import HARMLESS, OURS
+from sessionstore.content import CHUNK, hasher
+from sessionstore.names import encode, is_sid
+from sessionstore.workspace import Workspace
+
+_OF_A_SESSION = {"files", "id", "seen", "ended", "expiring", JOURNAL, JOURNAL + ".new", NEW}
+_LEFT_ALONE = "It is left alone: a later version's, or somebody else's. Remove it by hand."
+
+
+class Bad(NamedTuple):
+    """A stored file whose bytes are wrong; ``unreadable``: the disk does not give them."""
+
+    inode: int
+    problem: str
+    unreadable: bool = False
+
+
+@dataclass(slots=True)
+class Inspector:
+    """One inspection. ``folder`` opens a session's folder, ``change`` gives it locked."""
+
+    root: Directory
+    sessions: Directory
+    blobs: Blobs
+    eraser: Eraser
+    workspace: Workspace
+    algorithm: str
+    folder: Callable[[str], AbstractContextManager[Folder | None]]
+    change: Callable[[str], AbstractContextManager[Folder | None]]
+    discard: Callable[[str, Iterable[Reference]], list[Reference]]
+    links: bool
+    _bad: dict[str, Bad] = field(default_factory=dict)
+    """Of blobs, by digest."""
+    _used: set[str] = field(default_factory=set)
+    """Digests of damaged blobs that a file was found to have."""
+    _sound: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+    """By digest: the session and stored name of a sound file beside a damaged blob."""
+
+    def flaws(self) -> Iterator[Flaw]:
+        """``Backend.inspect``."""
+        idle: list[str] = []
+        for digest, inode in self.blobs.everything():
+            self._look_at_blob(digest, inode, idle)
+        for sid in filter(is_sid, self.sessions.names()):
+            with self.folder(sid) as folder:
+                if folder is not None:
+                    yield from self._session(folder)
+        for digest in sorted(self._bad.keys() - self._used):
+            yield self._damaged_blob(digest, self._bad[digest])
+        yield from filter(None, map(self._idle_blob, idle))
+        yield from self._workspaces()
+        yield from self._strangers()
+
+    # Content
+
+    def _look_at_blob(self, digest: str, stat: os.stat_result, idle: list[str]) -> None:
+        if self.links and stat.st_nlink == 1:
+            idle.append(digest)
+        try:
+            with self.blobs.reading(digest) as fd:
+                bad = self._problem(fd, digest)
+        except FileNotFoundError:
+            return
+        if bad is not None:
+            self._bad[digest] = bad
+
+    def _problem(self, fd: int, digest: str) -> Bad | None:
+        """What is wrong with the bytes of an open file."""
+        told = hasher(self.algorithm)
+        there = os.fstat(fd)
+        try:
+            while chunk := os.read(fd, CHUNK):
+                told.update(chunk)
+        except OSError as error:
+            why = f"they cannot be read: {error.strerror}"
+            return Bad(there.st_ino, why, unreadable=True)
+        if told.hexdigest() == digest:
+            return None
+        return Bad(there.st_ino, f"their digest is not the one saved, {digest}")
+
+    def _damaged_blob(self, digest: str, bad: Bad) -> Flaw:
+        return Flaw(
+            "damaged",
+            f"blobs/{digest[:2]}/{digest}",
+            f"Stored bytes that no file has are damaged: {bad.problem}.",
+            "They are deleted, so that no save takes them for what it saves.",
+            lambda: self.blobs.forget(digest, bad.inode),
+        )
+
+    def _idle_blob(self, digest: str) -> Flaw | None:
+        there = self.blobs.stat(digest)
+        if there is None or there.st_nlink != 1 or digest in self._bad:
+            return None
+        return Flaw(
+            "leftover",
+            f"blobs/{digest[:2]}/{digest}",
+            f"{there.st_size} bytes are kept that no file has.",
+            "They are deleted, as the next sweep would do.",
+            lambda: self.blobs.collect_one(digest),
+        )
+
+    # Files
+
+    def _session(self, folder: Folder) -> Iterator[Flaw]:
+        known: set[str] = set()
+        for file, reference in folder.references():
+            known.add(file)
+            bad = self._look_at_file(folder, file, reference)
+            if bad is not None:
+                yield self._damaged_file(folder.sid, file, reference, bad)
+        strangers = [f"files/{it}" for it in folder.files.names() if it not in known]
+        strangers += [it for it in folder.dir.names() if it not in _OF_A_SESSION]
+        for name in strangers:
+            if not (name.startswith("files/") and folder.find(name[6:])):  # saved since
+                yield _stranger(f"sessions/{folder.sid}/{name}")
+
+    def _look_at_file(self, folder: Folder, file: str, reference: Reference) -> Bad | None:
+        """What is wrong with a file's bytes, None also when it is not that version any more."""
+        blob = self.blobs.stat(reference.digest) if self.links else None
+        there = folder.files.stat_or_none(file)
+        if there is None or folder.token(there) != reference.token:
+            return None
+        if blob is not None and blob.st_ino == there.st_ino:
+            bad = self._bad.get(reference.digest)
+            if bad is not None and bad.inode == there.st_ino:
+                self._used.add(reference.digest)
+                return bad
+            return None
+        with suppress(FileNotFoundError), folder.files.reading(file) as fd:
+            bad = self._problem(fd, reference.digest)
+            return bad if folder.token(os.fstat(fd)) == reference.token else None
+        return None
+
+    def _damaged_file(self, sid: str, file: str, reference: Reference, bad: Bad) -> Flaw:
+        donor = None if bad.unreadable else self._donor(reference.digest, bad)
+        problem = f"The stored bytes of {reference.name!r} are damaged: {bad.problem}."
+        place = f"sessions/{sid}/files/{file}"
+        if bad.unreadable:
+            remedy = "It is left alone: the disk may give them again. Check its health."
+            return Flaw("damaged", place, problem, remedy, sid=sid, reference=reference)
+        if donor is not None:
+            remedy = "The file is linked to a sound copy of the same content."
+            return Flaw(
+                "damaged", place, problem, remedy,
+                lambda: self._relink(sid, reference, bad, donor), sid, reference,
+            )  # fmt: skip
+        remedy = "There is no other copy: the file is deleted, so that saving it again heals it."
+        return Flaw(
+            "damaged", place, problem, remedy, lambda: self._delete(sid, reference, bad), sid,
+            reference, lost=True,
+        )  # fmt: skip
+
+    # Mending
+
+    def _delete(self, sid: str, reference: Reference, bad: Bad) -> bool:
+        self.blobs.forget(reference.digest, bad.inode)
+        return bool(self.discard(sid, [reference]))
+
+    def _donor(self, digest: str, bad: Bad) -> tuple[str, str] | None:
+        """A sound file of that content, or ("", "") for the blob; None when there is none."""
+        blob = self.blobs.stat(digest)
+        if not self.links:
+            return None
+        if blob is not None and blob.st_ino != bad.inode and digest not in self._bad:
+            return "", ""
+        if digest not in self._sound:
+            self._sound[digest] = next(self._copies(digest), None)
+        return self._sound[digest]
+
+    def _copies(self, digest: str) -> Iterator[tuple[str, str]]:
+        """Files of that content that are sound. Seldom asked for: every session is looked at."""
+        for sid in filter(is_sid, self.sessions.names()):
+            with self.folder(sid) as folder:
+                for file, reference in folder.references() if folder is not None else ():
+                    if reference.digest == digest and folder is not None:
+                        with suppress(FileNotFoundError), folder.files.reading(file) as fd:
+                            if self._problem(fd, digest) is None:
+                                yield sid, file
+
+    def _relink(self, sid: str, reference: Reference, bad: Bad, donor: tuple[str, str]) -> bool:
+        """Put a link to the sound copy in the place of a damaged file, all else as it was."""
+        self.blobs.forget(reference.digest, bad.inode)
+        file = encode(reference.name)
+        with self.change(sid) as folder:
+            if folder is None or folder.find(file) != reference:
+                return False
+            folder.dir.unlink(NEW)
+            if not self._link(reference.digest, donor, folder.dir):
+                return False
+            token = folder.token(folder.dir.stat(NEW))
+            folder.note(Line(file, replace(reference, token=token)), durable=False)
+            folder.dir.rename(NEW, folder.files, file)
+            self.blobs.adopt(folder.files, file, reference.digest)
+            return True
+
+    def _link(self, digest: str, donor: tuple[str, str], to: Directory) -> bool:
+        """A link ``NEW`` to the sound copy; False when that is gone."""
+        sid, file = donor
+        try:
+            if not sid:
+                self.blobs.link(digest, to, NEW)
+                return True
+            with self.folder(sid) as folder:
+                if folder is None:
+                    return False
+                folder.files.link(file, to, NEW)
+        except FileNotFoundError:
+            return False
+        return True
+
+    # Besides content and files
+
+    def _workspaces(self) -> Iterator[Flaw]:
+        for path in self.workspace.abandoned():
+            yield Flaw(
+                "leftover",
+                f"tmp/{path.name}",
+                "A process that is gone left unfinished work.",
+                "It is finished or removed, as the next sweep would do.",
+                partial(self._finish, path),
+            )
+
+    def _finish(self, path: Path) -> bool:
+        self.eraser.finish_dead()
+        return not path.exists()
+
+    def _strangers(self) -> Iterator[Flaw]:
+        strange = [name for name in self.root.names() if name not in OURS | HARMLESS]
+        strange += [f"sessions/{name}" for name in self.sessions.names() if not is_sid(name)]
+        strange += [f"blobs/{name}" for name in self.blobs.strangers()]
+        yield from map(_stranger, sorted(strange))
+
+
+def _stranger(place: str) -> Flaw:
+    return Flaw("unknown", place, f"Nothing of a store is called {place!r}.", _LEFT_ALONE)
