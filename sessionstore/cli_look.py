@@ -18,6 +18,7 @@ from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
 from sessionstore.names import shared_key
 from sessionstore.session import Session
+from sessionstore.settings import KEYWORD
 from sessionstore.store import SessionStore
 from sessionstore.storedfile import StoredFile
 from sessionstore.values import show_size
@@ -38,15 +39,14 @@ def ls(
     """List the files of a session, or of all."""
     with opened(store) as place:
         found = _everyone(place) if session is None else [find(place, session, owner)]
+        if json:
+            output.as_json_list(_described(*each) for each in _listed(found, lambda _: None))
+            return
         with output.progress("Listing files") as advance:
-            listed = _listed(found, advance)
-            if json:
-                output.as_json_list(_described(*each) for each in listed)
-                return
             rows = [
                 (each.sid, show_size(file.size), text.when(file.created),
                  text.when(file.expires), text.name(file.name))
-                for each, file in listed
+                for each, file in _listed(found, advance)
             ]  # fmt: skip
         head = ["SESSION", "SIZE", "SAVED", "EXPIRES", "NAME"]
         skip = 0 if session is None else 1  # who named the session knows it
@@ -221,9 +221,14 @@ def config(*, store: Store = None, json: Json = False) -> None:
 
     Secrets are masked.
     """
-    shown = settings_of(store).shown()
+    # A keyword of open() is what the command line passes on.
+    whence = {KEYWORD: "--store"}
+    shown = [
+        each._replace(source=whence.get(each.source, each.source))
+        for each in settings_of(store).shown()
+    ]
     if json:
-        output.as_json_list(output.fields(each) for each in shown)
+        output.as_json_list(each._asdict() for each in shown)
         return
     rows = [(each.name, text.plain(each.value), text.plain(each.source)) for each in shown]
     output.wrapped(["SETTING", "VALUE", "FROM"], rows)

@@ -105,7 +105,11 @@ def progress(doing: str, total: int | None = None, *, in_bytes: bool = False) ->
     if total is not None:
         columns.append(TimeRemainingColumn())
     console = Console(stderr=True)
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bar = Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal,
+        redirect_stdout=False,  # or what is written to a pipe goes through it, to the terminal
+        redirect_stderr=False,
+    )  # fmt: skip
     with bar:
         task = bar.add_task(doing, total=total)
         yield lambda more: bar.advance(task, more)

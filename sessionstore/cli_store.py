@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sessionstore import settings
-from sessionstore.backend import Location
 from sessionstore.cli_text import count, plain
 from sessionstore.errors import SessionStoreError, SettingsError
 from sessionstore.limits import Limits
 from sessionstore.names import is_sid, shared_key
 from sessionstore.session import Session
 from sessionstore.store import SessionStore
+from sessionstore.urls import shown
 
 SHARED = "@shared"
 """How the command line calls the app's own session."""
@@ -43,19 +43,31 @@ def opened(url: str | None, *, make: bool = False, saves: bool = False) -> Itera
     anything by opening the store.
     """
     found = settings_of(url)
-    if not make:
-        _refuse_missing(found.location)
+    if not make and not _is_there(found):
+        raise SettingsError(
+            f"There is no store at {plain(shown(found.location.url))}: check the place, or save "
+            "something first."
+        )
     limits = {} if saves else {"limits": Limits()}
     with SessionStore.open(url, restart="keep", **limits) as store:  # type: ignore[arg-type]  # mypy takes limits for any option
         yield store
 
 
-def _refuse_missing(location: Location) -> None:
-    """Raise SettingsError for a local directory that is no store: opening it would make one."""
-    if location.scheme == "file" and not os.path.exists(os.path.join(location.path, "layout")):
-        raise SettingsError(
-            f"There is no store in {location.path!r}: check the path, or save something first."
-        )
+def _is_there(found: settings.Settings) -> bool:
+    """Whether there is a store already, by the ``layout`` that each has: opening would make one."""
+    if found.location.scheme == "file":
+        return os.path.exists(os.path.join(found.location.path, "layout"))
+    open_client = getattr(found.backend, "open_client", None)
+    if open_client is None:
+        return True  # another package's backend: nobody knows but itself
+    from sessionstore.backends.objects_client import NotFound
+
+    with contextlib.closing(open_client(found.location, found.backend_options)) as client:
+        try:
+            client.get("layout").stream.close()
+        except NotFound:
+            return False
+    return True
 
 
 def find(store: SessionStore, text: str, owner: str | None) -> Session:
