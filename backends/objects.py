@@ -13,7 +13,7 @@ client. What is where is in ``objects_keys``, why it is safe in docs/protocol-ob
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import BinaryIO, ClassVar, Self
 
@@ -111,6 +111,10 @@ class ObjectBackend:
         except BaseException:
             client.close()
             raise
+
+    def wrap_client(self, wrapper: Callable[[ObjectClient], ObjectClient]) -> None:
+        """Put something around the client, for every request from now on."""
+        self.client = self._bucket.client = wrapper(self.client)
 
     def now(self) -> datetime:
         return self._bucket.now()

@@ -28,7 +28,9 @@ from sessionstore.cli_options import (
 from sessionstore.cli_store import Ambiguous, find, named, opened, target
 from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
+from sessionstore.store import SessionStore
 from sessionstore.storedfile import StoredFile
+from sessionstore.transfer import Progress
 from sessionstore.values import show_size
 
 _STDIN = Path("-")
@@ -139,6 +141,10 @@ def _chunks(source: BinaryIO, advance: output.Advance) -> Iterator[bytes]:
         advance(len(chunk))
 
 
+def _sessions(place: SessionStore) -> int:
+    return sum(1 for _ in place.backend.sessions())
+
+
 def copy(source: From, target: Into, *, json: Json = False) -> None:
     """Copy a store to another, of any backend.
 
@@ -147,10 +153,16 @@ def copy(source: From, target: Into, *, json: Json = False) -> None:
     with (
         opened(source) as here,
         opened(target, make=True) as there,
-        output.progress("Copying") as advance,
+        output.progress("Copying sessions", _sessions(here)) as advance,
     ):
-        copied = here.copy_to(there)
-        advance(copied.files)
+        seen = 0
+
+        def progressed(progress: Progress) -> None:
+            nonlocal seen
+            advance(progress.sessions - seen)
+            seen = progress.sessions
+
+        copied = here.copy_to(there, progress=progressed)
     if json:
         output.as_json(output.fields(copied))
     else:

@@ -64,9 +64,7 @@ TimeToLive = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-Repair = Annotated[
-    bool, typer.Option("--repair", help="Delete what is damaged, so that saving it again heals it.")
-]
+Repair = Annotated[bool, typer.Option("--repair", help="Do about each finding what it says.")]
 From = Annotated[str, typer.Argument(metavar="FROM", help="The URL of the store to copy.")]
 Into = Annotated[
     str, typer.Argument(metavar="TO", help="The URL of the other, made if there is none.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 KINDS = (
@@ -37,7 +37,8 @@ class Event:
 
     ``session_id``, ``owner`` and ``name`` are None where they do not apply; ``size`` is in bytes
     (of the file, of a dropped session's files, or freed by a sweep); ``at`` is the backend's time,
-    aware UTC.
+    aware UTC. ``files`` is how many files it is about: those of a dropped session, else the one
+    with the name.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Event:
     size: int
     reason: str
     at: datetime
+    files: int = field(default=0, compare=False)
 
 
 Callback = Callable[[Event], object]

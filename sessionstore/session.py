@@ -133,9 +133,13 @@ class Session:
             self.store.tell("limit_exceeded", self.key, name, reason=str(error))
             raise
         if receiving.saved is not None:
-            self._tell_saved(receiving.saved.reference, known=receiving.saved.deduplicated)
+            self._tell_saved(receiving.saved)
 
-    def _tell_saved(self, reference: Reference, *, known: bool) -> None:
+    def _tell_saved(self, saved: Saved) -> None:
+        old, audit = saved.replaced, self.store.audit
+        if audit is not None and old is not None and old.digest != saved.reference.digest:
+            audit.replaced(self.key, old, self.store.now())
+        reference, known = saved.reference, saved.deduplicated
         name, size = reference.name, reference.size
         self.store.tell("saved", self.key, name, size, "saved")
         if known:

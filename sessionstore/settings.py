@@ -83,8 +83,8 @@ def base_url(value: object) -> str:
     return text(value)
 
 
-def directory(value: object) -> Path:
-    """A parser of a local directory, which need not exist yet; ``~`` is expanded in text."""
+def local_path(value: object) -> Path:
+    """A parser of a local path, which need not exist yet; ``~`` is expanded in text."""
     if isinstance(value, os.PathLike):
         return Path(value)
     return Path(text(value)).expanduser()
@@ -108,8 +108,10 @@ OF_OPEN: Mapping[str, Parser] = {
     "secret": secret,
     "base_url": base_url,
     "redirect": boolean,
-    "cache_dir": directory,
+    "cache_dir": local_path,
     "cache_size": optional(size),
+    "audit": optional(local_path),
+    "audit_fsync": boolean,
 }
 GROUPS: Mapping[str, Mapping[str, Parser]] = {"retention": OF_RETENTION, "limits": OF_LIMITS}
 """The keywords that give several settings at once."""
@@ -145,6 +147,8 @@ class Settings:
     redirect: bool
     cache_dir: Path | None
     cache_size: int | None
+    audit: Path | None
+    audit_fsync: bool
     sources: Mapping[str, str]
 
     def shown(self) -> list[Shown]:
@@ -206,6 +210,8 @@ def resolve(
         redirect=values.get("redirect", False),
         cache_dir=values.get("cache_dir"),
         cache_size=values.get("cache_size"),
+        audit=values.get("audit"),
+        audit_fsync=values.get("audit_fsync", False),
         sources=sources | {key: chosen[key].source for key in values} | {"url": origin.source},
     )
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from sessionstore import settings, signing, transfer, verification
 from sessionstore._twin import in_thread
+from sessionstore.audit import Audit
 from sessionstore.backend import (
     Backend,
     KeepsSecret,
@@ -58,6 +59,7 @@ class SessionStore:
         redirect: bool = False,
         cache_dir: Path | None = None,
         cache_size: int | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.backend = backend
         self.retention = retention or Retention()
@@ -70,6 +72,9 @@ class SessionStore:
         self._secret = secret
         self._base_url = base_url
         self._redirect = _signing(backend) if redirect else None
+        self.audit = audit
+        if audit is not None:
+            audit.follow(self)
 
     @classmethod
     def open(
@@ -85,6 +90,8 @@ class SessionStore:
         restart: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_size: int | None = None,
+        audit: str | os.PathLike[str] | None = None,
+        audit_fsync: bool | None = None,
         **options: object,
     ) -> Self:
         """Open the store at ``url``, making it when there is none.
@@ -94,14 +101,15 @@ class SessionStore:
         (``SESSIONSTORE_*``), then ``sessionstore.toml``, then ``[tool.sessionstore]`` in
         ``pyproject.toml``. ``options`` are the backend's. ``restart="drop"`` drops the sessions
         that dead processes left. ``cache_dir`` and ``cache_size`` (bytes) are for the copies that
-        ``local_path()`` makes; with ``redirect`` the backend signs URLs itself.
+        ``local_path()`` makes; with ``redirect`` the backend signs URLs itself; ``audit`` is a
+        local file to which every deletion is written.
 
         Raises SettingsError, naming the setting, its value and what would be right.
         """
         keywords = {
             "retention": retention, "limits": limits, "secret": secret, "base_url": base_url,
             "redirect": redirect, "restart": restart, "cache_dir": cache_dir,
-            "cache_size": cache_size, **options,
+            "cache_size": cache_size, "audit": audit, "audit_fsync": audit_fsync, **options,
         }  # fmt: skip
         given = {name: value for name, value in keywords.items() if value is not None}
         found = settings.resolve(url, given, os.environ, Path.cwd())
@@ -113,6 +121,7 @@ class SessionStore:
                 secret=found.secret, base_url=found.base_url, redirect=found.redirect,
                 cache_dir=found.cache_dir,
                 cache_size=found.cache_size,
+                audit=None if found.audit is None else Audit(found.audit, fsync=found.audit_fsync),
             )  # fmt: skip
             if found.restart == "drop":
                 store._drop_abandoned()
@@ -190,13 +199,17 @@ class SessionStore:
         self, key: SessionKey, reason: str, *, unless_active_after: datetime | None = None
     ) -> bool:
         """Delete a session whole, and say so; False when there was none or it was spared."""
+        if self.audit is not None:
+            self.audit.dropping(key, reason, self.now())
         dropped = self.backend.drop(key.sid, unless_active_after=unless_active_after)
         if dropped is None:
+            if self.audit is not None:
+                self.audit.spared(key, self.now())
             return False
         self._timers.cancel(key.sid)
         self.ledger.forget(key.sid)
         self.working.forget_session(key.sid)
-        self.tell("dropped", key, size=dropped.bytes, reason=reason)
+        self.tell("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
         return True
 
     def removed(self, key: SessionKey, gone: Iterable[Reference], kind: str, reason: str) -> None:
@@ -326,12 +339,20 @@ class SessionStore:
 
     def tell(
         self, kind: str, key: SessionKey | None = None, name: str | None = None, size: int = 0,
-        reason: str = "",
+        reason: str = "", *, files: int | None = None,
     ) -> None:  # fmt: skip
-        """Emit an event, if anybody listens."""
+        """Emit an event, if anybody listens. ``files``: without, one if there is a name."""
         if self._events.wanted(kind):
             id_, owner = (None, None) if key is None else (key.id, key.owner)
-            self._events.emit(Event(kind, id_, owner, name, size, reason, self.now()))
+            about = int(name is not None) if files is None else files
+            self._events.emit(Event(kind, id_, owner, name, size, reason, self.now(), about))
+
+    def wrap(self, wrapper: Callable[[Backend], Backend]) -> None:
+        """Put something around the backend (``sessionstore.wrapping``), for all calls from now on.
+
+        Do it before the store is used: what is under way stays as it is.
+        """
+        self.backend = self.ledger.backend = wrapper(self.backend)
 
     def now(self) -> datetime:
         """The backend's time, which all ages are measured by."""
@@ -399,14 +420,15 @@ class SessionStore:
         restart: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_size: int | None = None,
+        audit: str | os.PathLike[str] | None = None,
+        audit_fsync: bool | None = None,
         **options: object,
     ) -> Self:
         """``open`` in a worker thread."""
         return await in_thread(
             cls.open, url, retention=retention, limits=limits, clock=clock, secret=secret,
             base_url=base_url, redirect=redirect, restart=restart, cache_dir=cache_dir,
-            cache_size=cache_size,
-            **options,
+            cache_size=cache_size, audit=audit, audit_fsync=audit_fsync, **options,
         )  # fmt: skip
 
     async def sessions_async(self) -> list[Session]:

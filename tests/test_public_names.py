@@ -39,7 +39,7 @@ WITHOUT_IO = {
 FOR_ADAPTERS = {
     SessionStore: {
         "clock", "drop", "end", "keep_working_copies_in", "live_interval", "now", "removed",
-        "resume", "secret", "tell", "url",
+        "resume", "secret", "tell", "url", "wrap",
     },
     Session: {"check", "key", "receiving", "sid", "store"},
     StoredFile: {"stream"},

@@ -109,6 +109,8 @@ RIGHT: dict[str, tuple[str, object]] = {
     "redirect": ("yes", True),
     "cache_dir": ("/var/cache/app", Path("/var/cache/app")),
     "cache_size": ("2GiB", 2 << 30),
+    "audit": ("/var/log/app/audit", Path("/var/log/app/audit")),
+    "audit_fsync": ("1", True),
     "colour": ("red", "red"),
     "count": ("3", 3),
     "toy_token": ("t", "t"),
@@ -304,6 +306,8 @@ WRONG = {
     "redirect": ("perhaps", "write true or false"),
     "cache_dir": ("", "empty"),
     "cache_size": ("much", "write a size such as"),
+    "audit": ("", "empty"),
+    "audit_fsync": ("perhaps", "write true or false"),
     "count": ("many", "write a whole number"),
 }
 
@@ -439,9 +443,7 @@ def test_a_key_that_is_like_none_is_refused_with_all_there_are(desk: Desk) -> No
 
     message = desk.refusal()
 
-    assert (
-        "a toy store has no such setting; there are base_url, cache_dir, cache_size, c" in message
-    )
+    assert "a toy store has no such setting; there are audit, audit_fsync, base_url, c" in message
 
 
 def test_an_unknown_option_in_the_query_is_refused(desk: Desk) -> None:

@@ -1,0 +1,227 @@
+"""Numbers for Prometheus: what a store did, how long it took, what went wrong.
+
+    from prometheus_client import make_asgi_app
+    from sessionstore.metrics import Metrics
+
+    Metrics(store)
+    app.mount("/metrics", make_asgi_app())
+
+What was done is heard from the store's events; how long calls take is measured around the backend.
+A store without metrics pays for neither. Needs the extra ``metrics``; with several worker processes
+see "Multiprocess Mode" of prometheus_client, which works as it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+
+from sessionstore.backend import Backend, Collected
+from sessionstore.errors import FileNotStored, SessionStoreError
+from sessionstore.events import Event
+from sessionstore.wrapping import PAGED, REQUESTS, HasClient, Returned, around
+
+if TYPE_CHECKING:
+    from sessionstore.store import SessionStore
+
+BUCKETS: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0,
+)  # fmt: skip
+"""Seconds: from a call on a local disk (tens of microseconds) to a large object from far away."""
+
+
+class _Instruments:
+    """The metrics of one registry, which the stores of a process share."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"sessionstore_{name}", text, ("store", *labels), registry=registry)
+
+        def histogram(name: str, text: str, label: str) -> Histogram:
+            return Histogram(
+                f"sessionstore_{name}", text, ("store", label), registry=registry, buckets=BUCKETS
+            )
+
+        self.saves = counter("saves", "Files saved.")
+        self.saved_bytes = counter("saved_bytes", "Bytes of files saved.")
+        self.deduplicated = counter("deduplicated", "Saves whose bytes were there already.")
+        self.deduplicated_bytes = counter("deduplicated_bytes", "Bytes of those saves.")
+        self.read_bytes = counter("read_bytes", "Bytes of files handed out.")
+        self.deleted_files = counter("deleted_files", "Files deleted, by why.", "why")
+        self.deleted_bytes = counter("deleted_bytes", "Bytes of files deleted, by why.", "why")
+        self.sessions = counter("sessions", "Sessions ended, resumed and dropped.", "event")
+        self.limits = counter("limit_exceeded", "Saves refused for a limit or a full disk.")
+        self.sweeps = counter("sweeps", "Sweeps started, finished, failed and held.", "event")
+        self.collected = counter("collected_blobs", "Contents removed that nothing referred to.")
+        self.collected_bytes = counter("collected_bytes", "Bytes of those.")
+        self.errors = counter(
+            "errors", "Errors of the backend, by call and error.", "call", "error"
+        )
+        self.calls = histogram("call_seconds", "Time of the backend's calls.", "call")
+        self.requests = histogram("request_seconds", "Time of requests to the bucket.", "request")
+
+
+_made: weakref.WeakKeyDictionary[CollectorRegistry, _Instruments] = weakref.WeakKeyDictionary()
+
+
+class Metrics:
+    """Counts what a store does from now on, as long as it lives.
+
+    ``name`` is the label ``store`` of each metric, for a process with several stores.
+    """
+
+    def __init__(
+        self, store: SessionStore, *, name: str = "default", registry: CollectorRegistry = REGISTRY
+    ) -> None:
+        self._of = _made.get(registry) or _made.setdefault(registry, _Instruments(registry))
+        self._name = name
+        self._listen(store)
+        self._calls = _Times(self._of.calls, self._of.errors, name)
+        self._requests = _Times(self._of.requests, None, name)
+        self._results: dict[str, Returned] = {
+            "open": self._reading,
+            "collect": self._collecting,
+        }
+        store.wrap(self._around)
+
+    # What was done
+
+    def _listen(self, store: SessionStore) -> None:
+        of, name = self._of, self._name
+        adds: dict[str, list[tuple[Any, Callable[[Event], int]]]] = {
+            "saved": [(of.saves.labels(name), _one), (of.saved_bytes.labels(name), _size)],
+            "deduplicated": [
+                (of.deduplicated.labels(name), _one),
+                (of.deduplicated_bytes.labels(name), _size),
+            ],
+            "dropped": [(of.sessions.labels(name, "dropped"), _one), *self._gone("dropped")],
+            "deleted": self._gone("deleted"),
+            "expired": self._gone("expired"),
+            "ended": [(of.sessions.labels(name, "ended"), _one)],
+            "resumed": [(of.sessions.labels(name, "resumed"), _one)],
+            "limit_exceeded": [(of.limits.labels(name), _one)],
+        }
+        for event in ("started", "finished", "failed", "held"):
+            adds[f"sweep_{event}"] = [(of.sweeps.labels(name, event), _one)]
+        for kind, counters in adds.items():
+            store.on(kind, _adding(counters))
+
+    def _gone(self, why: str) -> list[tuple[Any, Callable[[Event], int]]]:
+        return [
+            (self._of.deleted_files.labels(self._name, why), lambda event: event.files),
+            (self._of.deleted_bytes.labels(self._name, why), _size),
+        ]
+
+    # How it went
+
+    def _around(self, backend: Backend) -> Backend:
+        if isinstance(backend, HasClient):
+            backend.wrap_client(
+                lambda client: around(client, self._request, calls=REQUESTS, listings=PAGED)
+            )
+        return around(backend, self._call)
+
+    @contextlib.contextmanager
+    def _call(self, call: str) -> Iterator[Returned]:
+        with self._calls.measured(call):
+            yield self._results.get(call, _as_it_is)
+
+    @contextlib.contextmanager
+    def _request(self, request: str) -> Iterator[Returned]:
+        with self._requests.measured(request):
+            yield _as_it_is
+
+    def _reading(self, stream: BinaryIO) -> _Reading:
+        return _Reading(stream, self._of.read_bytes.labels(self._name), self._calls.failed)
+
+    def _collecting(self, collected: Collected) -> Collected:
+        self._of.collected.labels(self._name).inc(collected.blobs)
+        self._of.collected_bytes.labels(self._name).inc(collected.bytes)
+        return collected
+
+
+class _Times:
+    """Observes how long things take, and counts which errors they end with."""
+
+    def __init__(self, histogram: Histogram, errors: Counter | None, store: str) -> None:
+        self._histogram = histogram
+        self._errors = errors
+        self._store = store
+        self._known: dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def measured(self, what: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            self.failed(what, error)
+            raise
+        finally:
+            self._child(what).observe(time.perf_counter() - began)
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Count an error. That a file is not there is an answer and none."""
+        if self._errors is not None and not isinstance(error, FileNotStored):
+            self._errors.labels(self._store, what, type(error).__name__).inc()
+
+    def _child(self, what: str) -> Any:
+        child = self._known.get(what)
+        if child is None:
+            child = self._known.setdefault(what, self._histogram.labels(self._store, what))
+        return child
+
+
+class _Reading:
+    """A stream whose bytes, and errors, are counted."""
+
+    def __init__(
+        self, stream: BinaryIO, counter: Any, failed: Callable[[str, Exception], None]
+    ) -> None:
+        self._stream = stream
+        self._counter = counter
+        self._failed = failed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data = self._stream.read(size)
+        except SessionStoreError as error:
+            self._failed("read", error)
+            raise
+        self._counter.inc(len(data))
+        return data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
+def _adding(counters: list[tuple[Any, Callable[[Event], int]]]) -> Callable[[Event], None]:
+    def heard(event: Event) -> None:
+        for counter, amount in counters:
+            counter.inc(amount(event))
+
+    return heard
+
+
+def _one(_: Event) -> int:
+    return 1
+
+
+def _size(event: Event) -> int:
+    return event.size
+
+
+def _as_it_is(result: Any) -> Any:
+    return result
