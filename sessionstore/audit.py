@@ -112,9 +112,10 @@ class Audit:
         )  # fmt: skip
 
     def _heard(self, event: Event) -> None:
+        files = None if event.session_id is None else event.files  # a sweep is about contents
         self._write(
             _EVENTS[event.kind], event.at, session=event.session_id, owner=event.owner,
-            name=event.name, files=event.files or None, bytes=event.size, reason=event.reason,
+            name=event.name, files=files, bytes=event.size, reason=event.reason,
         )  # fmt: skip
 
     def _write(self, action: str, at: datetime, **more: str | int | None) -> None:

@@ -13,7 +13,6 @@ see "Multiprocess Mode" of prometheus_client, which works as it stands.
 
 from __future__ import annotations
 
-import contextlib
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from sessionstore.backend import Backend, Collected
 from sessionstore.errors import FileNotStored, SessionStoreError
 from sessionstore.events import Event
-from sessionstore.wrapping import PAGED, REQUESTS, HasClient, Returned, around
+from sessionstore.wrapping import Call, HasClient, Wrapper, around
 
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
@@ -34,6 +33,16 @@ BUCKETS: Final = (
     10.0, 30.0,
 )  # fmt: skip
 """Seconds: from a call on a local disk (tens of microseconds) to a large object from far away."""
+
+
+_CALLS: Final = (
+    "put", "get", "open", "delete", "discard", "session", "identify", "touch", "end", "resume",
+    "drop", "collect", "stored",
+)  # fmt: skip
+_LISTINGS: Final = ("files", "sessions")
+_REQUESTS: Final = ("put", "get", "delete", "begin", "upload_part", "complete", "abort")
+
+_END: Final = object()
 
 
 class _Instruments:
@@ -84,10 +93,6 @@ class Metrics:
         self._listen(store)
         self._calls = _Times(self._of.calls, self._of.errors, name)
         self._requests = _Times(self._of.requests, None, name)
-        self._results: dict[str, Returned] = {
-            "open": self._reading,
-            "collect": self._collecting,
-        }
         store.wrap(self._around)
 
     # What was done
@@ -122,60 +127,119 @@ class Metrics:
 
     def _around(self, backend: Backend) -> Backend:
         if isinstance(backend, HasClient):
-            backend.wrap_client(
-                lambda client: around(client, self._request, calls=REQUESTS, listings=PAGED)
-            )
-        return around(backend, self._call)
-
-    @contextlib.contextmanager
-    def _call(self, call: str) -> Iterator[Returned]:
-        with self._calls.measured(call):
-            yield self._results.get(call, _as_it_is)
-
-    @contextlib.contextmanager
-    def _request(self, request: str) -> Iterator[Returned]:
-        with self._requests.measured(request):
-            yield _as_it_is
+            single = {each: self._requests.call(each) for each in _REQUESTS}
+            listings = {
+                "list": self._requests.pages("list"),
+                "uploads": self._requests.listing("uploads"),  # by the upload, not by the page
+            }
+            backend.wrap_client(lambda client: around(client, {**single, **listings}))
+        calls = {each: self._calls.call(each) for each in _CALLS}
+        calls |= {each: self._calls.listing(each) for each in _LISTINGS}
+        calls |= {
+            "open": self._calls.call("open", self._reading),
+            "collect": self._calls.call("collect", self._collected),
+        }
+        return around(backend, calls)
 
     def _reading(self, stream: BinaryIO) -> _Reading:
         return _Reading(stream, self._of.read_bytes.labels(self._name), self._calls.failed)
 
-    def _collecting(self, collected: Collected) -> Collected:
+    def _collected(self, collected: Collected) -> Collected:
         self._of.collected.labels(self._name).inc(collected.blobs)
         self._of.collected_bytes.labels(self._name).inc(collected.bytes)
         return collected
 
 
 class _Times:
-    """Observes how long things take, and counts which errors they end with."""
+    """Observes how long calls take, and counts which errors they end with."""
 
     def __init__(self, histogram: Histogram, errors: Counter | None, store: str) -> None:
         self._histogram = histogram
         self._errors = errors
         self._store = store
-        self._known: dict[str, Any] = {}
 
-    @contextlib.contextmanager
-    def measured(self, what: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        except Exception as error:
-            self.failed(what, error)
-            raise
-        finally:
-            self._child(what).observe(time.perf_counter() - began)
-
-    def failed(self, what: str, error: Exception) -> None:
+    def failed(self, what: str, error: BaseException) -> None:
         """Count an error. That a file is not there is an answer and none."""
         if self._errors is not None and not isinstance(error, FileNotStored):
             self._errors.labels(self._store, what, type(error).__name__).inc()
 
-    def _child(self, what: str) -> Any:
-        child = self._known.get(what)
-        if child is None:
-            child = self._known.setdefault(what, self._histogram.labels(self._store, what))
-        return child
+    def call(self, what: str, result: Callable[[Any], Any] = lambda it: it) -> Wrapper:
+        """Around a method that does something and returns; ``result`` is shown what."""
+        observe = self._histogram.labels(self._store, what).observe
+
+        def wrapper(call: Call) -> Call:
+            def timed(*args: Any, **options: Any) -> Any:
+                began = time.perf_counter()
+                try:
+                    return result(call(*args, **options))
+                except BaseException as error:
+                    self.failed(what, error)
+                    raise
+                finally:
+                    observe(time.perf_counter() - began)
+
+            return timed
+
+        return wrapper
+
+    def listing(self, what: str) -> Wrapper:
+        """Around a method that returns an iterator: the time spent in it, without its reader's."""
+        observe = self._histogram.labels(self._store, what).observe
+
+        def wrapper(call: Call) -> Call:
+            def timed(*args: Any, **options: Any) -> Iterator[Any]:
+                watch = _Watch()
+                try:
+                    with watch:
+                        entries = iter(call(*args, **options))
+                    while True:
+                        with watch:
+                            entry = next(entries, _END)
+                        if entry is _END:
+                            return
+                        yield entry
+                except Exception as error:
+                    self.failed(what, error)
+                    raise
+                finally:
+                    observe(watch.seconds)
+
+            return timed
+
+        return wrapper
+
+    def pages(self, what: str) -> Wrapper:
+        """Around a method that returns an iterator of pages, each of them one request."""
+        observe = self._histogram.labels(self._store, what).observe
+
+        def wrapper(call: Call) -> Call:
+            def timed(*args: Any, **options: Any) -> Iterator[Any]:
+                pages = iter(call(*args, **options))
+                while True:
+                    began = time.perf_counter()
+                    page = next(pages, _END)
+                    if page is _END:
+                        return
+                    observe(time.perf_counter() - began)
+                    yield page
+
+            return timed
+
+        return wrapper
+
+
+class _Watch:
+    """A stopwatch: the seconds inside its blocks, added up."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._began
 
 
 class _Reading:
@@ -221,7 +285,3 @@ def _one(_: Event) -> int:
 
 def _size(event: Event) -> int:
     return event.size
-
-
-def _as_it_is(result: Any) -> Any:
-    return result
