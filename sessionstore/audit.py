@@ -131,9 +131,10 @@ class Audit:
     def _append(self, line: bytes) -> None:
         fd = self._current()
         try:
-            size = os.fstat(fd).st_size
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                line = b"\n" + line  # the last one was cut
+            if os.fstat(fd).st_size:
+                os.lseek(fd, -1, os.SEEK_END)
+                if os.read(fd, 1) != b"\n":
+                    line = b"\n" + line  # the last one was cut
             while line:
                 line = line[os.write(fd, line) :]
             if self._fsync:

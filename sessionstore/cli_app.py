@@ -29,6 +29,11 @@ class Commands(TyperGroup):
         except SessionStoreError as error:
             note(f"sessionstore: {error}")
             raise typer.Exit(status_of(error)) from error
+        except BrokenPipeError:
+            raise  # what reads our answer has enough of it: typer ends us without a word
+        except OSError as error:  # of this machine, not of the store
+            note(f"sessionstore: {error}")
+            raise typer.Exit(cli_status.FAILED) from error
         except KeyboardInterrupt:
             note("sessionstore: interrupted; what was done until then is kept.")
             raise typer.Exit(cli_status.INTERRUPTED) from None

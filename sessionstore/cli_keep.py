@@ -12,7 +12,7 @@ from sessionstore import cli_output as output
 from sessionstore import cli_text as text
 from sessionstore.cli_options import DryRun, Json, Repair, Store, Yes
 from sessionstore.cli_status import FOUND, USAGE
-from sessionstore.cli_store import opened, settings_of
+from sessionstore.cli_store import counted, opened, settings_of
 from sessionstore.events import Event
 from sessionstore.retention import PlanRow
 from sessionstore.settings import OF_RETENTION
@@ -32,7 +32,8 @@ def plan(*, store: Store = None, json: Json = False) -> None:
 
 
 def _planned(place: SessionStore) -> list[PlanRow]:
-    with output.progress("Looking at sessions"):
+    with output.progress("Looking at sessions") as advance:
+        counted(place, advance)
         return place.plan()
 
 
@@ -80,7 +81,8 @@ def sweep(
             _ask(place, store)
         held: list[Event] = []
         place.on("sweep_held", held.append)
-        with output.progress("Sweeping"):
+        with output.progress("Sweeping") as advance:
+            counted(place, advance)
             rows = place.sweep()
     _show(rows, json=json)
     for event in held:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import typer
+
 from sessionstore import cli_output as output
 from sessionstore import cli_text as text
 from sessionstore.cli_options import (
@@ -25,6 +27,7 @@ from sessionstore.cli_options import (
     To,
     Which,
 )
+from sessionstore.cli_status import FAILED
 from sessionstore.cli_store import Ambiguous, find, named, opened, target
 from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
@@ -51,18 +54,29 @@ def get(
                 f"{text.plain(str(there[0]))!r} is there already: use --force to overwrite it."
             )
         total = sum(file.size for file in files)
+        got, failed = [], []
         with output.progress("Fetching", total, in_bytes=True) as advance:
             for file, path in wanted:
-                _fetch(file, path, advance)
+                try:
+                    _fetch(file, path, advance)
+                    got.append((file, path))
+                except SessionStoreError:
+                    raise
+                except OSError as error:  # it stops no other: perhaps "a" is a folder, of "a/b"
+                    failed.append(f"{text.name(file.name)!r} cannot be written: {error.strerror}.")
     if json:
-        output.as_json_list({"name": file.name, "path": str(path)} for file, path in wanted)
+        output.as_json_list({"name": file.name, "path": str(path)} for file, path in got)
     else:
-        done = f"{text.count(len(files), 'file')}, {show_size(total)}"
+        done = f"{text.count(len(got), 'file')}, {show_size(sum(file.size for file, _ in got))}"
         output.note(f"{done}, are in {folder}.")
+    for each in failed:
+        output.note(f"sessionstore: {each}")
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def _fetch(file: StoredFile, path: Path, advance: output.Advance) -> None:
-    """Write a file beside its place and put it there whole, or nothing."""
+    """Write a file beside its place and put it there whole, or nothing. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.parent / f".{os.getpid()}.part"
     try:
@@ -87,7 +101,7 @@ def put(
     with opened(store, make=True, saves=True) as place:
         whose = named(place, session, owner)
         wanted = list(_found(paths, name))
-        total = sum(path.stat().st_size for _, path in wanted if path != _STDIN)
+        total = sum(path.stat().st_size for _, path in wanted if path.is_file())
         saved = []
         with output.progress("Saving", total or None, in_bytes=True) as advance:
             for each, path in wanted:

@@ -16,6 +16,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -102,8 +103,7 @@ def progress(doing: str, total: int | None = None, *, in_bytes: bool = False) ->
         columns += [DownloadColumn(), TransferSpeedColumn()]
     else:
         columns.append(MofNCompleteColumn())
-    if total is not None:
-        columns.append(TimeRemainingColumn())
+    columns.append(TimeElapsedColumn() if total is None else TimeRemainingColumn())
     console = Console(stderr=True)
     bar = Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal,

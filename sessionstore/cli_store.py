@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sessionstore import settings
+from sessionstore.audit import acting
+from sessionstore.backend import SessionRecord
 from sessionstore.cli_text import count, plain
 from sessionstore.errors import SessionStoreError, SettingsError
 from sessionstore.limits import Limits
@@ -16,6 +18,7 @@ from sessionstore.names import is_sid, shared_key
 from sessionstore.session import Session
 from sessionstore.store import SessionStore
 from sessionstore.urls import shown
+from sessionstore.wrapping import Call, around
 
 SHARED = "@shared"
 """How the command line calls the app's own session."""
@@ -49,8 +52,25 @@ def opened(url: str | None, *, make: bool = False, saves: bool = False) -> Itera
             "something first."
         )
     limits = {} if saves else {"limits": Limits()}
-    with SessionStore.open(url, restart="keep", **limits) as store:  # type: ignore[arg-type]  # mypy takes limits for any option
+    with (
+        acting(f"{user()}, on the command line"),
+        SessionStore.open(url, restart="keep", **limits) as store,  # type: ignore[arg-type]  # mypy takes limits for any option
+    ):
         yield store
+
+
+def counted(store: SessionStore, advance: Callable[[int], None]) -> None:
+    """From now on, advance by one for each session that the store looks at in a listing."""
+
+    def counting(call: Call) -> Call:
+        def listing() -> Iterator[SessionRecord]:
+            for record in call():
+                advance(1)
+                yield record
+
+        return listing
+
+    store.wrap(lambda backend: around(backend, {"sessions": counting}))
 
 
 def _is_there(found: settings.Settings) -> bool:
