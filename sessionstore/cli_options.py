@@ -27,7 +27,8 @@ Store = Annotated[
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 Owner = Annotated[
-    str | None, typer.Option(help="The owner, where several have a session of this id.")
+    str | None,
+    typer.Option(metavar="OWNER", help="The owner, where several have a session of this id."),
 ]
 Which = Annotated[
     str,
@@ -42,7 +43,7 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="[NAME]...", help="Names in the session; without them all."),
 ]
-Top = Annotated[int | None, typer.Option(min=1, help="Show only so many of them.")]
+Top = Annotated[int | None, typer.Option(min=1, metavar="N", help="Show only so many of them.")]
 To = Annotated[
     Path | None,
     typer.Option(
@@ -56,7 +57,10 @@ Paths = Annotated[
     typer.Argument(metavar="PATH...", help="Files, folders with all below them, or - for stdin."),
 ]
 As = Annotated[
-    str | None, typer.Option("--name", help="The name to save it under, for one file or stdin.")
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", help="The name to save it under, for one file or stdin."
+    ),
 ]
 TimeToLive = Annotated[
     timedelta | None,
