@@ -5,6 +5,7 @@
   source keeps its text alone.
 * The section "Settings" of the README is a page of the reference too.
 * ``reference/cli.md`` is what ``--help`` says, of every command.
+* The entry ``examples`` of the navigation stands for all of them.
 * A page that the navigation names and that is not there is left out. The build complains of the
   opposite: a page that no entry leads to (``omitted_files`` in mkdocs.yml).
 """
@@ -29,6 +30,7 @@ PAGES = {
 }
 SETTINGS = "reference/settings.md"
 CLI = "reference/cli.md"
+EXAMPLES = "examples"
 
 _link = re.compile(
     r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?://|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)"
@@ -65,6 +67,8 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> st
 
 
 def _present(nav: Any, made: set[str], docs: Path) -> Any:
+    if nav == EXAMPLES:
+        return [_page_of(each) for each in _examples()]
     if isinstance(nav, str):
         return nav if nav in made or (docs / nav).exists() else None
     if isinstance(nav, dict):

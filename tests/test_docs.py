@@ -13,7 +13,12 @@ from tests.test_public_names import VERBS, WITHOUT_IO
 from tests.test_readme import GUIDES, ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
-MODULES = ["sessionstore", "sessionstore.adapters.gradio", "sessionstore.testing"]
+MODULES = [
+    "sessionstore",
+    "sessionstore.adapters.asgi",
+    "sessionstore.adapters.gradio",
+    "sessionstore.testing",
+]
 PROSE = "\n".join(guide.read_text() for guide in GUIDES if REFERENCE not in guide.parents)
 
 
