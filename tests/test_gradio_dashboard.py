@@ -48,7 +48,8 @@ def answers(page: gr.Blocks, asked: Any) -> dict[str, Any]:
     """What each handler of the page returns, by its name."""
     found = {}
     for each in page.fns.values():
-        assert each.fn is not None
+        if each.fn is None:
+            continue  # it runs in the browser
         order = ["recent"] if each.inputs else []
         found[each.fn.__name__] = each.fn(*order, asked)
     return found
@@ -328,6 +329,12 @@ def test_the_example_shows_what_its_demo_keeps_to_who_can_log_in(
 ) -> None:
     with example(tmp_path) as url, browser.new_context() as context:
         visitor, admin = context.new_page(), context.new_page()
+        wrong: list[object] = []
+
+        def remember(error: object) -> None:  # playwright calls no builtin
+            wrong.append(error)
+
+        admin.on("pageerror", remember)
         visitor.goto(url)
         visitor.get_by_text("images: 1").wait_for()
         admin.goto(f"{url}/admin/")
@@ -339,6 +346,7 @@ def test_the_example_shows_what_its_demo_keeps_to_who_can_log_in(
 
         visitor.close()
         admin.get_by_text("There is no session yet.").wait_for()  # it looks by itself
+        assert wrong == []
 
 
 @contextmanager

@@ -102,7 +102,9 @@ def _lay_out(page: gr.Blocks, view: _View, every: timedelta | None) -> None:
     again.click(view.plan, None, [plan], **_PRIVATE)
     sweep.click(view.sweep, [order], [*looked, plan], **_PRIVATE)
     if every is not None:
-        gr.Timer(every.total_seconds()).tick(view.all, [order], [*looked, plan], **quiet)
+        again_and_again = gr.Timer(every.total_seconds())
+        looks = again_and_again.tick(view.all, [order], [*looked, plan], **quiet)
+        looks.then(None, js=html.SCROLL_BACK)
 
 
 class _View:
