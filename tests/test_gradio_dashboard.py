@@ -22,7 +22,9 @@ from sessionstore.adapters import gradio_dashboard_html as html
 from sessionstore.adapters.gradio import dashboard
 from sessionstore.adapters.gradio_dashboard_look import ORDERS, SAMPLES, look, watch
 from sessionstore.backends.memory import MemoryBackend, Place
+from sessionstore.backends.objects import ObjectBackend
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.conftest import free_port
 from tests.gradio_rig import GRADIO_S_OWN, closed_loops, launched
 from tests.test_gradio_browser import FLAGS, ROOT, START, eventually
@@ -128,6 +130,20 @@ def test_a_page_is_chosen_from_all_sessions_and_reads_the_files_of_its_own_alone
         assert backend.calls["files"] - before == 3
         assert (found.sessions, found.whole) == (20, False)
         assert "The 3 longest idle of 20 sessions" in html.sessions(found, 3)
+
+
+def test_on_an_object_store_a_look_takes_three_requests_a_row(clock: FakeClock) -> None:
+    bucket = FakeBucket(clock.now)
+    client = FakeObjectClient(bucket)
+    backend = ObjectBackend(client, elapsed=bucket.seconds)
+    with SessionStore(backend, clock=clock) as store:
+        for number in range(20):
+            store.session(f"s{number}").add(b"a")
+        client.requests.clear()
+        look(store, "recent", 5)
+
+    listings = 2  # sessions, content
+    assert client.requests == {"LIST": listings + 5 + 5, "GET": 5}
 
 
 def test_without_all_sessions_it_says_what_this_process_saved(
