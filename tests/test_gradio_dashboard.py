@@ -132,13 +132,17 @@ def test_a_page_is_chosen_from_all_sessions_and_reads_the_files_of_its_own_alone
         assert "The 3 longest idle of 20 sessions" in html.sessions(found, 3)
 
 
+def object_store(client: FakeObjectClient, clock: FakeClock) -> SessionStore:
+    return SessionStore(ObjectBackend(client, elapsed=client.bucket.seconds), clock=clock)
+
+
 def test_on_an_object_store_a_look_takes_three_requests_a_row(clock: FakeClock) -> None:
     bucket = FakeBucket(clock.now)
     client = FakeObjectClient(bucket)
-    backend = ObjectBackend(client, elapsed=bucket.seconds)
-    with SessionStore(backend, clock=clock) as store:
+    with object_store(FakeObjectClient(bucket), clock) as writing:
         for number in range(20):
-            store.session(f"s{number}").add(b"a")
+            writing.session(f"s{number}").add(b"a")
+    with object_store(client, clock) as store:
         client.requests.clear()
         look(store, "recent", 5)
 

@@ -103,8 +103,8 @@ class Look:
 def look(store: SessionStore, order: str, most: int) -> Look:
     """Look at the store; ``most`` sessions have their files counted.
 
-    One listing of the sessions, one of the content, and of ``most`` sessions their files and ids: three
-    requests each on an object store. Raises what the backend raises.
+    One listing of the sessions, one of the content, and the files and ids of ``most`` sessions,
+    three requests each on an object store. Raises what the backend raises.
     """
     began, now = time.perf_counter(), store.now()
     by = ORDERS.get(order, ORDERS["recent"])
