@@ -5,6 +5,7 @@
   source keeps its text alone.
 * The section "Settings" of the README is a page of the reference too.
 * ``reference/cli.md`` is what ``--help`` says, of every command.
+* The entry ``examples`` of the navigation stands for all of them.
 * A page that the navigation names and that is not there is left out. The build complains of the
   opposite: a page that no entry leads to (``omitted_files`` in mkdocs.yml).
 """
@@ -22,11 +23,18 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changes.md",
+}
 SETTINGS = "reference/settings.md"
 CLI = "reference/cli.md"
+EXAMPLES = "examples"
 
-_link = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?://|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+_link = re.compile(
+    r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?://|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)"
+)
 _fence = re.compile(r"^(```|~~~).*?^\1$", re.DOTALL | re.MULTILINE)
 
 
@@ -48,7 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> str:
     """Turn links that are right in the repository into links that are right on the site."""
     source = _source_of(page.file.src_uri)
     kept, last = [], 0
@@ -59,6 +67,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _present(nav: Any, made: set[str], docs: Path) -> Any:
+    if nav == EXAMPLES:
+        return [_page_of(each) for each in _examples()]
     if isinstance(nav, str):
         return nav if nav in made or (docs / nav).exists() else None
     if isinstance(nav, dict):

@@ -56,7 +56,7 @@ def dashboard(
 
     A look lists all sessions and the content, and counts the files of ``rows`` sessions, chosen by
     the order that the page is sorted in; so many rows are shown. With ``every`` an open page looks
-    again that often; a bucket answers each look with about ``rows`` requests, so the default is the
+    again that often; on a bucket a look takes three requests for each row, so the default is the
     button. Raises ValueError when ``rows`` is not at least 1 or ``every`` not longer than zero.
     """
     if rows < 1:
@@ -102,7 +102,9 @@ def _lay_out(page: gr.Blocks, view: _View, every: timedelta | None) -> None:
     again.click(view.plan, None, [plan], **_PRIVATE)
     sweep.click(view.sweep, [order], [*looked, plan], **_PRIVATE)
     if every is not None:
-        gr.Timer(every.total_seconds()).tick(view.all, [order], [*looked, plan], **quiet)
+        again_and_again = gr.Timer(every.total_seconds())
+        looks = again_and_again.tick(view.all, [order], [*looked, plan], **quiet)
+        looks.then(None, js=html.SCROLL_BACK)
 
 
 class _View:

@@ -41,6 +41,18 @@ _EXPOSED: Final = (
     "(<code>dashboard(store, allow=...)</code>).</p>"
 )
 
+_SCROLL: Final = (
+    "(this.closest('.ssd-root') || {dataset: {}}).dataset[this.dataset.of] = this.scrollTop"
+)
+"""A table remembers how far it was scrolled where a new one can find it."""
+
+SCROLL_BACK: Final = """() => {
+    const back = it => { it.scrollTop = it.closest('.ssd-root')?.dataset[it.dataset.of] || 0 };
+    setTimeout(() => document.querySelectorAll('.ssd .scroll').forEach(back), 50);
+    return [];
+}"""
+"""What a page does after it looked again by itself: whoever reads a table goes on reading."""
+
 _TEMPLATES: Final = str.maketrans({each: f"&#{ord(each)};" for each in "{}$`"})
 
 
@@ -206,7 +218,7 @@ def sessions(look: Look, most: int) -> str:
         )
     )  # fmt: skip
     return frame(
-        '<div class="scroll"><table class="sessions">'
+        f'<div class="scroll" data-of="sessions" onscroll="{_SCROLL}"><table class="sessions">'
         f"<thead><tr>{headings}</tr></thead><tbody>{body}</tbody></table></div>"
         f'<p class="dim">{_page(look, most)}</p>'
     )
@@ -280,7 +292,8 @@ def plan(rows: Sequence[PlanRow], most: int, *, swept: bool = False) -> str:
     return frame(
         f'<p class="summary"><b>{done} {_what(going)} ({size})</b>, '
         f"{'held' if swept else 'holds'} {_what(held)}.{more}</p>"
-        '<div class="scroll"><table class="plan"><thead><tr><th scope="col">Action</th>'
+        f'<div class="scroll" data-of="plan" onscroll="{_SCROLL}"><table class="plan">'
+        '<thead><tr><th scope="col">Action</th>'
         '<th scope="col">Session</th><th scope="col">File</th><th scope="col" class="number">Size'
         '</th><th scope="col">Reason</th></tr></thead>'
         f"<tbody>{''.join(map(_planned, first))}</tbody></table></div>"
