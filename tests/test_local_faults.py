@@ -36,9 +36,9 @@ def test_every_call_fails_in_turn(operation: Operation, code: int, tmp_path: Pat
 
 
 def test_some_calls_fail_with_every_error(tmp_path: Path) -> None:
-    tally = run(tmp_path, every=12, seed=1)
+    tally = run(tmp_path, every=20, seed=1)
     assert tally.wrong == []
-    assert tally.cases > tally.failed > 100
+    assert tally.cases > tally.failed > 60
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.__name__)
