@@ -108,19 +108,20 @@ def _ages(store: str | None) -> str:
 
 
 def verify(*, store: Store = None, repair: Repair = False, json: Json = False) -> None:
-    """Read every file and compare it with its digest."""
+    """Read all content and compare it with its digest; say what is not right."""
     with opened(store) as place, output.progress("Reading files"):
         found = place.verify(repair=repair)
     if json:
         output.as_json_list(output.fields(each) for each in found)
     else:
         rows = [
-            (text.short(each.session_id), text.short(each.owner), text.name(each.name),
-             "yes" if each.repaired else "no", text.plain(each.problem))
+            (each.kind, text.short(each.session_id), text.short(each.owner),
+             text.name(each.name or each.place), "yes" if each.repaired else "no",
+             text.plain(f"{each.problem} {each.remedy}".rstrip()))
             for each in found
         ]  # fmt: skip
         if rows:
-            output.wrapped(["SESSION", "OWNER", "FILE", "DELETED", "PROBLEM"], rows)
-        output.note(f"{text.count(len(found), 'damaged file')}.")
+            output.wrapped(["KIND", "SESSION", "OWNER", "WHERE", "REPAIRED", "PROBLEM"], rows)
+        output.note(f"{text.count(len(found), 'finding')}.")
     if found:
         raise typer.Exit(FOUND)

@@ -149,8 +149,7 @@ def copy(source: From, target: Into, *, json: Json = False) -> None:
         opened(target, make=True) as there,
         output.progress("Copying") as advance,
     ):
-        copied = here.copy_to(there)
-        advance(copied.files)
+        copied = here.copy_to(there, progress=lambda _: advance(1))
     if json:
         output.as_json(output.fields(copied))
     else:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from sessionstore import BackendUnavailable
 from sessionstore.backends import _s3_connection
 from sessionstore.backends._s3_connection import Connection
 from sessionstore.backends._s3_options import Options
