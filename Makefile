@@ -6,7 +6,7 @@
 #   make docs    build the documentation's site into site/; a warning is an error
 #   make s3      serve a bucket with SeaweedFS, and print the settings for it
 #   make bench   measure, as a Markdown table
-#   make campaigns  kill processes at random for a while, and look at what is left
+#   make campaigns  kills, faults, flipped bits: 20 minutes, then a look at what is left
 #   make explore try 100,000 schedules of the object protocol, and each broken variant
 #   make clean   remove what these made, the demo's files too
 #
@@ -58,7 +58,13 @@ bench: .venv/.ready-test
 
 campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.kill_local --kills 400
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.campaigns.kill_s3 --writes 3000
+	$(BIN)/python -m tests.campaigns.kill_s3 --writes 3000 --skew 600
+	$(BIN)/python -m tests.campaigns.faults_local
+	$(BIN)/python -m tests.campaigns.faults_s3
+	$(BIN)/python -m tests.campaigns.stops_s3
+	$(BIN)/python -m tests.campaigns.sleeps_s3
+	$(BIN)/python -m tests.campaigns.copy_kills
+	$(BIN)/python -m tests.campaigns.bit_flips
 
 explore: .venv/.ready-test
 	$(BIN)/python -m sessionstore.testing.explorer --schedules 100000

@@ -314,19 +314,25 @@ class SessionStore:
         """
         return verification.verify(self, repair=repair)
 
-    def copy_to(self, other: SessionStore, *, progress: Report | None = None) -> Copied:
+    def copy_to(
+        self,
+        other: SessionStore,
+        *,
+        progress: Report | None = None,
+        workers: int = transfer.WORKERS,
+    ) -> Copied:
         """Copy every session and file to another store, of any backend.
 
         What is there already is passed over, so a copy that was interrupted goes on where it was.
         Every file is compared with its digest as it is read here, and again as it is read back from
         there. Files keep the time they were saved at and their time to live, sessions count as
         active when they were copied, and ended ones end there. ``progress`` is called with a
-        ``transfer.Progress`` after each file.
+        ``transfer.Progress`` after each file, by one of ``workers`` threads at a time.
 
         Raises BackendUnavailable and LimitExceeded at once; Corrupted for a damaged file after all
         others were copied.
         """
-        return transfer.copy(self, other, progress)
+        return transfer.copy(self, other, progress=progress, workers=workers)
 
     # Around it
 
@@ -451,9 +457,15 @@ class SessionStore:
         """``verify`` in a worker thread."""
         return await in_thread(self.verify, repair)
 
-    async def copy_to_async(self, other: SessionStore, *, progress: Report | None = None) -> Copied:
-        """``copy_to`` in a worker thread, which also calls ``progress``."""
-        return await in_thread(self.copy_to, other, progress=progress)
+    async def copy_to_async(
+        self,
+        other: SessionStore,
+        *,
+        progress: Report | None = None,
+        workers: int = transfer.WORKERS,
+    ) -> Copied:
+        """``copy_to`` in a worker thread."""
+        return await in_thread(self.copy_to, other, progress=progress, workers=workers)
 
     async def close_async(self) -> None:
         """``close`` in a worker thread."""

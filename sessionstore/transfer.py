@@ -14,7 +14,16 @@ the source tells since the last copy (activity, an end, a return) the next copy 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -55,16 +64,35 @@ class Progress:
 
 Report = Callable[[Progress], object]
 
+WORKERS = 8
+"""Files of a session that are copied at once: a bucket takes some milliseconds for each request,
+and a file some ten of them."""
 
-def copy(source: SessionStore, target: SessionStore, report: Report | None = None) -> Copied:
+
+def copy(
+    source: SessionStore, target: SessionStore, *, progress: Report | None, workers: int
+) -> Copied:
     """``SessionStore.copy_to``."""
-    return _Copy(source, target, report or (lambda _: None)).run()
+    if workers < 1:
+        raise ValueError(f"A copy needs somebody who does it: workers={workers}.")
+    with ThreadPoolExecutor(workers, "sessionstore-copy") as pool:
+        return _Copy(source, target, progress or (lambda _: None), pool, workers).run()
 
 
 class _Copy:
     """One copy on its way."""
 
-    def __init__(self, source: SessionStore, target: SessionStore, report: Report) -> None:
+    def __init__(
+        self,
+        source: SessionStore,
+        target: SessionStore,
+        report: Report,
+        pool: Executor,
+        workers: int,
+    ) -> None:
+        self._pool = pool
+        self._workers = workers
+        self._lock = threading.Lock()
         self._store = source
         self._source = source.backend
         self._target = target.backend
@@ -86,16 +114,27 @@ class _Copy:
 
     def _session(self, key: SessionKey) -> None:
         self._sessions += 1
-        for reference in self._source.files(key.sid):
-            if reference.expires is not None and reference.expires <= self._source.now():
-                continue
-            try:
-                self._file(key, reference)
-            except Corrupted as error:  # it stops no other file
-                self._damaged = self._damaged or error
+        under_way: set[Future[None]] = set()
+        try:
+            for reference in self._source.files(key.sid):
+                if reference.expires is not None and reference.expires <= self._source.now():
+                    continue
+                under_way.add(self._pool.submit(self._try_file, key, reference))
+                if len(under_way) > self._workers:
+                    under_way = _settled(under_way, FIRST_COMPLETED)
+            _settled(under_way, ALL_COMPLETED)
+        finally:
+            for each in under_way:
+                each.cancel()
         record = self._source.session(key.sid)
         if record is not None:
             carry_over(record, self._target)
+
+    def _try_file(self, key: SessionKey, reference: Reference) -> None:
+        try:
+            self._file(key, reference)
+        except Corrupted as error:  # it stops no other file
+            self._damaged = self._damaged or error
 
     def _file(self, key: SessionKey, reference: Reference) -> None:
         there = _find(self._target, key.sid, reference.name)
@@ -144,16 +183,16 @@ class _Copy:
         )
 
     def _note(self, key: SessionKey, reference: Reference, *, copied: bool) -> None:
-        done = self._done
-        if copied:
-            done = replace(done, files=done.files + 1, bytes=done.bytes + reference.size)
-            self._store.tell("copied", key, reference.name, reference.size, "copied")
-        else:
-            done = replace(done, skipped=done.skipped + 1)
-        self._done = done
-        self._report(
-            Progress(done, self._sessions, key.id, key.owner, reference.name, reference.size)
-        )
+        """Count a file, and tell of it; one after the other, whichever thread it is."""
+        name, size = reference.name, reference.size
+        with self._lock:
+            done = self._done
+            if copied:
+                self._done = replace(done, files=done.files + 1, bytes=done.bytes + size)
+                self._store.tell("copied", key, name, size, "copied")
+            else:
+                self._done = replace(done, skipped=done.skipped + 1)
+            self._report(Progress(self._done, self._sessions, key.id, key.owner, name, size))
 
     def _read(self, sid: str, reference: Reference) -> Content:
         """A file of the source, spooled by the target. Its bytes are checked on the way."""
@@ -177,6 +216,14 @@ def carry_over(record: SessionRecord, target: Backend) -> None:
         target.resume(record.sid)
     elif record.active > there.active:
         target.touch(record.sid)
+
+
+def _settled(under_way: set[Future[None]], when: str) -> set[Future[None]]:
+    """Wait for the first of these, or all; returns those that are left. Raises their errors."""
+    done, left = wait(under_way, return_when=when)
+    for each in done:
+        each.result()
+    return left
 
 
 def _find(backend: Backend, sid: str, name: str) -> Reference | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from sessionstore.testing import Call, FakeClock, Fault, FaultyBackend, on, unav
 from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from sessionstore.transfer import Copied, Progress
 from tests.local import spoil
-from tests.stores import HOUR, MINUTE, Heard, brief, local_store, memory_store, names
+from tests.stores import HOUR, MINUTE, PATIENCE, Heard, brief, local_store, memory_store, names
 
 BIG = b"0123456789abcdef" * (2 * CHUNK // 16) + b"end"
 
@@ -285,6 +286,36 @@ def test_stores_of_other_digests_are_copied_and_passed_over_too(clock: FakeClock
     source.copy_to(target)
     assert contents(target) == contents(source)
     assert source.copy_to(target) == Copied(files=0, bytes=0, skipped=4)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_more_files_are_copied_at_once_than_said(clock: FakeClock, workers: int) -> None:
+    backend = FaultyBackend(MemoryBackend(Place(), clock))
+    source, target = memory_store(clock), SessionStore(backend, clock=clock)
+    for number in range(20):
+        source.session("alice").put(f"{number:02}", b"%d" % number)
+    lock, met = threading.Lock(), threading.Barrier(workers)
+    now = most = 0
+
+    def plan(call: Call) -> None:
+        nonlocal now, most
+        if call.verb != "put" or call.number > workers:
+            return
+        with lock:
+            now += 1
+            most = max(most, now)
+        met.wait(PATIENCE)  # all of them at once, or this breaks
+        with lock:
+            now -= 1
+
+    backend.plan = plan
+    source.copy_to(target, workers=workers)
+    assert (most, contents(target)) == (workers, contents(source))
+
+
+def test_nobody_cannot_copy(pair: Pair) -> None:
+    with pytest.raises(ValueError, match="workers=0"):
+        pair.source.copy_to(pair.target, workers=0)
 
 
 class TestProgress:

@@ -1,8 +1,8 @@
 """Writers and sweepers on one bucket, behind a proxy that spoils requests and answers.
 
-    python -m tests.campaigns.faults_s3 --operations 1500 --rates 1 5 20 --seed 1 [--endpoint URL]
+    python -m tests.campaigns.faults_s3 --operations 1500 --rates 1 5 20 --seed 1 [--attempts 1]
 
-The bucket is a SeaweedFS's that is started for this, or the one at the endpoint; the faults are
+The bucket is a SeaweedFS's that is started for this, or the one at ``--endpoint``; the faults are
 those of ``tests.campaigns.proxy``, so many of each hundred requests. Each writer saves, replaces,
 deletes, reads and lists files of its own, some of them uploaded in parts, and saves into, ends,
 resumes and drops sessions that nobody counts on; two sweepers sweep all the time, and the store's
@@ -12,6 +12,9 @@ An operation may fail, with an error of the library's own. A save that failed ma
 or may still. Whatever else is not as it was acknowledged counts as lost, other bytes than were
 saved count as wrong, and so does a listing that misses a file. When everything has expired, two
 sweeps through the proxy's plain side must leave nothing. Exit status 1 says it was not so.
+
+botocore repeats what failed, up to four times in all, so that few faults come through to the
+library. With ``--attempts 1`` all of them do.
 
 A request that is carried out late, after it was repeated and acknowledged, after the file was
 deleted, makes the file come back: nothing in S3 can call a request off. These are counted apart,
@@ -285,12 +288,15 @@ class Run:
 
 
 @contextlib.contextmanager
-def hasty(*, waits: float = 1.0) -> Iterator[None]:
-    """Short time-outs for the clients that are made in the block; ``waits`` scales the pauses
-    between repetitions."""
+def hasty(*, waits: float = 1.0, attempts: int = _s3_connection.ATTEMPTS) -> Iterator[None]:
+    """Short time-outs for the clients that are made in the block.
+
+    ``waits`` scales the pauses between repetitions, of which there are ``attempts``, less one.
+    """
     real = time.sleep
     with (
         mock.patch.object(_s3_connection, "READ_TIMEOUT", TIMEOUT),
+        mock.patch.object(_s3_connection, "ATTEMPTS", attempts),
         mock.patch("botocore.endpoint.time", mock.Mock(sleep=lambda it: real(waits * it))),
     ):
         yield
@@ -302,6 +308,9 @@ def main() -> int:
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 5, 20], help="percent")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--waits", type=float, default=1.0, help="scale of botocore's own pauses")
+    parser.add_argument(
+        "--attempts", type=int, default=_s3_connection.ATTEMPTS, help="of each request; 1: no more"
+    )
     parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
     options = parser.parse_args()
     os.environ.update(seaweed.ENVIRONMENT, SESSIONSTORE_TEST_GRACE="1")
@@ -309,7 +318,7 @@ def main() -> int:
     good = True
     with contextlib.ExitStack() as resources:
         endpoint = options.endpoint or seaweed.endpoint(resources)
-        resources.enter_context(hasty(waits=options.waits))
+        resources.enter_context(hasty(waits=options.waits, attempts=options.attempts))
         for number, rate in zip(itertools.count(), options.rates):
             seed = options.seed * 100 + number
             with Proxy(

@@ -18,7 +18,10 @@ and of its answer:
     short          carried out; the answer is cut, and its Content-Length claims just that
     untold         carried out; a listing says that it is truncated and not where it goes on
 
-The last four need an answer with a body; without one they are ``lost``.
+The last four need an answer with a body; without one they are ``lost``. Not among ``KINDS``, since
+only some requests are guarded against it:
+
+    flipped        carried out with one bit of its body flipped
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
@@ -240,6 +243,10 @@ class Proxy:
             answer = _canned(*_CANNED[fault])
             await _send(writer, answer.encode() + _body(request, answer))
             return True
+        if fault == "flipped":
+            answer = await self._forward(_flipped(request))
+            await _send(writer, answer.encode() + _body(request, answer))
+            return True
         if fault == "late":
             self._deliver_late(request)
         if fault in {"silent", "late"}:
@@ -273,6 +280,12 @@ class Proxy:
 def _canned(status: int, code: str) -> Answer:
     head = [b"HTTP/1.1 %d Made up" % status, b"Content-Type: application/xml"]
     return Answer(head, _ERROR.format(code).encode())
+
+
+def _flipped(request: Request) -> Request:
+    body = bytearray(request.body)
+    body[len(body) // 2] ^= 1
+    return replace(request, body=bytes(body))
 
 
 def _body(request: Request, answer: Answer) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from sessionstore import BackendUnavailable
 from sessionstore.backends import _s3_connection
 from sessionstore.backends._s3_connection import Connection
 from sessionstore.backends._s3_options import Options
@@ -133,10 +134,19 @@ def test_virtual_addressing_puts_the_bucket_into_the_host(server: ScriptedServer
 def test_ranges(
     server: ScriptedServer, start: int, length: int | None, expected: str | None
 ) -> None:
-    server.replies = [Reply(206, b"x", {"Content-Range": "bytes 5-5/10"})]
+    server.replies = [Reply(206, b"x", {"Content-Range": f"bytes {start}-{start}/10"})]
     with closing(client_of(server)) as client:
         client.get("k", start, length).stream.close()
     assert server.asked[0].headers.get("Range") == expected
+
+
+def test_another_part_than_was_asked_for_is_refused(server: ScriptedServer) -> None:
+    server.replies = [Reply(206, b"x", {"Content-Range": "bytes 0-0/10"})]
+    with (
+        closing(client_of(server)) as client,
+        pytest.raises(BackendUnavailable, match=r"bytes from 5 were asked for, and 'bytes 0-0/10'"),
+    ):
+        client.get("k", 5, 1)
 
 
 def test_a_request_that_failed_is_sent_again(server: ScriptedServer) -> None:

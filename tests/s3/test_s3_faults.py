@@ -14,7 +14,7 @@ from tests import seaweed
 @pytest.mark.server
 def test_no_fault_loses_spoils_or_leaves_anything(seaweed_server: seaweed.Server) -> None:
     command = [sys.executable, "-m", "tests.campaigns.faults_s3", "--operations", "150"]
-    options = ["--rates", "10", "--waits", "0.1", "--endpoint", seaweed_server.endpoint]
+    options = ["--rates", "10", "--attempts", "1", "--endpoint", seaweed_server.endpoint]
     done = subprocess.run(
         [*command, *options],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
