@@ -8,6 +8,8 @@ interpreter. It does not do everything, and what follows from that stands here:
 * It shows no header of an answer, so the store's time is asked for by a small object now and then.
 * Its prefixes are whole directories. A listing of keys that begin otherwise asks for the directory,
   from there on, and picks them out.
+* A web page, where the store should answer, is an empty listing to it. So an empty listing counts
+  only where the store's marker can be read.
 * It makes its own multipart uploads, and can neither list nor abort what others left, nor sign a
   URL that says type and name. boto3 does these where it is installed. Without it, let a lifecycle
   rule of the bucket abort unfinished uploads.
@@ -33,6 +35,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from sessionstore.backends._marker import Marker
 from sessionstore.backends._obstore_errors import ours
 from sessionstore.backends._obstore_store import extras, make_store, refuse_what_it_cannot
 from sessionstore.backends._s3_errors import TASKS, Place
@@ -46,6 +49,7 @@ from sessionstore.backends.objects_client import (
     Payload,
     Upload,
 )
+from sessionstore.backends.objects_keys import LAYOUT
 from sessionstore.errors import BackendUnavailable, SettingsError
 
 if TYPE_CHECKING:
@@ -121,6 +125,7 @@ class ObstoreClient:
         self._extras = extras(options)
         self._made: S3Store | None = None
         self._spare: S3Client | None = None
+        self._marker = Marker(self._read_marker, options.url)
         _clients.add(self)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
@@ -177,29 +182,37 @@ class ObstoreClient:
                     self._store, directory or None, offset=offset or None, chunk_size=BATCH
                 )
             )
-        first, done = True, False
+        seen = done = False
         while not done:
             with self._asking("list_objects_v2"):
                 found = next(pages, None)
             if found is None:
                 break
-            first = False
             entries = [Entry(it["path"], it["size"], it["last_modified"]) for it in found]
             done = bool(rest) and self._is_past(prefix, entries)
-            picked = [it for it in entries if it.key.startswith(prefix) and it.key > start_after]
-            yield Page(picked if rest or start_after else entries, None)
-        if first:
+            if rest:
+                entries = [it for it in entries if it.key.startswith(prefix)]
+            if entries:
+                seen = True
+                yield Page(entries, None)
+        if not seen:
+            self._marker.confirm(prefix, opening=self._opening)
             yield Page([], None)
 
     def _is_past(self, prefix: str, entries: Sequence[Entry]) -> bool:
         """Whether nothing more can begin so. Only an order allows to look no further."""
         keys = [entry.key for entry in entries]
-        if keys != sorted(keys):
+        # SeaweedFS sorts the names of each directory, so that "a/b" comes before "a-b".
+        if keys != sorted(keys) and keys != sorted(keys, key=lambda key: key.split("/")):
             raise BackendUnavailable(
                 f"Could not list the objects in {self.options.url}: the store lists them in no "
                 "order, which engine=obstore needs; leave engine out."
             )
         return bool(keys) and keys[-1] > prefix and not keys[-1].startswith(prefix)
+
+    def _read_marker(self) -> bytes:
+        with self.get(LAYOUT).stream as stream:
+            return stream.read()
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
         if _process.lost:
