@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import threading
@@ -114,9 +115,9 @@ class Files:
         path = self.path(directory).rstrip("/")
         if self._lists_flat:
             self.fs.invalidate_cache()
-            for info in self.fs.find(path, detail=True).values():
-                if info["type"] == "file" and info["name"] != path:
-                    yield self.found(info)
+            with suppress(FileNotFoundError):
+                found = self.fs.find(path, detail=True)
+                yield from (self.found(it) for it in found.values() if _is_below(path, it))
         else:
             yield from self._walk(path)
 
@@ -125,7 +126,7 @@ class Files:
             if info["type"] == "directory":
                 yield from self._walk(info["name"])
             else:
-                yield from self._still_there(info)
+                yield self.found(info)
 
     def directory(self, directory: str) -> Iterator[tuple[str, Found | None]]:
         """What stands directly in a directory: each file's or directory's path, and the file."""
@@ -133,8 +134,8 @@ class Files:
             if info["type"] == "directory":
                 yield info["name"].rstrip("/"), None
             else:
-                for found in self._still_there(info):
-                    yield found.path, found
+                found = self.found(info)
+                yield found.path, found
 
     def _infos(self, path: str) -> Sequence[Mapping[str, Any]]:
         self.fs.invalidate_cache()
@@ -143,9 +144,6 @@ class Files:
         except FileNotFoundError:
             return []
         return [info for info in found if info["name"].rstrip("/") != path.rstrip("/")]
-
-    def _still_there(self, info: Mapping[str, Any]) -> Iterator[Found]:
-        yield self.found(info)
 
     def found(self, info: Mapping[str, Any]) -> Found:
         """A file of a listing."""
@@ -246,23 +244,43 @@ class LocalFiles(Files):
             raise
 
     def _rename(self, beside: str, path: str) -> None:
-        while True:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with suppress(FileNotFoundError):  # somebody found the directory empty meanwhile
+        while os.path.exists(beside):
+            with suppress(FileNotFoundError):  # somebody found a directory empty, and took it away
+                os.makedirs(os.path.dirname(path), exist_ok=True)
                 os.replace(beside, path)
                 return
+        raise FileNotFoundError(errno.ENOENT, "somebody removed a file that was being saved", path)
 
-    def _still_there(self, info: Mapping[str, Any]) -> Iterator[Found]:
-        with suppress(FileNotFoundError):
-            stat = os.stat(info["name"])
-            is_content = info["name"].startswith(self.path("b/"))
-            seconds = stat.st_mtime if is_content else stat.st_ctime
-            yield Found(info["name"], stat.st_size, _time(seconds))
+    def _infos(self, path: str) -> Sequence[Mapping[str, Any]]:
+        """As one moment shows it, which fsspec's own listing does not.
+
+        When a file is replaced while a directory is read, the old one may be gone before it is
+        looked at and the new one have come too late to be read: so it is read again.
+        """
+        while True:
+            try:
+                with os.scandir(path) as entries:
+                    found = [(each.path, each.is_dir(follow_symlinks=False)) for each in entries]
+                return [self._info(name, is_directory) for name, is_directory in found]
+            except FileNotFoundError:
+                if not os.path.isdir(path):
+                    return []
+            except NotADirectoryError:
+                return []
+
+    def _info(self, path: str, is_directory: bool) -> Mapping[str, Any]:  # noqa: FBT001 - private
+        if is_directory:
+            return {"name": path, "type": "directory"}
+        stat = os.stat(path)
+        is_content = path.startswith(self.path("b/"))
+        modified = stat.st_mtime if is_content else stat.st_ctime
+        return {"name": path, "type": "file", "size": stat.st_size, "modified": modified}
 
     def delete(self, keys: Sequence[str]) -> None:
         super().delete(keys)
         for directory in {os.path.dirname(self.path(key)) for key in keys}:
-            self._prune(directory)
+            if directory != self.path(TEMPORARY).rstrip("/"):
+                self._prune(directory)
 
     def _prune(self, directory: str) -> None:
         with suppress(OSError):  # not empty
@@ -285,6 +303,10 @@ async def _delete_all(fs: Any, paths: Sequence[str]) -> list[Exception]:
 
     done = await asyncio.gather(*map(delete, paths), return_exceptions=True)
     return [error for error in done if isinstance(error, Exception)]
+
+
+def _is_below(path: str, info: Mapping[str, Any]) -> bool:
+    return info["type"] == "file" and info["name"] != path
 
 
 def _throw_away(file: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,12 +52,12 @@ REFUSED: Mapping[str, str] = {
         _ARCHIVE,
     ),
     **dict.fromkeys(
-        ("ftp", "sftp", "ssh", "smb", "webdav", "hdfs", "arrow_hdfs", "webhdfs", "dbfs", "jlab",
+        ("ftp", "sftp", "ssh", "smb", "webdav", "hdfs", "webhdfs", "dbfs", "jlab",
          "jupyter", "root", "asynclocal"),
         _IN_PLACE,
     ),
     **dict.fromkeys(("gdrive", "dropbox", "box", "wandb", "dvc", "lakefs"), _LATE),
-    **dict.fromkeys(("dir", "generic", "async_wrapper", "asyncwrapper", "dask"), _WRAPPER),
+    **dict.fromkeys(("dir", "generic", "asyncwrapper", "dask"), _WRAPPER),
 }  # fmt: skip
 """What cannot keep a store, and why."""
 
@@ -89,6 +90,11 @@ class Where:
         return cls(location.url, protocol, f"{protocol}://{place}", storage_options)
 
     def __post_init__(self) -> None:
+        if KINDS.get(self.protocol) is LocalFiles and os.name == "nt":
+            raise SettingsError(
+                f"url={self.url!r} is not right: Windows does not tell when a file was renamed; "
+                "use file://."
+            )
         if (why := REFUSED.get(self.protocol)) is not None:
             raise SettingsError(
                 f"url={self.url!r} is not right: the file system {self.protocol!r} cannot keep a "

@@ -20,6 +20,7 @@ from sessionstore.backends.objects_client import (
     Download,
     Entry,
     Multipart,
+    ObjectClient,
     Page,
     Part,
     Payload,
@@ -117,7 +118,7 @@ class Times:
         return self.taken[key]
 
 
-def timed(client: Engine, times: Times) -> TimedClient:
+def timed(client: ObjectClient, times: Times) -> TimedClient:
     """A client in a fake clock's time, with the abilities that it has."""
     return (
         TimedParts(client, times) if isinstance(client, Multipart) else TimedClient(client, times)
@@ -129,7 +130,7 @@ class TimedClient:
 
     page_size: ClassVar[int] = 50
 
-    def __init__(self, client: Engine, times: Times) -> None:
+    def __init__(self, client: ObjectClient, times: Times) -> None:
         self.shows_date = client.shows_date
         self.opening = False
         self._client: Any = client
