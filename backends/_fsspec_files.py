@@ -306,7 +306,7 @@ async def _delete_all(fs: Any, paths: Sequence[str]) -> list[Exception]:
 
 
 def _is_below(path: str, info: Mapping[str, Any]) -> bool:
-    return info["type"] == "file" and info["name"] != path
+    return bool(info["type"] == "file" and info["name"] != path)
 
 
 def _throw_away(file: Any) -> None:
