@@ -61,6 +61,9 @@ class Files:
     arguments: ClassVar[Mapping[str, Any]] = {}
     """What the file system is made with besides what the user says."""
 
+    sees_unfinished: ClassVar[bool] = False
+    """Whether ``unfinished`` finds all that there is."""
+
     def __init__(self, fs: Any, root: str) -> None:
         self.fs = fs
         self.root = root.rstrip("/")
@@ -192,6 +195,8 @@ class Files:
 class MemoryFiles(Files):
     """fsspec's memory: files of this process, which go with it."""
 
+    sees_unfinished: ClassVar[bool] = True  # there are none
+
     _lock: ClassVar[threading.RLock] = threading.RLock()
     """Of all, since they share one dictionary."""
 
@@ -230,6 +235,7 @@ class LocalFiles(Files):
     """
 
     arguments: ClassVar[Mapping[str, Any]] = {"auto_mkdir": True}
+    sees_unfinished: ClassVar[bool] = True
 
     def put(self, key: str, payload: Payload) -> None:
         beside = self.path(f"{TEMPORARY}{secrets.token_hex(16)}")

@@ -123,6 +123,12 @@ class FsspecClient:
         for it in found:
             yield Upload(it.path[own:], it.path[own:], it.modified)
 
+    @property
+    def sees_uploads(self) -> bool:
+        """Whether ``uploads`` finds what killed processes left."""
+        with self._asking("look at the file system") as files:
+            return files.sees_unfinished
+
     def close(self) -> None:
         self._closed = True
         self.connection.forget()  # file systems have nothing to close; their sessions go with them

@@ -43,6 +43,7 @@ from sessionstore.backends.objects_terms import Nonce
 from sessionstore.backends.objects_write import Writer
 from sessionstore.clock import Clock
 from sessionstore.content import DIGESTS, Content, TempSpool
+from sessionstore.doctor import Check
 from sessionstore.values import Parser
 
 
@@ -111,6 +112,14 @@ class ObjectBackend:
         except BaseException:
             client.close()
             raise
+
+    @classmethod
+    def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:
+        """``doctor.Examinable.examine``: beside the store, and without making one."""
+        from sessionstore.backends import objects_doctor
+
+        place = objects_doctor.apart(location)
+        yield from objects_doctor.examine(cls.open_client(place, options))
 
     def now(self) -> datetime:
         return self._bucket.now()

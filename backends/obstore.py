@@ -248,6 +248,11 @@ class ObstoreClient:
         if self._spare is not None:
             self._spare.opening = value
 
+    @property
+    def sees_uploads(self) -> bool:
+        """Whether ``uploads`` finds what killed processes left."""
+        return self._has_boto3
+
     def probe(self, key: str) -> None:
         """Ask for a listing, to see that the bucket is there and may be used; one request."""
         next(self.list(key))

@@ -13,7 +13,7 @@ the permissions that are needed and what every error means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import ClassVar, Protocol, Self
 
@@ -24,6 +24,7 @@ from sessionstore.backends._s3_options import OPTIONS, Options
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects_client import ObjectClient
 from sessionstore.clock import Clock
+from sessionstore.doctor import Check
 from sessionstore.errors import SettingsError
 from sessionstore.values import Parser
 
@@ -89,6 +90,17 @@ class S3Backend(ObjectBackend):
         backend = super().connect(location, options, clock)
         backend.client.opening = False
         return backend
+
+    @classmethod
+    def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:
+        yield from super().examine(location, options)
+        try:
+            from sessionstore.backends import _s3_doctor
+        except ModuleNotFoundError:
+            words = "only boto3 can ask for its versioning, object lock and lifecycle rules"
+            yield Check("bucket settings", "unknown", words, "not told")
+        else:
+            yield from _s3_doctor.examine(Options.of(location, options))
 
     def url(
         self,
