@@ -6,6 +6,8 @@ without these the answer is "unknown".
 
 from __future__ import annotations
 
+import base64
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -13,6 +15,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from sessionstore.backends._connection import Client
 from sessionstore.backends._s3_connection import make_client
 from sessionstore.backends._s3_options import Options
 from sessionstore.doctor import Check
@@ -47,6 +50,7 @@ def examine(options: Options) -> Iterator[Check]:
         for what, method, permission, judge in asked:
             ask = partial(getattr(client, method), Bucket=options.bucket)
             yield _asked(what, ask, permission, judge)
+        yield _checksums(client, options)
 
 
 def _asked(what: str, ask: Callable[[], Answer], permission: str, judge: Judge) -> Check:
@@ -58,6 +62,19 @@ def _asked(what: str, ask: Callable[[], Answer], permission: str, judge: Judge) 
             return judge({})
         words = f"the store does not tell ({code or error}); {permission} would let it be seen"
         return Check(what, "unknown", words, "not told")
+
+
+def _checksums(client: Client, options: Options) -> Check:
+    """Whether the store looks at the digest that every save of the boto3 engine brings."""
+    what, wrong = "checksums", base64.b64encode(bytes(32)).decode()
+    place = {"Bucket": options.bucket, "Key": f"{options.prefix}doctor-{secrets.token_hex(4)}"}
+    try:
+        client.put_object(**place, Body=b"damaged", ChecksumSHA256=wrong, **options.arguments)
+    except (BotoCoreError, ClientError):
+        return Check(what, "good", "a save that arrives damaged is refused")
+    client.delete_object(**place)
+    words = "a save that arrives damaged is not noticed by the store; reading it is refused"
+    return Check(what, "note", words, "not looked at")
 
 
 def _versioning(answer: Answer) -> Check:
