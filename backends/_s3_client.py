@@ -14,7 +14,8 @@ import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from sessionstore.backends._s3_connection import Client, Connection, make_client
+from sessionstore.backends._connection import Client, Connection
+from sessionstore.backends._s3_connection import make_client
 from sessionstore.backends._s3_errors import TASKS, Place, not_s3, ours, refused
 from sessionstore.backends._s3_options import Options
 from sessionstore.backends.objects_client import (

@@ -1,11 +1,7 @@
-"""The boto3 client of a store: made when it is first needed, and made anew after a fork."""
+"""The boto3 client of a store."""
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -13,6 +9,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
 
+from sessionstore.backends._connection import Client
 from sessionstore.backends._s3_options import Options
 
 CONNECTIONS = 64
@@ -27,59 +24,6 @@ READ_TIMEOUT = 60
 ATTEMPTS = 4
 """Of a request that may be repeated, the first included; botocore waits 0.5, 1 and 2 s between
 them on average."""
-
-Client = Any
-"""A botocore client: its methods are made at run time."""
-
-
-class Connection:
-    """One boto3 client, shared by all threads. Safe to use from any of them."""
-
-    def __init__(self, make: Callable[[], Client]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._client: Client | None = None
-        _connections.add(self)
-
-    @property
-    def client(self) -> Client:
-        """The client, made by the first who asks: sessions of boto3 are not thread-safe."""
-        if self._client is None:
-            with self._lock:
-                if self._client is None:
-                    self._client = self._make()
-        return self._client
-
-    def renew(self, make: Callable[[], Client]) -> None:
-        """Make clients in another way from now on."""
-        self.close()
-        self._make = make
-
-    def close(self) -> None:
-        """Close the client if there is one; the next who asks gets a new one."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    def forget(self) -> None:
-        """Begin anew, in the child of a fork.
-
-        The sockets are the parent's, and the lock may be held by a thread that is not here.
-        """
-        self._lock = threading.Lock()
-        self._client = None
-
-
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for connection in _connections:
-        connection.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
 
 
 def make_client(options: Options, region: str | None) -> Client:

@@ -15,8 +15,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from botocore.exceptions import ClientError
-
 from sessionstore.backends.objects_client import NotFound
 from sessionstore.errors import BackendUnavailable, LimitExceeded, SessionStoreError, SettingsError
 from sessionstore.values import show_duration
@@ -185,7 +183,7 @@ STATUSES: Mapping[int, Row] = {
 }
 """By the status of an answer whose code is none of those."""
 
-_NO_CREDENTIALS = Row(
+NO_CREDENTIALS = Row(
     "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, set profile, or "
     "give this machine a role",
     setting=True,
@@ -196,9 +194,9 @@ _PROFILE = Row(
     "{detail}; set profile (or AWS_PROFILE) to one in the AWS configuration", setting=True
 )
 _CONFIGURATION = Row("the AWS configuration is not right: {detail}", setting=True)
-_UNREACHABLE = Row("nothing answers at {endpoint}; check endpoint_url, region and the network")
-_TIMEOUT = Row("the store at {endpoint} did not answer in time; try again, or check the network")
-_CUT_OFF = Row("the connection to {endpoint} broke off; try again, or check the network")
+UNREACHABLE = Row("nothing answers at {endpoint}; check endpoint_url, region and the network")
+TIMEOUT = Row("the store at {endpoint} did not answer in time; try again, or check the network")
+CUT_OFF = Row("the connection to {endpoint} broke off; try again, or check the network")
 _TLS = Row(
     "the connection to {endpoint} cannot be secured: {detail}; check that endpoint_url is right "
     "about https, and that AWS_CA_BUNDLE names the authority of its certificate"
@@ -213,11 +211,11 @@ _BAD_ENDPOINT = Row(
 )
 _NOT_S3 = Row("what answers at {endpoint} is not S3; check endpoint_url", setting=True)
 _DAMAGED = Row("the answer was damaged on its way: {detail}; try again")
-_OTHER = Row("{detail}")
+OTHER = Row("{detail}")
 
 EXCEPTIONS: Mapping[str, Row] = {
-    "NoCredentialsError": _NO_CREDENTIALS,
-    "NoAuthTokenError": _NO_CREDENTIALS,
+    "NoCredentialsError": NO_CREDENTIALS,
+    "NoAuthTokenError": NO_CREDENTIALS,
     "PartialCredentialsError": _HALF_CREDENTIALS,
     "CredentialRetrievalError": _ROLE,
     "MetadataRetrievalError": _ROLE,
@@ -235,14 +233,14 @@ EXCEPTIONS: Mapping[str, Row] = {
     "SSOError": _EXPIRED,
     "LoginError": _EXPIRED,
     "TokenRetrievalError": _EXPIRED,
-    "EndpointConnectionError": _UNREACHABLE,
-    "ConnectTimeoutError": _UNREACHABLE,
-    "ReadTimeoutError": _TIMEOUT,
-    "ConnectionClosedError": _CUT_OFF,
-    "ResponseStreamingError": _CUT_OFF,
-    "IncompleteReadError": _CUT_OFF,
-    "ConnectionError": _CUT_OFF,
-    "OSError": _CUT_OFF,
+    "EndpointConnectionError": UNREACHABLE,
+    "ConnectTimeoutError": UNREACHABLE,
+    "ReadTimeoutError": TIMEOUT,
+    "ConnectionClosedError": CUT_OFF,
+    "ResponseStreamingError": CUT_OFF,
+    "IncompleteReadError": CUT_OFF,
+    "ConnectionError": CUT_OFF,
+    "OSError": CUT_OFF,
     "SSLError": _TLS,
     "ProxyConnectionError": _PROXY,
     "NoRegionError": _NO_REGION,
@@ -257,7 +255,7 @@ EXCEPTIONS: Mapping[str, Row] = {
     "ResponseParserError": _NOT_S3,
     "FlexibleChecksumError": _DAMAGED,
     "ChecksumError": _DAMAGED,
-    "Exception": _OTHER,
+    "Exception": OTHER,
 }
 """By the name of the exception's class, or of the nearest class above it."""
 
@@ -278,15 +276,17 @@ def ours(
     error: Exception, task: Task, place: Place, *, opening: bool
 ) -> SessionStoreError | NotFound:
     """The error to raise instead."""
+    from botocore.exceptions import ClientError  # the table serves engines without botocore too
+
     if not isinstance(error, ClientError):
         names = (each.__name__ for each in type(error).__mro__)
         row = next(EXCEPTIONS[name] for name in names if name in EXCEPTIONS)
-        return _made(row, task, place, {"detail": _one_line(error)}, opening=opening)
+        return made(row, task, place, {"detail": _one_line(error)}, opening=opening)
     told: Mapping[str, Any] = error.response
     code = str(told.get("Error", {}).get("Code", ""))
     if error.operation_name != task.operation:  # of STS, on the way to credentials
         detail = f"{error.operation_name} was answered {code}"
-        return _made(_ROLE, task, place, {"detail": detail}, opening=opening)
+        return made(_ROLE, task, place, {"detail": detail}, opening=opening)
     if code in task.missing:
         return NotFound(code)
     return refused(told, task, place, opening=opening)
@@ -311,17 +311,18 @@ def refused(
     row = CODES.get(code) or STATUSES.get(status) or _REFUSED
     if row is _REGION and not region and location:
         row = _MOVED
-    return _made(row, task, place, facts, opening=opening)
+    return made(row, task, place, facts, opening=opening)
 
 
 def not_s3(task: Task, place: Place, *, opening: bool) -> SessionStoreError:
     """The error to raise for an answer that S3 would not give."""
-    return _made(_NOT_S3, task, place, {}, opening=opening)
+    return made(_NOT_S3, task, place, {}, opening=opening)
 
 
-def _made(
+def made(
     row: Row, task: Task, place: Place, facts: Mapping[str, str], *, opening: bool
 ) -> SessionStoreError:
+    """The error of a row, in words."""
     doing = "open the store" if opening else task.doing
     why = row.why.format_map({**facts, "bucket": place.bucket, "endpoint": place.endpoint})
     return row.error(opening=opening)(f"Could not {doing} in {place.url}: {why}.")

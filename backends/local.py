@@ -52,6 +52,7 @@ from sessionstore.backends._local_save import Save
 from sessionstore.backends._local_spool import LocalSpool, can_be_unnamed
 from sessionstore.clock import Clock
 from sessionstore.content import DIGESTS, Content, limited, verified
+from sessionstore.doctor import Check
 from sessionstore.errors import BackendUnavailable, FileNotStored
 from sessionstore.names import encode, is_sid
 from sessionstore.oserrors import translated
@@ -99,6 +100,13 @@ class LocalBackend:
                 RuntimeWarning,
                 stacklevel=5,
             )
+
+    @classmethod
+    def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:
+        """``doctor.Examinable.examine``."""
+        from sessionstore.backends import _local_doctor
+
+        yield from _local_doctor.examine(Path(location.path))
 
     @classmethod
     def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:

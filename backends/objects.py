@@ -43,6 +43,7 @@ from sessionstore.backends.objects_terms import Nonce
 from sessionstore.backends.objects_write import Writer
 from sessionstore.clock import Clock
 from sessionstore.content import DIGESTS, Content, TempSpool
+from sessionstore.doctor import Check
 from sessionstore.values import Parser
 
 
@@ -115,6 +116,14 @@ class ObjectBackend:
     def wrap_client(self, wrapper: Callable[[ObjectClient], ObjectClient]) -> None:
         """Put something around the client, for every request from now on."""
         self.client = self._bucket.client = wrapper(self.client)
+
+    @classmethod
+    def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:
+        """``doctor.Examinable.examine``: beside the store, and without making one."""
+        from sessionstore.backends import objects_doctor
+
+        place = objects_doctor.apart(location)
+        yield from objects_doctor.examine(cls.open_client(place, options))
 
     def now(self) -> datetime:
         return self._bucket.now()

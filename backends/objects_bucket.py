@@ -13,9 +13,9 @@ from sessionstore.backends.objects_client import (
     BATCH,
     Download,
     Entry,
+    Multipart,
     NotFound,
     ObjectClient,
-    Part,
     Payload,
     Upload,
 )
@@ -142,29 +142,27 @@ class Bucket:
 
     def upload(self, key: str, payload: Payload, part_size: int) -> None:
         """Put an object in parts. An upload that fails is aborted, as far as that goes."""
-        upload = self.client.begin(key)
+        client = self.client
+        if not isinstance(client, Multipart):
+            self.put(key, payload)
+            return
+        upload = client.begin(key)
         try:
             starts = range(0, payload.size, part_size)
             parts = [
-                self._part(key, upload, number, payload, start, part_size)
+                client.upload_part(key, upload, number, _part(payload, start, part_size))
                 for number, start in enumerate(starts, start=1)
             ]
             asked = self.clock.elapsed()
-            self._note(self.client.complete(key, upload, parts), asked)
+            self._note(client.complete(key, upload, parts), asked)
         except NotFound as error:
             raise BackendUnavailable(
                 f"The upload of {key} was aborted by somebody else; save the file again."
             ) from error
         except Exception:
             with suppress(BackendUnavailable):  # the sweep aborts it by its age
-                self.client.abort(key, upload)
+                client.abort(key, upload)
             raise
-
-    def _part(  # noqa: PLR0917 - private, and called once
-        self, key: str, upload: str, number: int, payload: Payload, start: int, part_size: int
-    ) -> Part:
-        size = min(part_size, payload.size - start)
-        return self.client.upload_part(key, upload, number, payload.part(start, size))
 
     def uploads(self) -> Iterator[Upload]:
         return self.client.uploads(keys.BLOBS)
@@ -172,3 +170,7 @@ class Bucket:
     def _note(self, date: datetime | None, asked: float) -> None:
         if date is not None:
             self.clock.saw(date, asked)
+
+
+def _part(payload: Payload, start: int, size: int) -> Payload:
+    return payload.part(start, min(size, payload.size - start))

@@ -24,7 +24,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from sessionstore.content import Buffer
 
@@ -173,7 +173,11 @@ class ObjectClient(Protocol):
     """Whether answers have a date. Without, the protocol writes a small object now and then."""
 
     def put(self, key: str, payload: Payload) -> datetime | None:
-        """Keep an object, in place of what has that key; returns the answer's Date."""
+        """Keep an object, in place of what has that key; returns the answer's Date.
+
+        Nobody sees it before it is there whole. A client that is not ``Multipart`` takes payloads
+        of any size here, in little memory.
+        """
         ...
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
@@ -200,18 +204,6 @@ class ObjectClient(Protocol):
         """
         ...
 
-    def begin(self, key: str) -> str:
-        """Begin a multipart upload; returns its id."""
-        ...
-
-    def upload_part(self, key: str, upload: str, number: int, payload: Payload) -> Part:
-        """Send one part; all but the last have the same size of at least 5 MiB."""
-        ...
-
-    def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
-        """Make the object of its parts, at once and whole; returns the answer's Date."""
-        ...
-
     def abort(self, key: str, upload: str) -> None:
         """Throw an upload's parts away. One that is gone is no error."""
         ...
@@ -222,4 +214,21 @@ class ObjectClient(Protocol):
 
     def close(self) -> None:
         """Give connections back. Closing twice is no error."""
+        ...
+
+
+@runtime_checkable
+class Multipart(Protocol):
+    """A client whose uploads may be made of parts, so that the protocol can send large objects."""
+
+    def begin(self, key: str) -> str:
+        """Begin a multipart upload; returns its id."""
+        ...
+
+    def upload_part(self, key: str, upload: str, number: int, payload: Payload) -> Part:
+        """Send one part; all but the last have the same size of at least 5 MiB."""
+        ...
+
+    def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
+        """Make the object of its parts, at once and whole; returns the answer's Date."""
         ...

@@ -45,8 +45,14 @@ BUILTIN: Mapping[str, Builtin] = {
     "file": Builtin("sessionstore.backends.local:LocalBackend"),
     "memory": Builtin("sessionstore.backends.memory:MemoryBackend"),
     "s3": Builtin("sessionstore.backends.s3:S3Backend", "s3"),
+    "gs": Builtin("sessionstore.backends.fsspec:FsspecBackend", "fsspec"),
+    "az": Builtin("sessionstore.backends.fsspec:FsspecBackend", "fsspec"),
+    "hf": Builtin("sessionstore.backends.fsspec:FsspecBackend", "fsspec"),
 }
 """The backends of this library by the scheme of their URLs."""
+
+ANY = "fsspec+"
+"""What begins the scheme of any file system of fsspec, as in ``fsspec+s3://``."""
 
 
 def schemes() -> list[str]:
@@ -62,13 +68,14 @@ def find(scheme: str, setting: str = "") -> type[Backend]:
     library is not installed.
     """
     setting = setting or f"url='{scheme}://...'"
-    if (builtin := BUILTIN.get(scheme)) is not None:
+    builtin = BUILTIN.get("gs" if scheme.startswith(ANY) else scheme)
+    if builtin is not None:
         return _load(setting, builtin.target, _pip_hint(builtin.extra))
     offers = _entry_points().get(scheme, set())
     if not offers:
         raise SettingsError(
             f"{setting} is not right: no backend has the scheme {scheme!r}; "
-            f"the schemes known are {', '.join(schemes())}."
+            f"the schemes known are {', '.join(schemes())} and {ANY}<file system>."
         )
     if len(offers) > 1:
         raise SettingsError(

@@ -52,7 +52,7 @@ from sessionstore.values import (
 if TYPE_CHECKING:
     from sessionstore.backend import Backend, Location
 
-_is_secret = re.compile("secret|password|token|credential|key").search
+_is_secret = re.compile("secret|password|token|credential|key|storage_options").search
 
 KEYWORD = "the keyword"
 """The source of what the caller of ``open`` gave."""

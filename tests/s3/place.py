@@ -1,6 +1,6 @@
 """Stores in a bucket of a running server, and a clock for that server.
 
-A server's clock cannot be moved, so the time is put in on the way: ``TimedClient`` sends every
+A server's clock cannot be moved, so the time is put in on the way: ``timed`` sends every
 request to the real server and dates what comes back by a ``FakeClock``.
 """
 
@@ -12,20 +12,36 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
 
-from sessionstore.backends._s3_connection import Connection, make_client
+from sessionstore.backends._connection import Connection
+from sessionstore.backends._s3_client import S3Client
+from sessionstore.backends._s3_connection import make_client
 from sessionstore.backends._s3_options import Options
-from sessionstore.backends.objects_client import Download, Entry, Page, Part, Payload, Upload
+from sessionstore.backends.objects_client import (
+    Download,
+    Entry,
+    Multipart,
+    ObjectClient,
+    Page,
+    Part,
+    Payload,
+    Upload,
+)
 from sessionstore.backends.objects_keys import EPOCH
-from sessionstore.backends.s3 import S3Backend, S3Client
+from sessionstore.backends.obstore import ObstoreClient
+from sessionstore.backends.s3 import Engine, S3Backend
 from sessionstore.testing import FakeClock, OpenBackend
 from tests import seaweed
 
 
 @dataclass
 class Bucket:
-    """A bucket of a server. Its clients share one connection pool: making one takes 0.2 s."""
+    """A bucket of a server. Its clients share one connection pool: making one takes 0.2 s.
+
+    ``engine`` is who makes the store's requests; what looks behind the store's back is boto3.
+    """
 
     endpoint: str
+    engine: str = "boto3"
 
     def options(self, prefix: str = "") -> Options:
         url = f"s3://{seaweed.BUCKET}/{prefix}"
@@ -48,7 +64,15 @@ class Bucket:
         """A plain boto3 client, to look behind the store's back."""
         return self.connection.client
 
-    def client(self, prefix: str) -> S3Client:
+    def client(self, prefix: str) -> Engine:
+        """The engine's client for a prefix."""
+        if self.engine == "boto3":
+            return self.boto3_client(prefix)
+        client = ObstoreClient(self.options(prefix))
+        client.opening = False
+        return client
+
+    def boto3_client(self, prefix: str) -> S3Client:
         client = S3Client(self.options(prefix))
         client.connection = self.connection
         client.opening = False
@@ -61,13 +85,14 @@ class Bucket:
         def open_backend(clock: FakeClock) -> S3Backend:
             if not times:
                 times.append(Times(clock))
-            return S3Backend(TimedClient(self.client(prefix), times[0]), elapsed=times[0].seconds)
+            client = timed(self.client(prefix), times[0])
+            return S3Backend(client, elapsed=times[0].seconds)  # type: ignore[arg-type]  # its shows_date is another client's
 
         return open_backend
 
     def keys(self, prefix: str) -> list[str]:
         """Every key below a prefix, without it."""
-        pages = self.client(prefix).list("")
+        pages = self.boto3_client(prefix).list("")
         return [entry.key for page in pages for entry in page.entries]
 
     def close(self) -> None:
@@ -93,56 +118,77 @@ class Times:
         return self.taken[key]
 
 
-class TimedClient:
-    """An ``S3Client`` in a fake clock's time. Listings have small pages, so that there are some."""
+def timed(client: ObjectClient, times: Times) -> TimedClient:
+    """A client in a fake clock's time, with the abilities that it has."""
+    return (
+        TimedParts(client, times) if isinstance(client, Multipart) else TimedClient(client, times)
+    )
 
-    shows_date: ClassVar[bool] = True
+
+class TimedClient:
+    """A client in a fake clock's time. Listings have small pages, so that there are some."""
+
     page_size: ClassVar[int] = 50
 
-    def __init__(self, client: S3Client, times: Times) -> None:
-        self._client = client
+    def __init__(self, client: ObjectClient, times: Times) -> None:
+        self.shows_date = client.shows_date
+        self.opening = False
+        self._client: Any = client
         self._times = times
 
-    def put(self, key: str, payload: Payload) -> datetime:
+    def _date(self) -> datetime | None:
+        return self._times.date() if self.shows_date else None
+
+    def put(self, key: str, payload: Payload) -> datetime | None:
         self._client.put(key, payload)
-        return self._times.take(key)
+        self._times.take(key)
+        return self._date()
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
-        return self._client.get(key, start, length)._replace(date=self._times.date())
+        download: Download = self._client.get(key, start, length)
+        return download._replace(date=self._date())
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = 1000) -> Iterator[Page]:
         size = min(page_size, self.page_size)
         for page in self._client.list(prefix, start_after=start_after, page_size=size):
             entries = [it._replace(modified=self._time_of(it)) for it in page.entries]
-            yield Page(entries, self._times.date())
+            yield Page(entries, self._date())
 
     def _time_of(self, entry: Entry) -> datetime:
         # Taken by the server, and its writer's request is not back yet.
         return self._times.taken.get(entry.key, self._times.date())
 
-    def delete(self, keys: Sequence[str]) -> datetime:
+    def delete(self, keys: Sequence[str]) -> datetime | None:
         self._client.delete(keys)
-        return self._times.date()
-
-    def begin(self, key: str) -> str:
-        self._times.take(key)
-        return self._client.begin(key)
-
-    def upload_part(self, key: str, upload: str, number: int, payload: Payload) -> Part:
-        return self._client.upload_part(key, upload, number, payload)
-
-    def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime:
-        self._client.complete(key, upload, parts)
-        return self._times.date()
+        return self._date()
 
     def abort(self, key: str, upload: str) -> None:
         self._client.abort(key, upload)
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
-        return self._client.uploads(prefix)
+        yield from self._client.uploads(prefix)
 
     def sign(self, key: str, **how: Any) -> str:
-        return self._client.sign(key, **how)
+        return str(self._client.sign(key, **how))
+
+    def probe(self, key: str) -> None:
+        self._client.probe(key)
 
     def close(self) -> None:
         """The connection is everybody's."""
+
+
+class TimedParts(TimedClient):
+    """One whose uploads may be made of parts."""
+
+    def begin(self, key: str) -> str:
+        self._times.take(key)
+        return str(self._client.begin(key))
+
+    def upload_part(self, key: str, upload: str, number: int, payload: Payload) -> Part:
+        part: Part = self._client.upload_part(key, upload, number, payload)
+        return part
+
+    def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
+        self._client.complete(key, upload, parts)
+        return self._date()

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from sessionstore import BackendUnavailable
-from sessionstore.backends import _s3_connection
-from sessionstore.backends._s3_connection import Connection
+from sessionstore.backends import _connection, _s3_connection
+from sessionstore.backends._connection import Connection
+from sessionstore.backends._s3_client import S3Client
 from sessionstore.backends._s3_options import Options
 from sessionstore.backends.objects_client import BATCH, Payload
-from sessionstore.backends.s3 import S3Client
 from sessionstore.testing.subject import PATIENCE, race
 from tests.s3.place import Bucket
 from tests.s3.scripted import Asked, Reply, ScriptedServer, listing, refusal
@@ -180,7 +180,7 @@ def put(client: S3Client, *keys: str) -> None:
 
 
 def test_listing_page_by_page(bucket: Bucket, prefix: str) -> None:
-    client = bucket.client(prefix)
+    client = bucket.boto3_client(prefix)
     put(client, "a/1", "a/2", "a/3", "b/1", "a-1", "a")
     pages = [[it.key for it in page.entries] for page in client.list("a/", page_size=2)]
     assert pages == [["a/1", "a/2"], ["a/3"]]
@@ -189,13 +189,13 @@ def test_listing_page_by_page(bucket: Bucket, prefix: str) -> None:
 
 
 def test_an_empty_listing_is_one_page(bucket: Bucket, prefix: str) -> None:
-    (page,) = bucket.client(prefix).list("nothing/")
+    (page,) = bucket.boto3_client(prefix).list("nothing/")
     assert list(page.entries) == []
     assert page.date is not None
 
 
 def test_entries_tell_size_and_time(bucket: Bucket, prefix: str) -> None:
-    client = bucket.client(prefix)
+    client = bucket.boto3_client(prefix)
     put(client, "abc")
     (page,) = client.list("")
     (entry,) = page.entries
@@ -205,7 +205,7 @@ def test_entries_tell_size_and_time(bucket: Bucket, prefix: str) -> None:
 
 
 def test_deleting_a_full_batch(bucket: Bucket, prefix: str) -> None:
-    client = bucket.client(prefix)
+    client = bucket.boto3_client(prefix)
     put(client, "a", "b", "kept")
     client.delete(["a", "b", *(f"missing-{number}" for number in range(BATCH - 2))])
     client.delete(["missing"])
@@ -213,7 +213,7 @@ def test_deleting_a_full_batch(bucket: Bucket, prefix: str) -> None:
 
 
 def test_multipart_upload(bucket: Bucket, prefix: str) -> None:
-    client = bucket.client(prefix)
+    client = bucket.boto3_client(prefix)
     data = os.urandom((5 << 20) + 1000)
     whole = Payload(io.BytesIO(data), 0, len(data))
     upload = client.begin("large")
@@ -229,7 +229,7 @@ def test_multipart_upload(bucket: Bucket, prefix: str) -> None:
 
 
 def test_an_upload_that_was_aborted_is_gone(bucket: Bucket, prefix: str) -> None:
-    client = bucket.client(prefix)
+    client = bucket.boto3_client(prefix)
     upload = client.begin("large")
     client.abort("large", upload)
     client.abort("large", upload)
@@ -238,7 +238,7 @@ def test_an_upload_that_was_aborted_is_gone(bucket: Bucket, prefix: str) -> None
 
 @pytest.mark.server
 def test_requests_leave_no_memory(seaweed_bucket: Bucket, prefix: str) -> None:
-    client = seaweed_bucket.client(prefix)
+    client = seaweed_bucket.boto3_client(prefix)
     data = b"x" * 1000
 
     def use(count: int) -> int:
@@ -320,16 +320,16 @@ def _fork(check: Any) -> int:
 
 def test_forgotten_connections_do_not_pile_up() -> None:
     gc.collect()
-    before = len(_s3_connection._connections)
+    before = len(_connection._connections)
     connections = [Connection(object) for _ in range(10)]
-    assert len(_s3_connection._connections) == before + 10
+    assert len(_connection._connections) == before + 10
     del connections
     gc.collect()
-    assert len(_s3_connection._connections) == before
+    assert len(_connection._connections) == before
 
 
 def test_a_stream_left_early_gives_its_connection_back(bucket: Bucket, prefix: str) -> None:
-    client = bucket.client(prefix)
+    client = bucket.boto3_client(prefix)
     client.put("k", Payload.of(b"x" * 100_000))
     for _ in range(2 * _s3_connection.CONNECTIONS):
         stream = client.get("k").stream

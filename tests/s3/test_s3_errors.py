@@ -16,10 +16,11 @@ import pytest
 
 from sessionstore import BackendUnavailable, LimitExceeded, SessionStoreError, SettingsError
 from sessionstore.backends import _s3_connection
+from sessionstore.backends._s3_client import S3Client
 from sessionstore.backends._s3_errors import CODES, EXCEPTIONS, STATUSES, TASKS, Place, ours
 from sessionstore.backends._s3_options import Options
 from sessionstore.backends.objects_client import NotFound, Payload
-from sessionstore.backends.s3 import S3Backend, S3Client
+from sessionstore.backends.s3 import S3Backend
 from sessionstore.clock import SystemClock
 from sessionstore.urls import locate
 from tests import seaweed

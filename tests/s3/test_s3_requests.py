@@ -116,7 +116,7 @@ def test_dropping(subject: Subject, count: Count) -> None:
 
 
 def test_dropping_many_files(seaweed_bucket: Bucket, prefix: str, count: Count) -> None:
-    backend = S3Backend(seaweed_bucket.client(prefix))
+    backend = S3Backend(seaweed_bucket.boto3_client(prefix))
     subject = Subject(lambda _: backend, FakeClock())
     for number in range(BATCH + 10):
         subject.put(f"{number}", b"same", fresh=True)
@@ -139,7 +139,7 @@ def test_sweeping(subject: Subject, count: Count) -> None:
 def test_opening(seaweed_bucket: Bucket, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = Counter()
     location, _ = locate(f"s3://{seaweed.BUCKET}/{prefix}", Path())
-    make = seaweed_bucket.client
+    make = seaweed_bucket.boto3_client
 
     def connect() -> None:
         options = {"endpoint_url": seaweed_bucket.endpoint}

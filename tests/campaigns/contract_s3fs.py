@@ -1,0 +1,36 @@
+"""The whole contract by s3fs, on moto's server and on SeaweedFS: minutes of it.
+
+    python -m pytest tests/campaigns/contract_s3fs.py
+
+tests/s3/test_fsspec_s3.py is what every run of the tests tries.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from sessionstore.backends._fsspec_kinds import Where
+from tests.s3.conftest import _no_aws, moto_bucket, prefix, seaweed_bucket, seaweed_server
+from tests.s3.place import Bucket
+from tests.s3.test_fsspec_s3 import where_at
+from tests.test_fsspec_contract import FsspecContract
+
+__all__ = ["_no_aws", "moto_bucket", "prefix", "seaweed_bucket", "seaweed_server"]
+
+
+class TestS3fsOnMoto(FsspecContract):
+    @pytest.fixture
+    def where(self, moto_bucket: Bucket, prefix: str) -> Where:
+        return where_at(moto_bucket.endpoint, prefix)
+
+    @pytest.fixture(autouse=True)
+    def _has_memory_of_its_own(self, request: pytest.FixtureRequest) -> None:
+        if request.function.__name__.endswith(("takes_little_memory", "take_no_memory")):
+            pytest.skip("moto's server is in this process; TestS3fsOnSeaweed looks at memory")
+
+
+@pytest.mark.server
+class TestS3fsOnSeaweed(FsspecContract):
+    @pytest.fixture
+    def where(self, seaweed_bucket: Bucket, prefix: str) -> Where:
+        return where_at(seaweed_bucket.endpoint, prefix)
