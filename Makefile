@@ -5,7 +5,7 @@
 #   make lint    ruff and mypy alone
 #   make docs    build the documentation's site into site/; a warning is an error
 #   make s3      serve a bucket with SeaweedFS, and print the settings for it
-#   make bench   measure, as a Markdown table
+#   make bench   measure beside peers, in under 15 minutes; make bench-full: growth and the rest
 #   make campaigns  kills, faults, flipped bits: 20 minutes, then a look at what is left
 #   make explore try 100,000 schedules of the object protocol, and each broken variant
 #   make clean   remove what these made, the demo's files too
@@ -26,7 +26,7 @@ endif
 # An s3:// store needs one extra more; the stamp's name keeps the two apart.
 DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
 
-.PHONY: help demo test lint docs bench campaigns explore s3 clean
+.PHONY: help demo test lint docs bench bench-full campaigns explore s3 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,8 +53,11 @@ docs: $(SITE)/.ready-docs
 	@$(SITE)/bin/mkdocs build
 	@echo "The site is in site/: open site/index.html."
 
-bench: .venv/.ready-test
-	@$(BIN)/python -m benchmarks
+bench: .venv-bench/.ready-bench
+	@PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/python -m benchmarks $(ARGS)
+
+bench-full: .venv-bench/.ready-bench
+	@PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/python -m benchmarks --full $(ARGS)
 
 campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.kill_local --kills 400
@@ -73,11 +76,15 @@ s3: .venv/.ready-test
 	@$(BIN)/python -u -m tests.seaweed
 
 clean:
-	rm -rf .venv $(DEMO) $(SITE) site .demo-data build dist *.egg-info .hypothesis
+	rm -rf .venv .venv-bench $(DEMO) $(SITE) site .demo-data build dist *.egg-info .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.ready-%: pyproject.toml scripts/venv
 	@scripts/venv .venv '$*'
+	@touch $@
+
+.venv-bench/.ready-%: pyproject.toml scripts/venv
+	@scripts/venv .venv-bench '$*'
 	@touch $@
 
 $(DEMO)/.ready-%: pyproject.toml scripts/venv

@@ -20,25 +20,33 @@ _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 
 
 class Directory:
-    """One directory, held open. ``path`` is for messages, and for systems without ``dir_fd``."""
+    """One directory, held open: whatever its name stands for later, it is this one.
 
-    __slots__ = ("_identity", "fd", "path")
-    path: str
+    Any number of threads may use it; closing it is for when none does.
+    """
 
-    def __init__(self, path: str, *, parent: Directory | None = None, name: str = "") -> None:
-        """Open ``path``, or ``name`` in ``parent``. Raises NotADirectoryError for a link."""
-        self.path = os.path.join(parent.path, name) if parent is not None else path
+    __slots__ = ("_above", "_identity", "_name", "fd")
+
+    def __init__(self, path: str, *, parent: Directory | None = None) -> None:
+        """Open ``path``, or that name in ``parent``. Raises NotADirectoryError for a link."""
+        self._above = parent
+        self._name = path
+        self._identity: os.stat_result | None = None
         self.fd: int | None = None
         if HAS_DIR_FD:
-            target = name if parent is not None else path
             follow = 0 if parent is None else _NOFOLLOW  # the root itself may be a link
             self.fd = os.open(
-                target, os.O_RDONLY | _DIRECTORY | follow | _CLOEXEC, dir_fd=_fd(parent)
+                path, os.O_RDONLY | _DIRECTORY | follow | _CLOEXEC, dir_fd=_fd(parent)
             )
-        there = os.stat(self.path, follow_symlinks=parent is None) if self.fd is None else None
-        if there is not None and not stat.S_ISDIR(there.st_mode):
+            return
+        self._identity = os.stat(self.path, follow_symlinks=parent is None)
+        if not stat.S_ISDIR(self._identity.st_mode):
             raise NotADirectoryError(self.path)
-        self._identity = there
+
+    @property
+    def path(self) -> str:
+        """Where it was when it was opened: for messages, and for systems without ``dir_fd``."""
+        return self._name if self._above is None else os.path.join(self._above.path, self._name)
 
     def close(self) -> None:
         if self.fd is not None:
@@ -53,7 +61,7 @@ class Directory:
 
     def sub(self, name: str) -> Directory:
         """The directory ``name`` in this one."""
-        return Directory("", parent=self, name=name)
+        return Directory(name, parent=self)
 
     def at(self, name: str) -> str:
         """What to give a system call beside ``dir_fd=self.fd``."""
@@ -76,7 +84,7 @@ class Directory:
 
     def stat_or_none(self, name: str) -> os.stat_result | None:
         try:
-            return self.stat(name)
+            return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
@@ -137,8 +145,10 @@ class Directory:
 
     def is_still(self, parent: Directory, name: str) -> bool:
         """Whether ``name`` in ``parent`` still is this directory."""
+        if self._identity is None and self.fd is not None:
+            self._identity = os.fstat(self.fd)  # once: an open directory stays the one it is
         there = parent.stat_or_none(name)
-        mine = self._identity if self.fd is None else os.fstat(self.fd)
+        mine = self._identity
         return there is not None and mine is not None and os.path.samestat(there, mine)
 
     def fsync(self) -> None:

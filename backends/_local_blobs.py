@@ -7,10 +7,12 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from typing import Self
 
 from sessionstore.backend import Reference, Stored
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_folder import token_of
+from sessionstore.backends._local_folders import descriptors
 
 _FAN = re.compile(r"[0-9a-f]{2}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -25,92 +27,56 @@ class Blobs:
         self._root = root
         self._durable = durable
         self._next_fan = ""
+        self._kept: dict[str, Directory] = {}
+        self._most = descriptors() // 8
+        self._stale: list[Directory] = []
 
     def close(self) -> None:
+        for fan in (*self._kept.values(), *self._stale):
+            fan.close()
+        self._kept.clear()
+        self._stale.clear()
         self._root.close()
 
-    @contextlib.contextmanager
-    def _fan(self, digest: str, *, make: bool = False) -> Iterator[Directory]:
-        name = digest[:2]
-        try:
-            fan = self._root.sub(name)
-        except FileNotFoundError:
-            if not make:
-                raise
-            with contextlib.suppress(FileExistsError):
-                self._root.mkdir(name)
-            fan = self._root.sub(name)
-        with fan:
-            yield fan
+    def at(self, digest: str) -> Blob:
+        """The place of a content, for some operations in a block."""
+        return Blob(self, digest, durable=self._durable)
 
-    def stat(self, digest: str) -> os.stat_result | None:
-        """The blob, None when there is none of that name."""
+    # Fan directories: those that were used stay open, as many as the process can well afford.
+
+    def fan(self, name: str) -> Directory | None:
+        """The directory of that name, None when there is none."""
+        there = self._kept.get(name)
+        if there is not None:
+            return there
         try:
-            with self._fan(digest) as fan:
-                return fan.stat_or_none(digest)
+            there = self._root.sub(name)
         except FileNotFoundError:
             return None
+        if len(self._kept) >= self._most:
+            return there
+        kept = self._kept.setdefault(name, there)
+        if kept is not there:  # another thread was faster
+            there.close()
+        return kept
 
-    def link(self, digest: str, to: Directory, name: str) -> None:
-        """Another link to the blob. Raises FileNotFoundError, FileExistsError, or EMLINK."""
-        with self._fan(digest) as fan:
-            fan.link(digest, to, name)
+    def let_go(self, name: str, fan: Directory) -> None:
+        """Close a directory that is not one of those kept open."""
+        if self._kept.get(name) is not fan:
+            fan.close()
 
-    def adopt(self, files: Directory, file: str, digest: str) -> bool:
-        """Give a stored file its blob name; False when another blob has it."""
-        with self._fan(digest, make=True) as fan:
-            try:
-                files.link(file, fan, digest)
-            except FileExistsError:
-                return False
-            if self._durable:
-                fan.fsync()
-            return True
+    def make_fan(self, name: str) -> Directory:
+        """Make the directory; there may be an open one that somebody has removed."""
+        stale = self._kept.pop(name, None)
+        if stale is not None:
+            self._stale.append(stale)  # other threads may be using it
+        with contextlib.suppress(FileExistsError):
+            self._root.mkdir(name)
+        return self.fan(name) or self._root.sub(name)
 
-    def renew(self, files: Directory, file: str, digest: str, work: Directory) -> None:
-        """Let the blob name stand for this file from now on, whatever had it before.
-
-        For a blob with as many links as the file system allows (EMLINK, 65,000 on ext4), and for
-        one that is damaged. What has the old one keeps it.
-        """
-        name = secrets.token_hex(8)
-        files.link(file, work, name)
-        with self._fan(digest, make=True) as fan:
-            work.rename(name, fan, digest)
-        work.unlink(name)
-
-    @contextlib.contextmanager
-    def releasing(self, reference: Reference | None) -> Iterator[None]:
-        """Around the removal of a reference: the blob's name goes with its last reference.
-
-        It goes first, so that a crash in between leaves a file that merely cannot be found by its
-        digest, and not content that nobody refers to. The look afterwards is for two last
-        references removed at one instant, each of which saw the other.
-        """
-        if reference is None:
-            yield
-            return
-        self._unlink(reference.digest, links=2, token=reference.token)
-        yield
-        self._unlink(reference.digest, links=1)
-
-    def _unlink(self, digest: str, *, links: int, token: str | None = None) -> int:
-        """Remove a blob's name if it has that many links (and is that file); the bytes freed.
-
-        A link made between the look and the removal keeps the file: only the name is lost, and
-        with it that later saves find the content.
-        """
-        try:
-            with self._fan(digest) as fan:
-                there = fan.stat_or_none(digest)
-                if there is None or there.st_nlink != links:
-                    return -1
-                if token is not None and token_of(there) != token:
-                    return -1
-                fan.unlink(digest)
-                return there.st_size
-        except FileNotFoundError:
-            return -1
+    def releasing(self, reference: Reference) -> Releasing:
+        """Around the removal of a reference."""
+        return Releasing(self.at(reference.digest), reference.token)
 
     def collect(self) -> tuple[int, int]:
         """Remove blobs nobody refers to, in the next slice of the store: (blobs, bytes)."""
@@ -125,9 +91,11 @@ class Blobs:
                 for name in filter(_DIGEST.fullmatch, folder.names()):
                     looked += 1
                     there = folder.stat_or_none(name)
-                    freed = self._unlink(name, links=1) if there and there.st_nlink == 1 else -1
-                    blobs += freed >= 0
-                    size += max(freed, 0)
+                    if there is not None and there.st_nlink == 1:
+                        with self.at(name) as blob:
+                            freed = blob.unlink(links=1)
+                        blobs += freed >= 0
+                        size += max(freed, 0)
         return blobs, size
 
     def stored(self) -> Stored:
@@ -152,24 +120,30 @@ class Blobs:
                     if there is not None:
                         yield name, there
 
+    def stat(self, digest: str) -> os.stat_result | None:
+        """The blob of that digest, None when there is none."""
+        with self.at(digest) as blob:
+            return blob.stat()
+
     @contextlib.contextmanager
     def reading(self, digest: str) -> Iterator[int]:
         """A blob, open for reading. Raises FileNotFoundError."""
-        with self._fan(digest) as fan, fan.reading(digest) as fd:
+        with self._root.sub(digest[:2]) as fan, fan.reading(digest) as fd:
             yield fd
 
     def forget(self, digest: str, inode: int) -> bool:
         """Remove a blob's name if it is that file: those who have the file keep it."""
-        there = self.stat(digest)
-        if there is None or there.st_ino != inode:
-            return False
-        with self._fan(digest) as fan:
-            fan.unlink(digest)
-        return True
+        with self.at(digest) as blob:
+            there = blob.stat()
+            if there is None or there.st_ino != inode:
+                return False
+            blob.remove()
+            return True
 
     def collect_one(self, digest: str) -> bool:
         """Remove a blob nobody refers to; whether it was one."""
-        return self._unlink(digest, links=1) >= 0
+        with self.at(digest) as blob:
+            return blob.unlink(links=1) >= 0
 
     def strangers(self) -> Iterator[str]:
         """What lies between the blobs and is none."""
@@ -185,3 +159,115 @@ class Blobs:
 def _is_in(fan: str) -> Callable[[str], bool]:
     """Whether a name is that of a blob which belongs into this folder."""
     return lambda name: name.startswith(fan) and _DIGEST.fullmatch(name) is not None
+
+
+class Blob:
+    """One content's place: its name in a fan directory, whether it is there or not."""
+
+    __slots__ = ("_blobs", "_digest", "_durable", "_fan")
+
+    def __init__(self, blobs: Blobs, digest: str, *, durable: bool) -> None:
+        self._blobs = blobs
+        self._digest = digest
+        self._durable = durable
+        self._fan: Directory | None = None
+
+    def __enter__(self) -> Self:
+        self._fan = self._blobs.fan(self._digest[:2])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fan is not None:
+            self._blobs.let_go(self._digest[:2], self._fan)
+
+    def stat(self) -> os.stat_result | None:
+        """The blob, None when there is none of that name."""
+        return None if self._fan is None else self._fan.stat_or_none(self._digest)
+
+    def link(self, to: Directory, name: str) -> None:
+        """Another link to the blob. Raises FileNotFoundError, FileExistsError, or EMLINK."""
+        if self._fan is None:
+            raise FileNotFoundError(self._digest)
+        self._fan.link(self._digest, to, name)
+
+    def adopt(self, files: Directory, file: str) -> bool:
+        """Give a stored file its blob name; False when another blob has it."""
+        try:
+            if self._fan is None:
+                self._make_fan()
+            try:
+                files.link(file, self._there(), self._digest)
+            except FileNotFoundError:  # the fan directory was removed since it was opened
+                self._make_fan()
+                files.link(file, self._there(), self._digest)
+        except FileExistsError:
+            return False
+        if self._durable:
+            self._there().fsync()
+        return True
+
+    def renew(self, files: Directory, file: str, work: Directory) -> None:
+        """Let the blob name stand for this file from now on, whatever had it before.
+
+        For a blob with as many links as the file system allows (EMLINK, 65,000 on ext4), and for
+        one that is damaged. What has the old one keeps it.
+        """
+        name = secrets.token_hex(8)
+        files.link(file, work, name)
+        if self._fan is None:
+            self._make_fan()
+        work.rename(name, self._there(), self._digest)
+        work.unlink(name)
+
+    def unlink(self, *, links: int, token: str | None = None) -> int:
+        """Remove the blob's name if it has that many links (and is that file); the bytes freed.
+
+        A link made between the look and the removal keeps the file: only the name is lost, and
+        with it that later saves find the content. -1 when the name was not removed.
+        """
+        there = self.stat()
+        if there is None or there.st_nlink != links:
+            return -1
+        if token is not None and token_of(there) != token:
+            return -1
+        self.remove()
+        return there.st_size
+
+    def remove(self) -> None:
+        """Remove the blob's name, if it is there."""
+        if self._fan is not None:
+            self._fan.unlink(self._digest)
+
+    def _make_fan(self) -> None:
+        if self._fan is not None:
+            self._blobs.let_go(self._digest[:2], self._fan)
+        self._fan = self._blobs.make_fan(self._digest[:2])
+
+    def _there(self) -> Directory:
+        assert self._fan is not None, "made or found before"  # noqa: S101 - for mypy
+        return self._fan
+
+
+class Releasing:
+    """Around the removal of a reference: the blob's name goes with its last reference.
+
+    It goes first, so that a crash in between leaves a file that merely cannot be found by its
+    digest, and not content that nobody refers to. The look afterwards is for two last references
+    removed at one instant, each of which saw the other.
+    """
+
+    __slots__ = ("_blob", "_gone", "_token")
+
+    def __init__(self, blob: Blob, token: str) -> None:
+        self._blob = blob
+        self._token = token
+        self._gone = False
+
+    def __enter__(self) -> None:
+        self._blob.__enter__()
+        self._gone = self._blob.unlink(links=2, token=self._token) >= 0
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and not self._gone:
+            self._blob.unlink(links=1)
+        self._blob.__exit__()

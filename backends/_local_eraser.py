@@ -22,6 +22,7 @@ from sessionstore.backends._local_folder import Folder
 from sessionstore.workspace import Workspace
 
 _DROPPED = ".drop"
+_FILE_AND_BLOB = 2
 
 
 class Eraser:
@@ -56,17 +57,30 @@ class Eraser:
         """
         count = size = 0
         with Folder(work, name, self._token) as folder:
-            for line in journal.lines(folder.dir):
-                there = folder.files.stat_or_none(line.file)
-                if there is not None and self._token(there) == line.reference.token:
-                    with self._blobs.releasing(line.reference):
-                        folder.files.unlink(line.file)
-                    count, size = count + 1, size + there.st_size
+            for line in journal.kept(folder.dir):
+                if self._unlink(folder.files, line):
+                    count, size = count + 1, size + line.size
             for file in list(folder.files.names()):
                 folder.files.unlink(file)
                 count += 1
         shutil.rmtree(os.path.join(work.path, name))
         return Dropped(count, size)
+
+    def _unlink(self, files: Directory, line: journal.Kept) -> bool:
+        """Remove the file that a line is about, if it is there still."""
+        there = files.stat_or_none(line.file)
+        if there is None or self._token(there) != line.token:
+            return False
+        # As in ``Releasing``, but with one look where that takes two: of a file's two names the
+        # other is the blob's, and should it be a third's, only a blob's name is lost.
+        last = there.st_nlink == _FILE_AND_BLOB
+        with self._blobs.at(line.digest) as blob:
+            if last:
+                blob.remove()
+            files.unlink(line.file)
+            if not last:
+                blob.unlink(links=1)
+        return True
 
     def finish_own(self) -> int:
         """Finish drops of this process that an error stopped."""
@@ -75,8 +89,10 @@ class Eraser:
         with self._lock:
             left = [name for name in left if name not in self._busy]
         for name in left:
-            with self.taking(name) as (work, _), contextlib.suppress(FileNotFoundError):
-                self.erase(work, name)
+            with self.taking(name) as (work, _):
+                with contextlib.suppress(FileNotFoundError):
+                    self.erase(work, name)
+                shutil.rmtree(os.path.join(work.path, name), ignore_errors=True)
         return len(left)
 
     def finish_dead(self) -> int:

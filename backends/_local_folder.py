@@ -30,13 +30,13 @@ from sessionstore.backends import _local_journal as journal
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_journal import Line, moment, nanoseconds
 from sessionstore.content import CHUNK
-from sessionstore.locks import lock
+from sessionstore.locks import lock, unlock
 
 NEW = "new"
 
 
 class Folder:
-    """An open session folder. ``change`` gives one that is locked and still in its place."""
+    """An open session folder. ``Folders`` gives one that is in its place, locked for a change."""
 
     def __init__(
         self, sessions: Directory, sid: str, token: Callable[[os.stat_result], str]
@@ -50,12 +50,16 @@ class Folder:
         except BaseException:
             self.dir.close()
             raise
-        self._lock = -1
+        self._journal = journal.Writer(self.dir)
+        self._seen = -1
+        self._identity: os.stat_result | None = None
+        """Of ``seen``, once it is open."""
 
     def close(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._seen >= 0:
+            os.close(self._seen)  # lets go of its lock
+            self._seen = -1
+        self._journal.close()
         self.files.close()
         self.dir.close()
 
@@ -67,19 +71,28 @@ class Folder:
 
     def lock(self, *, wait: bool = True) -> bool:
         """Take the session's lock; False when somebody has it and ``wait`` is false."""
-        fd = self.dir.open("seen", os.O_RDWR | os.O_CREAT)
-        if lock(fd, wait=wait):
-            self._lock = fd
-            return True
-        os.close(fd)
-        return False
+        if self._seen < 0:
+            self._seen = self.dir.open("seen", os.O_RDWR | os.O_CREAT)
+            self._identity = os.fstat(self._seen)
+        return lock(self._seen, wait=wait)
+
+    def unlock(self) -> None:
+        """Let go of the lock. Said aloud: a child forked meanwhile has the open file too."""
+        unlock(self._seen)
+
+    def is_still(self, sessions: Directory) -> bool:
+        """Whether it is in its place, and the lock it has is the session's."""
+        if self._identity is None:
+            return self.dir.is_still(sessions, self.sid)
+        there = sessions.stat_or_none(f"{self.sid}/seen")
+        return there is not None and os.path.samestat(there, self._identity)
 
     # Marks
 
     def active(self, now: datetime) -> None:
         """Note activity at ``now``."""
         os.utime(
-            self._lock if os.utime in os.supports_fd else self.dir.at("seen"),
+            self._seen if os.utime in os.supports_fd else self.dir.at("seen"),
             ns=(nanoseconds(now),) * 2,
         )
 
@@ -174,7 +187,8 @@ class Folder:
 
     def note(self, line: Line, *, durable: bool) -> None:
         """Write a line, before its link is made; compact the journal when half of it is idle."""
-        if journal.append(self.dir, line, durable=durable):
+        if self._journal.append(line, durable=durable):
+            self._journal.close()
             live = [Line(file, reference) for file, reference in self.references()]
             if len(live) * 2 < sum(1 for _ in journal.lines(self.dir)):
                 journal.compact(self.dir, [*live, line], durable=durable)
@@ -215,13 +229,15 @@ def record(sessions: Directory, sid: str) -> SessionRecord | None:
     made = sessions.stat_or_none(f"{sid}/id")
     if seen is None or made is None:
         return None
-    ended, expiring = (
-        None if it is None else moment(it.st_mtime_ns)
-        for it in map(sessions.stat_or_none, (f"{sid}/ended", f"{sid}/expiring"))
-    )
+    ended = _moment_or_none(sessions.stat_or_none(f"{sid}/ended"))
+    expiring = _moment_or_none(sessions.stat_or_none(f"{sid}/expiring"))
     active = moment(seen.st_mtime_ns)
     active = active if ended is None else max(active, ended)
     return SessionRecord(sid, active, ended, moment(made.st_mtime_ns), expiring)
+
+
+def _moment_or_none(stat: os.stat_result | None) -> datetime | None:
+    return None if stat is None else moment(stat.st_mtime_ns)
 
 
 def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:

@@ -214,7 +214,8 @@ class Inspector:
             token = folder.token(folder.dir.stat(NEW))
             folder.note(Line(file, replace(reference, token=token)), durable=False)
             folder.dir.rename(NEW, folder.files, file)
-            self.blobs.adopt(folder.files, file, reference.digest)
+            with self.blobs.at(reference.digest) as blob:
+                blob.adopt(folder.files, file)
             return True
 
     def _link(self, digest: str, donor: tuple[str, str], to: Directory) -> bool:
@@ -222,7 +223,8 @@ class Inspector:
         sid, file = donor
         try:
             if not sid:
-                self.blobs.link(digest, to, NEW)
+                with self.blobs.at(digest) as blob:
+                    blob.link(to, NEW)
                 return True
             with self.folder(sid) as folder:
                 if folder is None:

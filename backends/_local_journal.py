@@ -12,16 +12,18 @@ import errno
 import json
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sessionstore.backend import Reference
 from sessionstore.backends._directory import Directory
 from sessionstore.clock import EPOCH
 
 NAME = "journal"
+_quoted = json.encoder.encode_basestring_ascii
 _SMALL = 1 << 16
 """Below this many bytes a journal is not worth compacting, and is read rather than mapped."""
 
@@ -36,18 +38,13 @@ class Line:
     def encode(self) -> bytes:
         """The line, with the newline in front: a torn one before it cannot swallow it."""
         it = self.reference
-        text = json.dumps(
-            {
-                "file": self.file,
-                "token": it.token,
-                "name": it.name,
-                "size": it.size,
-                "digest": it.digest,
-                "created": it.created.isoformat(),
-                "expires": it.expires and it.expires.isoformat(),
-            }
-        )
-        return b"\n" + text.encode()
+        expires = "null" if it.expires is None else f'"{it.expires.isoformat()}"'
+        # By hand, in a third of the time of json.dumps: only a name can hold what needs escaping.
+        return (
+            f'\n{{"file": "{self.file}", "token": "{it.token}", "name": {_quoted(it.name)}, '
+            f'"size": {it.size}, "digest": "{it.digest}", "created": "{it.created.isoformat()}", '
+            f'"expires": {expires}}}'
+        ).encode()
 
 
 def decode(text: bytes) -> Line | None:
@@ -67,22 +64,43 @@ def decode(text: bytes) -> Line | None:
         return None
 
 
-def append(folder: Directory, line: Line, *, durable: bool) -> bool:
-    """Add a line in one write(2). True when the journal has just grown past a power of two.
+class Writer:
+    """Adds lines to a journal, which it keeps open. The caller holds the session's lock."""
 
-    That is when to look whether it should be compacted: seldom enough to cost nothing.
-    """
-    text = line.encode()
-    fd = folder.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        if os.write(fd, text) != len(text):
+    __slots__ = ("_fd", "_folder")
+
+    def __init__(self, folder: Directory) -> None:
+        self._folder = folder
+        self._fd = -1
+
+    def append(self, line: Line, *, durable: bool) -> bool:
+        """Add a line in one write(2). True when the journal has just grown past a power of two.
+
+        That is when to look whether it should be compacted: seldom enough to cost nothing.
+        """
+        text = line.encode()
+        before = self._size()
+        if os.write(self._fd, text) != len(text):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        size = os.fstat(fd).st_size
         if durable:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    return size >= _SMALL and size.bit_length() != (size - len(text)).bit_length()
+            os.fsync(self._fd)
+        size = before + len(text)
+        return size >= _SMALL and size.bit_length() != before.bit_length()
+
+    def _size(self) -> int:
+        """The journal's length. Another process may have put a compacted one in its place."""
+        if self._fd >= 0:
+            there = os.fstat(self._fd)
+            if there.st_nlink:
+                return there.st_size
+            self.close()
+        self._fd = self._folder.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def find(folder: Directory, file: str, token: str) -> Reference | None:
@@ -110,15 +128,44 @@ def _last(folder: Directory, needle: bytes) -> Reference | None:
 
 def lines(folder: Directory) -> Iterator[Line]:
     """Every whole line, oldest first, read as it goes."""
+    for text in _texts(folder):
+        line = decode(text)
+        if line is not None:
+            yield line
+
+
+def _texts(folder: Directory) -> Iterator[bytes]:
     try:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
         return
     with open(fd, "rb") as file:
-        for text in file:
-            line = decode(text)
-            if line is not None:
-                yield line
+        yield from file
+
+
+class Kept(NamedTuple):
+    """What a line says of where its content is."""
+
+    file: str
+    token: str
+    size: int
+    digest: str
+
+
+def kept(folder: Directory) -> Iterator[Kept]:
+    """The same of every whole line, in an eighth of the time: for taking a session apart."""
+    for text in _texts(folder):
+        found = _is_line(text)
+        if found is not None:
+            file, token, size, digest = found.groups()
+            yield Kept(file.decode(), token.decode(), int(size), digest.decode())
+
+
+# A quote inside the name has a backslash in front, so nothing in a name can look like a field.
+_is_line = re.compile(
+    rb'\{"file": "([^"]+)", "token": "([0-9.]+)", "name": .*, "size": ([0-9]+), '
+    rb'"digest": "([0-9a-f]+)", "created": "[^"]+", "expires": [^}]+\}\n?'
+).fullmatch
 
 
 def compact(folder: Directory, keep: list[Line], *, durable: bool) -> None:

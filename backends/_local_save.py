@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sessionstore.backend import Reference, Saved
 from sessionstore.backends._directory import Directory
-from sessionstore.backends._local_blobs import Blobs
+from sessionstore.backends._local_blobs import Blob, Blobs
 from sessionstore.backends._local_folder import Folder
 from sessionstore.backends._local_journal import Line
 from sessionstore.backends._local_spool import LocalSpool
@@ -30,6 +31,7 @@ class Save:
 
     folder: Folder
     blobs: Blobs
+    blob: Blob
     work: Callable[[], Directory]
     file: str
     name: str
@@ -42,10 +44,13 @@ class Save:
     stale: bool = False
     """The blob of that digest cannot take another link, or is damaged: ours takes its place."""
 
-    def run(self) -> Saved | None:
-        """Save; None when the content is not there and its bytes are still to be written."""
+    def run(self, known: os.stat_result | None) -> Saved | None:
+        """Save; None when the content is not there and its bytes are still to be written.
+
+        ``known`` is the blob of that digest as it was a moment ago.
+        """
         before = self.old
-        reference = self.known() if self.links else None
+        reference = None if known is None else self._link(known)
         if reference is not None:
             return Saved(reference, deduplicated=True, replaced=before or self.old)
         if not isinstance(self.content.spool, LocalSpool):
@@ -53,11 +58,8 @@ class Save:
         reference = self._new(self.content.spool)
         return Saved(reference, deduplicated=False, replaced=before or self.old)
 
-    def known(self) -> Reference | None:
-        """Link to the blob that is there; None when there is none that will do."""
-        blob = self.blobs.stat(self.content.digest)
-        if blob is None:
-            return None
+    def _link(self, blob: os.stat_result) -> Reference | None:
+        """Link to the blob that is there; None when it will not do."""
         if blob.st_size != self.content.size:
             self.stale = True
             return None
@@ -65,7 +67,7 @@ class Save:
         if self.old is not None and self.old.token == reference.token:
             return reference
         try:
-            self._place(lambda to, name: self.blobs.link(self.content.digest, to, name))
+            self._place(self.blob.link)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -82,7 +84,7 @@ class Save:
         if token != reference.token:
             reference = self._note(token)
         if there.st_nlink == 1:
-            self.blobs.adopt(self.folder.files, self.file, self.content.digest)
+            self.blob.adopt(self.folder.files, self.file)
         return reference
 
     def _new(self, spool: LocalSpool) -> Reference:
@@ -93,10 +95,12 @@ class Save:
         self._place(spool.link)
         if self.stale:
             with self.work() as work:
-                self.blobs.renew(self.folder.files, self.file, self.content.digest, work)
-        elif not self.blobs.adopt(self.folder.files, self.file, self.content.digest):
+                self.blob.renew(self.folder.files, self.file, work)
+        elif not self.blob.adopt(self.folder.files, self.file):
             # Somebody saved the same bytes at the same time: keep one of the two.
-            return replace(self, old=reference).known() or reference
+            twin = self.blob.stat()
+            again = None if twin is None else replace(self, old=reference)._link(twin)  # noqa: SLF001 - its own
+            return again or reference
         return reference
 
     def _place(self, link: Callable[[Directory, str], None]) -> None:
@@ -104,6 +108,9 @@ class Save:
             return
         if self.old is None:
             self.old = self.folder.find(self.file)
+        if self.old is None:  # gone meanwhile by another hand than ours
+            self.folder.replace(self.file, link)
+            return
         with self.blobs.releasing(self.old):
             self.folder.replace(self.file, link)
 

@@ -11,6 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Self
 
 from sessionstore.backends._directory import HAS_DIR_FD, Directory
 from sessionstore.content import CHUNK, Buffer
@@ -39,15 +40,24 @@ def can_be_unnamed(work: Directory) -> bool:
 class LocalSpool:
     """A file being written in the store's own file system. Closing it forgets it unless placed."""
 
-    def __init__(self, work: Directory, root: str, *, unnamed: bool) -> None:
-        """``work`` is closed with it; ``root`` is for messages."""
-        self._work = work
+    def __init__(self, fd: int, root: str, work: Directory | None = None, name: str = "") -> None:
+        """``fd`` is the file; a named one is ``name`` in ``work``. ``root`` is for messages."""
+        self._fd = fd
         self._root = root
-        self._name = "" if unnamed else secrets.token_hex(8)
-        if unnamed:
-            self._fd = _unnamed(work)
-        else:
-            self._fd = work.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
+        self._work = work
+        self._name = name
+
+    @classmethod
+    def unnamed(cls, place: Directory, root: str) -> Self:
+        """A file without a name in that directory's file system. ``place`` stays open."""
+        return cls(_unnamed(place), root)
+
+    @classmethod
+    def named(cls, work: Directory, root: str) -> Self:
+        """A file in this process's workspace, which is closed with it."""
+        name = secrets.token_hex(8)
+        fd = work.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
+        return cls(fd, root, work, name)
 
     def write(self, data: Buffer, /) -> int:
         left = memoryview(data)
@@ -76,13 +86,14 @@ class LocalSpool:
 
     def link(self, to: Directory, name: str) -> None:
         """Give the file a name. Raises FileExistsError when that is taken."""
-        if self._name:
-            self._work.link(self._name, to, name)
-        else:
+        if self._work is None:
             _name_it(self._fd, to, name)
+        else:
+            self._work.link(self._name, to, name)
 
     def move(self, to: Directory, name: str) -> None:
         """Put the named file in the place of ``name``, where links cannot be made."""
+        assert self._work is not None, "without links no file is unnamed"  # noqa: S101 - for mypy
         self._work.rename(self._name, to, name)
         self._name = ""
 
@@ -90,10 +101,11 @@ class LocalSpool:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        if self._name:
-            self._work.unlink(self._name)
-            self._name = ""
-        self._work.close()
+        if self._work is not None:
+            if self._name:
+                self._work.unlink(self._name)
+                self._name = ""
+            self._work.close()
 
 
 def _unnamed(work: Directory) -> int:

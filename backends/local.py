@@ -43,9 +43,10 @@ from sessionstore.backend import (
 )
 from sessionstore.backends import _local_folder
 from sessionstore.backends._directory import Directory
-from sessionstore.backends._local_blobs import Blobs
+from sessionstore.backends._local_blobs import Blob, Blobs
 from sessionstore.backends._local_eraser import Eraser
 from sessionstore.backends._local_folder import Folder, token_of, token_of_copy
+from sessionstore.backends._local_folders import Folders
 from sessionstore.backends._local_inspect import Inspector
 from sessionstore.backends._local_root import NO_LINKS, keep_first, open_root
 from sessionstore.backends._local_save import Save
@@ -78,6 +79,7 @@ class LocalBackend:
 
     def __init__(self, root: Path, digest: str | None, clock: Clock, *, durable: bool) -> None:
         self._root = root
+        self._where = str(root)
         self._clock = clock
         self._durable = durable
         self._workspace = Workspace(root / "tmp")
@@ -92,6 +94,7 @@ class LocalBackend:
                 self._unnamed = self._links and can_be_unnamed(work)
             opened.pop_all()
         self._blobs = Blobs(blobs, durable=durable)
+        self._folders = Folders(self._sessions, self._token)
         self._eraser = Eraser(self._workspace, self._blobs, self._token)
         if not self._links:
             warnings.warn(
@@ -123,9 +126,12 @@ class LocalBackend:
 
     def spool(self) -> LocalSpool:
         with self._does("make a new file"):
-            work = self._work()
+            workspace = self._workspace.path  # claimed also by a fork that makes no named file
+            if self._unnamed:
+                return LocalSpool.unnamed(self._sessions, self._where)
+            work = Directory(str(workspace))
             try:
-                return LocalSpool(work, str(self._root), unnamed=self._unnamed)
+                return LocalSpool.named(work, self._where)
             except BaseException:
                 work.close()
                 raise
@@ -164,18 +170,27 @@ class LocalBackend:
         fresh: bool,
         created: datetime | None,
     ) -> Saved:
-        with self._does(f"save {name!r}"):
-            if not self._links or self._blobs.stat(content.digest) is None:
+        def make() -> None:
+            self._make(key)
+
+        with self._does(f"save {name!r}"), self._blobs.at(content.digest) as blob:
+            known = blob.stat() if self._links else None
+            if known is None:
                 self._spool_it(content)
             while True:
-                with self._change_or_make(key) as folder:
-                    saved = self._save(
-                        folder, name, content, expires=expires, fresh=fresh, created=created
+                with self._folders.changing(key.sid, make=make) as folder:
+                    assert folder is not None, "it is made"  # noqa: S101 - for mypy
+                    save = self._save(
+                        folder, blob, name, content, expires=expires, fresh=fresh, created=created
                     )
+                    saved = save.run(known)
+                    if saved is not None and self._durable:
+                        folder.files.fsync()
                 if saved is not None:
                     return saved
-                # The content was there a moment ago and is not now: write it.
+                # The content was there a moment ago, and is not now or will not do: write it.
                 self._spool_it(content)
+                known = blob.stat()
 
     def _spool_it(self, content: Content) -> None:
         if content.spool is None:
@@ -191,14 +206,15 @@ class LocalBackend:
     def _save(
         self,
         folder: Folder,
+        blob: Blob,
         name: str,
         content: Content,
         *,
         expires: datetime | None,
         fresh: bool,
         created: datetime | None,
-    ) -> Saved | None:
-        """One save in a locked folder; None when the bytes have to be written first."""
+    ) -> Save:
+        """One save in a locked folder, with the folder's marks set for it."""
         file = encode(name)
         now = self.now()
         if expires is not None:
@@ -207,19 +223,16 @@ class LocalBackend:
             folder.has_older(created)
         folder.active(now)
         old = None if fresh else folder.find(file)
-        saved = Save(
-            folder, self._blobs, self._work, file, name, content, created or now, expires, old,
-            durable=self._durable, links=self._links,
-        ).run()  # fmt: skip
-        if saved is not None and self._durable:
-            folder.files.fsync()
-        return saved
+        return Save(
+            folder, self._blobs, blob, self._work, file, name, content, created or now, expires,
+            old, durable=self._durable, links=self._links,
+        )  # fmt: skip
 
     # Reading
 
     def get(self, sid: str, name: str) -> Reference:
         file = encode(name)
-        with self._does(f"look up {name!r}"), self._folder(sid) as folder:
+        with self._does(f"look up {name!r}"), self._folders.reading(sid) as folder:
             reference = None if folder is None else folder.find(file)
         if reference is None:
             raise FileNotStored(name)
@@ -230,7 +243,7 @@ class LocalBackend:
     ) -> BinaryIO:
         with self._does(f"read {reference.name!r}"):
             fd = self._open_version(sid, reference)
-            stream = _Stored(fd, str(self._root))
+            stream = _Stored(fd, self._where)
         if start == 0 and (length is None or length >= reference.size):
             return verified(stream, reference, self.digest)
         stream.seek(start)
@@ -239,7 +252,7 @@ class LocalBackend:
 
     def _open_version(self, sid: str, reference: Reference) -> int:
         """The file, open, if it still is that version."""
-        with self._folder(sid) as folder:
+        with self._folders.reading(sid) as folder:
             if folder is not None:
                 with contextlib.suppress(FileNotFoundError):
                     fd = folder.files.open(encode(reference.name), os.O_RDONLY)
@@ -249,7 +262,7 @@ class LocalBackend:
         raise FileNotStored(reference.name)
 
     def files(self, sid: str) -> Iterator[Reference]:
-        with self._does("list the files of a session"), self._folder(sid) as folder:
+        with self._does("list the files of a session"), self._folders.reading(sid) as folder:
             if folder is not None:
                 for _, reference in folder.references():
                     yield reference
@@ -258,7 +271,7 @@ class LocalBackend:
 
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
         files = [encode(name) for name in names]
-        with self._does("delete files"), self._change(sid) as folder:
+        with self._does("delete files"), self._folders.changing(sid) as folder:
             if folder is None:
                 return []
             gone: list[Reference] = []
@@ -270,7 +283,7 @@ class LocalBackend:
             return gone
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
-        with self._does("delete files"), self._change(sid) as folder:
+        with self._does("delete files"), self._folders.changing(sid) as folder:
             if folder is None:
                 return []
             gone: list[Reference] = []
@@ -284,6 +297,9 @@ class LocalBackend:
             return gone
 
     def _remove(self, folder: Folder, file: str, reference: Reference | None) -> None:
+        if reference is None:
+            folder.files.unlink(file)
+            return
         with self._blobs.releasing(reference):
             folder.files.unlink(file)
 
@@ -309,32 +325,33 @@ class LocalBackend:
             return None
 
     def identify(self, sid: str) -> SessionKey | None:
-        with self._does("look up a session"), self._folder(sid) as folder:
+        with self._does("look up a session"), self._folders.reading(sid) as folder:
             return None if folder is None else folder.identify()
 
     def touch(self, sid: str) -> None:
-        with self._does("touch a session"), self._change(sid) as folder:
+        with self._does("touch a session"), self._folders.changing(sid) as folder:
             if folder is not None:
                 folder.active(self.now())
 
     def end(self, sid: str) -> None:
-        with self._does("end a session"), self._change(sid) as folder:
+        with self._does("end a session"), self._folders.changing(sid) as folder:
             if folder is not None:
                 folder.mark("ended", self.now())
 
     def resume(self, sid: str) -> None:
-        with self._does("resume a session"), self._change(sid) as folder:
+        with self._does("resume a session"), self._folders.changing(sid) as folder:
             if folder is not None:
                 folder.active(self.now())
                 folder.dir.unlink("ended")
 
     def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
         with self._does("drop a session"), self._eraser.taking() as (work, name):
-            with self._change(sid, wait=unless_active_after is None) as folder:
+            with self._folders.changing(sid, wait=unless_active_after is None) as folder:
                 record = None if folder is None else self._record(sid)
                 if record is None or (unless_active_after and record.active > unless_active_after):
                     return None
                 self._sessions.rename(sid, work, name)
+            self._folders.close(sid)
             return self._eraser.erase(work, name)
 
     # Collecting
@@ -356,7 +373,7 @@ class LocalBackend:
         with self._does("inspect the store"), Directory(str(self._root)) as root:
             inspector = Inspector(
                 root, self._sessions, self._blobs, self._eraser, self._workspace, self.digest,
-                self._folder, self._change, self.discard, links=self._links,
+                self._folders.reading, self._folders.changing, self.discard, links=self._links,
             )  # fmt: skip
             for flaw in inspector.flaws():
                 yield replace(flaw, mend=partial(self._mend, flaw))
@@ -383,6 +400,7 @@ class LocalBackend:
         if self._open:
             self._open = False
             self._workspace.close()
+            self._folders.close()
             self._sessions.close()
             self._blobs.close()
 
@@ -391,7 +409,7 @@ class LocalBackend:
     def _does(self, what: str) -> contextlib.AbstractContextManager[None]:
         if not self._open:
             raise BackendUnavailable(errno.EBADF, f"Could not {what}: the store is closed.")
-        return translated(what, str(self._root))
+        return translated(what, self._where)
 
     def _work(self) -> Directory:
         """This process's workspace, open."""
@@ -399,43 +417,6 @@ class LocalBackend:
 
     def _token(self, stat: os.stat_result) -> str:
         return token_of(stat) if self._links else token_of_copy(stat)
-
-    @contextlib.contextmanager
-    def _folder(self, sid: str) -> Iterator[Folder | None]:
-        """A session's folder for reading, None when there is none."""
-        try:
-            folder = Folder(self._sessions, sid, self._token)
-        except FileNotFoundError:
-            yield None
-            return
-        with folder:
-            yield folder
-
-    @contextlib.contextmanager
-    def _change(self, sid: str, *, wait: bool = True) -> Iterator[Folder | None]:
-        """A session's folder, locked and in its place; None when there is none (or it is busy)."""
-        while True:
-            with self._folder(sid) as folder:
-                try:
-                    if folder is None or not folder.lock(wait=wait):
-                        yield None
-                        return
-                except FileNotFoundError:
-                    continue  # dropped and erased since it was opened
-                # A drop may have moved it away while we waited for the lock.
-                if folder.dir.is_still(self._sessions, sid):
-                    yield folder
-                    return
-
-    @contextlib.contextmanager
-    def _change_or_make(self, key: SessionKey) -> Iterator[Folder]:
-        """The same, making the session when there is none."""
-        while True:
-            with self._change(key.sid) as folder:
-                if folder is not None:
-                    yield folder
-                    return
-            self._make(key)
 
     def _make(self, key: SessionKey) -> None:
         with self._work() as work:

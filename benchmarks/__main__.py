@@ -1,39 +1,79 @@
-"""``python -m benchmarks [--rounds 5] [--directory DIR]`` prints a Markdown table.
+"""``python -m benchmarks [--only local] [--rounds 5] [--full]`` measures and prints Markdown.
 
-The directory decides which file system is measured; it is a temporary one otherwise.
+The same goes to ``build/benchmarks.json``, with every round's ratio.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import tempfile
-from importlib.metadata import version
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import writes
-from benchmarks.harness import measure, table
-from sessionstore import SessionStore
+from benchmarks import disks, local_ingest, local_saves, local_sessions
+from benchmarks.disks import Disk
+from benchmarks.harness import Figure, Result, measure
+from benchmarks.report import as_json, machine, markdown
+
+Found = Iterator[Result | Figure]
+
+
+def saves(rounds: int, *, full: bool) -> Found:  # noqa: ARG001 - as the other parts
+    """First writes and duplicates."""
+    for disk in _disks():
+        yield from measure(local_saves.rows(disk), max(rounds, 9))
+
+
+def many(rounds: int, *, full: bool) -> Found:
+    """Ten thousand files of 100 KB."""
+    for disk in _disks():
+        yield from measure(local_saves.many(disk, 10_000 if full else 2_000), rounds)
+
+
+def ingest(rounds: int, *, full: bool) -> Found:
+    """A gibibyte, its memory and its event loop."""
+    for disk in _disks():
+        file = local_ingest.source(disk.path / "source", (1 << 30) if full else 256 << 20)
+        yield from measure(local_ingest.rows(disk, file), rounds)
+        yield local_ingest.memory(disk, file)
+        yield from local_ingest.stalls(disk, file, rounds)
+
+
+def sessions(rounds: int, *, full: bool) -> Found:
+    """Drops, sweeps and opening."""
+    for disk in _disks():
+        yield from measure(local_sessions.drops(disk), rounds)
+    files = 1_000_000 if full else 100_000
+    with disks.memory() as disk, local_sessions.grown(disk, files) as root:
+        yield from local_sessions.sweeps(root, files, disk, rounds, goals=full)
+
+
+PARTS: dict[str, Callable[..., Found]] = {
+    "saves": saves, "many": many, "ingest": ingest, "sessions": sessions,
+}  # fmt: skip
+
+
+def _disks() -> Iterator[Disk]:
+    """Each of the file systems, one after the other."""
+    for make in (disks.memory, disks.journalled):
+        with make() as disk:
+            yield disk
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--directory", type=Path, help="where to write (a temporary directory)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--full", action="store_true", help="the sizes and parts that take long")
+    parser.add_argument("--json", type=Path, default=Path("build/benchmarks.json"))
     asked = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(dir=asked.directory) as folder,
-        SessionStore.open(Path(folder, "store")) as store,
-    ):
-        rows = writes.rows(store, Path(folder, "cache"))
-        results = measure(rows, asked.rounds)
-    peer = f"Gradio {version('gradio')} save_bytes_to_cache"
-    print(table(results, peer))
-    print(
-        f"\nCPU time an operation, medians of {asked.rounds} interleaved rounds; "
-        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}."
-    )
+    found: list[Result | Figure] = []
+    for name in asked.only:
+        found += PARTS[name](asked.rounds, full=asked.full)
+    asked.json.parent.mkdir(parents=True, exist_ok=True)
+    asked.json.write_text(as_json(found, {"machine": machine(), "rounds": asked.rounds}))
+    sys.stdout.write(f"{markdown(found)}\nMedians of {asked.rounds} rounds; {machine()}.\n")
 
 
 if __name__ == "__main__":

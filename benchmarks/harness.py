@@ -1,88 +1,134 @@
-"""Measure fairly: both sides in turn in one process, CPU time, the median of several rounds.
+"""Measure fairly: all sides in turn in one process, CPU time, the median of several rounds.
 
 CPU time (user and system, from ``getrusage``) and not the clock on the wall, because a shared
-machine's other work moves the latter by more than the differences looked for.
+machine's other work moves the latter by more than the differences looked for. Where the wall's is
+the point (requests to a server, many at once) a row says so.
 """
 
 from __future__ import annotations
 
 import resource
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
-Batch = Callable[[], Callable[[], None]]
+Run = Callable[[], object]
+Batch = Callable[[], Run]
 """Prepares a batch, unmeasured, and returns what is measured."""
+
+OURS = "sessionstore"
+
+
+class Cost(NamedTuple):
+    """Seconds of CPU and of wall time."""
+
+    cpu: float
+    wall: float
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison: ``count`` operations in a batch of each side, and the ratio to reach."""
+    """One comparison of ``count`` operations (or bytes) in a batch, and the ratio to reach.
 
+    ``sides`` are who does it: ours under ``OURS``, then the peer that the ratio is taken to, then
+    any others that are only shown. ``by`` says what the ratio is of: CPU time (at most ``reach``)
+    or speed by the wall clock (at least). A ``reach`` of None has no goal.
+    """
+
+    group: str
     what: str
-    count: int
-    ours: Batch
-    peer: Batch
-    reach: float
+    sides: Mapping[str, Batch]
+    reach: float | None
+    count: int = 1
+    by: Literal["cpu", "speed"] = "cpu"
+    unit: Literal["operation", "byte"] = "operation"
+    note: str = ""
 
 
-class Result(NamedTuple):
-    """Microseconds of CPU an operation takes, and the ratio with its least and greatest round."""
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A row, measured. ``sides`` holds medians of one batch; ``ratios`` one ratio a round."""
 
     row: Row
-    ours: float
-    peer: float
-    ratio: float
-    spread: tuple[float, float]
+    sides: Mapping[str, Cost]
+    ratios: list[float]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    @property
+    def reached(self) -> bool | None:
+        if self.row.reach is None:
+            return None
+        if self.row.by == "speed":
+            return self.ratio >= self.row.reach
+        return self.ratio <= self.row.reach
+
+
+@dataclass(slots=True)
+class Figure:
+    """Something measured that is no comparison: a memory size, a longest stall, an exponent."""
+
+    group: str
+    what: str
+    value: float
+    unit: str
+    reach: float | None = None
+    note: str = ""
+    others: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def reached(self) -> bool | None:
+        return None if self.reach is None else self.value <= self.reach
 
 
 def cpu_seconds() -> float:
-    """What this process has used so far, in all its threads."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    """What this process has used so far, in all its threads and ended children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(it.ru_utime + it.ru_stime for it in used)
 
 
 def measure(rows: list[Row], rounds: int) -> list[Result]:
-    """Run every row once in each round, after one round that is thrown away."""
-    seen: list[list[tuple[float, float]]] = [[] for _ in rows]
+    """Every row in turn: all sides once in each round, after one round that is thrown away."""
+    return [_measure(row, rounds) for row in rows]
+
+
+def _measure(row: Row, rounds: int) -> Result:
+    names = list(row.sides)
+    seen: list[dict[str, Cost]] = []
     for number in range(rounds + 1):
-        for row, times in zip(rows, seen, strict=True):
-            # Who goes first changes, so that neither side always finds the caches warm.
-            first, second = (row.ours, row.peer) if number % 2 else (row.peer, row.ours)
-            pair = (_cost(first, row.count), _cost(second, row.count))
-            if number:
-                times.append(pair if number % 2 else (pair[1], pair[0]))
-    return [_result(row, times) for row, times in zip(rows, seen, strict=True)]
+        # Who goes first changes, so that no side always finds the caches warm.
+        order = names if number % 2 else names[::-1]
+        seen.append({name: _cost(row.sides[name]) for name in order})
+    result = Result(row, _medians(names, seen[1:]), [_ratio(row, costs) for costs in seen[1:]])
+    sys.stderr.write(f"{row.group}: {row.what}: {result.ratio:.2f}\n")
+    return result
 
 
-def _cost(batch: Batch, count: int) -> float:
+def _cost(batch: Batch) -> Cost:
     run = batch()
-    before = cpu_seconds()
+    cpu, wall = cpu_seconds(), time.perf_counter()
     run()
-    return (cpu_seconds() - before) / count * 1e6
+    return Cost(cpu_seconds() - cpu, time.perf_counter() - wall)
 
 
-def _result(row: Row, times: list[tuple[float, float]]) -> Result:
-    ratios = [ours / peer for ours, peer in times]
-    return Result(
-        row,
-        statistics.median(ours for ours, _ in times),
-        statistics.median(peer for _, peer in times),
-        statistics.median(ratios),
-        (min(ratios), max(ratios)),
-    )
+def median_cost(batch: Batch, rounds: int) -> Cost:
+    """The median of several rounds, after one that is thrown away."""
+    seen = [_cost(batch) for _ in range(rounds + 1)][1:]
+    return Cost(*(statistics.median(each) for each in zip(*seen, strict=True)))
 
 
-def table(results: list[Result], peer: str) -> str:
-    """The results in Markdown."""
-    lines = [
-        f"| what | sessionstore | {peer} | ratio (least to most) | to reach |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {each.row.what} | {each.ours:.0f} us | {each.peer:.0f} us | "
-        f"{each.ratio:.2f} ({each.spread[0]:.2f} to {each.spread[1]:.2f}) | {each.row.reach} |"
-        for each in results
-    ]
-    return "\n".join(lines)
+def _medians(names: list[str], seen: list[dict[str, Cost]]) -> dict[str, Cost]:
+    def middle(name: str, which: int) -> float:
+        return statistics.median(costs[name][which] for costs in seen)
+
+    return {name: Cost(middle(name, 0), middle(name, 1)) for name in names}
+
+
+def _ratio(row: Row, costs: dict[str, Cost]) -> float:
+    ours, peer = (costs[name] for name in list(row.sides)[:2])
+    return peer.wall / ours.wall if row.by == "speed" else ours.cpu / peer.cpu

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from typing import Self
 
 from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate, Saved
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
@@ -134,24 +135,34 @@ class Ledger:
             with self._lock:
                 self._total = total
 
-    @contextlib.contextmanager
-    def admission(self, sid: str, name: str, *, fresh: bool) -> Iterator[Admission]:
-        """Around one save. Raises LimitExceeded at once when the session has all its files."""
-        save = Admission(self, sid, name)
-        try:
-            if self.limits.max_session is None and self.limits.max_session_files is None:
-                yield save
-            else:
-                with self._tally(sid) as tally, _part(save, tally):
-                    self._join(tally, save, fresh=fresh)
-                    yield save
-        finally:
-            self.let_go(save)
+    def admission(self, sid: str, name: str, *, fresh: bool) -> Admission:
+        """Around one save: entering raises LimitExceeded when the session has all its files."""
+        return Admission(self, sid, name, fresh)
 
-    def _join(self, tally: _Tally, save: Admission, *, fresh: bool) -> None:
+    def join(self, save: Admission) -> None:
+        """Make the save one of its session's, where a limit counts those."""
+        if self.limits.max_session is None and self.limits.max_session_files is None:
+            return
+        save.tally = self._tally(save.sid)
+        try:
+            self._join(save.tally, save)
+        except BaseException:
+            self.leave(save)
+            raise
+
+    def leave(self, save: Admission) -> None:
+        """The save is over, done or not."""
+        if save.tally is not None:
+            with save.tally.lock:
+                save.tally.leave(save)
+            with self._lock:
+                save.tally.users -= 1
+        self.let_go(save)
+
+    def _join(self, tally: _Tally, save: Admission) -> None:
         with tally.lock:
             self._refresh(tally, save.sid)
-            if not fresh:
+            if not save.fresh:
                 with contextlib.suppress(FileNotStored):
                     save.replaced = self.backend.get(save.sid, save.name).size
             tally.saves.append(save)
@@ -163,8 +174,7 @@ class Ledger:
                     f"some before saving {save.name!r}."
                 ).over("max_session_files")
 
-    @contextlib.contextmanager
-    def _tally(self, sid: str) -> Iterator[_Tally]:
+    def _tally(self, sid: str) -> _Tally:
         """The session's sums. While they are used they are the only ones of the session."""
         with self._lock:
             tally = self._tallies.setdefault(sid, _Tally())
@@ -175,11 +185,7 @@ class Ledger:
                 if (oldest := next(unused, None)) is None:
                     break
                 del self._tallies[oldest]
-        try:
-            yield tally
-        finally:
-            with self._lock:
-                tally.users -= 1
+        return tally
 
     def _refresh(self, tally: _Tally, sid: str) -> None:
         """Read the sums from the backend when they are not at hand or old, and no save is on."""
@@ -237,6 +243,8 @@ class Ledger:
 
     def let_go(self, save: Admission, kept: int = 0) -> None:
         """Give back what a save has reserved; ``kept`` bytes of it are content now."""
+        if self.limits.max_store is None:
+            return
         with self._lock:
             self._coming -= save.reserved
             save.reserved = 0
@@ -254,20 +262,9 @@ class Ledger:
                 ).over("min_free")
 
 
-@contextlib.contextmanager
-def _part(save: Admission, tally: _Tally) -> Iterator[None]:
-    """Within the block the save may be one of the session's."""
-    save.tally = tally
-    try:
-        yield
-    finally:
-        with tally.lock:
-            tally.leave(save)
-
-
 @dataclass(slots=True, eq=False)
 class Admission:
-    """One save on its way in.
+    """One save on its way in, for the block it is used in.
 
     ``replaced`` is the size of the file that it replaces as things are, None when it replaces none;
     ``taken`` is how many of its bytes have been admitted, ``reserved`` how many of ``max_store``.
@@ -276,10 +273,18 @@ class Admission:
     ledger: Ledger
     sid: str
     name: str
+    fresh: bool
     tally: _Tally | None = None
     replaced: int | None = None
     taken: int = 0
     reserved: int = 0
+
+    def __enter__(self) -> Self:
+        self.ledger.join(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ledger.leave(self)
 
     def admit(self, count: int) -> None:
         """Admit ``count`` more bytes, or raise LimitExceeded."""

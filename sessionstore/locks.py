@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 try:
     import fcntl
@@ -33,6 +34,15 @@ def lock(fd: int, *, wait: bool = True) -> bool:
             return False
         raise
     return True
+
+
+def unlock(fd: int) -> None:
+    """Let go of the lock, for every process that has this very open file (fork(2))."""
+    if fcntl is not None:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    else:
+        os.lseek(fd, 0, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]  # Windows only
 
 
 def _lock_first_byte(fd: int, *, wait: bool) -> None:

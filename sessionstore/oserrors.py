@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-from collections.abc import Iterator
 
 from sessionstore.errors import BackendUnavailable, LimitExceeded, SessionStoreError
 
@@ -28,22 +26,31 @@ _REFUSED = {
 }
 
 
-@contextlib.contextmanager
-def translated(doing: str, root: str) -> Iterator[None]:
+class translated:  # noqa: N801 - it is used as a function: with translated(...):
     """Turn an OSError of the block into LimitExceeded or BackendUnavailable, cause chained.
 
-    ``doing`` completes "Could not ..."; errors of our own tree pass through.
+    ``doing`` completes "Could not ..."; errors of our own tree pass through. It stands around
+    every operation, and a class enters and leaves in a quarter of a generator's time.
     """
-    try:
-        yield
-    except SessionStoreError:
-        raise
-    except OSError as error:
-        code = error.errno or 0
-        full = code in _FULL
-        why = _FULL.get(code) or _REFUSED.get(code, f"the system says: {error.strerror or error}")
-        ours = (LimitExceeded if full else BackendUnavailable)(
-            f"Could not {doing} in {root}: {why}."
-        )
-        ours.errno = code
-        raise ours from error
+
+    __slots__ = ("_doing", "_root")
+
+    def __init__(self, doing: str, root: str) -> None:
+        self._doing = doing
+        self._root = root
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, SessionStoreError):
+            raise _ours(error, self._doing, self._root) from error
+
+
+def _ours(error: OSError, doing: str, root: str) -> SessionStoreError:
+    code = error.errno or 0
+    why = _FULL.get(code) or _REFUSED.get(code, f"the system says: {error.strerror or error}")
+    kind = LimitExceeded if code in _FULL else BackendUnavailable
+    ours = kind(f"Could not {doing} in {root}: {why}.")
+    ours.errno = code
+    return ours

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Self, overload
 
 from sessionstore import images
 from sessionstore._twin import in_thread
@@ -112,38 +112,12 @@ class Session:
         with self.receiving(name, ttl, fresh=fresh) as receiving:
             return receiving.keep(ingest(content, receiving.ingest))
 
-    @contextlib.contextmanager
-    def receiving(self, name: str, ttl: timedelta | None, *, fresh: bool) -> Iterator[Receiving]:
+    def receiving(self, name: str, ttl: timedelta | None, *, fresh: bool) -> Receiving:
         """Around one save: within the limits, and heard of when it is over them.
 
         Its parts may run in several threads, one after the other.
         """
-        backend = self.store.backend
-        try:
-            with self.store.ledger.admission(self.sid, name, fresh=fresh) as admission:
-                into = Ingest(backend.digest, backend.spool, admission.admit)
-                receiving = Receiving(self, name, ttl, into, fresh=fresh)
-                try:
-                    yield receiving
-                finally:
-                    into.abort()
-                if receiving.saved is not None:
-                    admission.settle(receiving.saved)
-        except LimitExceeded as error:
-            self.store.tell("limit_exceeded", self.key, name, reason=str(error))
-            raise
-        if receiving.saved is not None:
-            self._tell_saved(receiving.saved)
-
-    def _tell_saved(self, saved: Saved) -> None:
-        old, audit = saved.replaced, self.store.audit
-        if audit is not None and old is not None and old.digest != saved.reference.digest:
-            audit.replaced(self.key, old, self.store.now())
-        reference, known = saved.reference, saved.deduplicated
-        name, size = reference.name, reference.size
-        self.store.tell("saved", self.key, name, size, "saved")
-        if known:
-            self.store.tell("deduplicated", self.key, name, size, "the bytes were there already")
+        return Receiving(self, name, ttl, fresh=fresh)
 
     @overload
     def open(self, name: str, mode: Literal["rb"] = "rb") -> io.BufferedReader: ...
@@ -339,17 +313,54 @@ class Session:
 
 
 class Receiving:
-    """A save whose bytes are on their way."""
+    """A save whose bytes are on their way: within the limits, and heard of when it is over them."""
 
-    def __init__(
-        self, session: Session, name: str, ttl: timedelta | None, into: Ingest, *, fresh: bool
-    ) -> None:
-        self.ingest = into
-        self.saved: Saved | None = None
+    __slots__ = ("_admission", "_fresh", "_name", "_session", "_ttl", "ingest", "saved")
+
+    def __init__(self, session: Session, name: str, ttl: timedelta | None, *, fresh: bool) -> None:
+        store = session.store
         self._session = session
         self._name = name
         self._ttl = ttl
         self._fresh = fresh
+        self._admission = store.ledger.admission(session.sid, name, fresh=fresh)
+        self.ingest = Ingest(store.backend.digest, store.backend.spool, self._admission.admit)
+        self.saved: Saved | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._admission.__enter__()
+        except LimitExceeded as error:
+            self._tell_refused(error)
+            raise
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        saved = self.saved if error is None else None
+        try:
+            self.ingest.abort()
+            if saved is not None:
+                self._admission.settle(saved)
+        finally:
+            self._admission.__exit__()
+        if isinstance(error, LimitExceeded):
+            self._tell_refused(error)
+        elif saved is not None:
+            self._tell_saved(saved)
+
+    def _tell_refused(self, error: LimitExceeded) -> None:
+        session = self._session
+        session.store.tell("limit_exceeded", session.key, self._name, reason=str(error))
+
+    def _tell_saved(self, saved: Saved) -> None:
+        session, name, size = self._session, saved.reference.name, saved.reference.size
+        old, audit = saved.replaced, session.store.audit
+        if audit is not None and old is not None and old.digest != saved.reference.digest:
+            audit.replaced(session.key, old, session.store.now())
+        session.store.tell("saved", session.key, name, size, "saved")
+        if saved.deduplicated:
+            reason = "the bytes were there already"
+            session.store.tell("deduplicated", session.key, name, size, reason)
 
     def keep(self, content: Content) -> StoredFile:
         session, backend = self._session, self._session.store.backend

@@ -34,6 +34,7 @@ class Workspace:
         self.parent = parent
         self._pid = 0
         self._token = ""
+        self._own = parent
         self._fd = -1
         self._claiming = threading.Lock()
 
@@ -44,7 +45,7 @@ class Workspace:
             with self._claiming:
                 if self._pid != os.getpid():
                     self._claim()
-        return self.parent / self._token
+        return self._own
 
     @property
     def token(self) -> str:
@@ -69,7 +70,7 @@ class Workspace:
             os.close(fd)
             path.unlink(missing_ok=True)
             raise
-        self._token, self._fd = token, fd
+        self._token, self._own, self._fd = token, self.parent / token, fd
         self._pid = os.getpid()  # last: other threads take it for the sign that all is there
         return True
 

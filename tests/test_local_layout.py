@@ -159,7 +159,7 @@ def test_the_journal_is_compacted_and_nothing_is_forgotten(tmp_path: Path) -> No
         for number in range(600):
             session.put("a", f"{number}".encode())
         path = tmp_path / "s" / "sessions" / session.sid / "journal"
-        with backend_of(store)._folder(session.sid) as folder:
+        with backend_of(store)._folders.reading(session.sid) as folder:
             assert folder is not None
             lines = list(journal.lines(folder.dir))
         assert len(lines) < 400

@@ -70,10 +70,11 @@ def test_a_store_works_with_locks_of_windows(
     """``msvcrt.locking`` locks bytes of an open file: open-file-description locks do the same."""
 
     def locking(fd: int, mode: int, count: int) -> None:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, count))
-        assert mode in (1, 2)
+        kind = fcntl.F_UNLCK if mode == 0 else fcntl.F_WRLCK
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(kind, count))
+        assert mode in (0, 1, 2)
 
-    windows = SimpleNamespace(LK_LOCK=1, LK_NBLCK=2, locking=locking)
+    windows = SimpleNamespace(LK_UNLCK=0, LK_LOCK=1, LK_NBLCK=2, locking=locking)
     monkeypatch.setattr(locks, "msvcrt", windows)
     monkeypatch.setattr(locks, "fcntl", None)
     path = tmp_path / "lock"
@@ -132,7 +133,7 @@ def test_65_001_references_to_one_blob(tmp_path: Path) -> None:
         backend = backend_of(store)
         session.put("first", b"popular")
         (blob,) = blobs(tmp_path / "s")
-        with backend._folder(session.sid) as folder:
+        with backend._folders.reading(session.sid) as folder:
             assert folder is not None
             fill(blob, Path(folder.files.path))
         file = session.put("one more", b"popular")

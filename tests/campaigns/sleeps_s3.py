@@ -31,6 +31,7 @@ from unittest import mock
 
 from sessionstore import FileNotStored, Session, SessionStore, SessionStoreError
 from sessionstore.backends import objects_sweep
+from sessionstore.backends._s3_client import S3Client
 from sessionstore.backends.s3 import S3Backend
 from tests import seaweed
 from tests.campaigns import kill_s3
@@ -123,7 +124,9 @@ def save(step: Step, url: str, logs: Path, _log: Log, _seed: int) -> None:
 
 
 def _sleep_at(backend: S3Backend, step: Step) -> None:
-    session = backend.client.connection.client._endpoint.http_session
+    client = backend.client
+    assert isinstance(client, S3Client)
+    session = client.connection.client._endpoint.http_session
     real, count = session.send, 0
 
     def send(request: Any) -> Any:

