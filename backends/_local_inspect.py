@@ -8,6 +8,7 @@ told from damage by looking a second time.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,11 @@ from sessionstore.workspace import Workspace
 
 _OF_A_SESSION = {"files", "id", "seen", "ended", "expiring", JOURNAL, JOURNAL + ".new", NEW}
 _LEFT_ALONE = "It is left alone: a later version's, or somebody else's. Remove it by hand."
+
+
+SETTLED = 60
+"""Seconds after which content without a file is left over: a delete takes it a moment later than
+the link, which is the time its inode was changed (``st_ctime``)."""
 
 
 class Bad(NamedTuple):
@@ -114,6 +120,8 @@ class Inspector:
     def _idle_blob(self, digest: str) -> Flaw | None:
         there = self.blobs.stat(digest)
         if there is None or there.st_nlink != 1 or digest in self._bad:
+            return None
+        if time.time() - there.st_ctime < SETTLED:  # its last link went just now
             return None
         return Flaw(
             "leftover",

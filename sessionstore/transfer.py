@@ -36,6 +36,7 @@ from sessionstore.backend import (
 )
 from sessionstore.content import CHUNK, Content, Ingest, ingest
 from sessionstore.errors import Corrupted, FileNotStored
+from sessionstore.verification import whose
 
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
@@ -103,7 +104,7 @@ class _Copy:
 
     def run(self) -> Copied:
         for record in self._source.sessions():
-            key = self._source.identify(record.sid)
+            key = whose(self._source, record.sid)
             if key is not None:
                 self._session(key)
         said = f"{self._done.files} files copied, {self._done.skipped} were there"

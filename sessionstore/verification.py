@@ -19,6 +19,8 @@ from sessionstore.names import session_key, shared_key
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
 
+_LOOKS = 5
+
 LEFT_ALONE = "It is left alone."
 
 
@@ -82,7 +84,7 @@ def _repaired(store: SessionStore, flaw: Flaw, finding: Finding) -> Finding:
 def _unidentified(backend: Backend) -> Iterator[Flaw]:
     """Sessions that cannot say whose they are, or say it wrongly."""
     for record in backend.sessions():
-        key = backend.identify(record.sid)
+        key = whose(backend, record.sid)
         if key is None and backend.session(record.sid) is None:
             continue  # dropped meanwhile
         if key is None or not _fits(key):
@@ -92,6 +94,18 @@ def _unidentified(backend: Backend) -> Iterator[Flaw]:
                 f"The session {record.sid} does not say whose it is.",
                 f"{LEFT_ALONE} Its visitor can still read its files, and it goes when it is idle.",
             )
+
+
+def whose(backend: Backend, sid: str) -> SessionKey | None:
+    """The id and owner of a session, None when it has none or is not there.
+
+    Asked for again while the session is there: it may have been dropped and made anew in between.
+    """
+    for _ in range(_LOOKS):
+        key = backend.identify(sid)
+        if key is not None or backend.session(sid) is None:
+            return key
+    return None
 
 
 def _fits(key: SessionKey) -> bool:

@@ -16,7 +16,9 @@ from sessionstore.testing import (
     DetectsDamage,
     FakeClock,
     FreeSpace,
+    Inspected,
     LateReclaim,
+    Restored,
     Secret,
     SignedUrls,
     Subject,
@@ -27,7 +29,15 @@ CASES = [(broken.backend, test) for broken in BROKEN for test in broken.caught_b
 
 
 class WholeContract(
-    BackendContract, Alone, DetectsDamage, FreeSpace, LateReclaim, Secret, SignedUrls
+    BackendContract,
+    Alone,
+    DetectsDamage,
+    FreeSpace,
+    Inspected,
+    LateReclaim,
+    Restored,
+    Secret,
+    SignedUrls,
 ):
     keeps_content_in_memory = True
 

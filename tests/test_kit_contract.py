@@ -23,14 +23,14 @@ from datetime import timedelta
 
 import pytest
 from sessionstore.backends.memory import MemoryBackend, Place
-from sessionstore.testing import BackendContract, FreeSpace, Secret
+from sessionstore.testing import BackendContract, FreeSpace, Restored, Secret
 
 
 class TheirBackend(MemoryBackend):
     {fault}
 
 
-class TestTheirBackend(BackendContract, FreeSpace, Secret):
+class TestTheirBackend(BackendContract, FreeSpace, Restored, Secret):
     keeps_content_in_memory = True
     many = 50
     rounds = 5

@@ -18,7 +18,9 @@ from sessionstore.testing import (
     BackendContract,
     DetectsDamage,
     FreeSpace,
+    Inspected,
     OpenBackend,
+    Restored,
     Secret,
     machine_for,
 )
@@ -36,7 +38,9 @@ def new_place() -> Iterator[OpenBackend]:
         yield opener(Path(folder) / "root")
 
 
-class TestLocalBackend(BackendContract, Alone, DetectsDamage, FreeSpace, Secret):
+class TestLocalBackend(
+    BackendContract, Alone, DetectsDamage, FreeSpace, Inspected, Restored, Secret
+):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:
         return opener(tmp_path / "root")

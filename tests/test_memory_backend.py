@@ -8,7 +8,14 @@ from contextlib import contextmanager
 import pytest
 
 from sessionstore.backends.memory import MemoryBackend, Place
-from sessionstore.testing import BackendContract, FreeSpace, OpenBackend, Secret, machine_for
+from sessionstore.testing import (
+    BackendContract,
+    FreeSpace,
+    OpenBackend,
+    Restored,
+    Secret,
+    machine_for,
+)
 
 
 @contextmanager
@@ -17,7 +24,7 @@ def new_place() -> Iterator[OpenBackend]:
     yield lambda clock: MemoryBackend(place, clock)
 
 
-class TestMemoryBackend(BackendContract, FreeSpace, Secret):
+class TestMemoryBackend(BackendContract, FreeSpace, Restored, Secret):
     keeps_content_in_memory = True
 
     @pytest.fixture

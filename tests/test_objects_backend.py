@@ -15,8 +15,10 @@ from sessionstore.testing import (
     BackendContract,
     DetectsDamage,
     FakeClock,
+    Inspected,
     LateReclaim,
     OpenBackend,
+    Restored,
     Subject,
     overrides_contract,
 )
@@ -50,7 +52,7 @@ def damage(bucket: FakeBucket) -> Callable[[Reference, bytes], None]:
     return put_other_bytes
 
 
-class TestObjectBackend(BackendContract, DetectsDamage, LateReclaim):
+class TestObjectBackend(BackendContract, DetectsDamage, Inspected, LateReclaim, Restored):
     keeps_content_in_memory = True
     reclaims_after = GRACE + timedelta(seconds=2)
     rechecks_after = timedelta(seconds=2)

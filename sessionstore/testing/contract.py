@@ -6,9 +6,11 @@ from typing import Final
 
 from sessionstore.backend import (
     HasFreeSpace,
+    Inspects,
     KeepsSecret,
     KnowsIfAlone,
     ReclaimsLate,
+    Restores,
     SignsUrls,
 )
 from sessionstore.testing.apart import KeepsApart
@@ -19,7 +21,15 @@ from sessionstore.testing.fails import FailsCleanly
 from sessionstore.testing.forgets import ForgetsFiles
 from sessionstore.testing.keeps import KeepsFiles
 from sessionstore.testing.once import KeepsOnce
-from sessionstore.testing.optional import Alone, FreeSpace, LateReclaim, Secret, SignedUrls
+from sessionstore.testing.optional import (
+    Alone,
+    FreeSpace,
+    Inspected,
+    LateReclaim,
+    Restored,
+    Secret,
+    SignedUrls,
+)
 from sessionstore.testing.ranges import StreamsRanges
 from sessionstore.testing.replaces import ReplacesAtomically
 from sessionstore.testing.rig import Rig
@@ -28,9 +38,11 @@ from sessionstore.testing.subject import Subject
 
 ABILITIES: Final[dict[type, type[Rig]]] = {
     HasFreeSpace: FreeSpace,
+    Inspects: Inspected,
     KeepsSecret: Secret,
     KnowsIfAlone: Alone,
     ReclaimsLate: LateReclaim,
+    Restores: Restored,
     SignsUrls: SignedUrls,
 }
 """Each optional protocol of ``sessionstore.backend``, and the tests for it."""
@@ -66,9 +78,9 @@ class BackendContract(
                 return lambda clock: RedisBackend.connect(location, {}, clock)
 
     ``Rig`` has what may be set. Optional abilities (``FreeSpace``, ``Secret``, ``Alone``,
-    ``LateReclaim``, ``SignedUrls``, ``DetectsDamage``) are classes of their own to inherit beside
-    this one. A test of the same name as one of the contract's is refused, unless
-    ``overrides_contract`` gives a reason.
+    ``LateReclaim``, ``SignedUrls``, ``Restored``, ``Inspected``, ``DetectsDamage``) are classes of
+    their own to inherit beside this one. A test of the same name as one of the contract's is
+    refused, unless ``overrides_contract`` gives a reason.
     """
 
     def test_every_ability_it_has_is_tested(self, subject: Subject) -> None:

@@ -10,11 +10,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from sessionstore.backend import (
+    Flaw,
     HasFreeSpace,
+    Inspects,
     KeepsSecret,
     KnowsIfAlone,
     ReclaimsLate,
     Reference,
+    Restores,
     SignsUrls,
     Stored,
 )
@@ -148,3 +151,89 @@ class DetectsDamage(Rig):
         with subject.backend.open(ALICE.sid, reference) as stream, pytest.raises(Corrupted):
             seen.extend(len(chunk) for chunk in iter(lambda: stream.read(1000), b""))
         assert sum(seen) < SPOOLED
+
+
+class Restored(Rig):
+    """``restore()``: for backends that take the time of a save over (``Restores``)."""
+
+    def restore(self, subject: Subject, data: bytes, age: timedelta) -> Reference:
+        assert isinstance(subject.backend, Restores)
+        created = subject.backend.now() - age
+        with subject.take(data) as content:
+            saved = subject.backend.restore(ALICE, "a", content, created=created)
+        assert abs(saved.reference.created - created) <= self.resolution
+        return saved.reference
+
+    def test_a_file_keeps_the_time_it_was_saved_at(self, subject: Subject) -> None:
+        reference = self.restore(subject, b"1", timedelta(hours=3))
+        assert subject.backend.get(ALICE.sid, "a") == reference
+        assert subject.read("a") == b"1"
+
+    def test_its_session_has_no_older_file_than_it_says(self, subject: Subject) -> None:
+        subject.put("b", b"2")
+        reference = self.restore(subject, b"1", timedelta(hours=3))
+        assert subject.record().oldest <= reference.created
+
+    def test_its_session_is_active_now(self, subject: Subject) -> None:
+        self.restore(subject, b"1", timedelta(hours=3))
+        assert abs(subject.record().active - subject.backend.now()) <= self.resolution
+
+    def test_it_replaces_and_is_replaced_as_any_file(self, subject: Subject) -> None:
+        subject.put("a", b"0")
+        self.restore_over(subject, b"1")
+        assert subject.read("a") == b"1"
+        subject.put("a", b"2")
+        assert subject.read("a") == b"2"
+
+    def restore_over(self, subject: Subject, data: bytes) -> None:
+        assert isinstance(subject.backend, Restores)
+        created = subject.backend.now() - timedelta(hours=3)
+        with subject.take(data) as content:
+            subject.backend.restore(ALICE, "a", content, created=created)
+
+
+class Inspected(Rig):
+    """``inspect()``: for backends that look below their files (``Inspects``).
+
+    Needs a fixture ``damage``.
+    """
+
+    def flaws(self, subject: Subject) -> list[Flaw]:
+        assert isinstance(subject.backend, Inspects)
+        return list(subject.backend.inspect())
+
+    def test_a_store_in_use_has_no_flaws(self, subject: Subject) -> None:
+        subject.put("a", some_bytes("a", SPOOLED), ttl=60)
+        subject.put("a", b"replaced")
+        subject.put("b", b"replaced", BOB)
+        subject.put("gone", b"gone", BOB)
+        subject.backend.delete(BOB.sid, ["gone"])
+        subject.backend.touch(ALICE.sid)
+        subject.backend.end(BOB.sid)
+        assert self.flaws(subject) == []
+
+    @pytest.mark.parametrize("size", [0, 999, 1000, 1001])
+    def test_a_damaged_file_is_named_and_mending_it_lets_it_be_saved_again(
+        self, subject: Subject, damage: Damage, size: int
+    ) -> None:
+        data = some_bytes("good", 1000)
+        reference = subject.put("a", data).reference
+        subject.put("b", b"other")
+        damage(reference, some_bytes("bad", 2000)[:size])
+        (flaw,) = self.flaws(subject)
+        assert (flaw.kind, flaw.sid, flaw.reference) == ("damaged", ALICE.sid, reference)
+        assert subject.has("a")  # looking changed nothing
+        assert flaw.mend()
+        assert (subject.names(), self.flaws(subject)) == (["b"], [])
+        subject.put("a", data)
+        assert (subject.read("a"), self.flaws(subject)) == (data, [])
+
+    def test_mending_leaves_alone_what_was_replaced_meanwhile(
+        self, subject: Subject, damage: Damage
+    ) -> None:
+        reference = subject.put("a", some_bytes("good", 1000)).reference
+        damage(reference, b"bad")
+        (flaw,) = self.flaws(subject)
+        subject.put("a", b"new")
+        assert not flaw.mend()
+        assert subject.read("a") == b"new"

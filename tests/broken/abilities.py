@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, ClassVar
 
 from sessionstore import names
-from sessionstore.backend import Reference, Saved, Stored
+from sessionstore.backend import Flaw, Reference, Saved, SessionKey, SessionRecord, Stored
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.clock import Clock
 from sessionstore.content import Content
+from sessionstore.errors import FileNotStored
 from tests.broken.table import caught_by
 
 
@@ -106,3 +111,75 @@ class CountsClosedBackends(MemoryBackend):
 )
 class TrustsItsMedium(MemoryBackend):
     """As the memory backend itself does, whose bytes nobody can change behind its back."""
+
+
+@caught_by("a_file_keeps_the_time_it_was_saved_at")
+class RestoresWithTheTimeOfToday(MemoryBackend):
+    def restore(self, *args: Any, created: datetime, **keywords: Any) -> Saved:
+        return self.put(*args, **keywords)
+
+
+@caught_by("its_session_has_no_older_file_than_it_says")
+class BoundsAgesByActivity(MemoryBackend):
+    def session(self, sid: str) -> SessionRecord | None:
+        record = super().session(sid)
+        return record and replace(record, oldest=record.active)
+
+
+@caught_by("its_session_is_active_now")
+class RestoresActivityToo(MemoryBackend):
+    def restore(self, key: SessionKey, *args: Any, created: datetime, **keywords: Any) -> Saved:
+        saved = super().restore(key, *args, created=created, **keywords)
+        self._place.sessions[key.sid].active = created
+        return saved
+
+
+@caught_by("it_replaces_and_is_replaced_as_any_file")
+class RestoresOnlyWhatIsNotThere(MemoryBackend):
+    def restore(self, key: SessionKey, name: str, content: Content, **keywords: Any) -> Saved:
+        try:
+            return Saved(self.get(key.sid, name), deduplicated=True, replaced=None)
+        except FileNotStored:
+            return super().restore(key, name, content, **keywords)
+
+
+class Inspects(MemoryBackend):
+    """Inspects as it should."""
+
+    def inspect(self) -> Iterator[Flaw]:
+        for record in list(self.sessions()):
+            for file in list(self.files(record.sid)):
+                data = b"".join(self._place.blobs[file.digest].pieces)
+                if hashlib.sha256(data).hexdigest() != file.digest:
+                    yield self._flaw(record.sid, file)
+
+    def _flaw(self, sid: str, file: Reference) -> Flaw:
+        return Flaw(
+            "damaged", file.name, "wrong", "deleted", lambda: self._mend(sid, file), sid, file
+        )
+
+    def _mend(self, sid: str, file: Reference) -> bool:
+        return bool(self.discard(sid, [file]))
+
+
+@caught_by("a_store_in_use_has_no_flaws")
+class TakesGarbageForAFlaw(Inspects):
+    def inspect(self) -> Iterator[Flaw]:
+        yield from super().inspect()
+        if any(record.ended for record in self.sessions()):
+            yield Flaw("leftover", "", "ended", "nothing")
+
+
+@caught_by("a_damaged_file_is_named_and_mending_it_lets_it_be_saved_again")
+class LooksAtLengthsAlone(Inspects):
+    def inspect(self) -> Iterator[Flaw]:
+        for flaw in super().inspect():
+            file = flaw.reference
+            if file and sum(map(len, self._place.blobs[file.digest].pieces)) != file.size:
+                yield flaw
+
+
+@caught_by("mending_leaves_alone_what_was_replaced_meanwhile")
+class MendsWhateverHasTheName(Inspects):
+    def _mend(self, sid: str, file: Reference) -> bool:
+        return bool(self.delete(sid, [file.name]))

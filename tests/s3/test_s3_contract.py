@@ -16,8 +16,10 @@ from sessionstore.names import session_key
 from sessionstore.testing import (
     BackendContract,
     DetectsDamage,
+    Inspected,
     LateReclaim,
     OpenBackend,
+    Restored,
     SignedUrls,
     Subject,
     machine_for,
@@ -37,7 +39,7 @@ LARGE = 200_000
 """Bytes of a file that would be seen if it stayed in memory."""
 
 
-class S3Contract(BackendContract, DetectsDamage, LateReclaim, SignedUrls):
+class S3Contract(BackendContract, DetectsDamage, Inspected, LateReclaim, Restored, SignedUrls):
     reclaims_after = RECLAIMS_AFTER
     rechecks_after = RECHECKS_AFTER
     resolution = RESOLUTION
