@@ -142,9 +142,12 @@ class S3Client:
         own = len(self.options.prefix)
         after: dict[str, str] = {}
         while True:
-            answer = self._call(
-                "list_multipart_uploads", Prefix=f"{self.options.prefix}{prefix}", **after
-            )
+            try:
+                answer = self._call(
+                    "list_multipart_uploads", Prefix=f"{self.options.prefix}{prefix}", **after
+                )
+            except NotFound:
+                return
             for it in answer.get("Uploads", ()):
                 yield Upload(it["Key"][own:], it["UploadId"], it["Initiated"])
             if not answer.get("IsTruncated"):

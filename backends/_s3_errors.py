@@ -44,7 +44,10 @@ TASKS: Mapping[str, Task] = {
         "AbortMultipartUpload", "abort an upload", "s3:AbortMultipartUpload", ("NoSuchUpload",)
     ),
     "list_multipart_uploads": Task(
-        "ListMultipartUploads", "list unfinished uploads", "s3:ListBucketMultipartUploads"
+        "ListMultipartUploads",
+        "list unfinished uploads",
+        "s3:ListBucketMultipartUploads",
+        ("NoSuchUpload",),  # rclone, of a bucket that has none
     ),
     "generate_presigned_url": Task("GetObject", "sign a URL", "s3:GetObject"),
 }

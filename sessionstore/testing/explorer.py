@@ -29,8 +29,8 @@ from sessionstore.testing.explorer_cast import Stage
 from sessionstore.testing.explorer_checks import violations
 from sessionstore.testing.explorer_choices import Choices
 from sessionstore.testing.explorer_variants import VARIANTS
-from sessionstore.testing.explorer_world import Crew, World
-from sessionstore.testing.objectclient import FakeObjectClient
+from sessionstore.testing.explorer_world import Crew, MakeBucket, World
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 
 _CHUNK = 250
 _PATIENCE = 3000
@@ -59,8 +59,13 @@ class Report:
 class Explorer:
     """Runs schedules of one backend class in this process."""
 
-    def __init__(self, backend_type: type[ObjectBackend] = ObjectBackend) -> None:
+    def __init__(
+        self,
+        backend_type: type[ObjectBackend] = ObjectBackend,
+        make_bucket: MakeBucket = FakeBucket,
+    ) -> None:
         self._backend_type = backend_type
+        self._make_bucket = make_bucket
         self._crew = Crew()
 
     def run(self, seed: int) -> Run:
@@ -92,7 +97,7 @@ class Explorer:
         return best
 
     def _run(self, choices: Choices, *, seed: int | None, tracing: bool) -> Run:
-        world = World(choices, tracing=tracing)
+        world = World(choices, tracing=tracing, make_bucket=self._make_bucket)
         stage = Stage(world, self._backend_type)
         stage.prepare()
         stage.cast()
@@ -120,9 +125,10 @@ def explore(
     seeds: Iterable[int],
     *,
     stop: bool = False,
+    make_bucket: MakeBucket = FakeBucket,
 ) -> Report:
     """Run every seed, or up to the first that fails if ``stop``."""
-    explorer, report, began = Explorer(backend_type), Report(), time.monotonic()
+    explorer, report, began = Explorer(backend_type, make_bucket), Report(), time.monotonic()
     for seed in seeds:
         run = explorer.run(seed)
         report.runs += 1

@@ -35,6 +35,10 @@ LONG_STEPS: Final = (*STEPS, 12.1 * 3600, 24.1 * 3600)
 _CHANGES = frozenset(("PUT", "DELETE", "POST", "PART", "ABORT"))
 
 
+MakeBucket = Callable[[Callable[[], datetime]], FakeBucket]
+"""Makes the store of a run, empty, with its clock; another one may ask a real server."""
+
+
 class Crash(BaseException):
     """The process is killed: nothing of it runs any more, no matter what it catches."""
 
@@ -80,10 +84,12 @@ class Manners:
 class World:
     """The store, the clock, the processes and the choices of one run."""
 
-    def __init__(self, choices: Choices, *, tracing: bool = False) -> None:
+    def __init__(
+        self, choices: Choices, *, tracing: bool = False, make_bucket: MakeBucket = FakeBucket
+    ) -> None:
         self.choices = choices
         self.now = START
-        self.bucket = FakeBucket(lambda: self.now)
+        self.bucket = make_bucket(lambda: self.now)
         self.history = History()
         self.trace: list[str] = []
         self.errors: list[str] = []

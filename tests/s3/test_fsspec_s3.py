@@ -46,6 +46,13 @@ def where_at(endpoint: str, prefix: str) -> Where:
     return Where(f"fsspec+s3://{place}", "s3", f"s3://{place}", options)
 
 
+def client_at(endpoint: str, prefix: str) -> FsspecClient:
+    """A client of a place that is open already."""
+    client = FsspecClient(where_at(endpoint, prefix))
+    client.opening = False
+    return client
+
+
 @pytest.fixture(params=["moto", pytest.param("seaweed", marks=pytest.mark.server)])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
     bucket: Bucket = request.getfixturevalue(f"{request.param}_bucket")
@@ -145,9 +152,7 @@ def server() -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def scripted(server: ScriptedServer) -> FsspecClient:
-    client = FsspecClient(where_at(server.endpoint, "app"))
-    client.opening = False
-    return client
+    return client_at(server.endpoint, "app")
 
 
 @pytest.mark.parametrize("prefix", ["b/", "s/", "i/", "s/x/", "b/ab/cd"])

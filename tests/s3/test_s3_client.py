@@ -165,6 +165,12 @@ def test_the_date_of_the_answer_is_told(server: ScriptedServer) -> None:
     assert date.isoformat() == "2026-11-22T18:35:30+00:00"
 
 
+def test_a_bucket_without_uploads_may_say_so_by_an_error(server: ScriptedServer) -> None:
+    server.replies = [refusal(404, "NoSuchUpload")]  # as rclone does
+    with closing(client_of(server)) as client:
+        assert list(client.uploads("")) == []
+
+
 # Against a server
 
 
