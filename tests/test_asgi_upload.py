@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,21 @@ def test_a_length_that_lies_is_cut_at_the_limit(tmp_path: Path) -> None:
         store.sweep()
         left = [*tmp_path.glob("tmp/*/*"), *tmp_path.glob("blobs/*/*")]
         assert (left, names(store.session("files", "ada"))) == ([], [])
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    chunk = bytes(MIB)
+    with local_store(tmp_path, FakeClock()) as store:
+        app = app_of(store)
+        put(app, "small", as_it_comes([chunk] * 4))
+        tracemalloc.start()
+        try:
+            answer = put(app, "large", as_it_comes([chunk] * 128))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert answer.json()[0]["size"] == 128 * MIB
+    assert peak < 12 * MIB
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
