@@ -56,6 +56,7 @@ app = typer.Typer(
 
 for _command in (
     cli_look.ls, cli_look.du, cli_look.cat, cli_move.get, cli_move.put, cli_look.sessions,
-    cli_keep.plan, cli_keep.sweep, cli_keep.verify, cli_move.copy, cli_look.config,
+    cli_keep.plan, cli_keep.sweep, cli_keep.verify, cli_move.copy, cli_keep.doctor,
+    cli_look.config,
 ):  # fmt: skip
     app.command()(_command)

@@ -10,9 +10,10 @@ import typer
 
 from sessionstore import cli_output as output
 from sessionstore import cli_text as text
-from sessionstore.cli_options import DryRun, Json, Repair, Store, Yes
+from sessionstore.cli_options import DryRun, Json, Repair, Store, Url, Yes
 from sessionstore.cli_status import FOUND, USAGE
 from sessionstore.cli_store import counted, opened, settings_of
+from sessionstore.doctor import doctor as examine
 from sessionstore.events import Event
 from sessionstore.retention import PlanRow
 from sessionstore.settings import OF_RETENTION
@@ -107,6 +108,26 @@ def _ask(place: SessionStore, store: str | None) -> None:
 def _ages(store: str | None) -> str:
     shown = [each for each in settings_of(store).shown() if each.name in OF_RETENTION]
     return ", ".join(f"{each.name}={each.value} ({each.source})" for each in shown)
+
+
+def doctor(url: Url = None, *, store: Store = None, json: Json = False) -> None:
+    """Look whether a store is safe at a place.
+
+    Before one is kept there, or beside one: what is found, and what to do about it. No store is
+    made, and what the doctor wrote is removed.
+    """
+    with output.progress("Looking at the place"):
+        report = examine(url or store)
+    if json:
+        checks = [output.fields(each) for each in report.checks]
+        output.as_json({"url": report.url, "safe": report.safe, "checks": checks})
+    else:
+        rows = [(each.verdict, text.plain(each.what), text.plain(each.words))
+                for each in report.checks]  # fmt: skip
+        output.wrapped(["VERDICT", "CHECK", "FOUND"], rows)
+        output.note(str(report).partition("\n")[0])
+    if not report.safe:
+        raise typer.Exit(FOUND)
 
 
 def verify(*, store: Store = None, repair: Repair = False, json: Json = False) -> None:

@@ -114,7 +114,7 @@ class Ledger:
         self, limits: Limits, backend: Backend, make_room: Callable[[int, str], None]
     ) -> None:
         self.limits = limits
-        self.backend = backend
+        self._backend = backend
         self._make_room = make_room
         self._lock = threading.RLock()
         self._making_room = threading.RLock()
@@ -128,10 +128,14 @@ class Ledger:
             )
         self.recount()
 
+    def use(self, backend: Backend) -> None:
+        """Ask this backend from now on: the same one, with something around it."""
+        self._backend = backend
+
     def recount(self) -> None:
         """Take the store's total anew, where a limit asks for it. A sweep does this."""
         if self.limits.max_store is not None:
-            total = limited_bytes(self.backend)
+            total = limited_bytes(self._backend)
             with self._lock:
                 self._total = total
 
@@ -164,7 +168,7 @@ class Ledger:
             self._refresh(tally, save.sid)
             if not save.fresh:
                 with contextlib.suppress(FileNotStored):
-                    save.replaced = self.backend.get(save.sid, save.name).size
+                    save.replaced = self._backend.get(save.sid, save.name).size
             tally.saves.append(save)
             limit = self.limits.max_session_files
             added = save.replaced is None
@@ -189,9 +193,9 @@ class Ledger:
 
     def _refresh(self, tally: _Tally, sid: str) -> None:
         """Read the sums from the backend when they are not at hand or old, and no save is on."""
-        now = self.backend.now()
+        now = self._backend.now()
         if not tally.saves and (tally.at is None or now - tally.at > _REFRESH):
-            sizes = [reference.size for reference in self.backend.files(sid)]
+            sizes = [reference.size for reference in self._backend.files(sid)]
             tally.bytes, tally.files, tally.at = sum(sizes), len(sizes), now
 
     def removed(self, sid: str, name: str, size: int) -> None:
@@ -220,10 +224,10 @@ class Ledger:
             return
         # One at a time, and the sum first: others may have made room, or deleted files.
         with self._making_room:
-            lacking = self._reserve(save, count, limit, limited_bytes(self.backend))
+            lacking = self._reserve(save, count, limit, limited_bytes(self._backend))
             if lacking > 0 and save.reserved + count <= limit:
                 self._make_room(lacking, save.sid)
-                lacking = self._reserve(save, count, limit, limited_bytes(self.backend))
+                lacking = self._reserve(save, count, limit, limited_bytes(self._backend))
         if lacking > 0:
             raise LimitExceeded(
                 f"Saving {save.name!r} would take the store over max_store={show_size(limit)}, and "
@@ -253,8 +257,8 @@ class Ledger:
     def check_free(self, coming: int, name: str) -> None:
         """Refuse to write ``coming`` more bytes when the disk would be left with too little."""
         limit = self.limits.min_free
-        if limit is not None and isinstance(self.backend, HasFreeSpace):
-            free = self.backend.free()
+        if limit is not None and isinstance(self._backend, HasFreeSpace):
+            free = self._backend.free()
             if free - coming < limit:
                 raise LimitExceeded(
                     f"Saving {name!r} would leave less than min_free={show_size(limit)} on the "

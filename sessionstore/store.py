@@ -358,7 +358,8 @@ class SessionStore:
 
         Do it before the store is used: what is under way stays as it is.
         """
-        self.backend = self.ledger.backend = wrapper(self.backend)
+        self.backend = wrapper(self.backend)
+        self.ledger.use(self.backend)
 
     def now(self) -> datetime:
         """The backend's time, which all ages are measured by."""

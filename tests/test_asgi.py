@@ -18,10 +18,12 @@ from starlette.requests import Request
 
 from sessionstore import InvalidName, SessionStore, SettingsError, StoredFile
 from sessionstore.adapters.asgi import Files
+from sessionstore.backends.objects import ObjectBackend
 from sessionstore.names import session_key
 from sessionstore.signing import sign
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from sessionstore.testing.faults import unavailable
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.asgi_rig import app_of, ask, served, visitor_of
 from tests.hostile import CLASSES
 from tests.stores import HOUR, MINUTE, SECOND, local_store, memory_store
@@ -34,16 +36,23 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "local"])
+def objects_store(clock: FakeClock) -> SessionStore:
+    """A store in a bucket, which keeps no secret of its own."""
+    bucket = FakeBucket(clock.now)
+    backend = ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds)
+    return SessionStore(backend, clock=clock, base_url="/files", secret="a secret for the tests")
+
+
+@pytest.fixture(params=["memory", "local", "objects"])
 def store(
     request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path
 ) -> Iterator[SessionStore]:
-    made = (
-        memory_store(clock, base_url="/files")
-        if request.param == "memory"
-        else local_store(tmp_path / "store", clock, base_url="/files")
-    )
-    with made:
+    makers = {
+        "memory": lambda: memory_store(clock, base_url="/files"),
+        "local": lambda: local_store(tmp_path / "store", clock, base_url="/files"),
+        "objects": lambda: objects_store(clock),
+    }
+    with makers[request.param]() as made:
         yield made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sessionstore.adapters.asgi import Files, OwnerCookie, owner, same_origin
 from sessionstore.names import file_name
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from sessionstore.testing.faults import disk_full, unavailable
-from tests.asgi_rig import Form, app_of, as_it_comes, ask, served
+from tests.asgi_rig import Form, app_of, as_it_comes, ask, served, visitor_of
 from tests.hostile import CLASSES
 from tests.stores import PATIENCE, Heard, local_store, memory_store, names
 
@@ -270,6 +271,42 @@ def test_a_length_that_lies_is_cut_at_the_limit(tmp_path: Path) -> None:
         assert (left, names(store.session("files", "ada"))) == ([], [])
 
 
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    chunk = bytes(MIB)
+    with local_store(tmp_path, FakeClock()) as store:
+        app = app_of(store)
+        put(app, "small", as_it_comes([chunk] * 4))
+        tracemalloc.start()
+        try:
+            answer = put(app, "large", as_it_comes([chunk] * 128))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert answer.json()[0]["size"] == 128 * MIB
+    assert peak < 12 * MIB
+
+
+def test_a_refused_client_is_heard_to_the_end_after_its_answer() -> None:
+    """Or the system resets the connection, and the answer with it."""
+    with memory_store(FakeClock(), limits=Limits(max_file=10)) as store:
+        scope = {
+            "type": "http", "http_version": "1.1", "method": "PUT", "path": "/upload/a",
+            "query_string": b"", "headers": [(b"x-visitor", b"ada")],
+        }  # fmt: skip
+        happened: list[str] = []
+
+        async def receive() -> Any:
+            happened.append("received")
+            more = happened.count("received") < 5
+            return {"type": "http.request", "body": bytes(MIB), "more_body": more}
+
+        async def send(message: Any) -> None:
+            happened.append("sent" if message.get("more_body", True) else "over")
+
+        asyncio.run(Files(store, visitor_of(store))(scope, receive, send))
+    assert happened == ["received", "sent", "sent", *["received"] * 4, "over"]
+
+
 def test_a_client_that_leaves_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     with local_store(tmp_path, FakeClock()) as store:
         app = app_of(store)
@@ -356,7 +393,9 @@ def test_every_byte_is_written_in_a_worker_thread(
 def page(scope: Any) -> Any:
     from starlette.responses import HTMLResponse, PlainTextResponse
 
-    return PlainTextResponse("x") if scope["path"] == "/text" else HTMLResponse("<p>")
+    if scope["path"] == "/text":
+        return PlainTextResponse("x")
+    return HTMLResponse("<p>", 404 if scope["path"] == "/missing" else 200)
 
 
 async def pages(scope: Any, receive: Any, send: Any) -> None:
@@ -373,7 +412,7 @@ def test_a_page_brings_a_cookie_once() -> None:
     assert "set-cookie" not in again.headers
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/text"), ("POST", "/")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/text"), ("POST", "/"), ("GET", "/missing")])
 def test_nothing_but_a_page_brings_one(method: str, path: str) -> None:
     assert "set-cookie" not in ask(OwnerCookie(pages), method, path).headers
 

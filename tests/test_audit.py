@@ -17,6 +17,7 @@ import pytest
 from sessionstore import Limits, Retention, SessionStore, SettingsError
 from sessionstore.audit import Audit, acting
 from sessionstore.backends.memory import MemoryBackend, Place
+from sessionstore.locks import lock
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from sessionstore.testing.faults import unavailable
 from tests.stores import HOUR, MINUTE, in_threads, timers_rest
@@ -167,6 +168,40 @@ def test_a_rotated_log_is_begun_anew(path: Path, clock: FakeClock) -> None:
     told = [json.loads(path.with_name(name).read_text())["name"] for name in ("one", "two")]
     assert told == ["one", "two"]
     assert not path.exists()
+
+
+def test_a_log_that_is_rotated_while_a_line_waits_is_not_written(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store_of(path, clock) as store:
+        store.session("s").put("a", b"1")
+
+        def rotated(_: int) -> None:
+            monkeypatch.undo()
+            path.rename(path.with_name("rotated"))
+
+        monkeypatch.setattr("sessionstore.audit.lock", rotated)
+        store.session("s").delete("a")
+    assert path.with_name("rotated").read_text() == ""
+    assert len(entries(path)) == 1
+
+
+def test_the_log_is_locked_while_a_line_is_written(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, free = os.write, []
+
+    def write(fd: int, data: bytes) -> int:
+        with path.open("ab") as other:
+            free.append(lock(other.fileno(), wait=False))
+        return real(fd, data)
+
+    with store_of(path, clock) as store:
+        store.session("s").put("a", b"1")
+        monkeypatch.setattr("sessionstore.audit.os.write", write)
+        store.session("s").delete("a")
+        monkeypatch.undo()
+    assert free == [False]
 
 
 def test_a_line_that_was_cut_ends_there(path: Path, clock: FakeClock) -> None:

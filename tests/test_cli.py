@@ -17,6 +17,7 @@ import pytest
 
 from sessionstore import Retention, SessionStore
 from sessionstore.cli_app import app
+from sessionstore.doctor import Check, Report
 from tests.cli_rig import ROOT, run
 from tests.hostile import HOSTILE
 from tests.stores import names
@@ -350,6 +351,26 @@ def test_verify_shows_damage_and_repairs_it(store: SessionStore, root: Path) -> 
     (value,) = run("verify", "--repair", "--json", "-s", root).value
     assert (value["name"], value["repaired"]) == ("notes/a.txt", True)
     assert run("verify", "-s", root).status == 0
+
+
+def test_doctor_says_what_it_finds_and_makes_no_store(root: Path) -> None:
+    done = run("doctor", root.as_uri())
+    assert done.status == 0
+    assert {row[0] for row in done.rows} <= {"good", "note", "unknown"}
+    assert "a store is safe here" in done.err
+    assert not list(root.glob("*"))
+    value = run("doctor", root.as_uri(), "--json").value
+    assert (value["safe"], len(value["checks"])) == (True, len(done.rows))
+
+
+def test_doctor_has_a_status_for_a_place_that_is_unfit(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfit = Report("file:///x", [Check("links", "bad", "a \x1b[2J file system without links")])
+    monkeypatch.setattr("sessionstore.cli_keep.examine", lambda _: unfit)
+    done = run("doctor", root)
+    assert done.status == 4
+    assert done.rows == [["bad", "links", r"a \x1b[2J file system without links"]]
 
 
 def test_config_says_what_is_in_force_and_whence(
