@@ -85,9 +85,7 @@ def _unidentified(backend: Backend) -> Iterator[Flaw]:
     """Sessions that cannot say whose they are, or say it wrongly."""
     for record in backend.sessions():
         key = whose(backend, record.sid)
-        if key is None and backend.session(record.sid) is None:
-            continue  # dropped meanwhile
-        if key is None or not _fits(key):
+        if _is_nameless(backend, record.sid) if key is None else not _fits(key):
             yield Flaw(
                 "damaged",
                 record.sid,
@@ -106,6 +104,17 @@ def whose(backend: Backend, sid: str) -> SessionKey | None:
         if key is not None or backend.session(sid) is None:
             return key
     return None
+
+
+def _is_nameless(backend: Backend, sid: str) -> bool:
+    """Whether a session does not say whose it is while one and the same file is in it."""
+    file = next(iter(backend.files(sid)), None)
+    if file is None or backend.identify(sid) is not None:
+        return False
+    try:
+        return backend.get(sid, file.name).token == file.token
+    except FileNotStored:
+        return False
 
 
 def _fits(key: SessionKey) -> bool:
