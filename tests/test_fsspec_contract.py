@@ -21,8 +21,10 @@ from sessionstore.testing import (
     BackendContract,
     DetectsDamage,
     FakeClock,
+    Inspected,
     LateReclaim,
     OpenBackend,
+    Restored,
     Subject,
     machine_for,
     overrides_contract,
@@ -67,7 +69,7 @@ LARGE = 200_000
 """Bytes of a file that would be seen if it stayed in memory."""
 
 
-class FsspecContract(BackendContract, DetectsDamage, LateReclaim):
+class FsspecContract(BackendContract, DetectsDamage, Inspected, LateReclaim, Restored):
     reclaims_after = RECLAIMS_AFTER
     rechecks_after = RECHECKS_AFTER
     resolution = RESOLUTION

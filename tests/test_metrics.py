@@ -29,6 +29,7 @@ from sessionstore.testing import (
     FaultyBackend,
     FreeSpace,
     OpenBackend,
+    Restored,
     Secret,
     on,
 )
@@ -272,7 +273,7 @@ def measured_place() -> Iterator[OpenBackend]:
     yield open_backend
 
 
-class TestMeasuredBackend(BackendContract, FreeSpace, Secret):
+class TestMeasuredBackend(BackendContract, FreeSpace, Restored, Secret):
     """A measured backend keeps the contract of the one within."""
 
     keeps_content_in_memory = True
