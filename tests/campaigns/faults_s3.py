@@ -1,6 +1,7 @@
 """Writers and sweepers on one bucket, behind a proxy that spoils requests and answers.
 
     python -m tests.campaigns.faults_s3 --operations 1500 --rates 1 5 20 --seed 1 [--attempts 1]
+        [--engine obstore]
 
 The bucket is a SeaweedFS's that is started for this, or the one at ``--endpoint``; the faults are
 those of ``tests.campaigns.proxy``, so many of each hundred requests. Each writer saves, replaces,
@@ -41,8 +42,8 @@ from hashlib import sha256
 from unittest import mock
 
 from sessionstore import FileNotStored, Retention, Session, SessionStore, SessionStoreError
-from sessionstore.backends import _s3_connection, objects_sweep
-from sessionstore.backends.s3 import S3Backend
+from sessionstore.backends import _obstore_store, _s3_connection, objects_sweep
+from sessionstore.backends.s3 import ENGINES, S3Backend
 from sessionstore.names import encode
 from tests import seaweed
 from tests.campaigns import kill_local
@@ -291,10 +292,13 @@ class Run:
 def hasty(*, waits: float = 1.0, attempts: int = _s3_connection.ATTEMPTS) -> Iterator[None]:
     """Short time-outs for the clients that are made in the block.
 
-    ``waits`` scales the pauses between repetitions, of which there are ``attempts``, less one.
+    ``waits`` scales the pauses between boto3's repetitions, of which there are ``attempts``, less
+    one.
     """
     real = time.sleep
     with (
+        mock.patch.object(_obstore_store, "READ_TIMEOUT", timedelta(seconds=TIMEOUT)),
+        mock.patch.object(_obstore_store, "RETRIES", attempts - 1),
         mock.patch.object(_s3_connection, "READ_TIMEOUT", TIMEOUT),
         mock.patch.object(_s3_connection, "ATTEMPTS", attempts),
         mock.patch("botocore.endpoint.time", mock.Mock(sleep=lambda it: real(waits * it))),
@@ -311,6 +315,7 @@ def main() -> int:
     parser.add_argument(
         "--attempts", type=int, default=_s3_connection.ATTEMPTS, help="of each request; 1: no more"
     )
+    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
     options = parser.parse_args()
     os.environ.update(seaweed.ENVIRONMENT, SESSIONSTORE_TEST_GRACE="1")
@@ -328,20 +333,20 @@ def main() -> int:
                 prefix = f"s3://{seaweed.BUCKET}/faults-{os.getpid()}-{number}"
                 grace = f"grace={GRACE.total_seconds():.0f}s"
                 run.run(
-                    f"{prefix}?endpoint_url={proxy.endpoint}&{grace}",
+                    f"{prefix}?endpoint_url={proxy.endpoint}&{grace}&engine={options.engine}",
                     f"{prefix}?endpoint_url={endpoint}&{grace}",
                 )
-                report(run, rate, time.monotonic() - began)
+                report(run, f"{options.engine}, {rate:g} %", time.monotonic() - began)
                 good &= run.tally.good
     return 0 if good else 1
 
 
-def report(run: Run, rate: float, seconds: float) -> None:
+def report(run: Run, what: str, seconds: float) -> None:
     tally, faults = run.tally, run.proxy.faults
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items()))
     failed = ", ".join(f"{count} {kind}" for kind, count in sorted(tally.failed.items()))
     head = (
-        f"SeaweedFS, seed {run.seed}, {rate:g} % of {run.proxy.requests} requests spoilt in "
+        f"SeaweedFS, seed {run.seed}, {what} of {run.proxy.requests} requests spoilt in "
         f"{seconds:.0f} s: {tally.acknowledged} operations acknowledged, {len(tally.lost)} lost, "
         f"{len(tally.wrong)} wrong, {len(tally.left)} left after two sweeps, "
         f"{len(tally.foreign)} errors not ours"
