@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,27 @@ def test_nothing_that_was_uploaded_runs(page: Page, address: str) -> None:
     assert "alert(1)" in shown.inner_text("body")
     assert shown.evaluate("[origin, document.contentType]") == ["null", "text/plain"]
     assert ran == []
+
+
+def sound() -> bytes:
+    """A second of silence."""
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(16_000))
+    return target.getvalue()
+
+
+def test_sound_plays_in_the_page_and_a_picture_shows_in_a_tab(page: Page, address: str) -> None:
+    upload(page, **{"orb.png": png(), "silence.wav": sound()})
+    picture = page.context.new_page()
+    picture.goto(address + url_of(page, "orb.png"))
+    page.evaluate("document.querySelector('audio').load()")
+    page.wait_for_function("document.querySelector('audio').duration === 1")
+
+    assert picture.evaluate("document.images[0].naturalWidth") == 40
 
 
 def test_a_url_is_of_use_to_its_visitor_alone(page: Page, browser: Browser, address: str) -> None:
