@@ -17,6 +17,7 @@ MODULES = [
     "sessionstore",
     "sessionstore.adapters.asgi",
     "sessionstore.adapters.gradio",
+    "sessionstore.doctor",
     "sessionstore.testing",
 ]
 PROSE = "\n".join(guide.read_text() for guide in GUIDES if REFERENCE not in guide.parents)
@@ -58,6 +59,21 @@ def members() -> Iterator[str]:
 @pytest.mark.parametrize("name", sorted(set(members())))
 def test_a_guide_tells_of_each_member(name: str) -> None:
     assert re.search(rf"\b{name}\b`|\.{name}\b|`{name}\b", PROSE)
+
+
+def commands() -> list[str]:
+    """The names of the command line's commands."""
+    from typer.main import get_command
+
+    app = importlib.import_module("sessionstore.cli_app").app
+    return sorted(getattr(get_command(app), "commands", {}))
+
+
+def test_a_guide_tells_of_each_command() -> None:
+    guide = (ROOT / "docs" / "cli.md").read_text()
+
+    assert commands()
+    assert [name for name in commands() if not re.search(rf"sessionstore {name}\b", guide)] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -21,8 +21,10 @@ from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters import gradio_dashboard_html as html
 from sessionstore.adapters.gradio import dashboard
 from sessionstore.adapters.gradio_dashboard_look import ORDERS, SAMPLES, look, watch
+from sessionstore.backend import SessionKey
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import ObjectBackend
+from sessionstore.content import Ingest, ingest
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
 from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.conftest import free_port
@@ -94,6 +96,21 @@ def test_a_look_counts_all_that_there_is(store: SessionStore, clock: FakeClock) 
     assert (found.files, found.bytes, found.stored.bytes) == (4, 12 * KIB, 11 * KIB)
     states = {row.key.id: row.state for row in found.rows}
     assert states == {"old": "quiet", "twins": "quiet", "large": "live"}
+
+
+def test_what_is_no_visitor_s_is_told_apart(store: SessionStore, clock: FakeClock) -> None:
+    fill(store, clock)
+    store.shared.put("logo.png", b"e")
+    adapters = SessionKey("unclaimed-" + 32 * "0", "unclaimed", None)  # no id leads to it
+    into = Ingest(store.backend.digest, store.backend.spool, lambda _: None)
+    with ingest(b"f", into) as content:
+        store.backend.put(adapters, "upload", content)
+    found = look(store, "recent", 10)
+
+    states = {row.key.id: row.state for row in found.rows}
+    assert (states["shared"], states["unclaimed"]) == ("shared", "adapter")
+    assert (found.sessions, found.own, found.live) == (5, 2, 1)
+    assert "All 3 sessions, and 2 of the app's own." in html.sessions(found, 10)
 
 
 @pytest.mark.parametrize(
@@ -361,11 +378,14 @@ def test_the_example_shows_what_its_demo_keeps_to_who_can_log_in(
         admin.get_by_label("username").fill("admin")
         admin.get_by_label("password").fill(PASSWORD)
         admin.get_by_role("button", name="Login").click()
-        admin.get_by_text("All 1 session.").wait_for()
+        admin.get_by_text("All 1 session").wait_for()
         assert admin.get_by_text("Nothing protects this page").count() == 0
 
         visitor.close()
-        admin.get_by_text("There is no session yet.").wait_for()  # it looks by itself
+        gone = admin.get_by_text("There is no session yet.").or_(
+            admin.get_by_text("All 0 sessions")
+        )
+        gone.wait_for()  # it looks by itself
         assert wrong == []
 
 

@@ -28,6 +28,7 @@ _STATES: Final = {
     "quiet": "no sign of life for a while; dropped when it is idle for too long",
     "lingering": "its visitor left; dropped when the linger is over",
     "shared": "the app's own files, for everyone",
+    "adapter": "kept by the app's adapter beside the visitors' files, and swept like them",
 }
 _SORT: Final = (
     "this.closest('.ssd-root').querySelector('.ssd-sort input[value=' + this.value + ']').click()"
@@ -94,7 +95,7 @@ def trouble(error: Exception) -> str:
 def overview(look: Look, seen: Watch, store: SessionStore, *, exposed: bool) -> str:
     """The numbers, the chart and the health; with a warning when anybody can see them."""
     cards = [
-        _card("Sessions", f"{look.sessions:,}", f"{look.live:,} live"),
+        _card("Sessions", f"{look.sessions - look.own:,}", f"{look.live:,} live"),
         _card("Files", *_files(look)),
         _card("Content kept", show_size(look.stored.bytes), f"{look.stored.blobs:,} blobs"),
         _card("Saved by deduplication", *_spared(look, seen)),
@@ -226,7 +227,8 @@ def sessions(look: Look, most: int) -> str:
 
 def _page(look: Look, most: int) -> str:
     if look.whole:
-        return f"All {_count(look.sessions, 'session')}."
+        own = f", and {look.own:,} of the app's own" if look.own else ""
+        return f"All {_count(look.sessions - look.own, 'session')}{own}."
     of_them = look.order.label.lower() if look.order.by_record else "recently active"
     also = "" if look.order.by_record else ", sorted among themselves"
     return (

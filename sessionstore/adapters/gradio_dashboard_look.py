@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sessionstore.events import Event
     from sessionstore.store import SessionStore
 
-State = Literal["live", "quiet", "lingering", "shared"]
+State = Literal["live", "quiet", "lingering", "shared", "adapter"]
 
 SAMPLES: Final = 360
 """Points of the chart. With one more, every second one goes: the span grows, memory does not."""
@@ -99,6 +99,11 @@ class Look:
         """Whether the page has every session of the store."""
         return len(self.rows) == self.sessions
 
+    @property
+    def own(self) -> int:
+        """How many of the page's sessions are no visitor's: the shared one, an adapter's."""
+        return sum(row.state in {"shared", "adapter"} for row in self.rows)
+
 
 def look(store: SessionStore, order: str, most: int) -> Look:
     """Look at the store; ``most`` sessions have their files counted.
@@ -121,6 +126,8 @@ def look(store: SessionStore, order: str, most: int) -> Look:
     with ThreadPoolExecutor(_THREADS, "sessionstore-dashboard") as pool:
         rows = list(pool.map(lambda record: _row(store, record, now), page))
     rows.sort(key=by.shown, reverse=True)
+    if len(rows) == sessions:  # who is a visitor's is known by now
+        live = sum(row.state == "live" for row in rows)
     backend = store.backend
     free = backend.free() if isinstance(backend, HasFreeSpace) else None
     stored = backend.stored()
@@ -137,9 +144,12 @@ def _row(store: SessionStore, record: SessionRecord, now: datetime) -> Row:
     for reference in store.backend.files(record.sid):
         files, size = files + 1, size + reference.size
         oldest = reference.created if oldest is None else min(oldest, reference.created)
-    # A crash can leave a session that does not know its id.
-    key = store.backend.identify(record.sid) or SessionKey(record.sid, record.sid, None)
-    return Row(key, _state(store, record, now), record.active, oldest, files, size)
+    key, state = store.backend.identify(record.sid), _state(store, record, now)
+    if key is None:  # a crash can leave a session that does not know its id
+        key = SessionKey(record.sid, record.sid, None)
+    elif state != "shared" and store.session(key.id, key.owner).sid != key.sid:
+        state = "adapter"  # no id and owner lead to it
+    return Row(key, state, record.active, oldest, files, size)
 
 
 def _state(store: SessionStore, record: SessionRecord, now: datetime) -> State:
