@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 
 import urllib3
@@ -48,6 +49,7 @@ class S3Client:
     """
 
     shows_date: ClassVar[bool] = True
+    at_once: int = 4
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -307,4 +309,10 @@ def _skip(stream: _Body, count: int) -> None:
 def _date(answer: Answer) -> datetime | None:
     """When the store answered, by its own clock; moto leaves the header out now and then."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return None if date is None else parsedate_to_datetime(date)
+    return None if date is None else _parsed(date)
+
+
+@lru_cache(maxsize=16)
+def _parsed(date: str) -> datetime:
+    """The time in a Date header: all answers of a second have the same, and parsing is slow."""
+    return parsedate_to_datetime(date)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import boto3
@@ -39,7 +40,18 @@ def make_client(options: Options, region: str | None) -> Client:
         "s3", endpoint_url=options.endpoint_url, config=_config(options)
     )
     client.meta.events.register("before-call.s3.HeadBucket", _not_sent)
+    client.meta.events.register_last("before-call.s3.PutObject", _at_once)
     return client
+
+
+def _at_once(params: dict[str, Any], **_: object) -> None:
+    """Send a body that is in memory with its headers, and not after the store has asked for it.
+
+    botocore asks (Expect: 100-continue) before every body, which doubles the messages of a small
+    save. For a large one, which comes from a file, it is right to ask.
+    """
+    if isinstance(params.get("body"), bytes | io.BytesIO):
+        params["headers"].pop("Expect", None)
 
 
 def _not_sent(**_: object) -> tuple[AWSResponse, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
@@ -17,9 +18,11 @@ from sessionstore.backends.objects_client import (
     NotFound,
     ObjectClient,
     Payload,
+    TakesSeveral,
     Upload,
 )
 from sessionstore.backends.objects_clock import StoreClock
+from sessionstore.backends.objects_parallel import run
 from sessionstore.errors import BackendUnavailable
 
 T = TypeVar("T")
@@ -149,10 +152,11 @@ class Bucket:
         upload = client.begin(key)
         try:
             starts = range(0, payload.size, part_size)
-            parts = [
-                client.upload_part(key, upload, number, _part(payload, start, part_size))
+            tasks = [
+                partial(client.upload_part, key, upload, number, _part(payload, start, part_size))
                 for number, start in enumerate(starts, start=1)
             ]
+            parts = run(tasks, client.at_once if isinstance(client, TakesSeveral) else 1)
             asked = self.clock.elapsed()
             self._note(client.complete(key, upload, parts), asked)
         except NotFound as error:

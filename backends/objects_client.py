@@ -232,3 +232,11 @@ class Multipart(Protocol):
     def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
         """Make the object of its parts, at once and whole; returns the answer's Date."""
         ...
+
+
+@runtime_checkable
+class TakesSeveral(Protocol):
+    """A client that is the faster the more requests of one save are under way."""
+
+    at_once: int
+    """How many are sensible."""

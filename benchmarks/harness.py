@@ -80,10 +80,13 @@ class Figure:
     reach: float | None = None
     note: str = ""
     others: dict[str, float] = field(default_factory=dict)
+    at_least: bool = False
 
     @property
     def reached(self) -> bool | None:
-        return None if self.reach is None else self.value <= self.reach
+        if self.reach is None:
+            return None
+        return self.value >= self.reach if self.at_least else self.value <= self.reach
 
 
 def cpu_seconds() -> float:

@@ -96,8 +96,9 @@ def _bar(share: float) -> str:
 def _figures(figures: list[Figure]) -> list[str]:
     lines = ["| what | measured | to reach | beside |", "|---|---:|---|---|"]
     for it in figures:
-        goal = "" if it.reach is None else f"<= {it.reach:g} {_VERDICT[it.reached]}"
-        beside = ", ".join(f"{name} {value:.3g} {it.unit}" for name, value in it.others.items())
+        sign = ">=" if it.at_least else "<="
+        goal = "" if it.reach is None else f"{sign} {it.reach:g} {_VERDICT[it.reached]}"
+        beside = ", ".join(f"{name} {value:.3g}" for name, value in it.others.items())
         what = it.what + (f"; {it.note}" if it.note else "")
         lines.append(f"| {what} | {it.value:.3g} {it.unit} | {goal} | {beside} |")
     return lines
