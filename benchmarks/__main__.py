@@ -10,7 +10,16 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import disks, local_ingest, local_saves, local_sessions
+from benchmarks import (
+    concurrency,
+    disks,
+    growth,
+    local_ingest,
+    local_saves,
+    local_sessions,
+    objects_large,
+)
+from benchmarks import objects as s3
 from benchmarks.disks import Disk
 from benchmarks.harness import Figure, Result, measure
 from benchmarks.report import as_json, machine, markdown
@@ -48,8 +57,39 @@ def sessions(rounds: int, *, full: bool) -> Found:
         yield from local_sessions.sweeps(root, files, disk, rounds, goals=full)
 
 
+def objects(rounds: int, *, full: bool) -> Found:
+    """S3: CPU beside the bare calls, operations a second, listing, large files."""
+    with disks.memory() as disk:
+        file = local_ingest.source(disk.path / "large", 512 << 20)
+        with s3.bench(disk.path) as bench:
+            yield from measure(s3.operations(bench, 100), max(rounds, 9))
+            yield from measure(s3.rates(bench, 600), rounds)
+            yield from s3.listing(bench, 10_000 if full else 3_000, rounds)
+            yield from objects_large.figures(bench, file, 5 if full else 3)
+
+
+def many_at_once(rounds: int, *, full: bool) -> Found:  # noqa: ARG001 - as the other parts
+    """Threads and processes."""
+    for disk in _disks():
+        yield from concurrency.threads(disk)
+        yield from concurrency.processes(disk)
+
+
+def growing(rounds: int, *, full: bool) -> Found:
+    """Fitted exponents."""
+    sizes = [10_000, 100_000, 1_000_000] if full else [1_000, 10_000, 100_000]
+    with disks.memory() as disk:
+        yield from growth.local(disk, sizes, rounds)
+        yield from growth.memory(sizes, rounds)
+        yield from growth.listings([1_000_000] if full else [100_000])
+        if full:
+            with s3.bench(disk.path) as bench:
+                yield from growth.objects(bench, [10_000, 100_000], 1)
+
+
 PARTS: dict[str, Callable[..., Found]] = {
-    "saves": saves, "many": many, "ingest": ingest, "sessions": sessions,
+    "saves": saves, "many": many, "ingest": ingest, "sessions": sessions, "objects": objects,
+    "concurrency": many_at_once, "growth": growing,
 }  # fmt: skip
 
 

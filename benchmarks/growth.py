@@ -1,0 +1,156 @@
+"""What grows with the size of a store, and how fast: fitted exponents from several sizes.
+
+An exponent of 0 is a cost that does not depend on the size, 1 one in proportion to it.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+
+from benchmarks import local_sessions, sweeps
+from benchmarks.disks import Disk
+from benchmarks.harness import Figure, median_cost
+from benchmarks.objects import AT_ONCE, Bench
+from sessionstore import SessionStore
+
+Sizes = list[int]
+PER_SESSION = local_sessions.FILES
+
+
+def local(disk: Disk, sizes: Sizes, rounds: int) -> Iterator[Figure]:
+    """A store on a disk."""
+    seen: dict[int, dict[str, float]] = {}
+    for files in sizes:
+        with local_sessions.grown(disk, files) as root:
+            before = _memory()
+            seen[files] = {"open and close, ms": _millis(_opening(root), rounds)}
+            with SessionStore.open(root) as store:
+                seen[files] |= _costs(store, files, rounds)
+                store.sweep()
+                seen[files]["memory a file, bytes"] = (_memory() - before) / files
+    yield from _figures(f"Growth: a store on {disk.name}", seen)
+
+
+def memory(sizes: Sizes, rounds: int) -> Iterator[Figure]:
+    """A store in memory. Content is four bytes a file: the rest is what a file takes besides."""
+    seen: dict[int, dict[str, float]] = {}
+    for files in sizes:
+        gc.collect()
+        before = _memory()
+        with SessionStore.open("memory://") as store:
+            for number in range(files):
+                session = store.session(f"visitor-{number // PER_SESSION}")
+                session.put(f"{number % PER_SESSION}.bin", number.to_bytes(4, "big"))
+            taken = (_memory() - before) / files
+            seen[files] = _costs(store, files, rounds) | {"memory a file, bytes": taken}
+    yield from _figures("Growth: a store in memory", seen)
+
+
+def objects(bench: Bench, sizes: Sizes, rounds: int) -> Iterator[Figure]:
+    """A store in a bucket: filled by saves, 32 at once."""
+    seen: dict[int, dict[str, float]] = {}
+    there = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for files in sizes:
+            list(pool.map(lambda number: _save(bench.store, number), range(there, files)))
+            there = files
+            before = _memory()
+            seen[files] = _costs(bench.store, files, rounds)
+            seen[files]["memory a file in a sweep, bytes"] = (_memory() - before) / files
+    yield from _figures("Growth: a store in a bucket, boto3 on SeaweedFS", seen)
+
+
+def listings(sizes: Sizes) -> Iterator[Figure]:
+    """The object sweep's memory, on listings that are made up."""
+    for files in sizes:
+        peak = _in_a_child(partial(_sweep_memory, files))
+        group = "Growth: the sweep of a bucket whose listings are made up"
+        yield Figure(group, f"{files:,} contents: memory each", peak / files, "bytes", 64)
+
+
+def _sweep_memory(files: int) -> float:
+    cells = list(sweeps.sweep(files))
+    return float(cells[-1].removesuffix(" MiB")) * 2**20
+
+
+def _save(store: SessionStore, number: int) -> None:
+    session = store.session(f"visitor-{number // PER_SESSION}")
+    session.put(f"{number % PER_SESSION}.bin", b"%d" % number)
+
+
+def _costs(store: SessionStore, files: int, rounds: int) -> dict[str, float]:
+    """CPU milliseconds of what there is to do, the session being one of many."""
+    last = files // PER_SESSION - 1
+
+    def drop() -> Callable[[], object]:
+        session = store.session("one-more")
+        for number in range(PER_SESSION):
+            session.put(f"{number}.bin", b"more %d" % number)
+        return session.drop
+
+    one = store.session(f"visitor-{last}")
+    return {
+        "save a file, ms": _millis(lambda: lambda: one.put("new.bin", os.urandom(16)), rounds),
+        "list a session of 100, ms": _millis(lambda: one.files, rounds),
+        "drop a session of 100, ms": _millis(drop, rounds),
+        "list all sessions, ms": _millis(lambda: lambda: list(store.backend.sessions()), rounds),
+        "sweep, nothing old, ms": _millis(lambda: store.sweep, rounds),
+    }
+
+
+def _opening(root: os.PathLike[str]) -> Callable[[], Callable[[], object]]:
+    return lambda: lambda: SessionStore.open(root).close()
+
+
+def _millis(batch: Callable[[], Callable[[], object]], rounds: int) -> float:
+    return median_cost(batch, rounds).cpu * 1000
+
+
+def _figures(group: str, seen: dict[int, dict[str, float]]) -> Iterator[Figure]:
+    """A figure for each cost at the largest size, with the others beside it and the exponent."""
+    sizes = list(seen)
+    for what in seen[sizes[0]]:
+        values = [seen[size][what] for size in sizes]
+        name, _, unit = what.rpartition(", ")
+        others = {
+            f"{size:,} files:": value for size, value in zip(sizes[:-1], values, strict=False)
+        }
+        note = f"{sizes[-1]:,} files; exponent {exponent(sizes, values):.2f}"
+        yield Figure(group, name, values[-1], unit, None, note, others)
+
+
+def exponent(sizes: Sizes, values: list[float]) -> float:
+    """The slope of the straight line through the logarithms (least squares)."""
+    x = [math.log(size) for size in sizes]
+    y = [math.log(max(value, 1e-6)) for value in values]
+    middle_x, middle_y = sum(x) / len(x), sum(y) / len(y)
+    above = sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y, strict=True))
+    return above / sum((a - middle_x) ** 2 for a in x)
+
+
+def _memory() -> int:
+    """Bytes of memory this process has now (proc(5))."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _in_a_child(work: Callable[[], float]) -> float:
+    """The result of a function that is called in a process of its own, whose memory is its own."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with ExitStack() as never_returns:
+            never_returns.callback(os._exit, 1)
+            os.write(writing, str(work()).encode())
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="ascii") as result:
+        told = result.read()
+    os.waitpid(pid, 0)
+    return float(told)
