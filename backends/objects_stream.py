@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from sessionstore.backend import Reference
 from sessionstore.backends import objects_keys as keys
 from sessionstore.backends.objects_bucket import Bucket
-from sessionstore.backends.objects_client import Download, NotFound
+from sessionstore.backends.objects_client import Download, NotFound, TakesSeveral
+from sessionstore.backends.objects_parallel import ReadAhead
 from sessionstore.backends.objects_recall import Recall
 from sessionstore.content import CHUNK, hasher
 from sessionstore.errors import BackendUnavailable, Corrupted
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
+
+
+READ_AHEAD_ABOVE = 8 << 20
+"""Bytes from which a read is worth a thread."""
 
 
 class Copy(NamedTuple):
@@ -33,7 +38,7 @@ class Copy(NamedTuple):
 def whole(bucket: Bucket, recall: Recall, reference: Reference, algorithm: str) -> BinaryIO:
     """The whole content of a version. Raises NotFound when its own copy is not there."""
     key = keys.blob(reference.digest, keys.generation(reference.token))
-    first = Copy(key, bucket.get(key))
+    first = Copy(key, _get(bucket, key, reference.size))
     others = _others(bucket, recall, reference, key)
     stream = _Whole(first, others, reference, algorithm)
     return io.BufferedReader(stream, min(CHUNK, reference.size))
@@ -41,18 +46,26 @@ def whole(bucket: Bucket, recall: Recall, reference: Reference, algorithm: str) 
 
 def _others(bucket: Bucket, recall: Recall, reference: Reference, key: str) -> Iterator[Copy]:
     """The same copy again, then all others."""
-    yield from _copies(bucket, [key])
+    yield from _copies(bucket, [key], reference.size)
     # What came wrong twice is to be adopted by no save: one of these bytes makes its own copy.
     recall.bad.put(keys.generation(reference.token), value=True)
     recall.born.pop(reference.digest)
     found = [it.key for it in bucket.entries(keys.generations(reference.digest))]
-    yield from _copies(bucket, (other for other in found if other != key))
+    yield from _copies(bucket, (other for other in found if other != key), reference.size)
 
 
-def _copies(bucket: Bucket, wanted: Iterable[str]) -> Iterator[Copy]:
+def _get(bucket: Bucket, key: str, size: int) -> Download:
+    """The answer to a GET, read ahead when it is a long one."""
+    download = bucket.get(key)
+    if size <= READ_AHEAD_ABOVE or not isinstance(bucket.client, TakesSeveral):
+        return download
+    return download._replace(stream=cast("BinaryIO", ReadAhead(download.stream)))
+
+
+def _copies(bucket: Bucket, wanted: Iterable[str], size: int) -> Iterator[Copy]:
     for key in wanted:
         try:
-            yield Copy(key, bucket.get(key))
+            yield Copy(key, _get(bucket, key, size))
         except NotFound:
             continue
 

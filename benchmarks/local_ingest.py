@@ -80,11 +80,12 @@ def _copies(disk: Disk, file: Path) -> Batch:
 
 
 _MEMORY = """
-import resource, sys, pathlib
+import sys, pathlib
 from sessionstore import SessionStore
 
-def peak():  # KiB on Linux (getrusage(2))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # KiB; getrusage's would count the parent's from before exec(2)
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
 
 with SessionStore.open(sys.argv[1]) as store:
     session = store.session("one")
