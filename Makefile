@@ -62,6 +62,10 @@ bench-full: .venv-bench/.ready-bench
 campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.kill_local --kills 400
 	$(BIN)/python -m tests.campaigns.kill_s3 --writes 3000 --skew 600
+	$(BIN)/python -m tests.campaigns.kill_s3 --engine obstore --writes 3000
+	$(BIN)/python -m tests.campaigns.kill_s3 --engine fsspec --writes 500
+	$(BIN)/python -m tests.campaigns.kill_s3 --server rclone --writes 1000
+	$(BIN)/python -m pytest -n0 tests/campaigns/contract_s3fs.py
 	$(BIN)/python -m tests.campaigns.faults_local
 	$(BIN)/python -m tests.campaigns.faults_s3
 	$(BIN)/python -m tests.campaigns.stops_s3
@@ -71,6 +75,10 @@ campaigns: .venv/.ready-test
 
 explore: .venv/.ready-test
 	$(BIN)/python -m sessionstore.testing.explorer --schedules 100000
+	$(BIN)/python -m tests.campaigns.explore_engines --engine obstore --schedules 1000
+	$(BIN)/python -m tests.campaigns.explore_engines --engine boto3 --schedules 200
+	$(BIN)/python -m tests.campaigns.explore_engines --engine fsspec --schedules 100
+	$(BIN)/python -m tests.campaigns.explore_engines --server rclone --schedules 200
 
 s3: .venv/.ready-test
 	@$(BIN)/python -u -m tests.seaweed

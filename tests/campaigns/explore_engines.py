@@ -94,8 +94,8 @@ def main() -> int:
         endpoint = options.endpoint or started(options.server, resources)
         report = explore(backend_type, seeds, make_bucket=buckets(options.engine, endpoint))
     sys.stdout.write(
-        f"{options.engine} on {options.server}: {report.runs} schedules from seed {options.seed} "
-        f"in {report.seconds:.0f} s, {len(report.failed)} failed\n"
+        f"{options.engine} on {options.endpoint or options.server}: {report.runs} schedules from "
+        f"seed {options.seed} in {report.seconds:.0f} s, {len(report.failed)} failed\n"
     )
     for run in report.failed[:5]:
         sys.stdout.write(f"  seed {run.seed}: {run.wrong[0]}\n")

@@ -290,7 +290,7 @@ def main() -> int:
         url = url_of(options.engine, endpoint)
         result = run(url, logs, options.writes, options.seed, options.skew)
     report = (
-        f"{options.engine} on {options.server}, seed {options.seed}, "
+        f"{options.engine} on {options.endpoint or options.server}, seed {options.seed}, "
         f"clocks off by up to {options.skew:g} s: "
         f"{result.kills} kills in {result.seconds:.0f} s, "
         f"{result.acknowledged} acknowledged, {len(result.lost)} lost, "

@@ -14,16 +14,18 @@ from tests import seaweed
 ALLOWANCE = 48
 """MB that the process may grow by."""
 
-SIZE = 512
-"""MB."""
-
 
 @pytest.mark.server
-def test_a_large_file_takes_little_memory(seaweed_server: seaweed.Server, prefix: str) -> None:
-    command = [sys.executable, "-m", "tests.s3.streaming", seaweed_server.url(prefix), str(SIZE)]
+@pytest.mark.parametrize(("engine", "size"), [("boto3", 512), ("obstore", 128)])
+def test_a_large_file_takes_little_memory(
+    seaweed_server: seaweed.Server, prefix: str, engine: str, size: int
+) -> None:
+    """``size`` in MB."""
+    url = f"{seaweed_server.url(prefix)}&engine={engine}"
+    command = [sys.executable, "-m", "tests.s3.streaming", url, str(size)]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
-    assert told["size"] == SIZE * 1_000_000
+    assert told["size"] == size * 1_000_000
     assert told["memory up"] <= ALLOWANCE
     assert told["memory down"] <= ALLOWANCE
