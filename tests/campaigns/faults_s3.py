@@ -49,7 +49,7 @@ from tests import seaweed
 from tests.campaigns import kill_local
 from tests.campaigns.kill_local import CHURN, KEPT
 from tests.campaigns.kill_s3 import EXPIRED, GRACE, Key, left
-from tests.campaigns.proxy import Proxy, Rates
+from tests.campaigns.proxy import KINDS, Proxy, Rates
 
 WRITERS = 6
 SWEEPERS = 2
@@ -310,6 +310,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--operations", type=int, default=1500, help="at each rate")
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 5, 20], help="percent")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--waits", type=float, default=1.0, help="scale of botocore's own pauses")
     parser.add_argument(
@@ -327,7 +328,10 @@ def main() -> int:
         for number, rate in zip(itertools.count(), options.rates):
             seed = options.seed * 100 + number
             with Proxy(
-                endpoint, Rates(rate / 100, seed), patience=PATIENCE, lateness=LATENESS
+                endpoint,
+                Rates(rate / 100, seed, tuple(options.kinds)),
+                patience=PATIENCE,
+                lateness=LATENESS,
             ) as proxy:
                 began, run = time.monotonic(), Run(proxy, options.operations, seed)
                 prefix = f"s3://{seaweed.BUCKET}/faults-{os.getpid()}-{number}"
