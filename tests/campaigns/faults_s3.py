@@ -6,8 +6,8 @@
 The bucket is a SeaweedFS's that is started for this, or the one at ``--endpoint``; the faults are
 those of ``tests.campaigns.proxy``, so many of each hundred requests. Each writer saves, replaces,
 deletes, reads and lists files of its own, some of them uploaded in parts, and saves into, ends,
-resumes and drops sessions that nobody counts on; two sweepers sweep all the time, and the store's
-grace is as short as it may be.
+resumes and drops sessions that nobody counts on; two sweepers sweep and verify all the time, with
+``repair``, and the store's grace is as short as it may be.
 
 An operation may fail, with an error of the library's own. A save that failed may have taken effect,
 or may still. Whatever else is not as it was acknowledged counts as lost, other bytes than were
@@ -245,11 +245,13 @@ class Run:
             self._writing -= 1
 
     def sweep(self, url: str) -> None:
+        """Sweep all the time, and repair what looks damaged: nothing is, so nothing may go."""
         try:
             with self.opened(url) as store:
                 while self._writing:
                     try:
                         store.sweep()
+                        store.verify(repair=True)
                     except SessionStoreError as error:
                         self.tally.failed[type(error).__name__] += 1
         except BaseException:  # noqa: BLE001 - it is reported
