@@ -2,7 +2,8 @@
 
 Every generation is read once, in passes of bounded memory as a sweep makes them; then the listing
 of references tells which files have one that is damaged, or one that is not there. Bytes count as
-damaged only when two reads give the very same wrong ones: what differs is the network's doing.
+damaged only when two reads give the very same wrong ones, as many as the store lists: what comes
+otherwise, a page of some proxy's for one, is not what is stored.
 
 A damaged generation is not deleted but *condemned*: overwritten by a note of another size, which no
 save that looks for its content adopts, and which a sweep takes by the ordinary rules. To delete it
@@ -112,7 +113,7 @@ class Inspector:
                 part.high, part.last = high, last
                 break
             high, last = digest[:2], entry.key
-            problem = self._problem(entry.key, digest)
+            problem = self._problem(entry, digest)
             if problem is None:
                 part.sound.add(digest, generation, entry.size, old=False)
             else:
@@ -126,24 +127,24 @@ class Inspector:
         for page in self.bucket.pages(prefix, start_after=after):
             yield from page.entries
 
-    def _problem(self, key: str, digest: str) -> str | None:
+    def _problem(self, entry: Entry, digest: str) -> str | None:
         """What is wrong with an object's bytes. One that is gone meanwhile is no damage."""
-        told: set[tuple[int, str]] = set()
+        told: set[str] = set()
         for _ in range(_READS):
             try:
-                size, found = self._digest_of(key)
+                size, found = self._digest_of(entry.key)
             except NotFound:
                 return None
             if found == digest:
                 return None
             if found == self._note:
                 return _NOTED
-            if (size, found) in told:
+            if size == entry.size and found in told:
                 return f"its {size} bytes have the digest {found} instead"
-            told.add((size, found))
+            told.update([found] if size == entry.size else [])
         raise BackendUnavailable(
-            f"The object {key} comes with other bytes each time it is read: look for what damages "
-            "them on their way."
+            f"The object {entry.key} does not come as the store lists it, or comes with other "
+            f"bytes each time ({entry.size} bytes are listed): look for what damages it on its way."
         )
 
     @cached_property
@@ -246,7 +247,7 @@ class Inspector:
             parsed = keys.parse_blob(entry.key)
             if parsed is None or parsed[1] == version.generation or entry.size != version.size:
                 continue
-            if self._problem(entry.key, version.digest) is None:
+            if self._problem(entry, version.digest) is None:
                 return entry.key
         return None
 

@@ -35,7 +35,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from sessionstore.backends._marker import Marker
+from sessionstore.backends._marker import Marker, is_harmless
 from sessionstore.backends._obstore_errors import ours
 from sessionstore.backends._obstore_store import extras, make_store, refuse_what_it_cannot
 from sessionstore.backends._s3_errors import TASKS, Place
@@ -176,28 +176,49 @@ class ObstoreClient:
             return
         directory, _, rest = prefix.rpartition("/")
         offset = max(start_after, _just_before(prefix)) if rest else start_after
-        with self._asking("list_objects_v2"):
-            pages = iter(
-                obstore.list(
-                    self._store, directory or None, offset=offset or None, chunk_size=BATCH
-                )
-            )
+        pages = self._pages(directory, offset)
         seen = done = False
+        count, last = 0, offset
         while not done:
             with self._asking("list_objects_v2"):
                 found = next(pages, None)
             if found is None:
                 break
             entries = [Entry(it["path"], it["size"], it["last_modified"]) for it in found]
+            count, last = count + len(entries), max([last, *(it.key for it in entries)])
             done = bool(rest) and self._is_past(prefix, entries)
             if rest:
                 entries = [it for it in entries if it.key.startswith(prefix)]
             if entries:
                 seen = True
                 yield Page(entries, None)
+        if not (done or is_harmless(prefix) or count % BATCH):
+            self._ask_for_the_end(directory, last)
         if not seen:
             self._marker.confirm(prefix, opening=self._opening)
             yield Page([], None)
+
+    def _pages(self, directory: str, offset: str) -> Iterator[Sequence[Any]]:
+        with self._asking("list_objects_v2"):
+            return iter(
+                obstore.list(
+                    self._store, directory or None, offset=offset or None, chunk_size=BATCH
+                )
+            )
+
+    def _ask_for_the_end(self, directory: str, last: str) -> None:
+        """Raise BackendUnavailable when there is more behind what seems to be the end.
+
+        An error that the store answers with 200 is an empty page to obstore, which ends a listing
+        where a page ends. A sweep that believes it would delete what the rest refers to.
+        """
+        with self._asking("list_objects_v2"):
+            more = next(self._pages(directory, last), None)
+        if more:
+            raise BackendUnavailable(
+                f"Could not list the objects in {self.options.url}: the store broke its listing "
+                f"off behind {last!r}; try again."
+            )
 
     def _is_past(self, prefix: str, entries: Sequence[Entry]) -> bool:
         """Whether nothing more can begin so. Only an order allows to look no further."""

@@ -15,7 +15,7 @@ import pytest
 
 from sessionstore import FileNotStored, SessionStore, locks
 from sessionstore.backends import _directory, _local_spool
-from tests.local import backend_of, blobs, everything
+from tests.local import backend_of, blobs, everything, spoil
 
 
 def exercise(root: Path) -> None:
@@ -33,6 +33,12 @@ def exercise(root: Path) -> None:
         assert one.read("frames/Big.bin") == two.read("copy") == big
         assert two.get("copy").read(5, 10) == big[5:15]
         assert [it.name for it in one.files()] == ["a", "frames/Big.bin"]
+        assert store.verify() == []
+        (path,) = root.glob("sessions/one-*/files/a")
+        spoil(path, b"sEcond")
+        assert [(it.name, it.repaired) for it in store.verify(repair=True)] == [("a", True)]
+        one.put("a", b"second")
+        assert (one.read("a"), store.verify()) == (b"second", [])
         one.delete("a")
         two.end()
         store.sweep()

@@ -6,8 +6,8 @@
 The bucket is a SeaweedFS's that is started for this, or the one at ``--endpoint``; the faults are
 those of ``tests.campaigns.proxy``, so many of each hundred requests. Each writer saves, replaces,
 deletes, reads and lists files of its own, some of them uploaded in parts, and saves into, ends,
-resumes and drops sessions that nobody counts on; two sweepers sweep all the time, and the store's
-grace is as short as it may be.
+resumes and drops sessions that nobody counts on; two sweepers sweep and verify all the time, with
+``repair``, and the store's grace is as short as it may be.
 
 An operation may fail, with an error of the library's own. A save that failed may have taken effect,
 or may still. Whatever else is not as it was acknowledged counts as lost, other bytes than were
@@ -49,7 +49,7 @@ from tests import seaweed
 from tests.campaigns import kill_local
 from tests.campaigns.kill_local import CHURN, KEPT
 from tests.campaigns.kill_s3 import EXPIRED, GRACE, Key, left
-from tests.campaigns.proxy import Proxy, Rates
+from tests.campaigns.proxy import KINDS, Proxy, Rates
 
 WRITERS = 6
 SWEEPERS = 2
@@ -245,11 +245,13 @@ class Run:
             self._writing -= 1
 
     def sweep(self, url: str) -> None:
+        """Sweep all the time, and repair what looks damaged: nothing is, so nothing may go."""
         try:
             with self.opened(url) as store:
                 while self._writing:
                     try:
                         store.sweep()
+                        store.verify(repair=True)
                     except SessionStoreError as error:
                         self.tally.failed[type(error).__name__] += 1
         except BaseException:  # noqa: BLE001 - it is reported
@@ -310,6 +312,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--operations", type=int, default=1500, help="at each rate")
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 5, 20], help="percent")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--waits", type=float, default=1.0, help="scale of botocore's own pauses")
     parser.add_argument(
@@ -327,7 +330,10 @@ def main() -> int:
         for number, rate in zip(itertools.count(), options.rates):
             seed = options.seed * 100 + number
             with Proxy(
-                endpoint, Rates(rate / 100, seed), patience=PATIENCE, lateness=LATENESS
+                endpoint,
+                Rates(rate / 100, seed, tuple(options.kinds)),
+                patience=PATIENCE,
+                lateness=LATENESS,
             ) as proxy:
                 began, run = time.monotonic(), Run(proxy, options.operations, seed)
                 prefix = f"s3://{seaweed.BUCKET}/faults-{os.getpid()}-{number}"

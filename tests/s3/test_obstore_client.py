@@ -251,18 +251,36 @@ def test_a_web_page_is_no_empty_listing(server: ScriptedServer, prefix: str, ope
 
 def test_an_empty_listing_counts_where_the_marker_is(server: ScriptedServer) -> None:
     marker = Reply(body=b'{"version": 1}', headers=TOLD)
-    server.replies = [listing(), marker, listing(), listing(), marker]
+    server.replies = [listing(), marker, listing(), listing(), listing(), marker]
     with closing(client_of(server)) as client:
         client.opening = False
         assert [list(page.entries) for page in client.list("s/x/")] == [[]]
         assert [list(page.entries) for page in client.list("b/ab/cd/")] == [[]]
         assert len(server.asked) == 3  # the marker was there just now, and nothing hangs on it
         assert [list(page.entries) for page in client.list("s/")] == [[]]
-    assert len(server.asked) == 5
+    assert len(server.asked) == 6
+
+
+def test_a_listing_that_a_sweep_relies_on_is_not_believed_to_be_empty(
+    server: ScriptedServer,
+) -> None:
+    """An error that comes with 200 looks like the end of a listing."""
+    server.replies = [Reply(body=refusal(200, "InternalError").body), listing("app/s/x/f/a")]
+    with closing(client_of(server)) as client, pytest.raises(BackendUnavailable, match="broke"):
+        list(client.list("s/"))
+
+
+def test_nor_to_end_where_a_page_ends(server: ScriptedServer) -> None:
+    keys = [f"app/s/x/{number:04}" for number in range(BATCH + 1)]
+    first = listing(*keys[:BATCH], IsTruncated="true", NextContinuationToken="more")
+    broken = Reply(body=refusal(200, "InternalError").body)
+    server.replies = [first, broken, listing(keys[BATCH])]
+    with closing(client_of(server)) as client, pytest.raises(BackendUnavailable, match="broke"):
+        list(client.list("s/"))
 
 
 def test_a_store_that_lost_its_marker_lists_nothing(server: ScriptedServer) -> None:
-    server.replies = [listing(), refusal(404, "NoSuchKey")]
+    server.replies = [listing(), listing(), refusal(404, "NoSuchKey")]
     with closing(client_of(server)) as client:
         assert [list(page.entries) for page in client.list("s/")] == [[]]  # it may be a new one
         client.opening = False
