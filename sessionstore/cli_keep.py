@@ -12,7 +12,7 @@ from sessionstore import cli_output as output
 from sessionstore import cli_text as text
 from sessionstore.cli_options import DryRun, Json, Repair, Store, Url, Yes
 from sessionstore.cli_status import FOUND, USAGE
-from sessionstore.cli_store import counted, opened, settings_of
+from sessionstore.cli_store import counted, counted_reads, opened, reads, settings_of
 from sessionstore.doctor import doctor as examine
 from sessionstore.events import Event
 from sessionstore.retention import PlanRow
@@ -116,7 +116,7 @@ def doctor(url: Url = None, *, store: Store = None, json: Json = False) -> None:
     Before one is kept there, or beside one: what is found, and what to do about it. No store is
     made, and what the doctor wrote is removed.
     """
-    with output.progress("Looking at the place"):
+    with output.progress("Looking at the place", counts=False):
         report = examine(url or store)
     if json:
         checks = [output.fields(each) for each in report.checks]
@@ -136,8 +136,11 @@ def verify(*, store: Store = None, repair: Repair = False, json: Json = False) -
     What is damaged, missing, unknown or left over; with --repair what can be mended is, as each
     finding says.
     """
-    with opened(store) as place, output.progress("Reading files"):
-        found = place.verify(repair=repair)
+    with opened(store) as place:
+        total = reads(place)
+        with output.progress("Reading all content", total, counts=total is not None) as advance:
+            counted_reads(place, advance)
+            found = place.verify(repair=repair)
     if json:
         output.as_json_list(output.fields(each) for each in found)
     else:

@@ -103,10 +103,13 @@ def put(
         wanted = list(_found(paths, name))
         total = sum(path.stat().st_size for _, path in wanted if path.is_file())
         saved = []
-        with output.progress("Saving", total or None, in_bytes=True) as advance:
+        # One more for each file: when its bytes are read, the store still has work with it.
+        whole = total + len(wanted) if total else None
+        with output.progress("Saving", whole, in_bytes=True) as advance:
             for each, path in wanted:
                 with _reading(path) as source:
                     saved.append(whose.put(each, _chunks(source, advance), ttl=ttl))
+                    advance(1)
     if json:
         output.as_json_list(output.fields(each, "name", "size", "digest") for each in saved)
     else:

@@ -91,17 +91,20 @@ def fields(value: object, *names: str) -> Mapping[str, object]:
 
 
 @contextlib.contextmanager
-def progress(doing: str, total: int | None = None, *, in_bytes: bool = False) -> Iterator[Advance]:
+def progress(
+    doing: str, total: int | None = None, *, in_bytes: bool = False, counts: bool = True
+) -> Iterator[Advance]:
     """A bar while the block runs, where stderr is a terminal; it leaves no trace.
 
-    ``total`` is a number of things or bytes, None when nobody knows.
+    ``total`` is a number of things or bytes, None when nobody knows. Without ``counts`` there is
+    nothing to count but the time.
     """
     columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
     if total is not None:
         columns.append(BarColumn())
     if in_bytes:
         columns += [DownloadColumn(), TransferSpeedColumn()]
-    else:
+    elif counts:
         columns.append(MofNCompleteColumn())
     columns.append(TimeElapsedColumn() if total is None else TimeRemainingColumn())
     console = Console(stderr=True)

@@ -7,6 +7,7 @@ import getpass
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sessionstore import settings
 from sessionstore.audit import acting
@@ -18,7 +19,7 @@ from sessionstore.names import is_sid, shared_key
 from sessionstore.session import Session
 from sessionstore.store import SessionStore
 from sessionstore.urls import shown
-from sessionstore.wrapping import Call, around
+from sessionstore.wrapping import Call, HasClient, around
 
 SHARED = "@shared"
 """How the command line calls the app's own session."""
@@ -71,6 +72,27 @@ def counted(store: SessionStore, advance: Callable[[int], None]) -> None:
         return listing
 
     store.wrap(lambda backend: around(backend, {"sessions": counting}))
+
+
+def reads(store: SessionStore) -> int | None:
+    """About how many reads of content a look at all of it takes; None where they are not seen."""
+    if not isinstance(store.backend, HasClient):
+        return None
+    return store.backend.stored().blobs + sum(1 for _ in store.backend.sessions())
+
+
+def counted_reads(store: SessionStore, advance: Callable[[int], None]) -> None:
+    """From now on, advance by one for each read from a bucket."""
+
+    def counting(call: Call) -> Call:
+        def get(*args: Any, **options: Any) -> Any:
+            advance(1)
+            return call(*args, **options)
+
+        return get
+
+    if isinstance(store.backend, HasClient):
+        store.backend.wrap_client(lambda client: around(client, {"get": counting}))
 
 
 def _is_there(found: settings.Settings) -> bool:

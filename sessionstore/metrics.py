@@ -37,9 +37,9 @@ BUCKETS: Final = (
 
 _CALLS: Final = (
     "put", "get", "open", "delete", "discard", "session", "identify", "touch", "end", "resume",
-    "drop", "collect", "stored",
+    "drop", "collect", "stored", "restore",
 )  # fmt: skip
-_LISTINGS: Final = ("files", "sessions")
+_LISTINGS: Final = ("files", "sessions", "inspect")
 _REQUESTS: Final = ("put", "get", "delete", "begin", "upload_part", "complete", "abort")
 
 _END: Final = object()

@@ -16,8 +16,12 @@ from typing import Any
 import pytest
 
 from sessionstore import Retention, SessionStore
+from sessionstore.backends.objects import ObjectBackend
 from sessionstore.cli_app import app
+from sessionstore.cli_store import counted_reads, reads
 from sessionstore.doctor import Check, Report
+from sessionstore.testing import FakeClock
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.cli_rig import ROOT, run
 from tests.hostile import HOSTILE
 from tests.stores import names
@@ -351,6 +355,23 @@ def test_verify_shows_damage_and_repairs_it(store: SessionStore, root: Path) -> 
     (value,) = run("verify", "--repair", "--json", "-s", root).value
     assert (value["name"], value["repaired"]) == ("notes/a.txt", True)
     assert run("verify", "-s", root).status == 0
+
+
+def test_reads_from_a_bucket_are_counted_and_foretold(root: Path) -> None:
+    clock = FakeClock()
+    bucket = FakeBucket(clock.now)
+    backend = ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds)
+    with SessionStore(backend, clock=clock) as store:
+        for name in ("a", "b", "c"):
+            store.session("s").put(name, name.encode())
+        seen: list[int] = []
+        foretold = reads(store)
+        counted_reads(store, seen.append)
+        store.verify()
+    assert foretold == 3 + 1
+    assert len(seen) >= 3
+    with SessionStore.open(root) as local:
+        assert reads(local) is None
 
 
 def test_doctor_says_what_it_finds_and_makes_no_store(root: Path) -> None:
