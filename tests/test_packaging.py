@@ -170,7 +170,7 @@ def test_the_metadata_says_what_was_decided(wheel: Path) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra", [])) == {
         "s3", "fsspec", "obstore", "gradio", "asgi", "cli", "image", "blake3", "metrics", "all",
-        "test", "docs", "dev",
+        "test", "docs", "bench", "dev",
     }  # fmt: skip
 
 
