@@ -287,12 +287,12 @@ def plan(rows: Sequence[PlanRow], most: int, *, swept: bool = False) -> str:
             "Nothing is over its time: the next sweep would delete no file."
         )  # fmt: skip
         return frame(f'<p class="note">{done}</p>')
-    size = show_size(sum(row.size for row in going))
+    size = f" ({show_size(sum(row.size for row in going))})" if going else ""
     done = "Swept: deleted" if swept else "The next sweep deletes"
     first = [*going, *held][:most]
     more = f" The first {most:,} are shown." if len(rows) > most else ""
     return frame(
-        f'<p class="summary"><b>{done} {_what(going)} ({size})</b>, '
+        f'<p class="summary"><b>{done} {_what(going)}{size}</b>, '
         f"{'held' if swept else 'holds'} {_what(held)}.{more}</p>"
         f'<div class="scroll" data-of="plan" onscroll="{_SCROLL}"><table class="plan">'
         '<thead><tr><th scope="col">Action</th>'
@@ -305,8 +305,8 @@ def plan(rows: Sequence[PlanRow], most: int, *, swept: bool = False) -> str:
 def _what(rows: Iterable[PlanRow]) -> str:
     names = [row.name is None for row in rows]
     sessions, files = sum(names), len(names) - sum(names)
-    counts = [_count(sessions, "session")] if sessions or not files else []
-    return " and ".join([*counts, *([_count(files, "file")] if files else [])])
+    counts = [(sessions, "session"), (files, "file")]
+    return " and ".join(_count(*each) for each in counts if each[0]) or "nothing"
 
 
 def _planned(row: PlanRow) -> str:
