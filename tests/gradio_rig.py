@@ -27,7 +27,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from sessionstore import Retention, SessionStore
+from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import Attachment, attach, session
 from sessionstore.adapters.gradio_middleware import SessionFiles
 from sessionstore.copies import RECHECK
@@ -399,11 +399,14 @@ def replicas(directory: Path) -> Iterator[MakeReplicas]:
             url: str = (directory / "store").as_uri(),
             how: str = "launch",
             retention: dict[str, Any] | None = None,
+            limits: Limits | None = None,
             options: dict[str, Any] | None = None,
             **serving: Any,
         ) -> Replica:
             kept = Retention(**{"linger": LINGER, **(retention or {})})
-            store = stack.enter_context(SessionStore.open(url, clock=clock, retention=kept))
+            store = stack.enter_context(
+                SessionStore.open(url, clock=clock, retention=kept, limits=limits)
+            )
             built = demo()
             attachment = attach(built, store, **(options or {}))
             stack.callback(attachment.detach)

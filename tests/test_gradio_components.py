@@ -75,12 +75,16 @@ def outside_files(_: str) -> Any:
     return [an_outside_file(""), an_outside_file("")]
 
 
+def said(content: Any) -> gr.ChatMessage:
+    return gr.ChatMessage(role="assistant", content=content)
+
+
 def talk(_: str) -> Any:
     path = an_outside_file("")
     return [
         {"role": "user", "content": {"path": path}},
         {"role": "assistant", "content": gr.File(path)},
-        gr.ChatMessage(role="assistant", content={"path": path}),
+        said({"path": path}),
     ]
 
 
@@ -162,7 +166,7 @@ def in_a_message_s_dict(_: str, request: gr.Request) -> Any:
 
 
 def in_a_chat_message(_: str, request: gr.Request) -> Any:
-    return [gr.ChatMessage(role="assistant", content=stored(request))]
+    return [said(stored(request))]
 
 
 def in_an_update(_: str, request: gr.Request) -> Any:
@@ -170,7 +174,8 @@ def in_an_update(_: str, request: gr.Request) -> Any:
 
 
 def in_a_component(_: str, request: gr.Request) -> Any:
-    return gr.File(value=stored(request), label="new")
+    file: Any = stored(request)
+    return gr.File(value=file, label="new")
 
 
 def in_a_multimodal_box(_: str, request: gr.Request) -> Any:
@@ -352,7 +357,7 @@ def test_an_upload_is_an_input_of_any_replica(make: MakeReplicas, tmp_path: Path
     picture = tab.upload("picture.png", a_png(tmp_path))
     sound = tab.upload("sound.wav", a_wave(tmp_path))
     content = {"path": text["path"], "meta": text["meta"]}
-    message = {"role": "user", "content": {"file": content, "component": "file"}}
+    message: dict[str, Any] = {"role": "user", "content": {"file": content, "component": "file"}}
     if not gr.__version__.startswith("5."):
         message = {"role": "user", "content": [{"type": "file", "file": content}]}
     a.lose_disk()

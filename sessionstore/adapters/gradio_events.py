@@ -47,11 +47,15 @@ class Pins:
         self._local = local
         self._names: set[str] = set()
 
-    def add(self, name: str) -> None:
-        if name not in self._names and self._local.pin(name):
-            self._names.add(name)
+    def add(self, name: str) -> bool:
+        """Pin a copy, once; False if there is none."""
+        if name not in self._names and not self._local.pin(name):
+            return False
+        self._names.add(name)
+        return True
 
     def release(self) -> None:
+        """Let go of them all."""
         while self._names:
             self._local.unpin(self._names.pop())
 
@@ -90,6 +94,10 @@ class Event:
         name = files.paths.relative(path)
         if name is None:
             return path
+        found = files.settled(self.sender.visitor, self.sender.owner, name)
+        if found is not None and self.pins.add(name):
+            self._touch()
+            return path
         given = self.service.copies.whose(path)
         if given is not None and not self.inputs:
             return await run_in_threadpool(self.give, given, Path(path))
@@ -124,6 +132,10 @@ class Event:
         if not files.ready(found):
             files.fetch(found, twin)
             self.pins.add(found.name)
+        self._touch()
+
+    def _touch(self) -> None:
+        """An event whose files are used is a sign of life of its visitor."""
         if self.sender.visitor is not None:
             self.service.presences.used(self.sender.visitor, self.sender.arrived, wait=False)
 

@@ -119,8 +119,11 @@ class LocalCopies:
         """Mark the file as ours and as in use; returns its stamp after that."""
         path = self.path(name)
         with contextlib.suppress(OSError):
-            path.chmod(stat.S_IMODE(path.stat().st_mode) | MARK)
-            if self.stamp(name) == stamp:
+            there = path.stat()
+            if not there.st_mode & MARK:
+                path.chmod(stat.S_IMODE(there.st_mode) | MARK)
+            is_it = (there.st_mtime_ns, there.st_size) == stamp
+            if is_it and abs(time.time() - there.st_mtime) > _RENEW:
                 os.utime(path)  # Gradio copies a file with its time, which can be years ago
                 return self.stamp(name) or stamp
         return stamp
