@@ -26,6 +26,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -124,7 +125,7 @@ class Files:
         if found is not None:
             return found
         tried: set[str] = set()
-        for sid in (*self.seen.sessions(owner, name), *self._places(owner, name)):
+        for sid in chain(self.seen.sessions(owner, name), self._places(owner, name)):
             if sid not in tried:
                 tried.add(sid)
                 reference = self._look(sid, owner, name)
