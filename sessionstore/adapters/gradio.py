@@ -120,13 +120,17 @@ def attach(
         attachment = Attachment(demo, service)
         _attachments[demo] = attachment
         hooks.install(_service_of, _hash_seed(service))
-        hooks.force_heartbeat(demo)
-        hooks.refuse_workers(demo)
-        demo.delete_cache = None
-        if age is not None:
-            service.keep_for(age)
-        service.pin(demo)
-        hooks.rebuild(demo)
+        try:
+            hooks.force_heartbeat(demo)
+            hooks.refuse_workers(demo)
+            demo.delete_cache = None
+            if age is not None:
+                service.keep_for(age)
+            service.pin(demo)
+            hooks.rebuild(demo)
+        except BaseException:
+            attachment.detach()
+            raise
     return attachment
 
 

@@ -18,7 +18,6 @@ again, so what is deleted anywhere is served nowhere after that time.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -194,7 +193,11 @@ class Files:
 
     def keep_upload(self, owner: str | None, name: str) -> None:
         """Keep what was just uploaded until an event uses it. Raises as ``Session.put``."""
-        self._keep(self.unclaimed(owner), owner, name, UNCLAIMED)
+        try:
+            self._keep(self.unclaimed(owner), owner, name, UNCLAIMED, whole=True)
+        except BaseException:
+            self.local.abandon(name)
+            raise
         self.local.settle(name)
         self.local.make_room()
 
@@ -262,7 +265,7 @@ class Files:
         found = self.obtain(owner, name)
         if found is None or found.sid in (home.sid, self._pins.sid) or visitor is None:
             return found
-        claimed = self._keep(home, owner, name, None)
+        claimed = self._keep(home, owner, name, None, whole=True)
         unclaimed = self.unclaimed(owner)
         if found.sid == unclaimed.sid:
             unclaimed.delete(name)
@@ -283,26 +286,36 @@ class Files:
         reference = self.seen.last(owner, name, sid)
         return None if reference is None else Found(name, sid, reference)
 
-    def _keep(self, home: Kept, owner: str | None, name: str, ttl: timedelta | None) -> Found:
-        file, stamp = self._put(home, name, ttl)
+    def _keep(
+        self,
+        home: Kept,
+        owner: str | None,
+        name: str,
+        ttl: timedelta | None,
+        *,
+        whole: bool = False,
+    ) -> Found:
+        file, stamp = self._put(home, name, ttl, whole=whole)
         self.local.note(name, file, home.sid, stamp)
         self.seen.saw(owner, name, home.sid, file)
         if ttl is None:
             self._list(owner, name, home.sid)
         return Found(name, home.sid, file)
 
-    def _put(self, home: Kept, name: str, ttl: timedelta | None) -> tuple[Reference, Stamp]:
-        """Save the local file, and only as it was when it was whole.
+    def _put(
+        self, home: Kept, name: str, ttl: timedelta | None, *, whole: bool
+    ) -> tuple[Reference, Stamp]:
+        """Save the local file, and only as it was when it was ``whole``.
 
         Gradio writes some files in place, again for each visitor who makes the same: while one is
-        read here, another may just have been emptied there.
+        read here, it may just have been emptied there. Uploads and copies are renamed into place.
         """
         for attempt in range(_TRIES):
             stamp = self.local.stamp(name)
             if stamp is None:
                 raise FileNotStored(name)
             young = time.time() - stamp[0] / 1e9 < 1
-            if not (young and stamp[1] == 0) or attempt == _TRIES - 1:
+            if whole or stamp[1] or not young or attempt == _TRIES - 1:
                 file = home.put(name, self.local.path(name), ttl)
                 if self.local.stamp(name) == stamp and file.size == stamp[1]:
                     return file.reference, stamp
@@ -382,11 +395,12 @@ class Files:
             if name in self._pinned or self.paths.kept(name) is None:
                 continue
             try:
-                file, stamp = self._put(self._pins, name, self.pinned_for)
+                file, stamp = self._put(self._pins, name, self.pinned_for, whole=True)
             except FileNotStored:
                 continue  # its file is not there any more, so nobody can be shown it
             self.local.note(name, file, self._pins.sid, stamp)
             self._pinned[name] = file
+            self.local.settle(name)
 
     @property
     def pinned_for(self) -> timedelta:
@@ -400,7 +414,7 @@ class Files:
             found = Found(name, self._pins.sid, reference)
             try:
                 self.fetch(found)
-                file, stamp = self._put(self._pins, name, self.pinned_for)
+                file, stamp = self._put(self._pins, name, self.pinned_for, whole=True)
                 self.local.note(name, file, self._pins.sid, stamp)
                 self._pinned[name] = file
             except FileNotStored:
@@ -419,22 +433,20 @@ class Files:
             self._gone(sid, name.removeprefix(HIDDEN))
             return
         stored = encode(name)
-        held = self.local.holders().get(sid, [])
-        for each in held:
+        for each in self.local.held_by(sid):
             pointer = self.paths.pointer(each)
             if pointer is not None and pointer.stored == stored:
                 self._gone(sid, each)
 
     def sweep(self) -> None:
-        """Let go of copies of what other processes deleted."""
-        for sid, names in self.local.holders().items():
-            there = {it.name: it for it in self.store.backend.files(sid)}
-            by_stored = {encode(it.name): it for it in there.values()}
-            for name in names:
-                pointer = self.paths.pointer(name)
-                alive = HIDDEN + name in there if pointer is None else pointer.stored in by_stored
-                if not alive:
-                    self._gone(sid, name)
-        with contextlib.suppress(OSError):
-            self.local.renew()
+        """Let go of copies of sessions that other processes dropped.
+
+        Single files that they deleted are found when somebody asks for them.
+        """
+        holders = self.local.holders()
+        there = {record.sid for record in self.store.backend.sessions()} if holders else set()
+        for sid in holders:
+            if sid not in there:
+                self.forget_session(sid)
+        self.local.renew()
         self.local.make_room()

@@ -225,10 +225,21 @@ class LocalCopies:
         for name in released:
             self.settle(name)
 
-    def holders(self) -> dict[str, list[str]]:
-        """Which sessions hold which copies."""
+    def holders(self) -> list[str]:
+        """The sessions that hold copies."""
         with self._lock:
-            return {holder: list(names) for holder, names in self._held.items()}
+            return list(self._held)
+
+    def held_by(self, holder: str) -> list[str]:
+        """The copies that a session holds."""
+        with self._lock:
+            return list(self._held.get(holder, ()))
+
+    def abandon(self, name: str) -> None:
+        """Have a file that could not be kept cleaned away, unless it is a copy after all."""
+        stamp = self.stamp(name)
+        if stamp is not None:
+            self._marked(name, stamp)
 
     def _over(self, coming: int) -> list[str]:
         """The copies to remove, least recently used first, so that ``coming`` more bytes fit."""

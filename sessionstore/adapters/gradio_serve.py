@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from sessionstore.adapters.gradio_login import login_of, needs_login, owner_of
-from sessionstore.errors import LimitExceeded, SessionStoreError
+from sessionstore.errors import InvalidName, LimitExceeded, SessionStoreError
 
 if TYPE_CHECKING:
     from gradio.routes import App
@@ -119,9 +119,11 @@ def _keep(files: Files, owner: str | None, body: bytes) -> None:
 
 
 def _failure(error: SessionStoreError) -> PlainTextResponse:
-    """What a visitor is told: a limit in words, other troubles in the log alone."""
+    """What a visitor is told: what is wrong with a file in words, other troubles in the log."""
     if isinstance(error, LimitExceeded):
         return PlainTextResponse(str(error), 413)
+    if isinstance(error, InvalidName):
+        return PlainTextResponse(str(error), 400)
     return PlainTextResponse("The file store cannot be reached; try again.", 503)
 
 

@@ -95,6 +95,11 @@ class Copies(WorkingCopies):
         if self.files is not None:
             self.files.sweep()
 
+    def close(self) -> None:
+        super().close()
+        if self.files is not None:
+            self.files.local.clear()
+
 
 class Service:
     """One store's, for all demos of this process that are attached to it.
@@ -129,7 +134,9 @@ class Service:
         self._lock = threading.Lock()
         self._apps: weakref.WeakSet[App] = weakref.WeakSet()
         self._touched: dict[str, datetime] = {}
-        self._renewed = self._cleaned = store.now()
+        self._renewed = store.now()
+        self._cleaned: datetime | None = None
+        self._claimed: datetime | None = None
         self._claim_path()
         self._retention = store.retention
         self._move_copies_back = store.use_working_copies(self.copies)
@@ -170,7 +177,6 @@ class Service:
             self._stop()
             self._move_copies_back()
             self.store.retention = self._retention
-            self.files.local.clear()
 
     def _stop(self) -> None:
         self._sweeping.stop()
@@ -181,15 +187,16 @@ class Service:
 
     def _beat(self) -> None:
         self.presences.beat()
-        self._claim_path()
         now = self.store.now()
         if now - self._renewed > self.files.pinned_for / 3:
             self._renewed = now
             self.files.renew_pins()
         self._touch_tabs(now)
-        if now - self._cleaned > _CLEAN_EVERY:
+        if self._cleaned is None or now - self._cleaned > _CLEAN_EVERY:
             self._cleaned = now
             self.files.local.clean()
+        if self._claimed is None or now - self._claimed > CLAIM / 3:
+            self._claim_path()
 
     def _touch_tabs(self, now: datetime) -> None:
         """Keep the lists of sessions of those who are here; they are idle otherwise."""
@@ -217,3 +224,4 @@ class Service:
                 f"{CLAIM.seconds} seconds.)"
             )
         claims.put("path", mine.encode(errors="surrogateescape"), ttl=CLAIM)
+        self._claimed = self.store.now()
