@@ -147,6 +147,9 @@ class Event:
 
 
 current: Final[ContextVar[Event | None]] = ContextVar("sessionstore_event", default=None)
+queued: Final[ContextVar[list[Any] | None]] = ContextVar("sessionstore_queued", default=None)
+"""The queue's own events that are being worked on; they say who sent them as a request does."""
+
 _generators: weakref.WeakKeyDictionary[Any, Pins] = weakref.WeakKeyDictionary()
 """What the handlers of generators that have not ended keep from being removed."""
 

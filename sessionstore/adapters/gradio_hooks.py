@@ -4,6 +4,7 @@
   ``mount_gradio_app``): the app of an attached demo gets the middleware and a lifespan.
 * ``Blocks.process_api``, which every event goes through, and ``preprocess_data`` and
   ``postprocess_data`` within it: whose event it is, and which half of it.
+* ``Queue.process_events``: who sent the samples of a batch, which Gradio 5 does not pass on.
 * ``Block.async_move_resource_to_block_cache`` and its synchronous twin, which every file goes
   through on its way to a handler or a page.
 * ``get_config_file`` of an attached demo: Gradio's pages open a heartbeat only when the demo has a
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gradio import processing_utils
 from gradio.blocks import Block, Blocks
+from gradio.queueing import Queue
 from gradio.routes import App
 from starlette.concurrency import run_in_threadpool
 
@@ -49,6 +51,7 @@ _EXPECTED: Final[dict[tuple[type, str], tuple[str, ...]]] = {
     (Blocks, "process_api"): ("self", "block_fn", "inputs", "state", "request", "iterator"),
     (Blocks, "preprocess_data"): ("self", "block_fn", "inputs", "state"),
     (Blocks, "postprocess_data"): ("self", "block_fn", "predictions", "state"),
+    (Queue, "process_events"): ("self", "events", "batch"),
     (Block, "async_move_resource_to_block_cache"): ("self", "url_or_file_path"),
     (Block, "move_resource_to_block_cache"): ("self", "url_or_file_path"),
 }
@@ -85,6 +88,7 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
         return
     _replace(App, "create_app", staticmethod(_create_app(App.create_app, service_of)))
     _replace(Blocks, "process_api", _process_api(Blocks.process_api, service_of))
+    _replace(Queue, "process_events", _process_events(Queue.process_events))
     _replace(Blocks, "preprocess_data", _preprocess_data(Blocks.preprocess_data))
     _replace(Blocks, "postprocess_data", _postprocess_data(Blocks.postprocess_data))
     _replace(
@@ -139,7 +143,7 @@ def _process_api(
     async def process_api(self: Blocks, *args: Any, **kwargs: Any) -> dict[str, Any]:
         service = service_of(self)
         given = {} if service is None else signature.bind(self, *args, **kwargs).arguments
-        senders = events.senders(given.get("request"))
+        senders = events.senders(_requests(given))
         if service is None or not senders:
             return await original(self, *args, **kwargs)
         event = events.Event(service, senders, events.Pins(service.files.local))
@@ -150,6 +154,34 @@ def _process_api(
             return output
 
     return process_api
+
+
+def _requests(given: dict[str, Any]) -> Any:
+    """Who sent an event, or the samples of a batch."""
+    request = given.get("request")
+    queued = events.queued.get()
+    if not isinstance(request, list) or queued is None:
+        return request
+    # The queue leaves out those whose visitor has left, as it does when it puts a batch together.
+    alive = [each for each in queued if each.alive]
+    samples = len(next(iter(given["inputs"]), alive))
+    if len(alive) != samples:
+        raise RuntimeError("A visitor of this batch has just left; send the event again.")
+    return alive
+
+
+def _process_events(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    queued = events.queued
+
+    @functools.wraps(original)
+    async def process_events(self: Queue, events: list[Any], *args: Any, **kwargs: Any) -> None:
+        token = queued.set(events)
+        try:
+            await original(self, events, *args, **kwargs)
+        finally:
+            queued.reset(token)
+
+    return process_events
 
 
 def _preprocess_data(
