@@ -19,7 +19,7 @@ from PIL import Image
 from sessionstore import SessionStore, SettingsError
 from sessionstore.adapters.gradio import attach
 from sessionstore.adapters.gradio_files import UNCLAIMED
-from sessionstore.adapters.gradio_local import LEASE, MARK
+from sessionstore.adapters.gradio_local import LEASE, MARK, LocalCopies
 from tests.gradio_rig import (
     GRADIO_S_OWN,
     LINGER,
@@ -420,6 +420,32 @@ def test_what_gradio_and_killed_processes_leave_is_cleaned(make: MakeReplicas) -
     assert not empty.exists()
     assert not directory.exists()
     assert stamp.exists()
+
+
+def test_what_a_killed_process_left_goes_at_once_when_nobody_else_is_there(tmp_path: Path) -> None:
+    def left(name: str) -> Path:
+        path = tmp_path / ("a" * 64) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"of a killed process")
+        path.chmod(0o600 | MARK)
+        os.utime(path, (time.time() - 60,) * 2)
+        return path
+
+    other, mine = LocalCopies(tmp_path, None), LocalCopies(tmp_path, None)
+    orphan = left("orphan.txt")
+    for copies in (other, mine):
+        copies.hold()
+
+    mine.clean()
+    while_another_lives = orphan.exists()
+    os.close(other._lock_fd)  # what the system does for a process that is killed
+    mine.clean()
+
+    assert while_another_lives
+    assert not orphan.exists()
+    assert len(list((tmp_path / "sessionstore").iterdir())) == 1
+    mine.go()
+    assert list((tmp_path / "sessionstore").iterdir()) == []
 
 
 def test_a_living_process_renews_what_it_has(make: MakeReplicas) -> None:

@@ -7,7 +7,9 @@ beside it and renaming, so readers never see half of one.
 Copies go when the last session that holds them is gone, when they have to make room, or, with
 ``keep=False``, as soon as nobody uses them. What a killed process leaves is found without any
 list: copies carry the sticky bit, which has no meaning on files, and a living process renews the
-modification time of its own. A marked file that was not renewed for an hour belongs to nobody.
+modification time of its own. Every process holds a directory of its own locked, too: who finds that
+it is alone knows that all older copies are nobody's; with others about, those that nobody has
+renewed for an hour.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import BinaryIO, Final
 from sessionstore.adapters.gradio_paths import OURS
 from sessionstore.backend import Reference
 from sessionstore.content import CHUNK
+from sessionstore.locks import lock
 from sessionstore.names import is_sid
 from sessionstore.oserrors import translated
 
@@ -40,6 +43,7 @@ _SLACK: Final = 0.9
 """The part of the cap that making room goes down to, so that not every new copy has to make it."""
 
 _LOCKS: Final = 64
+_PROCESS: Final = "process-"
 
 _is_hash = re.compile(r"[0-9a-f]{64}").fullmatch
 _is_leftover = re.compile(r"tmp[a-z0-9_]{8}(\.ts)?").fullmatch
@@ -79,6 +83,9 @@ class LocalCopies:
         self._copies: dict[str, _Copy] = {}
         self._held: dict[str, set[str]] = {}
         self._total = 0
+        self._started = time.time()
+        self._lock_fd = -1
+        self._mine = Path()
 
     def path(self, name: str) -> Path:
         """Where the copy is, or would be."""
@@ -123,7 +130,8 @@ class LocalCopies:
             if not there.st_mode & MARK:
                 path.chmod(stat.S_IMODE(there.st_mode) | MARK)
             is_it = (there.st_mtime_ns, there.st_size) == stamp
-            if is_it and abs(time.time() - there.st_mtime) > _RENEW:
+            old = there.st_mtime < max(self._started, time.time() - _RENEW)
+            if is_it and old:
                 os.utime(path)  # Gradio copies a file with its time, which can be years ago
                 return self.stamp(name) or stamp
         return stamp
@@ -314,26 +322,29 @@ class LocalCopies:
         That is: marked copies, temporary files, and empty directories. Anything else below the
         cache may belong to an app that is not attached.
         """
-        oldest = time.time() - LEASE
+        old = time.time() - LEASE
+        orphaned = self._started if self._alone() else old
         for entry in _entries(self.root):
             if entry.is_file(follow_symlinks=False):
                 if _is_leftover(entry.name) or _is_marked(entry):
-                    self._clean_file(entry, oldest)
+                    self._clean_file(entry, orphaned if _is_marked(entry) else old)
             elif _is_hash(entry.name):
-                self._clean_directory(entry, oldest)
+                self._clean_directory(entry, old, orphaned)
             elif entry.name == OURS:  # where the workspaces of explicit working copies are too
                 for session in _entries(entry):
                     if is_sid(session.name):
-                        self._clean_directory(session, oldest)
+                        self._clean_directory(session, old, orphaned)
 
-    def _clean_directory(self, directory: os.DirEntry[str], oldest: float) -> None:
+    def _clean_directory(self, directory: os.DirEntry[str], old: float, orphaned: float) -> None:
         for entry in _entries(directory):
             if entry.is_dir(follow_symlinks=False):
-                self._clean_directory(entry, oldest)
-            elif _is_marked(entry) or entry.name.startswith("."):  # one that was being written
-                self._clean_file(entry, oldest)
+                self._clean_directory(entry, old, orphaned)
+            elif _is_marked(entry):
+                self._clean_file(entry, orphaned)
+            elif entry.name.startswith("."):  # one that was being written
+                self._clean_file(entry, old)
         with contextlib.suppress(OSError):
-            if directory.stat().st_mtime < oldest:
+            if directory.stat().st_mtime < old:
                 os.rmdir(directory)  # which refuses one that is not empty
 
     def _clean_file(self, entry: os.DirEntry[str], oldest: float) -> None:
@@ -344,6 +355,48 @@ class LocalCopies:
         with contextlib.suppress(OSError):
             if entry.stat(follow_symlinks=False).st_mtime < oldest:
                 os.unlink(entry)
+
+    def hold(self) -> None:
+        """Tell other processes that this one has copies here, until it ends or lets ``go``."""
+        while self._lock_fd < 0:
+            mine = self.root / OURS / f"{_PROCESS}{secrets.token_hex(8)}"
+            mine.mkdir(parents=True)
+            try:
+                fd = os.open(mine, os.O_RDONLY)
+                # Another may have found it unlocked, and removed it.
+                if lock(fd, wait=False) and os.path.samestat(os.fstat(fd), mine.stat()):
+                    self._lock_fd, self._mine = fd, mine
+                    return
+                os.close(fd)
+            except FileNotFoundError:
+                continue
+            except PermissionError:  # Windows opens no directories: nobody is alone there
+                return
+
+    def go(self) -> None:
+        """Undo ``hold``."""
+        if self._lock_fd >= 0:
+            with contextlib.suppress(OSError):
+                self._mine.rmdir()
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _alone(self) -> bool:
+        """Whether no other living process holds copies here. Removes the signs of dead ones."""
+        alone = self._lock_fd >= 0
+        for entry in _entries(self.root / OURS):
+            if not entry.name.startswith(_PROCESS) or entry.path == str(self._mine):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(entry.path, os.O_RDONLY)
+                try:
+                    if lock(fd, wait=False):
+                        os.rmdir(entry.path)
+                    else:
+                        alone = False
+                finally:
+                    os.close(fd)
+        return alone
 
 
 def _entries(directory: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:

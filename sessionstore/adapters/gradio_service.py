@@ -99,6 +99,7 @@ class Copies(WorkingCopies):
         super().close()
         if self.files is not None:
             self.files.local.clear()
+            self.files.local.go()
 
 
 class Service:
@@ -159,6 +160,7 @@ class Service:
             return
         with self._lock:
             self._apps.add(app)
+            self.files.local.hold()
             self.presences.start()
             self._beating.start()
             self._sweeping.start()
