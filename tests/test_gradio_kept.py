@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +20,7 @@ from PIL import Image
 from sessionstore import SessionStore, SettingsError
 from sessionstore.adapters.gradio import attach
 from sessionstore.adapters.gradio_files import UNCLAIMED
-from sessionstore.adapters.gradio_local import LEASE, MARK, LocalCopies
+from sessionstore.adapters.gradio_local import LEASE, MARK, LocalCopies, large_to_cache
 from tests.gradio_rig import (
     GRADIO_S_OWN,
     LINGER,
@@ -43,6 +44,14 @@ def make(tmp_path: Path) -> Iterator[MakeReplicas]:
     with replicas(tmp_path) as make, pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         yield make
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Gradio's cache directory, for demos that are not served."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    with closed_loops():
+        yield tmp_path / "cache"
 
 
 def read(path: str) -> str:
@@ -464,6 +473,18 @@ def test_a_living_process_renews_what_it_has(make: MakeReplicas) -> None:
     assert copies._copies[name].stamp == copies.stamp(name)
 
 
+def test_a_large_file_has_the_path_that_gradio_gives_it(cache: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large;*.bin"
+    large.write_bytes(os.urandom(5 << 20))
+
+    ours = large_to_cache(str(large), str(cache))
+    content = Path(ours).read_bytes()
+    shutil.rmtree(cache)
+
+    assert ours == processing_utils.save_file_to_cache(str(large), str(cache))
+    assert content == large.read_bytes()
+
+
 def test_nothing_heavy_runs_on_the_event_loop(
     make: MakeReplicas, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -495,14 +516,6 @@ def test_nothing_heavy_runs_on_the_event_loop(
 
 
 # What attach replaces
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Gradio's cache directory, for demos that are not served."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    with closed_loops():
-        yield tmp_path / "cache"
 
 
 def a_demo(**options: Any) -> gr.Blocks:

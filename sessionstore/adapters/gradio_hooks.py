@@ -31,6 +31,7 @@ from gradio.routes import App
 from starlette.concurrency import run_in_threadpool
 
 from sessionstore.adapters import gradio_events as events
+from sessionstore.adapters.gradio_local import large_to_cache
 from sessionstore.adapters.gradio_middleware import SessionFiles
 from sessionstore.errors import SettingsError
 from sessionstore.storedfile import StoredFile
@@ -100,6 +101,9 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     _seeds.append(processing_utils.hash_seed)
     processing_utils.hash_seed = hash_seed
 
+
+_LARGE: Final = 4 << 20
+"""Bytes from which a file is hashed and copied by ourselves."""
 
 _installed: Final[dict[tuple[type, str], tuple[Any, Any]]] = {}
 """What was replaced, by what and what it was."""
@@ -249,12 +253,24 @@ def _async_move(
             async with downloads.setdefault(path, asyncio.Lock()):
                 moved = await original(self, url_or_file_path)
         elif event.service.files.paths.relative(path) is None:
-            moved = await run_in_threadpool(in_thread, self, url_or_file_path)
+            moved = await run_in_threadpool(_from_outside, in_thread, self, path)
         else:
             moved = await original(self, url_or_file_path)
         return None if moved is None else await event.move(moved)
 
     return async_move_resource_to_block_cache
+
+
+def _from_outside(move: Callable[[Block, Any], str | None], block: Block, path: str) -> str | None:
+    """Move a file to the cache, where Gradio does; a large one is put there before it looks.
+
+    Gradio hashes 8 KB at a time and takes the interpreter's lock as often, which for gigabytes
+    holds up the event loop from any thread.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.getsize(path) > _LARGE:
+            return large_to_cache(path, block.GRADIO_CACHE)
+    return move(block, path)
 
 
 def _move(original: Callable[[Block, Any], str | None]) -> Callable[[Block, Any], str | None]:

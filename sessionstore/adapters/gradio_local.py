@@ -15,6 +15,7 @@ renewed for an hour.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -397,6 +398,28 @@ class LocalCopies:
                 finally:
                     os.close(fd)
         return alone
+
+
+def large_to_cache(path: str, cache: str) -> str:
+    """The path that ``processing_utils.save_file_to_cache`` gives a file, with a copy there."""
+    from gradio import processing_utils
+    from gradio_client.utils import strip_invalid_filename_characters
+
+    hasher = hashlib.sha256(processing_utils.hash_seed)
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            hasher.update(chunk)
+    name = strip_invalid_filename_characters(Path(path).name)
+    target = Path(os.path.abspath(cache), hasher.hexdigest(), name)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.parent / f".{secrets.token_hex(8)}.new"
+        try:
+            shutil.copyfile(path, new)
+            new.replace(target)
+        finally:
+            new.unlink(missing_ok=True)
+    return str(target)
 
 
 def _entries(directory: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
