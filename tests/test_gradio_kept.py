@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from gradio import processing_utils
+from gradio.routes import App
 from gradio_client import Client, handle_file  # type: ignore[import-untyped]  # it has no types
 from PIL import Image
 
@@ -21,6 +22,9 @@ from sessionstore import SessionStore, SettingsError
 from sessionstore.adapters.gradio import attach
 from sessionstore.adapters.gradio_files import UNCLAIMED
 from sessionstore.adapters.gradio_local import LEASE, MARK, LocalCopies, large_to_cache
+from sessionstore.backends.objects import ObjectBackend
+from sessionstore.testing import FakeClock
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.gradio_rig import (
     GRADIO_S_OWN,
     LINGER,
@@ -571,6 +575,19 @@ def test_another_cache_directory_is_refused_while_the_first_is_in_use(
             attach(demo_with("two"), other)
         attach(demo_with("one"), other).detach()
         attachment.detach()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_bucket_needs_a_secret_and_a_refused_attach_changes_nothing() -> None:
+    clock, demo = FakeClock(), a_demo(delete_cache=(7, 3600))
+    bucket = FakeBucket(clock.now)
+    create_app, launch = App.create_app, demo.launch
+    backend = ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds)
+    with SessionStore(backend) as store, pytest.raises(SettingsError, match="secret"):
+        attach(demo, store)
+
+    assert App.create_app is create_app
+    assert (demo.delete_cache, demo.launch) == ((7, 3600), launch)
 
 
 @pytest.mark.usefixtures("cache")

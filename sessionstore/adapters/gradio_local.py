@@ -403,7 +403,9 @@ class LocalCopies:
 def large_to_cache(path: str, cache: str) -> str:
     """The path that ``processing_utils.save_file_to_cache`` gives a file, with a copy there."""
     from gradio import processing_utils
-    from gradio_client.utils import strip_invalid_filename_characters
+    from gradio_client.utils import (  # type: ignore[import-untyped]  # it has no types
+        strip_invalid_filename_characters,
+    )
 
     hasher = hashlib.sha256(processing_utils.hash_seed)
     with open(path, "rb", buffering=0) as file:
