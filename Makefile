@@ -2,6 +2,7 @@
 #
 #   make demo    serve the demo app          SESSIONSTORE_URL, GRADIO_SERVER_PORT choose where
 #   make test    lint, types and all tests   ARGS="-k names" goes to pytest, JOBS=4 uses 4 processes
+#   make gradio5 the adapter's tests with the newest Gradio 5, in an environment of their own
 #   make lint    ruff and mypy alone
 #   make docs    build the documentation's site into site/; a warning is an error
 #   make s3      serve a bucket with SeaweedFS, and print the settings for it
@@ -14,6 +15,7 @@
 
 BIN := .venv/bin
 DEMO := .venv-demo
+GRADIO5 := .venv-gradio5
 SITE := .venv-docs
 ARGS ?=
 JOBS ?= 2
@@ -26,7 +28,7 @@ endif
 # An s3:// store needs one extra more; the stamp's name keeps the two apart.
 DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
 
-.PHONY: help demo test lint docs bench bench-full campaigns explore s3 clean
+.PHONY: help demo test gradio5 lint docs bench bench-full campaigns explore s3 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +43,11 @@ test: lint
 	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || \
 	    echo "SKIPPED: the tests behind a real proxy, for want of nginx (apt-get install nginx)"
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+# What differs between the two is how files pass through and are served, not how long they are kept.
+gradio5: $(GRADIO5)/.ready-test
+	$(GRADIO5)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) tests/test_gradio_attach.py \
+	    tests/test_gradio_components.py tests/test_gradio_serving.py tests/test_gradio_adapter.py
 
 lint: .venv/.ready-test
 	$(BIN)/ruff check .
@@ -84,7 +91,7 @@ s3: .venv/.ready-test
 	@$(BIN)/python -u -m tests.seaweed
 
 clean:
-	rm -rf .venv .venv-bench $(DEMO) $(SITE) site .demo-data build dist *.egg-info .hypothesis
+	rm -rf .venv .venv-bench $(DEMO) $(GRADIO5) $(SITE) site .demo-data build dist *.egg-info .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.ready-%: pyproject.toml scripts/venv
@@ -93,6 +100,10 @@ clean:
 
 .venv-bench/.ready-%: pyproject.toml scripts/venv
 	@scripts/venv .venv-bench '$*'
+	@touch $@
+
+$(GRADIO5)/.ready-%: pyproject.toml scripts/venv
+	@scripts/venv $(GRADIO5) '$*' 'gradio<6'
 	@touch $@
 
 $(DEMO)/.ready-%: pyproject.toml scripts/venv

@@ -12,13 +12,13 @@ from zipfile import ZipFile
 import gradio as gr
 from PIL import Image
 
-from sessionstore import SessionStore
+from sessionstore import SessionStore, StoredFile
 from sessionstore.adapters.gradio import attach, session
 
 WIDTHS = (512, 256, 128)
 
 
-def resize(upload: str | None, request: gr.Request) -> tuple[list[str], str]:
+def resize(upload: str | None, request: gr.Request) -> tuple[list[StoredFile], StoredFile]:
     """Keep the upload and its previews; return the previews and a zip of everything."""
     if upload is None:
         raise gr.Error("Choose a picture first.")
@@ -33,7 +33,7 @@ def resize(upload: str | None, request: gr.Request) -> tuple[list[str], str]:
         for file in mine.files():
             if file.name != "pictures.zip":
                 bundle.writestr(file.name, file.read())
-    return [str(file.local_path()) for file in previews], str(mine.get("pictures.zip").local_path())
+    return previews, mine.get("pictures.zip")
 
 
 demo = gr.Interface(
@@ -43,8 +43,6 @@ demo = gr.Interface(
     title="Picture sizes",
     description="All of it is kept in a directory of your own, and goes when you close the page.",
     flagging_mode="never",
-    # Gradio keeps copies of uploads besides; this, its own tool, deletes those after a day.
-    delete_cache=(3600, 86400),
 )
 attach(demo, SessionStore.open())
 

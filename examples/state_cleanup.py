@@ -11,7 +11,7 @@ import random
 import gradio as gr
 from PIL import Image, ImageOps
 
-from sessionstore import SessionStore
+from sessionstore import SessionStore, StoredFile
 from sessionstore.adapters.gradio import attach, session
 
 # The usual five minutes for a visitor to come back are long when one watches.
@@ -26,10 +26,12 @@ def draw() -> Image.Image:
     return ImageOps.colorize(Image.radial_gradient("L").resize((400, 400)), inner, outer)
 
 
-def generate(history: list[str], request: gr.Request) -> tuple[str, list[str], list[str]]:
+def generate(
+    history: list[StoredFile], request: gr.Request
+) -> tuple[StoredFile, list[StoredFile], list[StoredFile]]:
     """Keep one more image in the visitor's session."""
-    path = str(session(request).add(draw(), suffix=".webp").local_path())
-    return path, [path, *history], [path, *history]
+    image = session(request).add(draw(), suffix=".webp")
+    return image, [image, *history], [image, *history]
 
 
 def watch(request: gr.Request) -> str:

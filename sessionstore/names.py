@@ -41,6 +41,9 @@ a name can also be written into a real directory."""
 STORED_LENGTH = 200
 """Characters in a stored form: below NAME_MAX with room for a backend's own marks around it."""
 
+HIDDEN = "@/"
+"""In front of the names of files that an adapter keeps in a visitor's session, beside the app's."""
+
 _SLUG_LENGTH = 24
 _DIGEST_LENGTH = 32  # hex digits: 128 bits
 
@@ -89,6 +92,17 @@ def shared_key() -> SessionKey:
     return SessionKey(_sid("shared", b"shared"), "shared", None)
 
 
+def private_key(what: str, owner: str | None = None) -> SessionKey:
+    """The key of a session of an adapter's own, whose ``sid`` no id and owner can have."""
+    parts = [what.encode()] if owner is None else [what.encode(), _utf8("owner", owner)]
+    return SessionKey(_sid(what, b"private", *parts), what, owner)
+
+
+def is_private(key: SessionKey) -> bool:
+    """Whether it is the key of a session of an adapter's own."""
+    return private_key(key.id, key.owner).sid == key.sid
+
+
 def is_sid(text: str) -> bool:
     """Whether ``text`` has the form of a ``sid`` made here, as an entry of a listing should."""
     return _is_sid(text) is not None
@@ -104,6 +118,16 @@ def file_name(name: str) -> str:
     name = _exact("file name", name)
     if _is_plain(name) is None:
         _encode(name)  # checks it, and a backend asks for the result next
+    return name
+
+
+def own_name(name: str) -> str:
+    """``file_name`` for an app: names that begin with ``HIDDEN`` are refused too."""
+    name = file_name(name)
+    if name.startswith(HIDDEN):
+        _refuse(
+            "file name", name, f"begins with {HIDDEN!r}, which is an adapter's; begin otherwise"
+        )
     return name
 
 

@@ -15,7 +15,7 @@ from sessionstore._twin import in_thread
 from sessionstore.backend import Reference, Saved, SessionKey
 from sessionstore.content import Buffer, Content, Ingest, ingest, refuse_text
 from sessionstore.errors import FileNotStored, LimitExceeded
-from sessionstore.names import file_name, fresh_name
+from sessionstore.names import HIDDEN, fresh_name, own_name
 from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
@@ -74,6 +74,10 @@ class Session:
     def __hash__(self) -> int:
         return hash(self.key)
 
+    def _named(self, name: str) -> str:
+        """The name that a caller's name is stored by. Raises InvalidName."""
+        return own_name(name)
+
     # Saving
 
     def put(self, name: str, content: Source, ttl: timedelta | None = None) -> StoredFile:
@@ -88,7 +92,7 @@ class Session:
         ``ttl`` that is not positive; LimitExceeded; BackendUnavailable. What the source raises
         passes through. Whatever is raised, nothing is saved and an older file stays.
         """
-        return self._save(file_name(name), content, ttl, fresh=False)
+        return self._save(self._named(name), content, ttl, fresh=False)
 
     def add(
         self, content: Source, suffix: str | None = None, ttl: timedelta | None = None
@@ -132,7 +136,7 @@ class Session:
         raises, a write failed or the program loses it without a close. Raises InvalidName;
         FileNotStored when reading; ValueError for another mode.
         """
-        name = file_name(name)
+        name = self._named(name)
         if mode == "rb":
             return self.get(name).open()
         if mode != "wb":
@@ -150,7 +154,7 @@ class Session:
         """
         with self.store.working.scratch() as root:
             yield root
-            found = {file_name(file.relative_to(root).as_posix()): file for file in _files(root)}
+            found = {own_name(file.relative_to(root).as_posix()): file for file in _files(root)}
             for name in sorted(found):
                 self.put(name, found[name])
 
@@ -158,10 +162,10 @@ class Session:
 
     def get(self, name: str) -> StoredFile:
         """The file of that name. Raises FileNotStored, InvalidName."""
-        return StoredFile(self, self._alive(name))
+        return StoredFile(self, self._alive(self._named(name)))
 
     def _alive(self, name: str) -> Reference:
-        reference = self.store.backend.get(self.sid, file_name(name))
+        reference = self.store.backend.get(self.sid, name)
         if reference.expires is not None and reference.expires <= self.store.now():
             raise FileNotStored(name)
         return reference
@@ -186,7 +190,10 @@ class Session:
         return True
 
     def files(self) -> list[StoredFile]:
-        """The session's files, ordered by name."""
+        """The session's files, ordered by name; what an adapter keeps beside them is left out."""
+        return [file for file in self._files() if not file.name.startswith(HIDDEN)]
+
+    def _files(self) -> list[StoredFile]:
         now = self.store.now()
         alive = (
             StoredFile(self, reference)
@@ -196,8 +203,11 @@ class Session:
         return sorted(alive, key=lambda file: file.name)
 
     def usage(self) -> Usage:
-        """What the session's files take. ``stored_bytes`` counts equal bytes once."""
-        files = self.files()
+        """What the session takes, with all that an adapter keeps in it.
+
+        ``stored_bytes`` counts equal bytes once.
+        """
+        files = self._files()
         unique = {file.digest: file.size for file in files}
         total = sum(file.size for file in files)
         return Usage(len(files), total, sum(unique.values()), int(bool(files)))
@@ -211,7 +221,7 @@ class Session:
 
     def delete(self, *names: str) -> None:
         """Delete files. A name that is not there is no error. Raises InvalidName."""
-        gone = self.store.backend.delete(self.sid, [file_name(name) for name in names])
+        gone = self.store.backend.delete(self.sid, [self._named(name) for name in names])
         self.store.removed(self.key, gone, "deleted", "asked for")
 
     def drop(self) -> None:

@@ -27,7 +27,7 @@ from sessionstore.errors import SettingsError
 from sessionstore.events import Callback, Event, Events
 from sessionstore.limits import Ledger, Limits
 from sessionstore.media import media_type
-from sessionstore.names import session_key, shared_key
+from sessionstore.names import is_private, session_key, shared_key
 from sessionstore.retention import Planner, PlanRow, Retention
 from sessionstore.room import make_room
 from sessionstore.session import Session, Usage
@@ -164,10 +164,10 @@ class SessionStore:
         return Session(self, _SHARED)
 
     def sessions(self) -> Iterator[Session]:
-        """Every session, owned ones too: the administrator's view."""
+        """Every visitor's session, owned ones too: the administrator's view."""
         for record in self.backend.sessions():
             key = self.backend.identify(record.sid)
-            if key is not None and record.sid != _SHARED.sid:
+            if key is not None and record.sid != _SHARED.sid and not is_private(key):
                 yield Session(self, key)
 
     def end(self, key: SessionKey) -> None:
@@ -347,8 +347,11 @@ class SessionStore:
         self, kind: str, key: SessionKey | None = None, name: str | None = None, size: int = 0,
         reason: str = "", *, files: int | None = None,
     ) -> None:  # fmt: skip
-        """Emit an event, if anybody listens. ``files``: without, one if there is a name."""
-        if self._events.wanted(kind):
+        """Emit an event, if anybody listens. An adapter's own sessions are not spoken of.
+
+        ``files``: without, one if there is a name.
+        """
+        if self._events.wanted(kind) and not (key is not None and is_private(key)):
             id_, owner = (None, None) if key is None else (key.id, key.owner)
             about = int(name is not None) if files is None else files
             self._events.emit(Event(kind, id_, owner, name, size, reason, self.now(), about))
@@ -376,13 +379,18 @@ class SessionStore:
         It may be shared by processes. Copies made before are removed. Returns a function that
         takes it back, which removes the copies made until then.
         """
-        before = self.working
-        self._move_working_copies(WorkingCopies(Path(directory), before.size))
-        return lambda: self._move_working_copies(before)
+        return self.use_working_copies(WorkingCopies(Path(directory), self.working.size))
 
-    def _move_working_copies(self, there: WorkingCopies) -> None:
+    def use_working_copies(self, there: WorkingCopies) -> Callable[[], None]:
+        """The same with copies of one's own making, which hear of what is gone from the store."""
         before, self.working = self.working, there
         before.close()
+
+        def back() -> None:
+            self.working = before
+            there.close()
+
+        return back
 
     def url(self, sid: str, reference: Reference, expires: timedelta) -> str:
         """``StoredFile.url``, without a look whether the file is there."""

@@ -36,6 +36,16 @@ class StoredFile:
         self._reference = reference
 
     @property
+    def session(self) -> Session:
+        """The session it is in."""
+        return self._session
+
+    @property
+    def reference(self) -> Reference:
+        """The version it stands for, as the backend knows it."""
+        return self._reference
+
+    @property
     def name(self) -> str:
         """The name in the session, with ``/`` between sub-directories."""
         return self._reference.name
@@ -80,6 +90,10 @@ class StoredFile:
 
     def __hash__(self) -> int:
         return hash((self._session, self._reference))
+
+    def __deepcopy__(self, memo: object) -> StoredFile:
+        """Itself: it never changes."""
+        return self
 
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """The bytes from ``start``, ``length`` of them or all the rest; short at the end.
@@ -128,6 +142,14 @@ class StoredFile:
     def _check(self) -> None:
         """Raise FileNotStored when this is no longer the file, or its time is over."""
         self._session.check(self._reference)
+
+    def is_there(self) -> bool:
+        """Whether this still is the file, within its time."""
+        try:
+            self._check()
+        except FileNotStored:
+            return False
+        return True
 
     def stream(self, start: int, length: int | None) -> BinaryIO:
         """The bytes from ``start`` as the backend hands them out, not seekable."""

@@ -91,7 +91,7 @@ class WorkingCopies:
         with translated(f"make a local copy of {reference.name!r}", self._where):
             place = self._place(sid, reference)
             folder = self._folder(place)
-            path = folder / _fit(reference.name)
+            path = folder / fit(reference.name)
             if not self._copies.use(place):
                 self._check(place, folder, check)
             if not path.exists():
@@ -222,7 +222,7 @@ def _own_temporary() -> Path:
     return Path(tempfile.mkdtemp(prefix="sessionstore-"))
 
 
-def _fit(name: str) -> str:
+def fit(name: str) -> str:
     """A name any file system takes, with the extension: programs go by it."""
     base = _UNFIT.sub("_", name.rpartition("/")[2]).strip(". ") or "file"
     stem, dot, extension = base.rpartition(".")

@@ -11,6 +11,7 @@ import contextlib
 import json
 import queue
 import secrets
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
@@ -26,9 +27,10 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from sessionstore import Retention, SessionStore
+from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import Attachment, attach, session
 from sessionstore.adapters.gradio_middleware import SessionFiles
+from sessionstore.copies import RECHECK
 from sessionstore.events import Event
 from sessionstore.testing import FakeClock
 from tests.conftest import free_port
@@ -187,9 +189,17 @@ class Tab:
                     return message["output"]["data"][0]
         raise AssertionError("The server closed the queue without a result.")
 
-    def fetch(self, file: Any) -> httpx.Response:
+    def fetch(self, file: Any, **headers: str) -> httpx.Response:
         """Download an output file."""
-        return self.client.get(self.api(f"file={file['path']}"))
+        return self.client.get(self.api(f"file={file['path']}"), headers=headers)
+
+    def upload(self, name: str, content: bytes) -> dict[str, Any]:
+        """Upload a file; gives it as an input of an event."""
+        response = self.client.post(self.api("upload"), files={"files": (name, content)})
+        return {
+            "path": response.raise_for_status().json()[0],
+            "meta": {"_type": "gradio.FileData"},
+        }
 
     def api(self, path: str) -> str:
         return f"{self.url}/gradio_api/{path}"
@@ -321,6 +331,10 @@ class Heard:
 
     def __init__(self, store: SessionStore, *kinds: str) -> None:
         self._events: queue.Queue[Event] = queue.Queue()
+        self.listen(store, *kinds)
+
+    def listen(self, store: SessionStore, *kinds: str) -> None:
+        """Hear of these too; which replica drops a session, say, is anybody's guess."""
         for kind in kinds:
             store.on(kind, self._events.put)
 
@@ -331,3 +345,74 @@ class Heard:
     def all(self) -> list[Event]:
         """The events nobody has asked for yet."""
         return [self._events.get_nowait() for _ in range(self._events.qsize())]
+
+
+@dataclass
+class Replica:
+    """One of several processes with one store, as it were: a demo, a store object, a server."""
+
+    store: SessionStore
+    clock: FakeClock
+    cache: Path
+    attachment: Attachment
+    url: str
+    stack: ExitStack
+    over: threading.Semaphore
+    seconds: list[float]
+
+    def tab(self, **options: Any) -> Tab:
+        """A tab that is closed before the server is, which otherwise would wait for it."""
+        tab = Tab(self.url, over=self.over, **options)
+        self.stack.callback(tab.leave)
+        return tab
+
+    def same(self, tab: Tab) -> Tab:
+        """The same visitor with the same session, whose requests come here."""
+        return self.tab(session_hash=tab.session_hash, cookies=tab.cookies, headers=tab.headers)
+
+    def lose_disk(self) -> None:
+        """Empty Gradio's cache, which the replicas of one test have on one disk."""
+        for entry in self.cache.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def look_again(self) -> None:
+        """Let the time pass for which what was seen of the store is believed."""
+        self.seconds[0] += RECHECK
+
+
+MakeReplicas = Callable[..., Replica]
+
+
+@contextlib.contextmanager
+def replicas(directory: Path) -> Iterator[MakeReplicas]:
+    """Makes replicas with one store, on one local root unless a URL is given."""
+    with closed_loops(), pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        cache = directory / "cache"
+        patch.setenv("GRADIO_TEMP_DIR", str(cache))
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        over = seen_to_end(patch)
+        clock = FakeClock()
+
+        def make(
+            demo: Callable[[], gr.Blocks],
+            *,
+            url: str = (directory / "store").as_uri(),
+            how: str = "launch",
+            retention: dict[str, Any] | None = None,
+            limits: Limits | None = None,
+            options: dict[str, Any] | None = None,
+            **serving: Any,
+        ) -> Replica:
+            kept = Retention(**{"linger": LINGER, **(retention or {})})
+            store = stack.enter_context(
+                SessionStore.open(url, clock=clock, retention=kept, limits=limits)
+            )
+            built = demo()
+            attachment = attach(built, store, **(options or {}))
+            stack.callback(attachment.detach)
+            seconds = [0.0]
+            attachment.service.files.seen.seconds = lambda: seconds[0]
+            served = stack.enter_context(SERVED[how](built, **serving))
+            return Replica(store, clock, cache, attachment, served, stack, over, seconds)
+
+        yield make

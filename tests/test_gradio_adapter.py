@@ -45,9 +45,9 @@ def site(make_site: MakeSite) -> Site:
 
 
 def in_cache(cache: Path) -> list[str]:
-    """The contents of all files in Gradio's cache, as digests; locks apart."""
+    """The contents of the files in Gradio's cache, each once, as digests; locks apart."""
     files = (path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock")
-    return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    return sorted({hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
 
 
 # A visitor comes and goes

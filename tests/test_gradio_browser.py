@@ -55,8 +55,9 @@ class Demo:
         return self.place / "cache"
 
     def directories(self) -> set[str]:
-        """The names of the sessions' directories."""
-        return {path.name for path in (self.place / "store" / "sessions").iterdir()}
+        """The names of the visitors' directories; the adapter's own are called after Gradio."""
+        every = (path.name for path in (self.place / "store" / "sessions").iterdir())
+        return {name for name in every if not name.startswith("gradio-")}
 
     def images(self, directory: str) -> set[str]:
         """The contents of a session's files, as digests."""

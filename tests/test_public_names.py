@@ -39,10 +39,10 @@ WITHOUT_IO = {
 FOR_ADAPTERS = {
     SessionStore: {
         "clock", "drop", "end", "keep_working_copies_in", "live_interval", "now", "removed",
-        "resume", "secret", "tell", "url", "wrap",
+        "resume", "secret", "tell", "url", "use_working_copies", "wrap",
     },
     Session: {"check", "key", "receiving", "sid", "store"},
-    StoredFile: {"stream"},
+    StoredFile: {"is_there", "reference", "session", "stream"},
 }  # fmt: skip
 """What adapters and the classes among themselves use; an app has no need of them."""
 

@@ -92,7 +92,7 @@ def test_each_gradio_app_is_served_and_answers(guide: Path, code: str, tmp_path:
 
     if visit:
         assert "an image: b'RIFF'" in printed
-        assert len(list(tmp_path.glob("*/sessions/*/files/*"))) == 1
+        assert len(list(tmp_path.glob("*/sessions/*/files/*.webp"))) == 1
 
 
 def test_the_gradio_app_fits_into_ten_lines_beside_its_imports() -> None:

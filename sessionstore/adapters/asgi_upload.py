@@ -14,7 +14,7 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 
 from sessionstore.adapters.asgi_replies import PIECE
-from sessionstore.names import file_name
+from sessionstore.names import own_name
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -36,7 +36,7 @@ class _File:
     def __init__(self, session: Session, name: str) -> None:
         self._stack = contextlib.ExitStack()
         self._receiving = self._stack.enter_context(
-            session.receiving(file_name(name), None, fresh=False)
+            session.receiving(own_name(name), None, fresh=False)
         )
 
     def write(self, data: memoryview) -> None:

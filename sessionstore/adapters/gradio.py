@@ -1,19 +1,23 @@
 """Gradio: each visitor's files in a session of their own, gone after the visitor left.
 
     def draw(prompt, request: gr.Request):
-        return str(session(request).add(make(prompt), suffix=".webp").local_path())
+        return session(request).add(make(prompt), suffix=".webp")
 
     with gr.Blocks() as demo: ...
     attach(demo, SessionStore.open())
     demo.launch()
 
-``attach`` keeps a session alive while its page is open, ends it when the page closes, binds it to
-its owner and runs the sweeper with the app. ``session`` is the visitor's session inside a handler.
+``attach`` keeps every file that the app handles in the store, so that any replica has it and the
+local disk may be lost. It keeps a session alive while its page is open, ends it when the page
+closes, binds it to its owner and runs the sweeper with the app. ``session`` is the visitor's
+session inside a handler; a ``StoredFile`` may be returned wherever Gradio takes a path.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import threading
 import weakref
 from datetime import timedelta
@@ -21,13 +25,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from fastapi import FastAPI
 from gradio.context import Context
 
 from sessionstore.adapters import gradio_hooks as hooks
 from sessionstore.adapters.gradio_dashboard import dashboard
-from sessionstore.adapters.gradio_middleware import ARRIVED, owner_of
+from sessionstore.adapters.gradio_login import owner_of
+from sessionstore.adapters.gradio_middleware import ARRIVED
 from sessionstore.adapters.gradio_presence import Visitor
-from sessionstore.adapters.gradio_service import Service
+from sessionstore.adapters.gradio_service import CACHE_SIZE, SWEEP_EVERY, Service
 from sessionstore.errors import InvalidName, SettingsError
 
 if TYPE_CHECKING:
@@ -38,8 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Attachment", "attach", "dashboard", "session"]
 
-SWEEP_EVERY = timedelta(seconds=60)
-
 _lock = threading.RLock()
 _attachments: weakref.WeakKeyDictionary[gr.Blocks, Attachment] = weakref.WeakKeyDictionary()
 
@@ -49,6 +53,7 @@ class Attachment:
 
     def __init__(self, demo: gr.Blocks, service: Service) -> None:
         self._demo = weakref.ref(demo)
+        self._delete_cache = demo.delete_cache
         self.service = service
         """What runs for the store while apps are served; the adapter's own."""
 
@@ -69,24 +74,40 @@ class Attachment:
             del _attachments[demo]
             if not any(each.service is self.service for each in _attachments.values()):
                 self.service.close()
-            hooks.free_heartbeat(demo)
+            hooks.free(demo)
+            demo.delete_cache = self._delete_cache
             if not _attachments:
                 hooks.uninstall()
         hooks.rebuild(demo)
 
 
 def attach(
-    demo: gr.Blocks, store: SessionStore, *, sweep_every: timedelta = SWEEP_EVERY
+    demo: gr.Blocks,
+    store: SessionStore,
+    *,
+    sweep_every: timedelta | None = None,
+    cache_size: int | None = CACHE_SIZE,
+    keep_local: bool = True,
 ) -> Attachment:
-    """Bind the demo's visitors to sessions of ``store``.
+    """Keep the demo's files in ``store``, and its visitors' in sessions of their own.
 
     Call it once the demo is built and before it is launched or mounted. Calling it again with the
-    same store changes nothing. Demos that share a store share one sweeper, at the frequency that
-    the first of them asked for.
+    same store changes nothing. Demos that share a store share one sweeper and one cache, as the
+    first of them asked for.
+
+    The sweeper runs every 60 seconds. Gradio's own, which ``delete_cache=(frequency, age)`` asks
+    for, is off: ``frequency`` is taken for ``sweep_every`` when that is not given, and ``age`` for
+    the store's ``max_age`` when it has none.
+
+    Gradio's cache directory holds local copies of at most ``cache_size`` bytes (4 GiB; None for no
+    limit), the last used ones, and those in use whatever they take. With ``keep_local=False`` a
+    copy is removed as soon as it is in the store and nobody uses it.
 
     Raises SettingsError when the demo is still being built, is running, or is attached to another
-    store, and when this Gradio is not one that the adapter knows; ValueError when ``sweep_every``
-    is not longer than zero.
+    store; when another process has this store with another cache directory; when replicas would
+    need a ``secret`` that is not set; and when this Gradio is not one that the adapter knows.
+    ValueError when ``sweep_every`` is not longer than zero. BackendUnavailable, LimitExceeded when
+    the files of the demo itself cannot be kept.
     """
     hooks.check()
     with _lock:
@@ -94,12 +115,36 @@ def attach(
         if present is not None and present.store is store:
             return present
         _refuse_bad_moment(demo, present)
-        attachment = Attachment(demo, _service(demo, store, sweep_every))
+        every, age = _sweeping(demo, sweep_every)
+        service = _service(demo, store, every, cache_size, keep_local=keep_local)
+        attachment = Attachment(demo, service)
         _attachments[demo] = attachment
-        hooks.install(_service_of)
-        hooks.force_heartbeat(demo)
-        hooks.rebuild(demo)
+        hooks.install(_service_of, _hash_seed(service))
+        try:
+            hooks.force_heartbeat(demo)
+            hooks.refuse_workers(demo)
+            demo.delete_cache = None
+            if age is not None:
+                service.keep_for(age)
+            service.pin(demo)
+            hooks.rebuild(demo)
+        except BaseException:
+            attachment.detach()
+            raise
     return attachment
+
+
+def _sweeping(demo: gr.Blocks, asked: timedelta | None) -> tuple[timedelta, timedelta | None]:
+    """How often to sweep, and what ``delete_cache`` says of ages."""
+    if demo.delete_cache is None:
+        return SWEEP_EVERY if asked is None else asked, None
+    frequency, age = (timedelta(seconds=each) for each in demo.delete_cache)
+    return frequency if asked is None else asked, age
+
+
+def _hash_seed(service: Service) -> bytes:
+    """What goes into the paths of Gradio's cache: nobody can work it out, and replicas agree."""
+    return hmac.new(service.secret, b"gradio hash seed", hashlib.sha256).hexdigest().encode()
 
 
 def session(request: gr.Request, store: SessionStore | None = None) -> Session:
@@ -158,18 +203,20 @@ def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
         )
 
 
-def _service(demo: gr.Blocks, store: SessionStore, sweep_every: timedelta) -> Service:
+def _service(
+    demo: gr.Blocks, store: SessionStore, every: timedelta, size: int | None, *, keep_local: bool
+) -> Service:
     """The store's service, shared by all demos that are attached to it."""
     for each in _attachments.values():
         if each.store is store:
             return each.service
-    # Gradio serves, and does not copy once more, only what is below its own cache directory.
-    return Service(store, Path(demo.GRADIO_CACHE) / "sessionstore", sweep_every)
+    cache = Path(demo.GRADIO_CACHE)
+    return Service(store, cache, sweep_every=every, cache_size=size, keep_local=keep_local)
 
 
-def _service_of(app: Any) -> Service | None:
-    """The service of the demo that an app serves, None when that demo is not attached."""
-    demo = getattr(app, "blocks", None)
+def _service_of(app_or_demo: Any) -> Service | None:
+    """The service of a demo, or of the one that an app serves; None when it is not attached."""
+    demo = getattr(app_or_demo, "blocks", None) if isinstance(app_or_demo, FastAPI) else app_or_demo
     attachment = None if demo is None else _attachments.get(demo)
     return None if attachment is None else attachment.service
 

@@ -1,52 +1,133 @@
-"""The two places where Gradio is changed, found by name and checked before anything is touched.
+"""The places where Gradio is changed, found by name and checked before anything is touched.
 
 * ``App.create_app``, which every way of serving a demo goes through (``launch``, ``queue``,
   ``mount_gradio_app``): the app of an attached demo gets the middleware and a lifespan.
+* ``Blocks.process_api``, which every event goes through, and ``preprocess_data`` and
+  ``postprocess_data`` within it: whose event it is, and which half of it.
+* ``Queue.process_events``: who sent the samples of a batch, which Gradio 5 does not pass on.
+* ``Block.async_move_resource_to_block_cache`` and its synchronous twin, which every file goes
+  through on its way to a handler or a page.
 * ``get_config_file`` of an attached demo: Gradio's pages open a heartbeat only when the demo has a
   ``gr.State`` or an ``unload`` event (``gradio.utils.connect_heartbeat``); ours always do.
+* ``launch`` of an attached demo, to refuse static workers: they serve files in other processes.
 
-Both have been there under these names from Gradio 5.0 on.
+All have been there under these names, with these parameters, from Gradio 5.0 to 6.31.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Any, Final
+import inspect
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from gradio.blocks import Blocks
+from gradio import processing_utils
+from gradio.blocks import Block, Blocks
+from gradio.queueing import Queue
 from gradio.routes import App
 from starlette.concurrency import run_in_threadpool
 
+from sessionstore.adapters import gradio_events as events
+from sessionstore.adapters.gradio_local import large_to_cache
 from sessionstore.adapters.gradio_middleware import SessionFiles
 from sessionstore.errors import SettingsError
+from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sessionstore.adapters.gradio_service import Service
 
-    ServiceOf = Callable[[App], Service | None]
+    ServiceOf = Callable[[Any], Service | None]
+    """What the service of an app, or of the demo itself, is; None when it is not attached."""
 
-_ORIGINAL: Final = "__sessionstore_original__"
+_EXPECTED: Final[dict[tuple[type, str], tuple[str, ...]]] = {
+    (App, "create_app"): ("blocks",),
+    (App, "get_blocks"): ("self",),
+    (Blocks, "get_config_file"): ("self",),
+    (Blocks, "launch"): ("self",),
+    (Blocks, "process_api"): ("self", "block_fn", "inputs", "state", "request", "iterator"),
+    (Blocks, "preprocess_data"): ("self", "block_fn", "inputs", "state"),
+    (Blocks, "postprocess_data"): ("self", "block_fn", "predictions", "state"),
+    (Queue, "process_events"): ("self", "events", "batch"),
+    (Block, "async_move_resource_to_block_cache"): ("self", "url_or_file_path"),
+    (Block, "move_resource_to_block_cache"): ("self", "url_or_file_path"),
+}
+"""What is used of Gradio: the first parameters of each."""
 
 
 def check() -> None:
-    """Raise SettingsError, naming what is missing, when this Gradio is not one we know."""
-    for owner, name in ((App, "create_app"), (App, "get_blocks"), (Blocks, "get_config_file")):
-        if not callable(getattr(owner, name, None)):
-            raise SettingsError(
-                f"This version of Gradio has no {owner.__name__}.{name}, which attach() needs: "
-                "use Gradio 5 or 6, or a newer sessionstore."
-            )
+    """Raise SettingsError, naming what is different, when this Gradio is not one we know."""
+    for (owner, name), parameters in _EXPECTED.items():
+        what = f"{owner.__name__}.{name}"
+        found = getattr(owner, name, None)
+        if found is None:
+            _refuse(f"has no {what}")
+        there = tuple(inspect.signature(found).parameters)[: len(parameters)]
+        if there != parameters:
+            _refuse(f"has another {what}, with the parameters {', '.join(there)}")
+    if not isinstance(getattr(processing_utils, "hash_seed", None), bytes):
+        _refuse("has no processing_utils.hash_seed")
 
 
-def install(service_of: ServiceOf) -> None:
-    """Have every app that is created from here on equipped, if ``service_of`` knows it."""
-    original = App.create_app
-    if hasattr(original, _ORIGINAL):
+def _refuse(what: str) -> NoReturn:
+    raise SettingsError(
+        f"This version of Gradio {what}, which attach() needs: use Gradio 5 or 6, or a newer "
+        "sessionstore."
+    )
+
+
+def install(service_of: ServiceOf, hash_seed: bytes) -> None:
+    """Have every app and event from here on go through us, if ``service_of`` knows its demo.
+
+    ``hash_seed`` goes into the paths of Gradio's cache, which are the same wherever it is.
+    """
+    if _installed:
         return
+    _replace(App, "create_app", staticmethod(_create_app(App.create_app, service_of)))
+    _replace(Blocks, "process_api", _process_api(Blocks.process_api, service_of))
+    _replace(Queue, "process_events", _process_events(Queue.process_events))
+    _replace(Blocks, "preprocess_data", _preprocess_data(Blocks.preprocess_data))
+    _replace(Blocks, "postprocess_data", _postprocess_data(Blocks.postprocess_data))
+    _replace(
+        Block,
+        "async_move_resource_to_block_cache",
+        _async_move(Block.async_move_resource_to_block_cache, Block.move_resource_to_block_cache),
+    )
+    _replace(Block, "move_resource_to_block_cache", _move(Block.move_resource_to_block_cache))
+    _seeds.append(processing_utils.hash_seed)
+    processing_utils.hash_seed = hash_seed
 
+
+_LARGE: Final = 4 << 20
+"""Bytes from which a file is hashed and copied by ourselves."""
+
+_installed: Final[dict[tuple[type, str], tuple[Any, Any]]] = {}
+"""What was replaced, by what and what it was."""
+
+_seeds: Final[list[bytes]] = []
+
+
+def uninstall() -> None:
+    """Put Gradio back as it was. What somebody has wrapped since stays, and passes on."""
+    for (owner, name), (ours, original) in _installed.items():
+        if getattr(owner, name) is ours:
+            setattr(owner, name, staticmethod(original) if owner is App else original)
+    _installed.clear()
+    while _seeds:
+        processing_utils.hash_seed = _seeds.pop()
+
+
+def _replace(owner: type, name: str, by: Any) -> None:
+    original = getattr(owner, name)
+    setattr(owner, name, by)
+    _installed[owner, name] = getattr(owner, name), original
+
+
+def _create_app(original: Callable[..., App], service_of: ServiceOf) -> Callable[..., App]:
     @functools.wraps(original)
     def create_app(*args: Any, **kwargs: Any) -> App:
         app = original(*args, **kwargs)
@@ -54,15 +135,179 @@ def install(service_of: ServiceOf) -> None:
             _equip(app, service_of)
         return app
 
-    setattr(create_app, _ORIGINAL, original)
-    App.create_app = staticmethod(create_app)  # type: ignore[method-assign]  # this is the hook
+    return create_app
 
 
-def uninstall() -> None:
-    """Put ``App.create_app`` back, unless somebody has wrapped it since: then ours passes on."""
-    original = getattr(App.create_app, _ORIGINAL, None)
-    if original is not None:
-        App.create_app = staticmethod(original)  # type: ignore[method-assign]  # as above
+def _process_api(
+    original: Callable[..., Awaitable[dict[str, Any]]], service_of: ServiceOf
+) -> Callable[..., Awaitable[dict[str, Any]]]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    async def process_api(self: Blocks, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        service = service_of(self)
+        given = {} if service is None else signature.bind(self, *args, **kwargs).arguments
+        senders = events.senders(_requests(given))
+        if service is None or not senders:
+            return await original(self, *args, **kwargs)
+        event = events.Event(service, senders, events.Pins(service.files.local))
+        with events.running(event, given.get("iterator")) as goes_on_as:
+            output = await original(self, *args, **kwargs)
+            await event.keep_later()
+            goes_on_as(output.get("iterator"))
+            return output
+
+    return process_api
+
+
+def _requests(given: dict[str, Any]) -> Any:
+    """Who sent an event, or the samples of a batch."""
+    request = given.get("request")
+    queued = events.queued.get()
+    if not isinstance(request, list) or queued is None:
+        return request
+    # The queue leaves out those whose visitor has left, as it does when it puts a batch together.
+    alive = [each for each in queued if each.alive]
+    samples = len(next(iter(given["inputs"]), alive))
+    if len(alive) != samples:
+        raise RuntimeError("A visitor of this batch has just left; send the event again.")
+    return alive
+
+
+def _process_events(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    queued = events.queued
+
+    @functools.wraps(original)
+    async def process_events(self: Queue, events: list[Any], *args: Any, **kwargs: Any) -> None:
+        token = queued.set(events)
+        try:
+            await original(self, events, *args, **kwargs)
+        finally:
+            queued.reset(token)
+
+    return process_events
+
+
+def _preprocess_data(
+    original: Callable[..., Awaitable[list[Any]]],
+) -> Callable[..., Awaitable[list[Any]]]:
+    @functools.wraps(original)
+    async def preprocess_data(self: Blocks, *args: Any, **kwargs: Any) -> list[Any]:
+        event = events.current.get()
+        if event is not None:
+            event.next_sample(inputs=True)
+        return await original(self, *args, **kwargs)
+
+    return preprocess_data
+
+
+def _postprocess_data(
+    original: Callable[..., Awaitable[list[Any]]],
+) -> Callable[..., Awaitable[list[Any]]]:
+    @functools.wraps(original)
+    async def postprocess_data(
+        self: Blocks, block_fn: Any, predictions: Any, *args: Any, **kwargs: Any
+    ) -> list[Any]:
+        event = events.current.get()
+        if event is not None:
+            event.next_sample(inputs=False)
+            if events.has_stored(predictions):
+                predictions = await run_in_threadpool(
+                    _for_components, block_fn, predictions, event.give
+                )
+        return await original(self, block_fn, predictions, *args, **kwargs)
+
+    return postprocess_data
+
+
+def _for_components(block_fn: Any, predictions: Any, path: Callable[[StoredFile], str]) -> Any:
+    """What a handler returned with paths for components; ``gr.State`` keeps the stored files."""
+    outputs = list(block_fn.outputs)
+
+    def convert(output: Any, value: Any) -> Any:
+        return value if output.stateful else events.with_paths(value, path)
+
+    if isinstance(predictions, dict) and set(predictions) <= set(outputs):
+        return {output: convert(output, value) for output, value in predictions.items()}
+    if len(outputs) == 1 and not block_fn.batch:
+        return convert(outputs[0], predictions)
+    if isinstance(predictions, list | tuple) and len(predictions) == len(outputs):
+        return [convert(*each) for each in zip(outputs, predictions, strict=True)]
+    return predictions  # a wrong number of values, which Gradio has its own words for
+
+
+def _async_move(
+    original: Callable[[Block, Any], Awaitable[str | None]],
+    in_thread: Callable[[Block, Any], str | None],
+) -> Callable[[Block, Any], Awaitable[str | None]]:
+    downloads: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    @functools.wraps(original)
+    async def async_move_resource_to_block_cache(self: Block, url_or_file_path: Any) -> str | None:
+        event = events.current.get()
+        if event is None or url_or_file_path is None:
+            return await original(self, url_or_file_path)
+        path = str(url_or_file_path)
+        if path.startswith(("http://", "https://")):
+            # Gradio writes a download in place, where a second one would find half of it.
+            async with downloads.setdefault(path, asyncio.Lock()):
+                moved = await original(self, url_or_file_path)
+        elif event.service.files.paths.relative(path) is None:
+            moved = await run_in_threadpool(_from_outside, in_thread, self, path)
+        else:
+            moved = await original(self, url_or_file_path)
+        return None if moved is None else await event.move(moved)
+
+    return async_move_resource_to_block_cache
+
+
+def _from_outside(move: Callable[[Block, Any], str | None], block: Block, path: str) -> str | None:
+    """Move a file to the cache, where Gradio does; a large one is put there before it looks.
+
+    Gradio hashes 8 KB at a time and takes the interpreter's lock as often, which for gigabytes
+    holds up the event loop from any thread.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.getsize(path) > _LARGE:
+            return large_to_cache(path, block.GRADIO_CACHE)
+    return move(block, path)
+
+
+def _move(original: Callable[[Block, Any], str | None]) -> Callable[[Block, Any], str | None]:
+    @functools.wraps(original)
+    def move_resource_to_block_cache(self: Block, url_or_file_path: Any) -> str | None:
+        moved = original(self, url_or_file_path)
+        event = events.current.get()
+        name = None if event is None or moved is None else event.service.files.paths.relative(moved)
+        if event is not None and name is not None:
+            event.later.append(name)
+        return moved
+
+    return move_resource_to_block_cache
+
+
+def refuse_workers(demo: Blocks) -> None:
+    """Have ``launch`` refuse static workers."""
+    original = demo.launch
+
+    @functools.wraps(original)
+    def launch(*args: Any, **kwargs: Any) -> Any:
+        workers = kwargs.get("num_workers") or os.environ.get("GRADIO_NUM_WORKERS") or 0
+        if int(workers) > 0:
+            raise SettingsError(
+                f"num_workers={workers} is not right for an attached demo: Gradio's static workers "
+                "take uploads and serve files in processes that know nothing of the store; leave "
+                "it out, and GRADIO_NUM_WORKERS too."
+            )
+        return original(*args, **kwargs)
+
+    demo.launch = launch  # type: ignore[method-assign]  # this is the hook
+
+
+def free(demo: Blocks) -> None:
+    """Undo ``force_heartbeat`` and ``refuse_workers``."""
+    vars(demo).pop("get_config_file", None)
+    vars(demo).pop("launch", None)
 
 
 def force_heartbeat(demo: Blocks) -> None:
@@ -76,11 +321,6 @@ def force_heartbeat(demo: Blocks) -> None:
         return config
 
     demo.get_config_file = get_config_file  # type: ignore[method-assign]  # this is the hook
-
-
-def free_heartbeat(demo: Blocks) -> None:
-    """Undo ``force_heartbeat``."""
-    vars(demo).pop("get_config_file", None)
 
 
 def rebuild(demo: Blocks) -> None:
@@ -102,6 +342,7 @@ def _equip(app: App, service_of: ServiceOf) -> None:
         async with inner(served) as state:
             service = service_of(app)
             if service is not None:
+                await run_in_threadpool(service.pin, app.get_blocks())
                 service.serving(app)
             try:
                 yield state

@@ -3,20 +3,22 @@
 * Every request is marked with the moment of its arrival.
 * A page that is sent to a visitor without an owner brings one along, as a cookie.
 * A heartbeat is followed from its first byte to its end.
+* Uploads are answered when they are in the store, and files are served while they are (see
+  ``gradio_serve``).
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 
 from sessionstore.adapters import gradio_owner as owner
+from sessionstore.adapters import gradio_serve as serve
+from sessionstore.adapters.gradio_login import login_of, needs_login, owner_of
 from sessionstore.adapters.gradio_presence import Presences, Visitor
 from sessionstore.errors import InvalidName
 
@@ -33,6 +35,8 @@ ARRIVED: Final = "sessionstore.arrived"
 
 _OK: Final = 200
 _HEARTBEAT: Final = re.compile(r"/gradio_api/heartbeat/([^/]+)/?")
+_FILE: Final = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL)
+_UPLOAD: Final = ("/gradio_api/upload", "/gradio_api/upload/")
 _CONFIG: Final = ("/config", "/config/")
 
 
@@ -50,9 +54,15 @@ class SessionFiles:
             return
         service.serving(scope["app"])
         scope[ARRIVED] = service.presences.moment()
-        heartbeat = _HEARTBEAT.fullmatch(_route(scope))
+        route = _route(scope)
+        heartbeat = _HEARTBEAT.fullmatch(route)
+        file = _FILE.fullmatch(route)
         if heartbeat is not None:
             await self._heartbeat(scope, receive, send, service.presences, heartbeat[1])
+        elif file is not None and scope["method"] in {"GET", "HEAD"}:
+            await serve.file(self.app, scope, receive, send, service, file[1])
+        elif route in _UPLOAD and scope["method"] == "POST":
+            await serve.upload(self.app, scope, receive, send, service)
         elif _may_be_page(scope):
             await self.app(scope, receive, _bringing_an_owner(scope, send))
         else:
@@ -111,7 +121,7 @@ class _Heartbeat:
         """
         request = Request(self.scope)
         app: App = self.scope["app"]
-        name = await _login(app, request)
+        name = await login_of(app, request)
         if name is None and needs_login(app):
             return
         visitor = Visitor(self.session_id, owner_of(name, request))
@@ -124,27 +134,6 @@ class _Heartbeat:
     def close(self) -> None:
         if self.visitor is not None:
             self.presences.closed(self.visitor, left=self.left)
-
-
-def owner_of(login: str | None, request: Request) -> str | None:
-    """The owner of what a request does: its login, else its cookie, else nobody."""
-    return owner.of_cookie(request) if login is None else owner.of_login(login)
-
-
-def needs_login(app: App) -> bool:
-    """Whether the app lets only visitors in who are logged in; as Gradio's ``login_check``."""
-    return app.auth is not None or app.auth_dependency is not None
-
-
-async def _login(app: App, request: Request) -> str | None:
-    """Who is logged in, as Gradio's ``get_current_user``, which is out of reach in a closure."""
-    if app.auth_dependency is not None:
-        user = await run_in_threadpool(app.auth_dependency, request)
-        return await user if inspect.isawaitable(user) else user
-    for name in (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}"):
-        if token := request.cookies.get(name):
-            return app.tokens.get(token)
-    return None
 
 
 def _route(scope: Scope) -> str:

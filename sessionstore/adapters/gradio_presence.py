@@ -149,6 +149,11 @@ class Presences:
         if mine:
             self._work(visitor)
 
+    def here(self) -> list[Visitor]:
+        """The visitors with an open heartbeat."""
+        with self._lock:
+            return [each for each, presence in self._visitors.items() if presence.heartbeats]
+
     def beat(self) -> None:
         """Touch the session of every visitor with an open heartbeat."""
         with self._lock:

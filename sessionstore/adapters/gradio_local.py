@@ -1,0 +1,436 @@
+"""Gradio's cache directory as a capped working cache: local copies of what is in the store.
+
+A copy is used only while it is known to have the stored bytes: its digest was noted when it was
+made, and its size and modification time are those of that moment. It is made anew by writing
+beside it and renaming, so readers never see half of one.
+
+Copies go when the last session that holds them is gone, when they have to make room, or, with
+``keep=False``, as soon as nobody uses them. What a killed process leaves is found without any
+list: copies carry the sticky bit, which has no meaning on files, and a living process renews the
+modification time of its own. Every process holds a directory of its own locked, too: who finds that
+it is alone knows that all older copies are nobody's; with others about, those that nobody has
+renewed for an hour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from sessionstore.adapters.gradio_paths import OURS
+from sessionstore.backend import Reference
+from sessionstore.content import CHUNK
+from sessionstore.locks import lock
+from sessionstore.names import is_sid
+from sessionstore.oserrors import translated
+
+MARK: Final = stat.S_ISVTX
+LEASE: Final = 3600.0
+"""Seconds after which what nobody has renewed is taken for left behind."""
+
+_RENEW: Final = LEASE / 3
+_SLACK: Final = 0.9
+"""The part of the cap that making room goes down to, so that not every new copy has to make it."""
+
+_LOCKS: Final = 64
+_PROCESS: Final = "process-"
+
+_is_hash = re.compile(r"[0-9a-f]{64}").fullmatch
+_is_leftover = re.compile(r"tmp[a-z0-9_]{8}(\.ts)?").fullmatch
+"""Python's temporary names. Gradio makes one, empty, for each input file and forgets it; one with
+bytes is an upload that was broken off, or a piece of a stream that has been joined."""
+
+Stamp = tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Copy:
+    size: int
+    digest: str
+    stamp: Stamp
+    used: float
+    pins: int = 0
+    holders: set[str] = field(default_factory=set)
+
+
+class LocalCopies:
+    """The copies of one process. Names are relative to ``root``, with slashes; sizes in bytes."""
+
+    def __init__(
+        self,
+        root: Path,
+        cap: int | None,
+        *,
+        keep: bool = True,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.root = root
+        self.cap = cap
+        self.keep = keep
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._making = [threading.Lock() for _ in range(_LOCKS)]
+        self._copies: dict[str, _Copy] = {}
+        self._held: dict[str, set[str]] = {}
+        self._total = 0
+        self._started = time.time()
+        self._lock_fd = -1
+        self._mine = Path()
+
+    def path(self, name: str) -> Path:
+        """Where the copy is, or would be."""
+        return self.root / name
+
+    def stamp(self, name: str) -> Stamp | None:
+        """What tells a file from a changed one; None when there is none."""
+        try:
+            there = self.path(name).stat()
+        except OSError:
+            return None
+        return (there.st_mtime_ns, there.st_size) if stat.S_ISREG(there.st_mode) else None
+
+    def ready(self, name: str, reference: Reference, holder: str) -> bool:
+        """Whether a copy with these bytes is there, which the holder then holds too."""
+        there = self.stamp(name)
+        with self._lock:
+            copy = self._copies.get(name)
+            if copy is None or copy.stamp != there or copy.digest != reference.digest:
+                return False
+            copy.used = self._seconds()
+            self._hold(name, copy, holder)
+            return True
+
+    def note(self, name: str, reference: Reference, holder: str, stamp: Stamp) -> None:
+        """The file there had these bytes when it had that stamp: it is a copy from now on."""
+        stamp = self._marked(name, stamp)
+        with self._lock:
+            copy = self._copies.get(name)
+            if copy is None:
+                copy = self._copies[name] = _Copy(0, "", stamp, 0.0)
+            self._total += reference.size - copy.size
+            copy.size, copy.digest, copy.stamp = reference.size, reference.digest, stamp
+            copy.used = self._seconds()
+            self._hold(name, copy, holder)
+
+    def _marked(self, name: str, stamp: Stamp) -> Stamp:
+        """Mark the file as ours and as in use; returns its stamp after that."""
+        path = self.path(name)
+        with contextlib.suppress(OSError):
+            there = path.stat()
+            if not there.st_mode & MARK:
+                path.chmod(stat.S_IMODE(there.st_mode) | MARK)
+            is_it = (there.st_mtime_ns, there.st_size) == stamp
+            old = there.st_mtime < max(self._started, time.time() - _RENEW)
+            if is_it and old:
+                os.utime(path)  # Gradio copies a file with its time, which can be years ago
+                return self.stamp(name) or stamp
+        return stamp
+
+    def make(
+        self,
+        name: str,
+        reference: Reference,
+        holder: str,
+        stream: Callable[[], BinaryIO],
+        twin: Path | None = None,
+    ) -> Path:
+        """The copy, made from ``stream()`` unless it is there.
+
+        A ``twin`` is a file with these bytes, which it may share. What the stream raises passes
+        through. Raises LimitExceeded when the disk is full, BackendUnavailable when it refuses.
+        """
+        path = self.path(name)
+        if self.ready(name, reference, holder):
+            return path
+        with self._making[hash(name) % _LOCKS]:
+            if not self.ready(name, reference, holder):
+                self._remove(self._over(reference.size))
+                stamp = self._linked(path, twin) or self._written(path, stream)
+                self.note(name, reference, holder, stamp)
+        return path
+
+    def _linked(self, path: Path, twin: Path | None) -> Stamp | None:
+        if twin is None:
+            return None
+        new = path.parent / f".{secrets.token_hex(8)}.new"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(twin, new)
+            there = new.stat()
+            new.replace(path)
+        except OSError:  # no links here, or the twin is gone
+            return None
+        finally:
+            new.unlink(missing_ok=True)  # rename(2) between links of one inode leaves both
+        return there.st_mtime_ns, there.st_size
+
+    def _written(self, path: Path, stream: Callable[[], BinaryIO]) -> Stamp:
+        with stream() as source, translated("make a local copy", str(self.root)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.parent / f".{secrets.token_hex(8)}.new"
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with open(fd, "wb") as to:
+                    shutil.copyfileobj(source, to, CHUNK)
+                there = new.stat()
+                new.replace(path)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+        return there.st_mtime_ns, there.st_size
+
+    def pin(self, name: str) -> bool:
+        """Keep the copy until ``unpin``, however little room there is; False if there is none."""
+        with self._lock:
+            copy = self._copies.get(name)
+            if copy is None:
+                return False
+            copy.pins += 1
+            return True
+
+    def unpin(self, name: str) -> None:
+        """Undo one ``pin``; the last one lets the copy go if nothing keeps it."""
+        with self._lock:
+            copy = self._copies.get(name)
+            if copy is not None and copy.pins:
+                copy.pins -= 1
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Remove the copy if nobody uses it and none is to be kept, or nobody holds it."""
+        with self._lock:
+            copy = self._copies.get(name)
+            gone = copy is not None and not copy.pins and not (self.keep and copy.holders)
+            if gone:
+                self._forget(name)
+        if gone:
+            self._unlink(name)
+
+    def _hold(self, name: str, copy: _Copy, holder: str) -> None:
+        copy.holders.add(holder)
+        self._held.setdefault(holder, set()).add(name)
+
+    def release(self, holder: str, names: Iterable[str] | None = None) -> None:
+        """The holder has these files no more, or none at all any more."""
+        with self._lock:
+            held = self._held.get(holder, set())
+            released = list(held) if names is None else [name for name in names if name in held]
+            for name in released:
+                held.discard(name)
+                self._copies[name].holders.discard(holder)
+            if not held:
+                self._held.pop(holder, None)
+        for name in released:
+            self.settle(name)
+
+    def holders(self) -> list[str]:
+        """The sessions that hold copies."""
+        with self._lock:
+            return list(self._held)
+
+    def held_by(self, holder: str) -> list[str]:
+        """The copies that a session holds."""
+        with self._lock:
+            return list(self._held.get(holder, ()))
+
+    def abandon(self, name: str) -> None:
+        """Have a file that could not be kept cleaned away, unless it is a copy after all."""
+        stamp = self.stamp(name)
+        if stamp is not None:
+            self._marked(name, stamp)
+
+    def _over(self, coming: int) -> list[str]:
+        """The copies to remove, least recently used first, so that ``coming`` more bytes fit."""
+        with self._lock:
+            if self.cap is None or self._total + coming <= self.cap:
+                return []
+            excess = self._total + coming - int(self.cap * _SLACK)
+            free = sorted((it.used, name) for name, it in self._copies.items() if not it.pins)
+            doomed: list[str] = []
+            for _, name in free:
+                if excess <= 0:
+                    break
+                excess -= self._copies[name].size
+                self._forget(name)
+                doomed.append(name)
+            return doomed
+
+    def make_room(self) -> None:
+        """Remove copies until the cap is kept."""
+        self._remove(self._over(0))
+
+    def _forget(self, name: str) -> None:
+        copy = self._copies.pop(name)
+        self._total -= copy.size
+        for holder in copy.holders:
+            held = self._held.get(holder)
+            if held is not None:
+                held.discard(name)
+                if not held:
+                    del self._held[holder]
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._unlink(name)
+
+    def _unlink(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            self.path(name).unlink()
+
+    def clear(self) -> None:
+        """Remove every copy of this process."""
+        with self._lock:
+            names = list(self._copies)
+            self._copies.clear()
+            self._held.clear()
+            self._total = 0
+        self._remove(names)
+
+    # What nobody else removes
+
+    def renew(self) -> None:
+        """Tell other processes that this one's copies are in use."""
+        now = time.time()
+        with self._lock:
+            old = [
+                name
+                for name, copy in self._copies.items()
+                if now - copy.stamp[0] / 1e9 > _RENEW and copy.stamp == self.stamp(name)
+            ]
+        for name in old:
+            with contextlib.suppress(OSError):
+                os.utime(self.path(name))
+                there = self.stamp(name)
+                with self._lock:
+                    copy = self._copies.get(name)
+                    if copy is not None and there is not None:
+                        copy.stamp = there
+
+    def clean(self) -> None:
+        """Remove what Gradio forgets and what killed processes left, once it is an hour old.
+
+        That is: marked copies, temporary files, and empty directories. Anything else below the
+        cache may belong to an app that is not attached.
+        """
+        old = time.time() - LEASE
+        orphaned = self._started if self._alone() else old
+        for entry in _entries(self.root):
+            if entry.is_file(follow_symlinks=False):
+                if _is_leftover(entry.name) or _is_marked(entry):
+                    self._clean_file(entry, orphaned if _is_marked(entry) else old)
+            elif _is_hash(entry.name):
+                self._clean_directory(entry, old, orphaned)
+            elif entry.name == OURS:  # where the workspaces of explicit working copies are too
+                for session in _entries(entry):
+                    if is_sid(session.name):
+                        self._clean_directory(session, old, orphaned)
+
+    def _clean_directory(self, directory: os.DirEntry[str], old: float, orphaned: float) -> None:
+        for entry in _entries(directory):
+            if entry.is_dir(follow_symlinks=False):
+                self._clean_directory(entry, old, orphaned)
+            elif _is_marked(entry):
+                self._clean_file(entry, orphaned)
+            elif entry.name.startswith("."):  # one that was being written
+                self._clean_file(entry, old)
+        with contextlib.suppress(OSError):
+            if directory.stat().st_mtime < old:
+                os.rmdir(directory)  # which refuses one that is not empty
+
+    def _clean_file(self, entry: os.DirEntry[str], oldest: float) -> None:
+        name = Path(entry.path).relative_to(self.root).as_posix()
+        with self._lock:
+            if name in self._copies:
+                return
+        with contextlib.suppress(OSError):
+            if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                os.unlink(entry)
+
+    def hold(self) -> None:
+        """Tell other processes that this one has copies here, until it ends or lets ``go``."""
+        while self._lock_fd < 0:
+            mine = self.root / OURS / f"{_PROCESS}{secrets.token_hex(8)}"
+            mine.mkdir(parents=True)
+            try:
+                fd = os.open(mine, os.O_RDONLY)
+                # Another may have found it unlocked, and removed it.
+                if lock(fd, wait=False) and os.path.samestat(os.fstat(fd), mine.stat()):
+                    self._lock_fd, self._mine = fd, mine
+                    return
+                os.close(fd)
+            except FileNotFoundError:
+                continue
+            except PermissionError:  # Windows opens no directories: nobody is alone there
+                return
+
+    def go(self) -> None:
+        """Undo ``hold``."""
+        if self._lock_fd >= 0:
+            with contextlib.suppress(OSError):
+                self._mine.rmdir()
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _alone(self) -> bool:
+        """Whether no other living process holds copies here. Removes the signs of dead ones."""
+        alone = self._lock_fd >= 0
+        for entry in _entries(self.root / OURS):
+            if not entry.name.startswith(_PROCESS) or entry.path == str(self._mine):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(entry.path, os.O_RDONLY)
+                try:
+                    if lock(fd, wait=False):
+                        os.rmdir(entry.path)
+                    else:
+                        alone = False
+                finally:
+                    os.close(fd)
+        return alone
+
+
+def large_to_cache(path: str, cache: str) -> str:
+    """The path that ``processing_utils.save_file_to_cache`` gives a file, with a copy there."""
+    from gradio import processing_utils
+    from gradio_client.utils import (  # type: ignore[import-untyped]  # it has no types
+        strip_invalid_filename_characters,
+    )
+
+    hasher = hashlib.sha256(processing_utils.hash_seed)
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            hasher.update(chunk)
+    name = strip_invalid_filename_characters(Path(path).name)
+    target = Path(os.path.abspath(cache), hasher.hexdigest(), name)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.parent / f".{secrets.token_hex(8)}.new"
+        try:
+            shutil.copyfile(path, new)
+            new.replace(target)
+        finally:
+            new.unlink(missing_ok=True)
+    return str(target)
+
+
+def _entries(directory: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        return list(entries)
+    return []
+
+
+def _is_marked(entry: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(entry.stat(follow_symlinks=False).st_mode & MARK)
+    return False

@@ -1,0 +1,206 @@
+"""Gradio's routes for uploads and files, with the store around them.
+
+Gradio's own code receives, checks the login, chooses type and disposition and sends. Around it: an
+upload is answered when it is in the store; a file is sent only to those who have it there, from the
+local disk, to which it is fetched first if need be.
+
+Gradio answers ``Range: bytes=a-b`` with the headers of the *request*, Cookie and Authorization
+among them (``route_utils.file_fetch``). It does so for that form alone, so a range is passed on as
+``bytes=a-b,``: the same range to Starlette, which answers it in order.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gradio import utils
+from gradio.data_classes import _StaticFiles
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+
+from sessionstore.adapters.gradio_login import login_of, needs_login, owner_of
+from sessionstore.errors import InvalidName, LimitExceeded, SessionStoreError
+
+if TYPE_CHECKING:
+    from gradio.routes import App
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from sessionstore.adapters.gradio_files import Files
+    from sessionstore.adapters.gradio_service import Service
+    from sessionstore.backend import Reference
+
+_OK: Final = 200
+_PARTIAL: Final = 206
+_NOT_MODIFIED: Final = 304
+_ANSWERED: Final = {
+    b"range",
+    b"if-range",
+    b"if-none-match",
+    b"if-modified-since",
+    b"accept-encoding",
+}
+_one_range = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII).fullmatch
+
+log = logging.getLogger("sessionstore")
+
+
+class Served(NamedTuple):
+    """A file that may be sent, on the local disk; ``pin`` is to be released after that."""
+
+    reference: Reference
+    pin: str | None
+
+
+async def file(  # noqa: PLR0917 - the first four are ASGI's
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, service: Service, path: str
+) -> None:
+    """``GET`` and ``HEAD`` of a file."""
+    name = None if path.startswith(("http://", "https://")) else service.files.paths.relative(path)
+    request = Request(scope)
+    login = await login_of(scope["app"], request)
+    range_ = request.headers.get("range")
+    is_ours = name is not None and not _is_public(scope["app"], service, path)
+    if name is None or not is_ours or (login is None and needs_login(scope["app"])):
+        await app(_asking_for(scope, range_), receive, send)
+        return
+    try:
+        served = await _serving(service, owner_of(login, request), name, path)
+    except SessionStoreError as error:
+        log.exception("Could not fetch a file for a visitor.")
+        await _failure(error)(scope, receive, send)
+        return
+    if served is None:
+        # As Gradio answers for what is not there: nothing tells a foreign file from a missing one.
+        refusal = JSONResponse({"detail": f"File not allowed: {path}."}, 403)
+        await refusal(scope, receive, send)
+        return
+    try:
+        answer = _Answer(send, served.reference, request.headers)
+        await app(_asking_for(scope, answer.range), receive, answer.send)
+    finally:
+        if served.pin is not None:
+            service.files.local.unpin(served.pin)
+
+
+async def upload(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, service: Service
+) -> None:
+    """``POST`` of files: the answer waits until they are in the store."""
+    held: list[Message] = []
+
+    async def hold(message: Message) -> None:
+        held.append(message)
+
+    await app(_asking_for(scope, None), receive, hold)
+    if held and held[0]["type"] == "http.response.start" and held[0]["status"] == _OK:
+        request = Request(scope)
+        owner = owner_of(await login_of(scope["app"], request), request)
+        body = b"".join(message.get("body", b"") for message in held)
+        try:
+            await run_in_threadpool(_keep, service.files, owner, body)
+        except SessionStoreError as error:
+            log.warning("Could not keep an upload: %s", error)
+            await _failure(error)(scope, receive, send)
+            return
+    for message in held:
+        await send(message)
+
+
+def _keep(files: Files, owner: str | None, body: bytes) -> None:
+    for path in json.loads(body):
+        name = files.paths.relative(path)
+        if name is not None:
+            files.keep_upload(owner, name)
+
+
+def _failure(error: SessionStoreError) -> PlainTextResponse:
+    """What a visitor is told: what is wrong with a file in words, other troubles in the log."""
+    if isinstance(error, LimitExceeded):
+        return PlainTextResponse(str(error), 413)
+    if isinstance(error, InvalidName):
+        return PlainTextResponse(str(error), 400)
+    return PlainTextResponse("The file store cannot be reached; try again.", 503)
+
+
+def _is_public(app: App, service: Service, path: str) -> bool:
+    """Whether the app says of just this place in the cache that everybody may have it."""
+    root = service.files.paths.root
+    said = [*app.get_blocks().allowed_paths, *_StaticFiles.all_paths]
+    inside = (each for each in said if utils.is_in_or_equal(each, root) and not root.samefile(each))
+    return any(utils.is_in_or_equal(path, each) for each in inside)
+
+
+async def _serving(service: Service, owner: str | None, name: str, path: str) -> Served | None:
+    files = service.files
+    found = files.known(owner, name)
+    if found is not None and files.ready(found) and files.local.pin(name):
+        return Served(found.reference, name)
+    return await run_in_threadpool(_fetched, service, owner, name, path)
+
+
+def _fetched(service: Service, owner: str | None, name: str, path: str) -> Served | None:
+    files = service.files
+    copied = service.copies.whose(path)
+    if copied is not None:
+        allowed = copied.session.owner == owner or copied.session == service.store.shared
+        return Served(copied.reference, None) if allowed and copied.is_there() else None
+    while (found := files.obtain(owner, name)) is not None:
+        if files.local.pin(name):  # or it had to make room for another at this very moment
+            return Served(found.reference, name)
+    return None
+
+
+class _Answer:
+    """Gradio's answer, with validators of ours and no permission to do anything in a browser.
+
+    The entity tag is the content's: the same on every replica, which a file's time is not.
+    """
+
+    def __init__(self, send: Send, reference: Reference, headers: Headers) -> None:
+        self._send = send
+        self._tag = f'"{reference.digest[:32]}"'
+        same = headers.get("if-range") in (None, self._tag)
+        self.range = headers.get("range") if same else None
+        known = {
+            each.strip().removeprefix("W/") for each in headers.get("if-none-match", "").split(",")
+        }
+        self._is_known = bool(known & {self._tag, "*"})
+        self._silent = False
+
+    async def send(self, message: Message) -> None:
+        """Pass one message on."""
+        if message["type"] == "http.response.start" and message["status"] in (_OK, _PARTIAL):
+            headers = MutableHeaders(scope=message)
+            headers["etag"] = self._tag
+            headers["cache-control"] = "private, no-cache"
+            headers["x-content-type-options"] = "nosniff"
+            headers["content-security-policy"] = "sandbox"
+            del headers["last-modified"]
+            if self._is_known:
+                self._silent = True
+                message["status"] = _NOT_MODIFIED
+                for name in ("content-length", "content-type", "content-range"):
+                    del headers[name]
+        elif self._silent and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+def _asking_for(scope: Scope, wanted: str | None) -> Scope:
+    """The request with this range, if it is one range, and without what we answer ourselves."""
+    headers = [each for each in scope["headers"] if each[0].lower() not in _ANSWERED]
+    found = None if wanted is None else _one_range(wanted.strip())
+    if found is not None and _is_in_order(found):
+        start, end = found.groups()
+        headers.append((b"range", f"bytes={start}-{end}{',' if start and end else ''}".encode()))
+    return {**scope, "headers": headers}
+
+
+def _is_in_order(found: re.Match[str]) -> bool:
+    start, end = found.groups()
+    return int(start) <= int(end) if start and end else bool(start or end)

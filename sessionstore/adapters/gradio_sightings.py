@@ -1,0 +1,92 @@
+"""What a process has seen of the store: which version of which file is in which session. No I/O."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sessionstore.backend import Reference
+from sessionstore.copies import RECHECK
+
+REMEMBERED: Final = 20_000
+"""File names that are remembered. Others are looked up in the store again."""
+
+
+@dataclass(slots=True)
+class _Sight:
+    reference: Reference
+    at: float
+
+
+class Sightings:
+    """Files by name, owner and session; at most ``REMEMBERED`` names, the last seen ones."""
+
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._lock = threading.Lock()
+        self._by_name: OrderedDict[str, dict[str | None, dict[str, _Sight]]] = OrderedDict()
+        self._by_session: dict[str, set[str]] = {}
+
+    def saw(self, owner: str | None, name: str, sid: str, reference: Reference) -> None:
+        """The file was there just now."""
+        with self._lock:
+            sights = self._by_name.setdefault(name, {}).setdefault(owner, {})
+            sights[sid] = _Sight(reference, self.seconds())
+            self._by_session.setdefault(sid, set()).add(name)
+            self._by_name.move_to_end(name)
+            if len(self._by_name) > REMEMBERED:
+                self._forget(next(iter(self._by_name)))
+
+    def fresh(self, owner: str | None, name: str) -> tuple[str, Reference] | None:
+        """Session and version of the owner's file, if one was seen within ``RECHECK`` seconds."""
+        now = self.seconds()
+        with self._lock:
+            for sid, sight in self._by_name.get(name, {}).get(owner, {}).items():
+                if now - sight.at < RECHECK:
+                    return sid, sight.reference
+        return None
+
+    def sessions(self, owner: str | None, name: str) -> list[str]:
+        """The sessions that the owner's file was ever seen in and not seen to be gone from."""
+        with self._lock:
+            return list(self._by_name.get(name, {}).get(owner, ()))
+
+    def last(self, owner: str | None, name: str, sid: str) -> Reference | None:
+        """The version that was seen last, however long ago."""
+        with self._lock:
+            sight = self._by_name.get(name, {}).get(owner, {}).get(sid)
+            return None if sight is None else sight.reference
+
+    def gone(self, sid: str, name: str) -> None:
+        """The file is not there any more."""
+        with self._lock:
+            self._gone(sid, name)
+
+    def session_gone(self, sid: str) -> None:
+        """No file of the session is."""
+        with self._lock:
+            for name in list(self._by_session.get(sid, ())):
+                self._gone(sid, name)
+
+    def _gone(self, sid: str, name: str) -> None:
+        owners = self._by_name.get(name, {})
+        for owner in [owner for owner, sights in owners.items() if sid in sights]:
+            del owners[owner][sid]
+            if not owners[owner]:
+                del owners[owner]
+        if not owners:
+            self._by_name.pop(name, None)
+        names = self._by_session.get(sid, set())
+        names.discard(name)
+        if not names:
+            self._by_session.pop(sid, None)
+
+    def _forget(self, name: str) -> None:
+        for sights in list(self._by_name[name].values()):
+            for sid in list(sights):
+                self._gone(sid, name)
+        self._by_name.pop(name, None)
