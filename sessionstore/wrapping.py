@@ -9,6 +9,7 @@ can be wrapped in the same way.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -40,10 +41,17 @@ class _Wrapped:
     def __init__(self, target: object, wrappers: Mapping[str, Wrapper]) -> None:
         self._target = target
         # As attributes of its own: a runtime-checkable protocol does not look behind __getattr__.
-        for name in dir(target):
-            method = None if name.startswith("_") else getattr(target, name)
-            if callable(method):
-                setattr(self, name, wrappers[name](method) if name in wrappers else method)
+        for name in (each for each in dir(target) if not each.startswith("_")):
+            value = getattr(target, name)
+            if callable(value):
+                setattr(self, name, wrappers[name](value) if name in wrappers else value)
+            elif _is_constant(type(target), name):
+                setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._target, name)
+
+
+def _is_constant(of: type, name: str) -> bool:
+    """Whether it is an attribute of the class itself, which its objects do not change."""
+    return hasattr(of, name) and not inspect.isdatadescriptor(getattr(of, name))
