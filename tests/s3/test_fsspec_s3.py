@@ -26,9 +26,10 @@ from sessionstore.backends.fsspec import FsspecClient
 from sessionstore.backends.objects_client import BATCH, NotFound, Payload
 from sessionstore.testing import OpenBackend, machine_for
 from tests import seaweed
+from tests.object_contract import RECHECKS_AFTER, RECLAIMS_AFTER
 from tests.s3.place import Bucket
 from tests.s3.scripted import Reply, ScriptedServer, listing, refusal
-from tests.test_fsspec_contract import RECHECKS_AFTER, RECLAIMS_AFTER, _numbers, opener
+from tests.test_fsspec_contract import _numbers, opener
 from tests.test_objects_backend import TwoSecondClock
 
 ROOT = Path(__file__).parents[2]

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 import pytest
 from hypothesis import settings
 
 from sessionstore.backend import Reference
 from sessionstore.backends import objects_keys as keys
-from sessionstore.names import session_key
-from sessionstore.testing import (
-    BackendContract,
-    DetectsDamage,
-    Inspected,
-    LateReclaim,
-    OpenBackend,
-    Restored,
-    SignedUrls,
-    Subject,
-    machine_for,
-    overrides_contract,
-)
+from sessionstore.testing import OpenBackend, SignedUrls, machine_for
 from sessionstore.testing.optional import Damage
-from sessionstore.testing.subject import ALICE, race, some_bytes
 from tests import seaweed
+from tests.object_contract import RECHECKS_AFTER, RECLAIMS_AFTER, RESOLUTION, ObjectContract
 from tests.s3.place import Bucket
 from tests.test_objects_backend import TwoSecondClock
 
-RECLAIMS_AFTER = timedelta(hours=1, seconds=2)
-RECHECKS_AFTER = timedelta(seconds=2)
-RESOLUTION = timedelta(seconds=1)
 
-LARGE = 200_000
-"""Bytes of a file that would be seen if it stayed in memory."""
-
-
-class S3Contract(BackendContract, DetectsDamage, Inspected, LateReclaim, Restored, SignedUrls):
-    reclaims_after = RECLAIMS_AFTER
-    rechecks_after = RECHECKS_AFTER
-    resolution = RESOLUTION
-    many = 60  # a page has 50
-    rounds = 5
-
+class S3Contract(ObjectContract, SignedUrls):
     @pytest.fixture
     def open_backend(self, bucket: Bucket, prefix: str) -> OpenBackend:
         return bucket.opener(prefix)
@@ -57,39 +31,6 @@ class S3Contract(BackendContract, DetectsDamage, Inspected, LateReclaim, Restore
             bucket.boto.put_object(Bucket=seaweed.BUCKET, Key=f"{prefix}/{blob}", Body=data)
 
         return damage
-
-    @overrides_contract("Writers at once may each upload: no request can make one wait.")
-    def test_writers_at_once_leave_no_copies(self, subject: Subject) -> None:
-        writers = [subject, subject.another(), subject.another()]
-        data = some_bytes("at once", 5000)
-        race(*(lambda it=it: it.put(f"{id(it)}", data) for it in writers))
-        stored = subject.backend.stored()
-        assert stored.bytes == stored.blobs * len(data)
-        assert stored.blobs <= len(writers)
-
-    @overrides_contract("A tenth of the requests; boto3's own memory is not so exact.")
-    def test_files_that_are_gone_take_no_memory(self, subject: Subject) -> None:
-        def come_and_go(number: int) -> None:
-            subject.put(f"{number}", some_bytes(number, LARGE))
-            subject.read(f"{number}")
-            subject.backend.delete(ALICE.sid, [f"{number}"])
-
-        assert self._growth(come_and_go) <= self.many * LARGE / 10
-
-    @overrides_contract("A tenth of the requests; boto3's own memory is not so exact.")
-    def test_sessions_that_are_gone_take_no_memory(self, subject: Subject) -> None:
-        def come_and_go(number: int) -> None:
-            key = session_key(f"visitor {number}")
-            subject.put("a", some_bytes(number, LARGE), key)
-            subject.backend.end(key.sid)
-            subject.backend.drop(key.sid)
-
-        assert self._growth(come_and_go) <= self.many * LARGE / 10
-
-    def _growth(self, act: Callable[[int], None]) -> int:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(self), "many", 6)
-            return super()._growth(act)
 
 
 class TestOnMoto(S3Contract):
