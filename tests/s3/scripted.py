@@ -100,7 +100,8 @@ class ScriptedServer:
                 for name, value in {**headers, "Content-Length": str(length)}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(reply.body)
+                if self.command != "HEAD":  # its answer has a length, and no body
+                    self.wfile.write(reply.body)
                 self.close_connection = True
 
             def log_message(self, *_: Any) -> None:
