@@ -185,3 +185,22 @@ def test_a_client_without_a_cookie_is_served_elsewhere_without_a_listing_of_all(
     with b.counting() as requests:
         assert b.serves(NAME, owner=None) == b"note"
     assert requests() == {"LIST": 3, "GET": 1}
+
+
+def test_what_is_gone_is_served_elsewhere_for_two_seconds_at_most(
+    a: Process, b: Process, clock: FakeClock
+) -> None:
+    a.makes(NAME, b"note")
+    a.files.keep(ANNA, "anna", NAME)
+    file = a.store.session(*ANNA).put("stored.txt", b"stored")
+    given = a.files.give(file, "anna").name
+    assert (b.serves(NAME), b.serves(given)) == (b"note", b"stored")
+
+    a.store.session(*ANNA).drop()
+    believed = b.serves(NAME)
+    clock.advance(timedelta(seconds=2))
+
+    assert believed == b"note"
+    assert (b.serves(NAME), b.serves(given)) == (None, None)
+    assert not b.files.local.path(NAME).exists()
+    assert not b.files.local.path(given).exists()
