@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[SessionStore]:
 
 def with_two_copies(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another file of the same content in an inode of its own, as EMLINK makes them."""
-    monkeypatch.setattr(_local_save.Save, "known", lambda self: setattr(self, "stale", True))
+    monkeypatch.setattr(_local_save.Save, "_link", lambda self, _: setattr(self, "stale", True))
     store.session("bob").put("same.png", CAT)
     monkeypatch.undo()
 

@@ -205,7 +205,7 @@ def judge(root: Path, logs: Path, kills: int) -> Result:
     errors = [path.read_text() for path in logs.glob("*.error")]
     with SessionStore.open(root, retention=RETENTION) as store:
         missing = lost(store, logs)
-        torn = [f"{it.session_id} {it.name}: {it.problem}" for it in store.verify()]
+        torn = [f"{it.place}: {it.problem}" for it in store.verify() if it.kind != "leftover"]
     try:
         with SessionStore.open(root, retention=RETENTION, clock=LaterClock()) as store:
             store.sweep()
