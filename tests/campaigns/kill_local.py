@@ -206,7 +206,7 @@ def judge(root: Path, logs: Path, kills: int) -> Result:
     with SessionStore.open(root, retention=RETENTION) as store:
         missing = lost(store, logs)
         torn = [
-            f"{it.session_id} {it.name}: {it.problem}"
+            f"{it.place}: {it.problem}"
             for it in store.verify()
             if it.kind != "leftover"  # what the killed ones left is the sweep's to find
         ]

@@ -233,7 +233,8 @@ def judge(result: Result, url: str, logs: Path) -> None:
     with SessionStore.open(url, retention=RETENTION) as store:
         problems = (wrong(store, key, allowed) for key, allowed in expected(logs).items())
         result.lost = [problem for problem in problems if problem is not None]
-        result.damaged = [f"{it.session_id} {it.name}: {it.problem}" for it in store.verify()]
+        flaws = [it for it in store.verify() if it.kind != "leftover"]
+        result.damaged = [f"{it.place}: {it.problem}" for it in flaws]
     time.sleep(1.3 * GRACE.total_seconds())  # the store's clock is a real one
     with SessionStore.open(url, retention=EXPIRED) as store:
         store.sweep()
