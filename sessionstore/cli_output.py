@@ -99,6 +99,10 @@ def progress(
     ``total`` is a number of things or bytes, None when nobody knows. Without ``counts`` there is
     nothing to count but the time.
     """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
     columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
     if total is not None:
         columns.append(BarColumn())
@@ -107,9 +111,8 @@ def progress(
     elif counts:
         columns.append(MofNCompleteColumn())
     columns.append(TimeElapsedColumn() if total is None else TimeRemainingColumn())
-    console = Console(stderr=True)
     bar = Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal,
+        *columns, console=console, transient=True,
         redirect_stdout=False,  # or what is written to a pipe goes through it, to the terminal
         redirect_stderr=False,
     )  # fmt: skip

@@ -26,6 +26,10 @@ _MOST_FILES: Final = 1000
 """Files in one form, as many as Starlette's own parser takes."""
 
 
+_LONGEST_HEADERS: Final = 16_384
+"""Bytes of the headers of one part, which are kept in memory; a browser's have some hundred."""
+
+
 class Malformed(ValueError):
     """The request cannot be read as an upload; the text says why."""
 
@@ -98,6 +102,7 @@ class Form:
         self._session = session
         self._file: _File | None = None
         self._field = self._value = self._disposition = b""
+        self._headers = 0
         self._ended = False
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
@@ -134,12 +139,20 @@ class Form:
 
     def _part_begins(self) -> None:
         self._disposition = b""
+        self._headers = 0
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._field += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._value += data[start:end]
+
+    def _count_header(self, length: int) -> None:
+        self._headers += length
+        if self._headers > _LONGEST_HEADERS:
+            raise Malformed("The headers of a file in the form are too long.")
 
     def _header_ends(self) -> None:
         if self._field.lower() == b"content-disposition":
