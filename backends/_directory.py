@@ -88,6 +88,10 @@ class Directory:
         except FileNotFoundError:
             return None
 
+    def has(self, name: str) -> bool:
+        """Whether there is something of that name. A look that fails says no, and costs least."""
+        return os.access(self.at(name), os.F_OK, dir_fd=self.fd)
+
     def mkdir(self, name: str) -> None:
         os.mkdir(self.at(name), 0o700, dir_fd=self.fd)
 

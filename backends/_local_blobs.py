@@ -16,8 +16,8 @@ from sessionstore.backends._local_folders import descriptors
 
 _FAN = re.compile(r"[0-9a-f]{2}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-SLICE = 8192
-"""Blobs looked at in one collection, some 50 ms of work: a store of n takes n/SLICE of them."""
+SLICE = 4096
+"""Blobs looked at in one collection, some 15 ms of work: a store of n takes n/SLICE of them."""
 
 
 class Blobs:

@@ -229,15 +229,20 @@ def record(sessions: Directory, sid: str) -> SessionRecord | None:
     made = sessions.stat_or_none(f"{sid}/id")
     if seen is None or made is None:
         return None
-    ended = _moment_or_none(sessions.stat_or_none(f"{sid}/ended"))
-    expiring = _moment_or_none(sessions.stat_or_none(f"{sid}/expiring"))
+    ended = _mark(sessions, f"{sid}/ended")
+    expiring = _mark(sessions, f"{sid}/expiring")
     active = moment(seen.st_mtime_ns)
     active = active if ended is None else max(active, ended)
     return SessionRecord(sid, active, ended, moment(made.st_mtime_ns), expiring)
 
 
-def _moment_or_none(stat: os.stat_result | None) -> datetime | None:
-    return None if stat is None else moment(stat.st_mtime_ns)
+def _mark(sessions: Directory, name: str) -> datetime | None:
+    """The time of a mark, None when it is not there: as good as always, and asked of each session.
+
+    Should the look fail, a session is taken for one that goes on; the next sweep looks again.
+    """
+    there = sessions.stat_or_none(name) if sessions.has(name) else None
+    return None if there is None else moment(there.st_mtime_ns)
 
 
 def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:

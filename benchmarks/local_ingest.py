@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import itertools
 import os
@@ -144,7 +145,11 @@ Work = Callable[[list[bytes]], Awaitable[None]]
 
 
 def longest_stall(work: Work, contents: Callable[[], list[bytes]], rounds: int) -> float:
-    """Milliseconds by which a timer of the loop came late at most; the median of the rounds."""
+    """Milliseconds by which a timer of the loop came late at most; the median of the rounds.
+
+    What the program has loaded is kept out of the garbage collector's way meanwhile (gc.freeze):
+    its pauses hold every thread, and are as long as the program is large.
+    """
 
     async def once(given: list[bytes]) -> float:
         late, working = 0.0, True
@@ -162,5 +167,10 @@ def longest_stall(work: Work, contents: Callable[[], list[bytes]], rounds: int) 
         await watching
         return late * 1000
 
-    found = [asyncio.run(once(contents())) for _ in range(rounds + 1)][1:]
+    gc.collect()
+    gc.freeze()
+    try:
+        found = [asyncio.run(once(contents())) for _ in range(rounds + 1)][1:]
+    finally:
+        gc.unfreeze()
     return statistics.median(found)

@@ -23,6 +23,8 @@ _CHANNELS = ((), (3,), (4,))
 
 def is_image(content: object) -> bool:
     """Whether this is a Pillow image or a numpy array."""
+    if isinstance(content, bytes):  # as most of what is saved
+        return False
     return isinstance(content, _classes("PIL.Image", "Image") + _classes("numpy", "ndarray"))
 
 
