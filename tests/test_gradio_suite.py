@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.gradio_suite.__main__ import FILES, READ_BACKS, RERUNS, Run, Suite, compare
+from tests.gradio_suite.__main__ import (
+    DELIBERATE,
+    FILES,
+    READ_BACKS,
+    RERUNS,
+    Run,
+    Suite,
+    compare,
+)
 
 TEST = "test/test_a.py::test_it"
 FILE = "test/test_state_holder.py"
@@ -78,6 +86,13 @@ def test_a_test_that_one_side_never_ran_is_a_difference() -> None:
     alone = ([PASSED] * RERUNS, ["missing"] * RERUNS)
 
     assert not same({TEST: PASSED}, {}, alone)
+
+
+def test_what_is_changed_on_purpose_has_to_fail() -> None:
+    changed = next(iter(DELIBERATE))
+
+    assert same({changed: PASSED}, {changed: FAILED})
+    assert not same({changed: PASSED}, {changed: PASSED})
 
 
 def test_too_few_files_read_back_prove_nothing(capsys: pytest.CaptureFixture[str]) -> None:

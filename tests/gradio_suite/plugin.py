@@ -6,14 +6,17 @@
 * ``GRADIO_SUITE_ATTACH=1``: attach each demo, as soon as it is built, to a store in memory.
 
 A local copy is removed as soon as it is in the store and nobody uses it, so what is used or served
-afterwards has been read back. A test that lists Gradio's cache directory finds there what the store
-has, put back under its names. Each test has stores of its own, one for each cache directory.
+afterwards has been read back. When a test itself looks at files, what the store has is put back
+under its names first, and the test judges that. Each test has stores of its own, one for each cache
+directory.
 """
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -50,18 +53,17 @@ class Stores:
         self._stack.callback(attachment.detach)
         counts["demos attached"] += 1
 
-    def put_back(self, directory: Path) -> None:
-        """Have in a cache directory what the store has of it."""
-        store = self._stores.get(str(directory))
-        if store is None:
-            return
-        for record in store.backend.sessions():
-            for file in store.backend.files(record.sid):
-                path = directory / file.name.removeprefix(HIDDEN)
-                if file.name.startswith(HIDDEN) and not path.exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(store.backend.open(record.sid, file).read())
-                    counts["read-backs"] -= 1  # the count is of what an attached demo does
+    def put_back(self) -> None:
+        """Have in the cache directories what the stores have of them."""
+        for cache, store in self._stores.items():
+            for record in store.backend.sessions():
+                for file in store.backend.files(record.sid):
+                    path = Path(cache, file.name.removeprefix(HIDDEN))
+                    if file.name.startswith(HIDDEN) and not path.exists():
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        path.write_bytes(store.backend.open(record.sid, file).read())
+                        counts["read-backs"] -= 1  # the count is of what an attached demo does
+                        counts["put back for a test to look at"] += 1
 
     def close(self) -> None:
         self._stack.close()
@@ -102,20 +104,27 @@ def attach_when_built() -> None:
     gr.Blocks.__exit__ = leave  # type: ignore[method-assign]  # what this plug-in is for
 
 
-def put_back_when_listed() -> None:
-    original = Path.glob
+def put_back_for_tests() -> None:
+    """Have the store's files back where a test itself looks for them, lists or reads them."""
+    looks = ((Path, "glob"), (Path, "read_bytes"), (builtins, "open"), (os.path, "exists"))
+    for owner, name in looks:
+        setattr(owner, name, putting_back(getattr(owner, name)))
 
+
+def putting_back(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
-    def glob(self: Path, *args: Any, **kwargs: Any) -> Any:
-        stores.put_back(self)
-        return original(self, *args, **kwargs)
+    def looking(*args: Any, **kwargs: Any) -> Any:
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if caller.startswith("test."):
+            stores.put_back()
+        return original(*args, **kwargs)
 
-    Path.glob = glob  # type: ignore[method-assign]  # as above
+    return looking
 
 
 if ATTACHED:
     attach_when_built()
-    put_back_when_listed()
+    put_back_for_tests()
 
 
 @pytest.fixture(autouse=True)
