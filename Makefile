@@ -9,6 +9,8 @@
 #   make bench   measure beside peers, in under 15 minutes; make bench-full: growth and the rest
 #   make campaigns  kills, faults, flipped bits: 20 minutes, then a look at what is left
 #   make explore try 100,000 schedules of the object protocol, and each broken variant
+#   make replicas      one Gradio app on two replicas, with attach and without, as a table
+#   make gradio-suite  Gradio's own tests, with attach and without: both fail in the same places
 #   make clean   remove what these made, the demo's files too
 #
 # PYTHON=python3.12 chooses the interpreter.
@@ -28,7 +30,7 @@ endif
 # An s3:// store needs one extra more; the stamp's name keeps the two apart.
 DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
 
-.PHONY: help demo test gradio5 lint docs bench bench-full campaigns explore s3 clean
+.PHONY: help demo test gradio5 lint docs bench bench-full campaigns explore replicas gradio-suite s3 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -87,11 +89,17 @@ explore: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.explore_engines --engine fsspec --schedules 100
 	$(BIN)/python -m tests.campaigns.explore_engines --server rclone --schedules 200
 
+replicas: .venv/.ready-test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.replicas --write docs/gradio-replicas.md
+
+gradio-suite: .venv/.ready-test
+	$(BIN)/python -m tests.gradio_suite
+
 s3: .venv/.ready-test
 	@$(BIN)/python -u -m tests.seaweed
 
 clean:
-	rm -rf .venv .venv-bench $(DEMO) $(GRADIO5) $(SITE) site .demo-data build dist *.egg-info .hypothesis
+	rm -rf .venv .venv-bench $(DEMO) $(GRADIO5) $(SITE) site .demo-data .gradio-suite build dist *.egg-info .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.ready-%: pyproject.toml scripts/venv

@@ -104,9 +104,9 @@ def test_the_gradio_app_fits_into_ten_lines_beside_its_imports() -> None:
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
 def test_each_make_target_named_is_there(guide: Path) -> None:
-    targets = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = re.findall(r"`?make ([a-z0-9]+)", "\n".join(blocks(guide, "console")))
-    named += re.findall(r"`make ([a-z0-9]+)`", guide.read_text())
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"`?make ([a-z0-9-]+)", "\n".join(blocks(guide, "console")))
+    named += re.findall(r"`make ([a-z0-9-]+)`", guide.read_text())
 
     assert set(named) <= targets
 

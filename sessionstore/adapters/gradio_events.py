@@ -72,6 +72,7 @@ class Event:
     """Whether it is at the inputs, which come from outside, and not yet at the outputs."""
     later: list[str] = field(default_factory=list)
     """Files that were moved where nothing could be waited for; they are kept before the answer."""
+    over: bool = False
     _samples: dict[bool, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -183,11 +184,26 @@ def running(event: Event, iterator: Any) -> Iterator[Callable[[Any], None]]:
         yield goes_on.append
     finally:
         current.reset(token)
+        event.over = True
         if goes_on and goes_on[-1] is not None:
             _generators[goes_on[-1]] = event.pins
             weakref.finalize(goes_on[-1], event.pins.release)
         else:
             event.pins.release()
+
+
+@contextmanager
+def within(outer: Event, senders: list[Sender]) -> Iterator[Event]:
+    """Around a call of ``process_api`` that an event itself makes, such as for a lazy example.
+
+    What that call makes is used after it has returned, so it stays for as long as the outer event.
+    """
+    event = Event(outer.service, senders or outer.senders, outer.pins)
+    token = current.set(event)
+    try:
+        yield event
+    finally:
+        current.reset(token)
 
 
 def has_stored(value: Any) -> bool:

@@ -148,6 +148,12 @@ def _process_api(
         service = service_of(self)
         given = {} if service is None else signature.bind(self, *args, **kwargs).arguments
         senders = events.senders(_requests(given))
+        outer = events.current.get()
+        if outer is not None and outer.service is service and not outer.over:
+            with events.within(outer, senders) as event:
+                output = await original(self, *args, **kwargs)
+                await event.keep_later()
+                return output
         if service is None or not senders:
             return await original(self, *args, **kwargs)
         event = events.Event(service, senders, events.Pins(service.files.local))
