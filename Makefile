@@ -84,6 +84,7 @@ campaigns: .venv/.ready-test
 
 explore: .venv/.ready-test
 	$(BIN)/python -m sessionstore.testing.explorer --schedules 100000
+	$(BIN)/python -m sessionstore.testing.explorer --catch
 	$(BIN)/python -m tests.campaigns.explore_engines --engine obstore --schedules 1000
 	$(BIN)/python -m tests.campaigns.explore_engines --engine boto3 --schedules 200
 	$(BIN)/python -m tests.campaigns.explore_engines --engine fsspec --schedules 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sessionstore.backends.objects import ObjectBackend
-from sessionstore.testing.explorer import Explorer, explore, explore_variant
+from sessionstore.testing.explorer import Explorer, explore, explore_variant, main
 from sessionstore.testing.explorer_variants import NAMED
 
 SCHEDULES = 1500
@@ -22,6 +22,16 @@ def test_the_protocol_survives_every_schedule_tried() -> None:
 def test_a_broken_variant_is_caught(variant: str) -> None:
     report = explore_variant(variant, range(1, 10_001), stop=True)
     assert len(report.failed) == 1
+
+
+def test_the_command_fails_when_a_variant_is_not_caught(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--catch", "--schedules", "5"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert "put-cancels-end: caught after 4 schedules" in told
+    assert "fixed-keys: NOT CAUGHT in 5 schedules" in told
+    assert len(told) == len(NAMED)
 
 
 def test_a_run_can_be_had_again_by_its_choices() -> None:
