@@ -96,6 +96,27 @@ def size(path: str) -> str:
         return str(picture.size)
 
 
+def where(path: str) -> str:
+    return path
+
+
+def with_another_format() -> gr.Blocks:
+    """An input that reaches its handler as another file, as pictures and sound can."""
+    made: gr.Blocks
+    with gr.Blocks() as made:
+        file = gr.File()
+        gr.on(fn=where, inputs=file, outputs=gr.Textbox(), api_name="where")
+
+    def preprocess(_: Any) -> str:
+        path = Path(file.GRADIO_CACHE, "e" * 64, "converted.txt")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("converted")
+        return str(path)
+
+    file.preprocess = preprocess  # type: ignore[method-assign, assignment]  # a component of the test's own
+    return made
+
+
 def with_a_default() -> gr.Blocks:
     made: gr.Blocks
     with gr.Blocks() as made:
@@ -433,6 +454,26 @@ def test_what_gradio_and_killed_processes_leave_is_cleaned(make: MakeReplicas) -
     assert not empty.exists()
     assert not directory.exists()
     assert stamp.exists()
+
+
+def test_what_gradio_makes_of_an_input_is_cleaned_an_hour_after_the_event(
+    make: MakeReplicas,
+) -> None:
+    site = make(with_another_format)
+    tab = site.tab().load()
+    upload = tab.upload("note.txt", b"note")
+    copies = site.attachment.service.files.local
+
+    made = Path(tab.call("where", upload))
+    copies.clean()
+    in_use = made.exists()
+    for path in (made, Path(upload["path"])):
+        os.utime(path, (time.time() - 2 * LEASE,) * 2)
+    copies.clean()
+
+    assert in_use
+    assert not made.exists()
+    assert Path(upload["path"]).exists()
 
 
 def test_what_a_killed_process_left_goes_at_once_when_nobody_else_is_there(tmp_path: Path) -> None:

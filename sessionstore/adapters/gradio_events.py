@@ -46,6 +46,7 @@ class Pins:
     def __init__(self, local: LocalCopies) -> None:
         self._local = local
         self._names: set[str] = set()
+        self._made: set[str] = set()
 
     def add(self, name: str) -> bool:
         """Pin a copy, once; False if there is none."""
@@ -54,10 +55,20 @@ class Pins:
         self._names.add(name)
         return True
 
+    def made(self, name: str) -> None:
+        """Gradio made a file of an input, such as a picture in another format, for the handler.
+
+        It is no copy of anything, so nobody else would ever remove it.
+        """
+        if not self._local.has(name):
+            self._made.add(name)
+
     def release(self) -> None:
         """Let go of them all."""
         while self._names:
             self._local.unpin(self._names.pop())
+        while self._made:
+            self._local.abandon(self._made.pop())
 
 
 @dataclass(slots=True)
@@ -140,6 +151,14 @@ class Event:
         if self.sender.visitor is not None:
             self.service.presences.used(self.sender.visitor, self.sender.arrived, wait=False)
 
+    def given(self, values: Any) -> None:
+        """Note what the handler is given beside the files that went through ``move``."""
+        prefix = str(self.service.files.paths.root)
+        for path in _paths(values, prefix):
+            name = self.service.files.paths.relative(path)
+            if name is not None:
+                self.pins.made(name)
+
     async def keep_later(self) -> None:
         """Keep the files of ``later``."""
         names, self.later = self.later, []
@@ -204,6 +223,16 @@ def within(outer: Event, senders: list[Sender]) -> Iterator[Event]:
         yield event
     finally:
         current.reset(token)
+
+
+def _paths(values: Any, prefix: str) -> Iterator[str]:
+    """The paths below ``prefix`` among a handler's arguments."""
+    if isinstance(values, str):
+        if values.startswith(prefix):
+            yield str(values)
+    elif isinstance(values, dict | list | tuple):
+        for each in values.values() if isinstance(values, dict) else values:
+            yield from _paths(each, prefix)
 
 
 def has_stored(value: Any) -> bool:

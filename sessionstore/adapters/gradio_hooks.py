@@ -202,7 +202,10 @@ def _preprocess_data(
         event = events.current.get()
         if event is not None:
             event.next_sample(inputs=True)
-        return await original(self, *args, **kwargs)
+        values = await original(self, *args, **kwargs)
+        if event is not None:
+            event.given(values)
+        return values
 
     return preprocess_data
 

@@ -244,11 +244,18 @@ class LocalCopies:
         with self._lock:
             return list(self._held.get(holder, ()))
 
+    def has(self, name: str) -> bool:
+        """Whether a file is a copy, as it is now or as it was."""
+        with self._lock:
+            return name in self._copies
+
     def abandon(self, name: str) -> None:
-        """Have a file that could not be kept cleaned away, unless it is a copy after all."""
-        stamp = self.stamp(name)
-        if stamp is not None:
-            self._marked(name, stamp)
+        """Have a file cleaned away an hour from now, unless it is a copy by then."""
+        with contextlib.suppress(OSError):
+            path = self.path(name)
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | MARK)
+            if not self.has(name):
+                os.utime(path)
 
     def _over(self, coming: int) -> list[str]:
         """The copies to remove, least recently used first, so that ``coming`` more bytes fit."""
@@ -324,7 +331,7 @@ class LocalCopies:
         cache may belong to an app that is not attached.
         """
         old = time.time() - LEASE
-        orphaned = self._started if self._alone() else old
+        orphaned = max(self._started, old) if self._alone() else old
         for entry in _entries(self.root):
             if entry.is_file(follow_symlinks=False):
                 if _is_leftover(entry.name) or _is_marked(entry):
