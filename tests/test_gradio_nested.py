@@ -1,10 +1,15 @@
-"""An event within an event: Gradio makes a lazy example's result when it is first asked for."""
+"""Events that Gradio itself sends: it makes the results of cached examples by its own means.
+
+Eager ones when the app starts; lazy ones within the event of the first visitor who asks for one.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fsspec.asyn
 import gradio as gr
@@ -31,7 +36,7 @@ def upper(path: str) -> str:
     return str(made)
 
 
-def with_a_lazy_example() -> gr.Blocks:
+def with_an_example(cache_mode: Any) -> gr.Blocks:
     made: gr.Blocks
     with gr.Blocks() as made:
         file, answer = gr.File(), gr.File()
@@ -41,7 +46,7 @@ def with_a_lazy_example() -> gr.Blocks:
             answer,
             upper,
             cache_examples=True,
-            cache_mode="lazy",
+            cache_mode=cache_mode,
             api_name="example",
         )
     return made
@@ -52,8 +57,9 @@ def pinned(site: Replica) -> bool:
     return any(copy.pins for copy in [*local._copies.values()])
 
 
-def test_a_lazy_example_is_made_when_local_copies_go_at_once(make: MakeReplicas) -> None:
-    site = make(with_a_lazy_example, options={"keep_local": False})
+@pytest.mark.parametrize("mode", ["lazy", "eager"])
+def test_an_example_is_made_when_local_copies_go_at_once(make: MakeReplicas, mode: str) -> None:
+    site = make(partial(with_an_example, mode), options={"keep_local": False})
     tab = site.tab().load()
 
     first, second = (tab.fetch(tab.call("example", 0)) for _ in range(2))

@@ -399,8 +399,9 @@ class Files:
             except FileNotStored:
                 continue  # its file is not there any more, so nobody can be shown it
             self.local.note(name, file, self._pins.sid, stamp)
+            # Its copy stays in any case: Gradio makes eager examples from it when the app starts,
+            # in events of its own that nobody sent.
             self._pinned[name] = file
-            self.local.settle(name)
 
     @property
     def pinned_for(self) -> timedelta:
