@@ -3,7 +3,7 @@
 There are two ways in, tried in this order:
 
 1. The table ``BUILTIN`` below: scheme -> ``"module:Class"``, the backends that come with this
-   library. They cannot be replaced.
+   library. They cannot be replaced. ``fsspec+<name>`` is any file system of fsspec.
 2. The entry-point group ``sessionstore.backends``: an installed package offers a backend with the
    scheme as the entry point's name. In its ``pyproject.toml``::
 
