@@ -16,7 +16,7 @@ from tests import seaweed
 def test_a_copy_that_is_killed_half_way_is_finished_by_the_next(
     seaweed_server: seaweed.Server,
 ) -> None:
-    command = [sys.executable, "-m", "tests.campaigns.copy_kills", "--files", "40", "--kills", "1"]
+    command = [sys.executable, "-m", "tests.campaigns.copy_kills", "--files", "24", "--kills", "1"]
     done = subprocess.run(
         [*command, "--endpoint", seaweed_server.endpoint],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,

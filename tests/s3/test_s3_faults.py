@@ -13,7 +13,7 @@ from tests import seaweed
 
 @pytest.mark.server
 def test_no_fault_loses_spoils_or_leaves_anything(seaweed_server: seaweed.Server) -> None:
-    command = [sys.executable, "-m", "tests.campaigns.faults_s3", "--operations", "150"]
+    command = [sys.executable, "-m", "tests.campaigns.faults_s3", "--operations", "90"]
     options = ["--rates", "10", "--attempts", "1", "--endpoint", seaweed_server.endpoint]
     done = subprocess.run(
         [*command, *options],

@@ -25,7 +25,7 @@ def run(server: seaweed.Server, campaign: str, *options: str) -> str:
 def test_a_request_that_is_stopped_anywhere_loses_and_leaves_nothing(
     seaweed_server: seaweed.Server,
 ) -> None:
-    said = run(seaweed_server, "stops_s3", "--every", "12")
+    said = run(seaweed_server, "stops_s3", "--every", "20")
     assert "0 lost, 0 left after two sweeps, 0 second tries failed, 0 errors not ours" in said
 
 
