@@ -39,6 +39,8 @@ from sessionstore.values import show_duration
 SECOND = timedelta(seconds=1)
 
 CONDEMNED = b"These bytes were damaged, and are not to be used.\n"
+_LONGER = CONDEMNED + b"\n"
+"""For content that is as long as the other note: saves know sound copies by their size."""
 
 _OWN = {keys.LAYOUT, keys.SWEEP, keys.PROBE}
 _LEFT_ALONE = "It is left alone: a later version's, or somebody else's. Delete it by hand."
@@ -53,6 +55,8 @@ class _Bad:
 
     digest: str
     problem: str
+    size: int
+    """Of the content, in bytes; of what is there, while no file tells."""
     condemned: bool = False
     files: int = 0
     used: bool = False
@@ -117,7 +121,7 @@ class Inspector:
             if problem is None:
                 part.sound.add(digest, generation, entry.size, old=False)
             else:
-                part.bad[generation] = _Bad(digest, problem, problem == _NOTED)
+                part.bad[generation] = _Bad(digest, problem, entry.size, problem == _NOTED)
                 self.recall.bad.put(generation, value=True)
                 self.recall.born.pop(digest)
         part.sound.seal()
@@ -137,7 +141,7 @@ class Inspector:
                 return None
             if found == digest:
                 return None
-            if found == self._note:
+            if found in self._notes:
                 return _NOTED
             if size == entry.size and found in told:
                 return f"its {size} bytes have the digest {found} instead"
@@ -148,9 +152,12 @@ class Inspector:
         )
 
     @cached_property
-    def _note(self) -> str:
+    def _notes(self) -> set[str]:
+        return {self._digest(CONDEMNED), self._digest(_LONGER)}
+
+    def _digest(self, data: bytes) -> str:
         told = hasher(self.terms.digest)
-        told.update(CONDEMNED)
+        told.update(data)
         return told.hexdigest()
 
     def _digest_of(self, key: str) -> tuple[int, str]:
@@ -184,7 +191,7 @@ class Inspector:
                 continue
             bad = part.bad.get(version.generation)
             if bad is not None:
-                bad.files, bad.used = bad.files + 1, True
+                bad.files, bad.used, bad.size = bad.files + 1, True, version.size
             if bad is not None or not part.sound.refer(version.generation):
                 flawed.append((version, bad))
             elif names.decode(version.file) is None and self.reader.name(version) is None:
@@ -282,7 +289,7 @@ class Inspector:
 
     def _condemn(self, key: str, bad: _Bad) -> bool:
         if not bad.condemned and self.bucket.find(key) is not None:
-            self.bucket.put(key, CONDEMNED)
+            self.bucket.put(key, _LONGER if bad.size == len(CONDEMNED) else CONDEMNED)
         return True
 
     def _delete(self, doomed: Iterable[str]) -> bool:

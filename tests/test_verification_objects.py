@@ -137,6 +137,19 @@ class TestDamage:
         assert [(it.name, it.repaired) for it in store.verify(repair=True)] == [("cat.png", True)]
 
 
+@pytest.mark.parametrize("wrong", [b"short", bytes(len(CONDEMNED))])
+def test_content_as_long_as_the_note_of_damage_heals_too(
+    store: SessionStore, bucket: FakeBucket, clock: FakeClock, wrong: bytes
+) -> None:
+    data = b"x" * len(CONDEMNED)
+    store.session("bob").put("a", data)
+    spoil(bucket, only_copy_of(bucket, data), wrong)
+    store.verify(repair=True)
+    with open_store(bucket, clock) as another:  # which remembers no damage
+        another.session("bob").put("a", data)
+        assert another.session("bob").read("a") == data
+
+
 class TestAnotherCopy:
     @pytest.fixture
     def two(self, store: SessionStore, bucket: FakeBucket, clock: FakeClock) -> list[str]:
