@@ -137,7 +137,7 @@ class TestDamage:
         assert [(it.name, it.repaired) for it in store.verify(repair=True)] == [("cat.png", True)]
 
 
-@pytest.mark.parametrize("wrong", [b"short", bytes(len(CONDEMNED))])
+@pytest.mark.parametrize("wrong", [b"short", bytes(len(CONDEMNED))], ids=["short", "as long"])
 def test_content_as_long_as_the_note_of_damage_heals_too(
     store: SessionStore, bucket: FakeBucket, clock: FakeClock, wrong: bytes
 ) -> None:
