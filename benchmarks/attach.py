@@ -254,6 +254,8 @@ def _report(plain: Served, attached: Served, asked: argparse.Namespace) -> None:
         for server in (plain, attached):
             milliseconds, seconds = stall(server, asked.megabytes)
             print(f"| {server.side} | {milliseconds:.0f} ms | {seconds:.1f} s |")
+        time.sleep(seconds)  # what this machine's other work does to a task that only ticks
+        print(f"| attached, at rest for as long | {attached.stall() * 1000:.0f} ms | |")
 
 
 if __name__ == "__main__":
