@@ -49,7 +49,7 @@ test: lint
 # What differs between the two is how files pass through and are served, not how long they are kept.
 gradio5: $(GRADIO5)/.ready-test
 	$(GRADIO5)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) tests/test_gradio_attach.py \
-	    tests/test_gradio_components.py tests/test_gradio_serving.py tests/test_gradio_adapter.py
+	    tests/test_gradio_components.py tests/test_gradio_serving.py
 
 lint: .venv/.ready-test
 	$(BIN)/ruff check .
