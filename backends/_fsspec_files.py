@@ -31,10 +31,10 @@ S3 takes."""
 PARTS = 9_000
 """The most blocks, a little under S3's 10,000 parts."""
 
-BLOCK = 1 << 22
+BLOCK = 1 << 21
 """Bytes that are read at a time."""
 
-PIECE = 1 << 20
+PIECE = 1 << 18
 
 AT_ONCE = 32
 """Deletions on their way at once."""
