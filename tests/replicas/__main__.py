@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tests import seaweed
 from tests.replicas import browser, scenes
+from tests.replicas.app import SWEEP_EVERY
 from tests.replicas.scenes import Outcome
 from tests.replicas.site import LINGER, REPLICAS, Site, namespaces, serving
 
@@ -39,7 +40,8 @@ the same app is plain Gradio, with one hash seed for all replicas.
 
 A row counts what was tried and what went as it should: by HTTP {trips} times for each kind of file,
 with a new visitor each; in Chromium {pages} times, with a new page each. Contents are random, and
-compared byte by byte where they are not converted. The linger is {linger:g} s.
+compared byte by byte where they are not converted. The linger is {linger:g} s,
+and the store is swept every {sweep:g} s.
 
 | what | with `attach` | without |
 |---|---|---|
@@ -131,6 +133,7 @@ def _report(attached: list[Outcome], plain: list[Outcome], options: argparse.Nam
         trips=options.trips,
         pages=options.pages,
         linger=LINGER,
+        sweep=SWEEP_EVERY.total_seconds(),
         rows="\n".join(_row(each, without.get(each.what)) for each in attached),
         failures="\n".join(_failures(plain)),
     )

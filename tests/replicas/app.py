@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ import numpy as np
 from PIL import Image
 
 from tests.replicas import media
+
+SWEEP_EVERY = timedelta(seconds=5)
+"""Copies that nobody asks for go with a sweep."""
 
 GREEN = (20, 200, 40)
 """The colour of the picture that the app itself comes with."""
@@ -144,7 +148,7 @@ def main() -> None:
         from sessionstore import SessionStore
         from sessionstore.adapters.gradio import attach
 
-        attach(demo, SessionStore.open())
+        attach(demo, SessionStore.open(), sweep_every=SWEEP_EVERY)
     demo.launch(quiet=True)
 
 

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser
 
 from tests.replicas import browser as chromium
 from tests.replicas import cases, media, visitor
+from tests.replicas.app import SWEEP_EVERY
 from tests.replicas.browser import Guest
 from tests.replicas.site import LINGER, Replica, Site, eventually
 from tests.replicas.visitor import Kept, Visitor
@@ -220,9 +221,12 @@ def a_tab_closes(site: Site, browser: Browser) -> Iterator[Outcome]:
     yield there
 
     leaves.page.close()
-    gone = Outcome(f"tab closed: its files gone on each replica in {IN_TIME:.0f} s")
+    gone = Outcome(f"tab closed: its files served by no replica, in no session, in {IN_TIME:.0f} s")
     gone.attempt(gone_in_time, leaves, own, site, gone)
     yield gone
+    copies = Outcome("tab closed: no copies of them on any disk after the next sweep")
+    copies.attempt(swept, own, site, copies)
+    yield copies
     still = Outcome("tab closed: what the other visitor has is served by each")
     for kept, replica in product(remain, site.replicas):
         still.attempt(stays.check, kept, replica)
@@ -242,17 +246,24 @@ def _has_content(files: Iterable[Kept], content: bytes) -> None:
 
 
 def gone_in_time(guest: Guest, own: list[Kept], site: Site, outcome: Outcome) -> None:
-    """Wait until no replica serves any of the files, nor has it on its disk, nor the store."""
+    """Wait until no replica serves any of the files, and the store has none in any session."""
     digests = {cases.sha(kept.content) for kept in own}
     assert digests
 
     def gone() -> bool:
-        for kept, replica in product(own, site.replicas):
-            if replica.holds(kept.path) or guest.read(kept.path, replica) is not None:
-                return False
-        return not site.refers_to(digests)
+        served = (guest.read(kept.path, at) for kept, at in product(own, site.replicas))
+        return not any(each is not None for each in served) and not site.refers_to(digests)
 
     outcome.note = f"{len(own)} files, {eventually(in_time(), gone):.1f} s"
+
+
+def swept(own: list[Kept], site: Site, outcome: Outcome) -> None:
+    """Wait until no replica has any of the files on its disk."""
+
+    def gone() -> bool:
+        return not any(at.holds(kept.path) for kept, at in product(own, site.replicas))
+
+    outcome.note = f"{eventually(SWEEP_EVERY.total_seconds() + in_time(), gone):.1f} s"
 
 
 def all_scenes(site: Site, browser: Browser, times: int, pages: int) -> Iterator[Outcome]:
