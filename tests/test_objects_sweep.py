@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
+from benchmarks.sweeps import MadeUp
 from sessionstore.backend import Stored
 from sessionstore.backends import objects_keys as keys
 from sessionstore.backends.objects import ObjectBackend
@@ -262,3 +264,19 @@ class TestGuard:
     def test_a_damaged_count_stops_no_sweep(self, bucket: FakeBucket, emptied: Subject) -> None:
         bucket.put(keys.SWEEP, b"damaged")
         assert emptied.backend.collect().blobs == 1001
+
+
+def test_a_sweep_takes_64_bytes_of_memory_a_blob() -> None:
+    """On listings that are made up as they are asked for; ``benchmarks.sweeps`` does a million."""
+    clock, files = FakeClock(), 50_000
+    bucket = MadeUp(clock, files)
+    backend = ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        assert backend.collect().blobs == 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    pages = 2**20  # of the listings under way, however many blobs there are
+    assert peak - before <= 64 * files + pages
