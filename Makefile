@@ -74,7 +74,7 @@ campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.kill_s3 --engine obstore --writes 3000
 	$(BIN)/python -m tests.campaigns.kill_s3 --engine fsspec --writes 500
 	$(BIN)/python -m tests.campaigns.kill_s3 --server rclone --writes 1000
-	$(BIN)/python -m pytest -n0 tests/campaigns/contract_s3fs.py
+	$(BIN)/python -m pytest -n0 tests/campaigns/contract_s3fs.py tests/campaigns/contract_rclone.py
 	$(BIN)/python -m tests.campaigns.faults_local
 	$(BIN)/python -m tests.campaigns.faults_s3
 	$(BIN)/python -m tests.campaigns.stops_s3
