@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -184,7 +185,11 @@ def main() -> int:
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt), serving(weed) as server:
-        settings = {"SESSIONSTORE_URL": server.url("demo"), **ENVIRONMENT}
+        settings = {
+            "SESSIONSTORE_URL": server.url("demo"),
+            "SESSIONSTORE_SECRET": secrets.token_urlsafe(24),
+            **ENVIRONMENT,
+        }
         for name, value in settings.items():
             sys.stdout.write(f"export {name}='{value}'\n")
         sys.stdout.write("# SeaweedFS is running; Ctrl-C stops it and removes its files.\n")

@@ -26,7 +26,11 @@ def files_of(server: seaweed.Server, prefix: str, sid: str) -> list[str]:
 def test_closing_a_tab_removes_the_visitor_s_files_from_the_bucket(
     seaweed_server: seaweed.Server, prefix: str, chromium_path: str, tmp_path: Path
 ) -> None:
-    url = {"SESSIONSTORE_URL": seaweed_server.url(prefix), **seaweed.ENVIRONMENT}
+    url = {
+        "SESSIONSTORE_URL": seaweed_server.url(prefix),
+        "SESSIONSTORE_SECRET": "the same for all replicas",
+        **seaweed.ENVIRONMENT,
+    }
     with (
         served(tmp_path, **url) as demo,
         sync_playwright() as playwright,
