@@ -23,7 +23,7 @@ from sessionstore.backend import Location
 
 _scheme = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
 # Past a "/" when there is a ":", because people paste passwords without encoding them.
-_hide_user = re.compile(r"^(?:[^/]*|[^/:]*:.*)@").sub
+_hide_user = re.compile(r"^(?:[^/:]*:.*|[^/]*)@").sub
 
 
 def locate(url: object, cwd: Path) -> tuple[Location, dict[str, str]]:

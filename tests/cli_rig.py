@@ -49,12 +49,14 @@ def run(*words: str | Path, typed: str | bytes | None = None) -> Done:
 
 def on_a_terminal(*words: str | Path, width: int = 120, typed: bytes = b"") -> tuple[int, str]:
     """Run it with a terminal for all three streams; exit status, and what the terminal got."""
+    # The size of the tests' own terminal, where there is one, is not this one's.
+    inherited = {it: os.environ[it] for it in os.environ if it not in {"COLUMNS", "LINES"}}
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     with subprocess.Popen(
         [sys.executable, "-m", "sessionstore.cli", *words],
         stdin=theirs, stdout=theirs, stderr=theirs,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
+        env={**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
     ) as process:  # fmt: skip
         os.close(theirs)
         if typed:

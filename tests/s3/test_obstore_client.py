@@ -8,7 +8,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from sessionstore.backends import _obstore_store, obstore
 from sessionstore.backends._obstore_store import make_store
 from sessionstore.backends._s3_client import S3Client
 from sessionstore.backends._s3_options import Options
-from sessionstore.backends.objects_client import BATCH, Entry, Multipart, NotFound, Payload
+from sessionstore.backends.objects_client import BATCH, Entry, Multipart, NotFound, Page, Payload
 from sessionstore.backends.obstore import WHOLE, ObstoreClient
 from sessionstore.backends.s3 import S3Backend
 from sessionstore.settings import resolve
@@ -261,13 +261,17 @@ def test_an_empty_listing_counts_where_the_marker_is(server: ScriptedServer) -> 
     assert len(server.asked) == 6
 
 
+def keys_of(pages: Iterable[Page]) -> list[str]:
+    return [entry.key for page in pages for entry in page.entries]
+
+
 def test_a_listing_that_a_sweep_relies_on_is_not_believed_to_be_empty(
     server: ScriptedServer,
 ) -> None:
     """An error that comes with 200 looks like the end of a listing."""
     server.replies = [Reply(body=refusal(200, "InternalError").body), listing("app/s/x/f/a")]
-    with closing(client_of(server)) as client, pytest.raises(BackendUnavailable, match="broke"):
-        list(client.list("s/"))
+    with closing(client_of(server)) as client:
+        assert keys_of(client.list("s/")) == ["s/x/f/a"]
 
 
 def test_nor_to_end_where_a_page_ends(server: ScriptedServer) -> None:
@@ -275,8 +279,8 @@ def test_nor_to_end_where_a_page_ends(server: ScriptedServer) -> None:
     first = listing(*keys[:BATCH], IsTruncated="true", NextContinuationToken="more")
     broken = Reply(body=refusal(200, "InternalError").body)
     server.replies = [first, broken, listing(keys[BATCH])]
-    with closing(client_of(server)) as client, pytest.raises(BackendUnavailable, match="broke"):
-        list(client.list("s/"))
+    with closing(client_of(server)) as client:
+        assert len(keys_of(client.list("s/"))) == BATCH + 1
 
 
 def test_a_store_that_lost_its_marker_lists_nothing(server: ScriptedServer) -> None:
