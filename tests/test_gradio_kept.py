@@ -218,6 +218,7 @@ def test_what_another_replica_deleted_is_kept_again_when_it_is_made_again(
         return str(tmp_path / "made.txt")
 
     def demo() -> gr.Blocks:
+        built: gr.Blocks
         with gr.Blocks() as built:
             gr.on(fn=made, inputs=gr.Textbox(), outputs=gr.File(), api_name="made")
         return built
