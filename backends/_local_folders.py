@@ -57,8 +57,18 @@ class Folders:
             if folder is not None:
                 folder.close()
             return
-        while self._kept:
-            self._kept.popitem()[1].close()
+        while (folder := self._oldest()) is not None:
+            folder.close()
+
+    def _oldest(self) -> Folder | None:
+        """The one unused for longest, which is kept no more; None when there is none.
+
+        There may just have been one: other threads take them too.
+        """
+        try:
+            return self._kept.popitem(last=False)[1]
+        except KeyError:
+            return None
 
     def take(self, sid: str, *, change: bool, wait: bool) -> Folder | None:
         """A folder that is in its place. The caller gives it back, or closes it."""
@@ -89,13 +99,16 @@ class Folders:
         """Keep a folder open for the next who wants it."""
         if self._kept.setdefault(folder.sid, folder) is not folder:
             folder.close()
-        while len(self._kept) > self._most:
-            self._kept.popitem(last=False)[1].close()
+        while len(self._kept) > self._most and (oldest := self._oldest()) is not None:
+            oldest.close()
 
     def _forget_parent(self) -> None:
-        """In the child of a fork: an open file that the parent has too holds off neither."""
-        self._pid = os.getpid()
+        """In the child of a fork: an open file that the parent has too holds off neither.
+
+        Until all are closed no other thread may take one.
+        """
         self.close()
+        self._pid = os.getpid()
 
 
 class Borrowed:

@@ -48,6 +48,7 @@ class ReadAhead(io.RawIOBase):
         self._stream = stream
         self._chunks: Queue[bytes | Exception] = Queue(AHEAD)
         self._left = b""
+        self._ended = False
         self._over = threading.Event()
         threading.Thread(target=self._pump, name="sessionstore-read", daemon=True).start()
 
@@ -63,9 +64,10 @@ class ReadAhead(io.RawIOBase):
         return taken
 
     def _next(self) -> bytes:
-        if self._over.is_set() and self._chunks.empty():
+        if self._ended or (self._over.is_set() and self._chunks.empty()):
             return b""
         chunk = self._chunks.get()
+        self._ended = isinstance(chunk, Exception) or not chunk  # nothing comes after it
         if isinstance(chunk, Exception):
             raise chunk
         return chunk

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from sessionstore.backend import Reference, SessionKey
     from sessionstore.events import Event
-    from sessionstore.store import SessionStore
 
 log = logging.getLogger("sessionstore")
 
@@ -90,10 +89,9 @@ class Audit:
                 "that is there and that this process may write to."
             ) from error
 
-    def follow(self, store: SessionStore) -> None:
-        """Write what a store tells of deletions from now on."""
-        for kind in _EVENTS:
-            store.on(kind, self._heard)
+    def is_about(self, kind: str) -> bool:
+        """Whether events of this kind are written."""
+        return kind in _EVENTS
 
     def dropping(self, key: SessionKey, reason: str, at: datetime) -> None:
         """A session is about to be dropped."""
@@ -111,7 +109,8 @@ class Audit:
             reason="another file was saved under its name",
         )  # fmt: skip
 
-    def _heard(self, event: Event) -> None:
+    def happened(self, event: Event) -> None:
+        """Something was deleted, or a sweep is over."""
         files = None if event.session_id is None else event.files  # a sweep is about contents
         self._write(
             _EVENTS[event.kind], event.at, session=event.session_id, owner=event.owner,

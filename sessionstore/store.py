@@ -73,8 +73,6 @@ class SessionStore:
         self._base_url = base_url
         self._redirect = _signing(backend) if redirect else None
         self.audit = audit
-        if audit is not None:
-            audit.follow(self)
 
     @classmethod
     def open(
@@ -347,14 +345,22 @@ class SessionStore:
         self, kind: str, key: SessionKey | None = None, name: str | None = None, size: int = 0,
         reason: str = "", *, files: int | None = None,
     ) -> None:  # fmt: skip
-        """Emit an event, if anybody listens. An adapter's own sessions are not spoken of.
+        """Emit an event, if anybody listens, and have a deletion written to the audit log.
 
+        Of an adapter's own sessions only the log hears: visitors' files may be in them.
         ``files``: without, one if there is a name.
         """
-        if self._events.wanted(kind) and not (key is not None and is_private(key)):
-            id_, owner = (None, None) if key is None else (key.id, key.owner)
-            about = int(name is not None) if files is None else files
-            self._events.emit(Event(kind, id_, owner, name, size, reason, self.now(), about))
+        audited = self.audit is not None and self.audit.is_about(kind)
+        wanted = self._events.wanted(kind) and not (key is not None and is_private(key))
+        if not (audited or wanted):
+            return
+        id_, owner = (None, None) if key is None else (key.id, key.owner)
+        about = int(name is not None) if files is None else files
+        event = Event(kind, id_, owner, name, size, reason, self.now(), about)
+        if self.audit is not None and audited:
+            self.audit.happened(event)
+        if wanted:
+            self._events.emit(event)
 
     def wrap(self, wrapper: Callable[[Backend], Backend]) -> None:
         """Put something around the backend (``sessionstore.wrapping``), for all calls from now on.

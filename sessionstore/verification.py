@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sessionstore.backend import Backend, Flaw, Inspects, Reference, SessionKey
 from sessionstore.content import CHUNK, verified
 from sessionstore.errors import Corrupted, FileNotStored, SessionStoreError
-from sessionstore.names import session_key, shared_key
+from sessionstore.names import is_private, session_key, shared_key
 
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
@@ -122,7 +122,7 @@ def _fits(key: SessionKey) -> bool:
     if key.sid == shared_key().sid:
         return True
     try:
-        return session_key(key.id, key.owner).sid == key.sid
+        return session_key(key.id, key.owner).sid == key.sid or is_private(key)
     except (SessionStoreError, TypeError):
         return False
 

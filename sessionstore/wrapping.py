@@ -42,16 +42,18 @@ class _Wrapped:
         self._target = target
         # As attributes of its own: a runtime-checkable protocol does not look behind __getattr__.
         for name in (each for each in dir(target) if not each.startswith("_")):
+            if _is_computed(type(target), name):
+                continue  # to ask for it could fail, or cost something
             value = getattr(target, name)
             if callable(value):
                 setattr(self, name, wrappers[name](value) if name in wrappers else value)
-            elif _is_constant(type(target), name):
+            elif hasattr(type(target), name):  # a constant; what objects have of their own changes
                 setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._target, name)
 
 
-def _is_constant(of: type, name: str) -> bool:
-    """Whether it is an attribute of the class itself, which its objects do not change."""
-    return hasattr(of, name) and not inspect.isdatadescriptor(getattr(of, name))
+def _is_computed(of: type, name: str) -> bool:
+    """Whether it is a property."""
+    return inspect.isdatadescriptor(inspect.getattr_static(of, name, None))

@@ -17,7 +17,10 @@ import pytest
 from sessionstore import Limits, Retention, SessionStore, SettingsError
 from sessionstore.audit import Audit, acting
 from sessionstore.backends.memory import MemoryBackend, Place
+from sessionstore.events import Event
 from sessionstore.locks import lock
+from sessionstore.names import private_key
+from sessionstore.session import Session
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from sessionstore.testing.faults import unavailable
 from tests.stores import HOUR, MINUTE, in_threads, timers_rest
@@ -103,6 +106,31 @@ def test_a_visitor_who_left_is_dropped_with_a_line(path: Path, clock: FakeClock)
         session.end()
         timers_rest(store)
     assert [line[0] for line in brief(path)] == ["dropping", "dropped"]
+
+
+def test_what_an_adapter_keeps_of_visitors_is_written_too(path: Path, clock: FakeClock) -> None:
+    """An upload that no event has used is in a session of the adapter's own."""
+    policy = {"retention": Retention(idle=HOUR, max_age=None, linger=MINUTE)}
+    with store_of(path, clock, **policy) as store:
+        unclaimed = Session(store, private_key("unclaimed", "ada"))
+        heard: list[Event] = []
+        for kind in ("deleted", "expired", "dropped"):
+            store.on(kind, heard.append)
+        unclaimed.put("claimed", b"1")
+        unclaimed.put("short", b"22", ttl=MINUTE)
+        unclaimed.delete("claimed")
+        clock.advance(2 * MINUTE)
+        store.sweep()
+        clock.advance(2 * HOUR)
+        store.sweep()
+        assert heard == []
+    told = [(action, *rest) for action, *rest in brief(path) if action != "swept"]
+    assert [(each[0], each[1], each[2]) for each in told] == [
+        ("deleted", "unclaimed", "ada"),
+        ("expired", "unclaimed", "ada"),
+        ("dropping", "unclaimed", "ada"),
+        ("dropped", "unclaimed", "ada"),
+    ]
 
 
 def test_room_that_is_made_is_written_too(path: Path, clock: FakeClock) -> None:

@@ -187,6 +187,28 @@ def test_another_visitor_s_path_is_no_input_deep_inside_one(site: Replica) -> No
             stranger.call("look", [{"image": file, "caption": None}])
 
 
+@pytest.mark.parametrize("alias", ["/{path}", "/proc/self/root{path}", "{link}/{below}"])
+def test_another_visitor_s_file_is_not_there_by_another_way_either(
+    site: Replica, tmp_path: Path, alias: str
+) -> None:
+    """Gradio follows links, and two leading slashes, before it looks whether a path is allowed."""
+    tab, files = victim_of(site)
+    stranger = site.tab().load()
+    link = tmp_path / "link"
+    link.symlink_to(site.cache)
+
+    for file in files:
+        below = Path(file["path"]).relative_to(site.cache)
+        path = alias.format(path=file["path"], link=link, below=below)
+        assert Path(path).read_bytes() == SECRET  # as a handler and Gradio would
+
+        assert stranger.fetch({"path": path}).status_code == 403
+        with pytest.raises(RuntimeError):
+            stranger.call("read", {**file, "path": path})
+
+    assert intact(tab, files)
+
+
 def test_a_stored_file_s_path_cannot_be_made_up(site: Replica) -> None:
     tab, files = victim_of(site)
     path = files[2]["path"]
@@ -259,6 +281,15 @@ def test_allowed_paths_above_the_cache_do_not_open_it(make: MakeReplicas, tmp_pa
     tab, files = victim_of(site)
 
     assert [site.tab().fetch(file).status_code for file in files] == [403] * 3
+    assert intact(tab, files)
+
+
+def test_allowed_paths_below_the_cache_need_not_be_there_yet(
+    make: MakeReplicas, tmp_path: Path
+) -> None:
+    site = make(build, allowed_paths=[str(tmp_path / "cache" / "later")])
+    tab, files = victim_of(site)
+
     assert intact(tab, files)
 
 

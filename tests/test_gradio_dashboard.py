@@ -21,10 +21,10 @@ from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters import gradio_dashboard_html as html
 from sessionstore.adapters.gradio import dashboard
 from sessionstore.adapters.gradio_dashboard_look import ORDERS, SAMPLES, look, watch
-from sessionstore.backend import SessionKey
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import Ingest, ingest
+from sessionstore.names import private_key
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
 from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.conftest import free_port
@@ -101,14 +101,14 @@ def test_a_look_counts_all_that_there_is(store: SessionStore, clock: FakeClock) 
 def test_what_is_no_visitor_s_is_told_apart(store: SessionStore, clock: FakeClock) -> None:
     fill(store, clock)
     store.shared.put("logo.png", b"e")
-    adapters = SessionKey("unclaimed-" + 32 * "0", "unclaimed", None)  # no id leads to it
+    adapters = private_key("unclaimed " + 1100 * "x")  # no id leads to it, nor is so long
     into = Ingest(store.backend.digest, store.backend.spool, lambda _: None)
     with ingest(b"f", into) as content:
         store.backend.put(adapters, "upload", content)
     found = look(store, "recent", 10)
 
     states = {row.key.id: row.state for row in found.rows}
-    assert (states["shared"], states["unclaimed"]) == ("shared", "adapter")
+    assert (states["shared"], states[adapters.id]) == ("shared", "adapter")
     assert (found.sessions, found.own, found.live) == (5, 2, 1)
     assert "All 3 sessions, and 2 of the app's own." in html.sessions(found, 10)
 

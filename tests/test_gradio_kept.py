@@ -208,6 +208,44 @@ def test_a_file_that_goes_from_tab_to_tab_is_in_both(make: MakeReplicas) -> None
     assert second.fetch(file).text == "note"
 
 
+def test_what_another_replica_deleted_is_kept_again_when_it_is_made_again(
+    make: MakeReplicas, tmp_path: Path
+) -> None:
+    """This one has it on its disk still, and believes for a moment only that the store has."""
+
+    def made(text: str) -> str:
+        (tmp_path / "made.txt").write_text(text)
+        return str(tmp_path / "made.txt")
+
+    def demo() -> gr.Blocks:
+        built: gr.Blocks
+        with gr.Blocks() as built:
+            gr.on(fn=made, inputs=gr.Textbox(), outputs=gr.File(), api_name="made")
+        return built
+
+    a, b = make(demo), make(demo)
+    tab = a.tab().load()
+    assert tab.fetch(tab.call("made", "note")).content == b"note"
+    for each in b.store.sessions():
+        each.drop()
+    a.look_again()
+
+    assert tab.fetch(tab.call("made", "note")).content == b"note"
+
+
+def test_what_another_replica_deleted_is_no_input(make: MakeReplicas) -> None:
+    a, b = make(build), make(build)
+    tab = a.tab().load()
+    file = tab.upload("note.txt", b"note")
+    assert tab.call("read", file) == "note"
+    for each in b.store.sessions():
+        each.drop()
+    a.look_again()
+
+    with pytest.raises(RuntimeError):
+        tab.call("read", file)
+
+
 def test_a_client_without_cookies_is_served_and_goes_by_idleness(make: MakeReplicas) -> None:
     a, b = make(build), make(build)
     plain = a.tab()

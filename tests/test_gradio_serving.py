@@ -68,7 +68,18 @@ def test_one_range_is_sent_and_nothing_of_the_request(
     assert not {"cookie", "authorization", "x-mine", "host", "user-agent"} & set(answer.headers)
 
 
-@pytest.mark.parametrize("asked", ["bytes=0-1,4-5", "bytes=9-1", "bytes=-", "lines=1-2", "x", ""])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "bytes=0-1,4-5",
+        "bytes=9-1",
+        "bytes=-",
+        "lines=1-2",
+        "x",
+        "",
+        f"bytes={'9' * 5000}-{'9' * 5000}",
+    ],
+)
 def test_what_is_no_single_range_is_answered_whole(served: Given, asked: str) -> None:
     _, tab, file = served
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from sessionstore import FileNotStored, SessionStore
 from sessionstore.backends._directory import Directory
-from sessionstore.backends._local_folder import token_of
+from sessionstore.backends._local_folder import Folder, token_of
 from sessionstore.backends._local_folders import Folders
 from tests.local import backend_of
 
@@ -143,6 +144,59 @@ def test_a_forked_child_and_its_parent_hold_each_other_off(store: SessionStore) 
     for fd in (*ready, *go):
         os.close(fd)
     assert not taken
+
+
+def test_no_thread_of_a_forked_child_gets_a_folder_of_the_parent_s(
+    store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while another is closing them."""
+    sids = [store.session(each).sid for each in ("one", "two")]
+    for each in ("one", "two"):
+        store.session(each).put("a", b"a")
+    with Directory(str(tmp_path / "s" / "sessions")) as sessions:
+        folders = Folders(sessions, token_of, most=3)
+        for sid in sids:
+            folders.give(Folder(sessions, sid, token_of))
+        parents = list(folders._kept.values())
+        taken: list[Folder | None] = []
+        close = Folder.close
+
+        def closing(folder: Folder) -> None:
+            """At this moment another thread wants the other one."""
+            close(folder)
+            if folder in parents and not taken:
+                left = next(it for it in parents if it is not folder)
+                taken.append(folders.take(left.sid, change=False, wait=True))
+
+        monkeypatch.setattr(Folder, "close", closing)
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with folders.reading(sids[0]) as folder:
+            assert folder is not None
+            assert folder not in parents
+        assert taken[0] is not None
+        assert taken[0] not in parents
+        taken[0].close()
+        folders.close()
+
+
+def test_two_threads_may_give_back_a_folder_where_none_is_kept(
+    store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows: each finds one too many, and one of them is faster."""
+    store.session("one").put("a", b"a")
+    with Directory(str(tmp_path / "s" / "sessions")) as sessions:
+        folders = Folders(sessions, token_of, most=0)
+
+        class Raced(OrderedDict[str, Folder]):
+            def __len__(self) -> int:
+                counted = super().__len__()
+                while super().__len__():
+                    self.popitem()[1].close()  # by the other thread
+                return counted
+
+        monkeypatch.setattr(folders, "_kept", Raced())
+        with folders.reading(store.session("one").sid) as folder:
+            assert folder is not None
 
 
 def test_a_lock_is_free_when_it_is_let_go_although_a_child_was_forked_under_it(

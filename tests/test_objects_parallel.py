@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections.abc import Callable
@@ -64,6 +65,49 @@ def test_an_error_comes_after_the_bytes_before_it() -> None:
             reader.read(10)
         assert reader.read(10) == b""
     assert stream.ended.wait(10)
+
+
+class Late(threading.Event):
+    """Set when it is allowed to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed = threading.Event()
+
+    def set(self) -> None:
+        self.allowed.wait()
+        super().set()
+
+
+@pytest.mark.parametrize("error", [None, BackendUnavailable("broken off")])
+def test_the_end_is_the_end_before_the_thread_is_over(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    over, begin, stream = Late(), threading.Event(), Stream(error=error)
+    first = stream.read
+
+    def read(size: int | None = -1, /) -> bytes:
+        begin.wait()
+        return first(size)
+
+    monkeypatch.setattr(stream, "read", read)
+    reader = ahead(stream)
+    reader._over = over
+    begin.set()
+    told: list[bytes] = []
+
+    def read_on() -> None:
+        with contextlib.suppress(BackendUnavailable):
+            told.append(reader.read(1))
+        told.append(reader.read(1))
+
+    reading = threading.Thread(target=read_on, daemon=True)
+    reading.start()
+    reading.join(10)
+    over.allowed.set()
+    reader.close()
+    assert told[-1:] == [b""]
+    assert not reading.is_alive()
 
 
 def test_it_reads_no_further_ahead_than_it_says() -> None:

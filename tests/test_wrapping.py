@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import ClassVar
 
+import pytest
+
+from sessionstore.errors import SettingsError
 from sessionstore.wrapping import Call, around
 
 
@@ -17,6 +20,10 @@ class Counted:
     @property
     def left(self) -> bool:
         return self.opening
+
+    @property
+    def other(self) -> bool:
+        raise SettingsError("It needs a package that is not installed.")
 
     def put(self, number: int) -> int:
         return number
@@ -43,3 +50,11 @@ def test_what_changes_is_not_copied() -> None:
     wrapped = around(target, {})
     target.opening = False
     assert (wrapped.opening, wrapped.left) == (False, False)
+
+
+def test_what_cannot_be_had_is_no_reason_not_to_be_wrapped() -> None:
+    """As the other engine of obstore's client, where boto3 is not installed."""
+    wrapped = around(Counted(), {"put": twice})
+    assert wrapped.put(3) == 6
+    with pytest.raises(SettingsError):
+        assert wrapped.other

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from sessionstore.backend import HasFreeSpace, SessionKey, SessionRecord, Stored
+from sessionstore.names import is_private
 
 if TYPE_CHECKING:
     from sessionstore.events import Event
@@ -147,8 +148,8 @@ def _row(store: SessionStore, record: SessionRecord, now: datetime) -> Row:
     key, state = store.backend.identify(record.sid), _state(store, record, now)
     if key is None:  # a crash can leave a session that does not know its id
         key = SessionKey(record.sid, record.sid, None)
-    elif state != "shared" and store.session(key.id, key.owner).sid != key.sid:
-        state = "adapter"  # no id and owner lead to it
+    elif is_private(key):
+        state = "adapter"
     return Row(key, state, record.active, oldest, files, size)
 
 

@@ -7,6 +7,8 @@ for several visitors, one after the other; a generator calls it again for each v
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -143,7 +145,8 @@ class Event:
         self.pins.add(found.name)
         if not files.ready(found):
             files.fetch(found, twin)
-            self.pins.add(found.name)
+            while not self.pins.add(found.name):  # it had to make room for another right away
+                files.fetch(found, twin)
         self._touch()
 
     def _touch(self) -> None:
@@ -206,9 +209,25 @@ def running(event: Event, iterator: Any) -> Iterator[Callable[[Any], None]]:
         event.over = True
         if goes_on and goes_on[-1] is not None:
             _generators[goes_on[-1]] = event.pins
-            weakref.finalize(goes_on[-1], event.pins.release)
+            if goes_on[-1] is not iterator:  # once for each, however often it goes on
+                weakref.finalize(goes_on[-1], _soon(event.pins.release))
         else:
             event.pins.release()
+
+
+def _soon(work: Callable[[], None]) -> Callable[[], None]:
+    """Has the event loop do it. May be called at any moment, in any thread.
+
+    Garbage is collected wherever something is made: also by a thread that has the very lock which
+    the work takes.
+    """
+    loop = asyncio.get_running_loop()
+
+    def soon() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the app is served no more
+            loop.call_soon_threadsafe(work)
+
+    return soon
 
 
 @contextmanager

@@ -18,6 +18,7 @@ again, so what is deleted anywhere is served nowhere after that time.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -142,16 +143,20 @@ class Files:
 
     def _look(self, sid: str, owner: str | None, name: str) -> Reference | None:
         """The file in that session, as it is now."""
-        try:
-            reference = self.store.backend.get(sid, HIDDEN + name)
-        except FileNotStored:
-            self._gone(sid, name)
-            return None
-        if reference.expires is not None and reference.expires <= self.store.now():
-            self._gone(sid, name)
-            return None
-        self.seen.saw(owner, name, sid, reference)
+        reference = self._now(sid, owner, name)
+        if reference is None:
+            self.local.release(sid, [name])
         return reference
+
+    def _now(self, sid: str, owner: str | None, name: str) -> Reference | None:
+        """The same, and whatever is on the local disk stays there: it may be about to be kept."""
+        with contextlib.suppress(FileNotStored):
+            reference = self.store.backend.get(sid, HIDDEN + name)
+            if reference.expires is None or reference.expires > self.store.now():
+                self.seen.saw(owner, name, sid, reference)
+                return reference
+        self.seen.gone(sid, name)
+        return None
 
     def _gone(self, sid: str, name: str) -> None:
         self.seen.gone(sid, name)
@@ -225,7 +230,7 @@ class Files:
         if pinned is not None:
             found = Found(name, self._pins.sid, pinned)
         else:
-            reference = self.seen.last(owner, name, self.home(visitor, owner).sid)
+            reference = self.seen.recent(owner, name, self.home(visitor, owner).sid)
             if reference is None:
                 return None
             found = Found(name, self.home(visitor, owner).sid, reference)
@@ -283,7 +288,10 @@ class Files:
         return Kept(self.store, private_key("gradio unclaimed", owner))
 
     def _mine(self, sid: str, owner: str | None, name: str) -> Found | None:
-        reference = self.seen.last(owner, name, sid)
+        """The file in a session that this process saw it in, if it still is there."""
+        reference = self.seen.recent(owner, name, sid)
+        if reference is None and sid in self.seen.sessions(owner, name):
+            reference = self._now(sid, owner, name)
         return None if reference is None else Found(name, sid, reference)
 
     def _keep(

@@ -43,7 +43,7 @@ class Pointer(NamedTuple):
 
 
 class CachePaths:
-    """Paths below one cache directory. Makes and takes apart; does no I/O."""
+    """Paths below one cache directory. Makes and takes apart; writes nothing."""
 
     def __init__(self, root: str | os.PathLike[str], secret: bytes) -> None:
         self.root = Path(os.path.abspath(root))
@@ -51,11 +51,21 @@ class CachePaths:
         self._secret = secret
 
     def relative(self, path: str) -> str | None:
-        """The path within the cache, with slashes; None for a path that is not inside."""
-        absolute = os.path.abspath(path)
-        if not absolute.startswith(self._prefix):
+        """The path within the cache, with slashes; None for a path that is not inside.
+
+        A path that comes to the cache by a link (``/proc/self/root`` is one), or by two slashes at
+        its beginning, is inside: Gradio resolves paths before it looks whether they are allowed.
+        """
+        absolute, prefix = os.path.abspath(path), self._prefix
+        if not absolute.startswith(prefix):
+            prefix = os.path.realpath(self.root) + os.sep
+            try:
+                absolute = os.path.realpath(path)
+            except ValueError:  # no path at all
+                return None
+        if not absolute.startswith(prefix):
             return None
-        return absolute[len(self._prefix) :].replace(os.sep, "/")
+        return absolute[len(prefix) :].replace(os.sep, "/")
 
     def absolute(self, relative: str) -> Path:
         """The path of what ``relative`` gave."""

@@ -44,7 +44,7 @@ _ANSWERED: Final = {
     b"if-modified-since",
     b"accept-encoding",
 }
-_one_range = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII).fullmatch
+_one_range = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII).fullmatch
 
 log = logging.getLogger("sessionstore")
 
@@ -131,7 +131,11 @@ def _is_public(app: App, service: Service, path: str) -> bool:
     """Whether the app says of just this place in the cache that everybody may have it."""
     root = service.files.paths.root
     said = [*app.get_blocks().allowed_paths, *_StaticFiles.all_paths]
-    inside = (each for each in said if utils.is_in_or_equal(each, root) and not root.samefile(each))
+    inside = (
+        each
+        for each in said
+        if utils.is_in_or_equal(each, root) and not utils.is_in_or_equal(root, each)
+    )
     return any(utils.is_in_or_equal(path, each) for each in inside)
 
 

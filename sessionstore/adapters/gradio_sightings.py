@@ -55,11 +55,12 @@ class Sightings:
         with self._lock:
             return list(self._by_name.get(name, {}).get(owner, ()))
 
-    def last(self, owner: str | None, name: str, sid: str) -> Reference | None:
-        """The version that was seen last, however long ago."""
+    def recent(self, owner: str | None, name: str, sid: str) -> Reference | None:
+        """The version in that session, if it was seen within ``RECHECK`` seconds."""
+        now = self.seconds()
         with self._lock:
             sight = self._by_name.get(name, {}).get(owner, {}).get(sid)
-            return None if sight is None else sight.reference
+            return None if sight is None or now - sight.at >= RECHECK else sight.reference
 
     def gone(self, sid: str, name: str) -> None:
         """The file is not there any more."""
