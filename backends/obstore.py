@@ -178,21 +178,21 @@ class ObstoreClient:
         offset = max(start_after, _just_before(prefix)) if rest else start_after
         pages = self._pages(directory, offset)
         seen = done = asked = False
-        count, last = 0, offset
+        last = offset
         while not done:
             with self._asking("list_objects_v2"):
                 found = next(pages, None)
             if found is None:
-                if asked or is_harmless(prefix) or count % BATCH:
+                if asked or is_harmless(prefix):
                     break
                 # An error that the store answers with 200 is an empty page to obstore, which ends a
-                # listing where a page ends. A sweep that believes it would delete what the rest
+                # listing where any page ends. A sweep that believes it would delete what the rest
                 # refers to, so the store is asked for more.
                 pages, asked = self._pages(directory, last), True
                 continue
             asked = False
             entries = [Entry(it["path"], it["size"], it["last_modified"]) for it in found]
-            count, last = count + len(entries), max([last, *(it.key for it in entries)])
+            last = max([last, *(it.key for it in entries)])
             done = bool(rest) and self._is_past(prefix, entries)
             if rest:
                 entries = [it for it in entries if it.key.startswith(prefix)]

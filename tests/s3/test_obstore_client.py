@@ -269,18 +269,20 @@ def test_a_listing_that_a_sweep_relies_on_is_not_believed_to_be_empty(
     server: ScriptedServer,
 ) -> None:
     """An error that comes with 200 looks like the end of a listing."""
-    server.replies = [Reply(body=refusal(200, "InternalError").body), listing("app/s/x/f/a")]
+    broken = Reply(body=refusal(200, "InternalError").body)
+    server.replies = [broken, listing("app/s/x/f/a"), listing()]
     with closing(client_of(server)) as client:
         assert keys_of(client.list("s/")) == ["s/x/f/a"]
 
 
-def test_nor_to_end_where_a_page_ends(server: ScriptedServer) -> None:
-    keys = [f"app/s/x/{number:04}" for number in range(BATCH + 1)]
-    first = listing(*keys[:BATCH], IsTruncated="true", NextContinuationToken="more")
+@pytest.mark.parametrize("size", [BATCH, 7])  # a store may send shorter pages
+def test_nor_to_end_where_a_page_ends(server: ScriptedServer, size: int) -> None:
+    keys = [f"app/s/x/{number:04}" for number in range(size + 1)]
+    first = listing(*keys[:size], IsTruncated="true", NextContinuationToken="more")
     broken = Reply(body=refusal(200, "InternalError").body)
-    server.replies = [first, broken, listing(keys[BATCH])]
+    server.replies = [first, broken, listing(keys[size]), listing()]
     with closing(client_of(server)) as client:
-        assert len(keys_of(client.list("s/"))) == BATCH + 1
+        assert len(keys_of(client.list("s/"))) == size + 1
 
 
 def test_a_store_that_lost_its_marker_lists_nothing(server: ScriptedServer) -> None:
