@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
@@ -112,20 +112,27 @@ class Files:
     def tree(self, directory: str) -> Iterator[Found]:
         """All files below a directory, in no order. Ends early with an error only.
 
+        What says that there is nothing is asked once more: a sweep deletes what it misses here.
         fsspec's own ``walk``, which ``find`` is made of unless it is overridden, passes over a
         directory that cannot be listed.
         """
         path = self.path(directory).rstrip("/")
         if self._lists_flat:
-            self.fs.invalidate_cache()
-            with suppress(FileNotFoundError):
-                found = self.fs.find(path, detail=True)
-                yield from (self.found(it) for it in found.values() if _is_below(path, it))
+            found = self._flat(path) or self._flat(path)
+            yield from (self.found(it) for it in found if _is_below(path, it))
         else:
             yield from self._walk(path)
 
+    def _flat(self, path: str) -> Collection[Mapping[str, Any]]:
+        self.fs.invalidate_cache()
+        try:
+            found: Mapping[str, Mapping[str, Any]] = self.fs.find(path, detail=True)
+        except FileNotFoundError:
+            return ()
+        return found.values()
+
     def _walk(self, path: str) -> Iterator[Found]:
-        for info in self._infos(path):
+        for info in self._infos(path) or self._infos(path):
             if info["type"] == "directory":
                 yield from self._walk(info["name"])
             else:

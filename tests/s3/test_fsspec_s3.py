@@ -165,6 +165,13 @@ def test_a_bucket_that_is_gone_is_no_empty_listing(
         keys(scripted, prefix)
 
 
+def test_one_no_is_no_empty_listing_for_a_sweep(
+    server: ScriptedServer, scripted: FsspecClient
+) -> None:
+    server.replies = [refusal(404, "NoSuchBucket"), listing("app/s/x/f/a")]
+    assert keys(scripted, "s/") == ["s/x/f/a"]
+
+
 def test_a_web_page_is_no_empty_listing(server: ScriptedServer, scripted: FsspecClient) -> None:
     server.replies = [Reply(body=b"<html><body>Please log in</body></html>")]
     with pytest.raises(BackendUnavailable):
