@@ -72,7 +72,7 @@ def sweep(
     And collect what nothing refers to.
 
     The ages are those of the settings in force here. An app that passes its own in Python has
-    others: without --yes the plan is shown first, and a terminal is asked.
+    others: without --yes what would go is counted first, and a terminal is asked.
     """
     with opened(store) as place:
         if dry_run:

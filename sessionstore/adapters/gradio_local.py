@@ -371,15 +371,15 @@ class LocalCopies:
             mine.mkdir(parents=True)
             try:
                 fd = os.open(mine, os.O_RDONLY)
-                # Another may have found it unlocked, and removed it.
-                if lock(fd, wait=False) and os.path.samestat(os.fstat(fd), mine.stat()):
-                    self._lock_fd, self._mine = fd, mine
-                    return
-                os.close(fd)
             except FileNotFoundError:
                 continue
             except PermissionError:  # Windows opens no directories: nobody is alone there
                 return
+            # Another may have found it unlocked, and removed it.
+            if lock(fd, wait=False) and _is_at(fd, mine):
+                self._lock_fd, self._mine = fd, mine
+            else:
+                os.close(fd)
 
     def go(self) -> None:
         """Undo ``hold``."""
@@ -435,6 +435,13 @@ def _entries(directory: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         return list(entries)
     return []
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether the path still is the open file."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), path.stat())
+    return False
 
 
 def _is_marked(entry: os.DirEntry[str]) -> bool:
