@@ -11,11 +11,13 @@ recipes. For S3 itself the ``s3://`` backend costs half the CPU and a third of t
 
 from __future__ import annotations
 
+import errno
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 
@@ -81,11 +83,12 @@ class FsspecClient:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         with self._asking("read an object") as files:
+            again = partial(files.open, key, start, length)
             try:
-                file = files.open(key, start, length)
+                file = again()
             except FileNotFoundError as error:
                 raise NotFound(key) from error
-        stream = io.BufferedReader(_Stream(file, length, self))
+        stream = io.BufferedReader(_Stream(file, length, self, again))
         return Download(cast("BinaryIO", stream), "", None)
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
@@ -193,10 +196,17 @@ class FsspecBackend(ObjectBackend):
 class _Stream(io.RawIOBase):
     """The bytes of a file, ``length`` of them or all, the errors translated."""
 
-    def __init__(self, file: BinaryIO, length: int | None, client: FsspecClient) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        length: int | None,
+        client: FsspecClient,
+        again: Callable[[], BinaryIO],
+    ) -> None:
         self._file = file
         self._left = length
         self._client = client
+        self._again: Callable[[], BinaryIO] | None = again
 
     def readable(self) -> bool:
         return True
@@ -205,12 +215,24 @@ class _Stream(io.RawIOBase):
         into = memoryview(buffer).cast("B")
         into = into[: self._left] if self._left is not None else into
         try:
-            data = self._file.read(len(into)) if into else b""
+            data = self._read(len(into)) if into else b""
         except Exception as error:
             raise self._client.ours(error, "read an object") from error
         into[: len(data)] = data
         self._left = None if self._left is None else self._left - len(data)
         return len(data)
+
+    def _read(self, size: int) -> bytes:
+        again, self._again = self._again, None
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            # s3fs reads the version that it opened, and the store writes its notes anew.
+            if again is None or error.errno != errno.EBUSY:
+                raise
+        self._file.close()
+        self._file = again()
+        return self._file.read(size)
 
     def close(self) -> None:
         if not self.closed:

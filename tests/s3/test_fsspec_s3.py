@@ -141,6 +141,15 @@ def test_a_save_that_breaks_off_leaves_nothing(
     assert list(bucket.boto3_client(prefix).uploads("")) == []
 
 
+def test_a_note_that_is_written_anew_between_opening_and_reading_is_read(
+    client: FsspecClient, bucket: Bucket, prefix: str
+) -> None:
+    client.put("sweep", Payload.of(b"before"))
+    with client.get("sweep").stream as stream:
+        bucket.boto.put_object(Bucket=seaweed.BUCKET, Key=f"{prefix}/sweep", Body=b"later")
+        assert stream.read() == b"later"
+
+
 # What it must not believe
 
 
