@@ -85,10 +85,10 @@ class FsspecClient:
         with self._asking("read an object") as files:
             again = partial(files.open, key, start, length)
             try:
-                file = again()
+                stream = io.BufferedReader(_Stream(again(), length, self, again))
+                stream.peek(1)  # s3fs asks for bytes, and finds that there are none, only then
             except FileNotFoundError as error:
                 raise NotFound(key) from error
-        stream = io.BufferedReader(_Stream(file, length, self, again))
         return Download(cast("BinaryIO", stream), "", None)
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
@@ -214,9 +214,12 @@ class _Stream(io.RawIOBase):
     def readinto(self, buffer: Buffer, /) -> int:
         into = memoryview(buffer).cast("B")
         into = into[: self._left] if self._left is not None else into
+        first = self._again is not None
         try:
             data = self._read(len(into)) if into else b""
         except Exception as error:
+            if first and isinstance(error, FileNotFoundError):
+                raise  # ``get`` is looking
             raise self._client.ours(error, "read an object") from error
         into[: len(data)] = data
         self._left = None if self._left is None else self._left - len(data)

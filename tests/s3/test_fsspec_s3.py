@@ -11,10 +11,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -141,13 +142,38 @@ def test_a_save_that_breaks_off_leaves_nothing(
     assert list(bucket.boto3_client(prefix).uploads("")) == []
 
 
+def after_opening(client: FsspecClient, act: Callable[[], object]) -> None:
+    """Have something happen between the next opening of a file and the first read of it."""
+    files = client.connection.client
+    real = files.open
+
+    def opened(*arguments: Any) -> Any:
+        files.open = real
+        file = real(*arguments)
+        act()
+        return file
+
+    files.open = opened
+
+
 def test_a_note_that_is_written_anew_between_opening_and_reading_is_read(
     client: FsspecClient, bucket: Bucket, prefix: str
 ) -> None:
     client.put("sweep", Payload.of(b"before"))
+    place = {"Bucket": seaweed.BUCKET, "Key": f"{prefix}/sweep"}
+    after_opening(client, lambda: bucket.boto.put_object(**place, Body=b"later"))
     with client.get("sweep").stream as stream:
-        bucket.boto.put_object(Bucket=seaweed.BUCKET, Key=f"{prefix}/sweep", Body=b"later")
         assert stream.read() == b"later"
+
+
+def test_an_object_that_goes_between_opening_and_reading_is_not_found(
+    client: FsspecClient, bucket: Bucket, prefix: str
+) -> None:
+    client.put("sweep", Payload.of(b"before"))
+    place = {"Bucket": seaweed.BUCKET, "Key": f"{prefix}/sweep"}
+    after_opening(client, lambda: bucket.boto.delete_object(**place))
+    with pytest.raises(NotFound):
+        client.get("sweep")
 
 
 # What it must not believe
