@@ -18,7 +18,7 @@ from sessionstore.backends.objects_client import Download, NotFound, TakesSevera
 from sessionstore.backends.objects_parallel import ReadAhead
 from sessionstore.backends.objects_recall import Recall
 from sessionstore.content import CHUNK, hasher
-from sessionstore.errors import BackendUnavailable, Corrupted
+from sessionstore.errors import BackendUnavailable, Corrupted, FileNotStored
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
@@ -85,6 +85,7 @@ class _Whole(io.RawIOBase):
         self._handed = ""
         """The digest of what was handed out, as of the last attempt to read on."""
         self._wrong: list[str] = []
+        self._broken_off = False
 
     def readable(self) -> bool:
         return True
@@ -121,6 +122,7 @@ class _Whole(io.RawIOBase):
         try:
             return self._copy.download.stream.read(size)
         except BackendUnavailable:
+            self._broken_off = True
             return b""  # broken off; a store that is gone says so when it is asked again
 
     def _turn_to_another(self) -> None:
@@ -135,6 +137,8 @@ class _Whole(io.RawIOBase):
     def _next_copy(self) -> Copy:
         for copy in self._others:
             return copy
+        if self._broken_off and len(self._wrong) == 1:  # its bytes were right, and it is gone
+            raise FileNotStored(self._reference.name)
         raise Corrupted(
             f"The stored bytes of {self._reference.name!r} are damaged: these objects do not give "
             f"{self._reference.size} bytes of {self._algorithm} {self._reference.digest}: "
