@@ -80,11 +80,14 @@ class Directory:
             os.close(fd)
 
     def stat(self, name: str) -> os.stat_result:
-        return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)
+        fd = self.fd
+        return os.stat(name if fd is not None else self.at(name), dir_fd=fd, follow_symlinks=False)
 
     def stat_or_none(self, name: str) -> os.stat_result | None:
+        fd = self.fd
+        path = name if fd is not None else self.at(name)
         try:
-            return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)
+            return os.stat(path, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
 

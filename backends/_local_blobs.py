@@ -60,9 +60,9 @@ class Blobs:
             there.close()
         return kept
 
-    def let_go(self, name: str, fan: Directory) -> None:
+    def let_go(self, name: str, fan: Directory | None) -> None:
         """Close a directory that is not one of those kept open."""
-        if self._kept.get(name) is not fan:
+        if fan is not None and self._kept.get(name) is not fan:
             fan.close()
 
     def make_fan(self, name: str) -> Directory:
@@ -177,8 +177,7 @@ class Blob:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._fan is not None:
-            self._blobs.let_go(self._digest[:2], self._fan)
+        self._blobs.let_go(self._digest[:2], self._fan)
 
     def stat(self) -> os.stat_result | None:
         """The blob, None when there is none of that name."""
@@ -239,8 +238,7 @@ class Blob:
             self._fan.unlink(self._digest)
 
     def _make_fan(self) -> None:
-        if self._fan is not None:
-            self._blobs.let_go(self._digest[:2], self._fan)
+        self._blobs.let_go(self._digest[:2], self._fan)
         self._fan = self._blobs.make_fan(self._digest[:2])
 
     def _there(self) -> Directory:

@@ -3,7 +3,8 @@
     files/     one link for each file, under its stored name
     journal    what a link cannot say (``_local_journal``)
     id         JSON: the session's true id and owner; its mtime: no file is older
-    seen       its mtime: the newest save or touch; its lock serialises all changes to the session
+    seen       its mtime: the newest save or touch; its lock serialises all changes to the session;
+               its length: how often the journal was compacted
     ended      there when the visitor left; its mtime: when
     expiring   there when files have a time to live; its mtime: none expires before
     new        a link on its way into files/, for the moment of a replacement
@@ -20,7 +21,6 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
@@ -33,6 +33,7 @@ from sessionstore.content import CHUNK
 from sessionstore.locks import lock, unlock
 
 NEW = "new"
+UTIME_TAKES_FD = os.utime in os.supports_fd
 
 
 class Folder:
@@ -52,6 +53,7 @@ class Folder:
             raise
         self._journal = journal.Writer(self.dir)
         self._seen = -1
+        self._place = f"{sid}/seen"
         self._identity: os.stat_result | None = None
         """Of ``seen``, once it is open."""
 
@@ -82,19 +84,25 @@ class Folder:
 
     def is_still(self, sessions: Directory) -> bool:
         """Whether it is in its place, and the lock it has is the session's."""
-        if self._identity is None:
+        own = self._identity
+        if own is None:
             return self.dir.is_still(sessions, self.sid)
-        there = sessions.stat_or_none(f"{self.sid}/seen")
-        return there is not None and os.path.samestat(there, self._identity)
+        there = sessions.stat_or_none(self._place)
+        if there is None or there.st_ino != own.st_ino or there.st_dev != own.st_dev:
+            return False
+        if there.st_size != own.st_size:
+            self._journal.close()  # another has put a compacted one in its place
+            self._identity = there
+        return True
 
     # Marks
 
     def active(self, now: datetime) -> None:
         """Note activity at ``now``."""
-        os.utime(
-            self._seen if os.utime in os.supports_fd else self.dir.at("seen"),
-            ns=(nanoseconds(now),) * 2,
-        )
+        self._set_active(nanoseconds(now))
+
+    def _set_active(self, time: int) -> None:
+        os.utime(self._seen if UTIME_TAKES_FD else self.dir.at("seen"), ns=(time, time))
 
     def mark(self, name: str, time: datetime) -> None:
         """Make the empty file ``name``, of that time."""
@@ -168,7 +176,7 @@ class Folder:
         """
         written_to = journal.find_inode(self.dir, file, there.st_ino)
         if written_to is not None:
-            return replace(written_to, token=self.token(there))
+            return written_to._replace(token=self.token(there))
         name = names.decode(file)
         if name is None:
             return None
@@ -185,13 +193,20 @@ class Folder:
             self.token(there),
         )  # fmt: skip
 
-    def note(self, line: Line, *, durable: bool) -> None:
+    def note(self, file: str, reference: Reference, *, durable: bool) -> None:
         """Write a line, before its link is made; compact the journal when half of it is idle."""
-        if self._journal.append(line, durable=durable):
-            self._journal.close()
-            live = [Line(file, reference) for file, reference in self.references()]
-            if len(live) * 2 < sum(1 for _ in journal.lines(self.dir)):
-                journal.compact(self.dir, [*live, line], durable=durable)
+        grown = self._journal.append(file, reference, durable=durable)
+        if grown and sum(1 for _ in self.files.names()) * 2 < journal.count(self.dir):
+            self._compact([*map(Line._make, self.references()), Line(file, reference)], durable)
+
+    def _compact(self, keep: list[Line], durable: bool) -> None:  # noqa: FBT001 - for ``note`` only
+        """Rewrite the journal, and tell those who have it open beforehand."""
+        before = os.fstat(self._seen)
+        os.ftruncate(self._seen, before.st_size + 1)
+        self._set_active(before.st_mtime_ns)
+        self._identity = os.fstat(self._seen)
+        self._journal.close()
+        journal.compact(self.dir, keep, durable=durable)
 
     def place(self, file: str, link: Callable[[Directory, str], None]) -> bool:
         """Give a file its name here by ``link(directory, name)``; False when the name is taken."""

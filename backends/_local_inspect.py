@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,6 @@ from sessionstore.backends._local_blobs import Blobs
 from sessionstore.backends._local_eraser import Eraser
 from sessionstore.backends._local_folder import NEW, Folder
 from sessionstore.backends._local_journal import NAME as JOURNAL
-from sessionstore.backends._local_journal import Line
 from sessionstore.backends._local_root import HARMLESS, OURS
 from sessionstore.content import CHUNK, hasher
 from sessionstore.names import encode, is_sid
@@ -220,7 +219,7 @@ class Inspector:
             if not self._link(reference.digest, donor, folder.dir):
                 return False
             token = folder.token(folder.dir.stat(NEW))
-            folder.note(Line(file, replace(reference, token=token)), durable=False)
+            folder.note(file, reference._replace(token=token), durable=False)
             folder.dir.rename(NEW, folder.files, file)
             with self.blobs.at(reference.digest) as blob:
                 blob.adopt(folder.files, file)

@@ -14,7 +14,6 @@ import mmap
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -28,23 +27,22 @@ _SMALL = 1 << 16
 """Below this many bytes a journal is not worth compacting, and is read rather than mapped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One save: the link's stored name, and the reference it made."""
 
     file: str
     reference: Reference
 
-    def encode(self) -> bytes:
-        """The line, with the newline in front: a torn one before it cannot swallow it."""
-        it = self.reference
-        expires = "null" if it.expires is None else f'"{it.expires.isoformat()}"'
-        # By hand, in a third of the time of json.dumps: only a name can hold what needs escaping.
-        return (
-            f'\n{{"file": "{self.file}", "token": "{it.token}", "name": {_quoted(it.name)}, '
-            f'"size": {it.size}, "digest": "{it.digest}", "created": "{it.created.isoformat()}", '
-            f'"expires": {expires}}}'
-        ).encode()
+
+def encode(file: str, reference: Reference) -> bytes:
+    """The line, with the newline in front: a torn one before it cannot swallow it."""
+    name, size, digest, created, expires, token = reference
+    until = "null" if expires is None else f'"{expires.isoformat()}"'
+    # By hand, in a third of the time of json.dumps: only a name can hold what needs escaping.
+    return (
+        f'\n{{"file": "{file}", "token": "{token}", "name": {_quoted(name)}, "size": {size}, '
+        f'"digest": "{digest}", "created": "{created.isoformat()}", "expires": {until}}}'
+    ).encode()
 
 
 def decode(text: bytes) -> Line | None:
@@ -65,7 +63,10 @@ def decode(text: bytes) -> Line | None:
 
 
 class Writer:
-    """Adds lines to a journal, which it keeps open. The caller holds the session's lock."""
+    """Adds lines to a journal, which it keeps open. The caller holds the session's lock.
+
+    It is closed when another process has put a compacted one in its place: the caller knows.
+    """
 
     __slots__ = ("_fd", "_folder")
 
@@ -73,29 +74,21 @@ class Writer:
         self._folder = folder
         self._fd = -1
 
-    def append(self, line: Line, *, durable: bool) -> bool:
+    def append(self, file: str, reference: Reference, *, durable: bool) -> bool:
         """Add a line in one write(2). True when the journal has just grown past a power of two.
 
         That is when to look whether it should be compacted: seldom enough to cost nothing.
         """
-        text = line.encode()
-        before = self._size()
+        text = encode(file, reference)
+        if self._fd < 0:
+            self._fd = self._folder.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         if os.write(self._fd, text) != len(text):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if durable:
             os.fsync(self._fd)
-        size = before + len(text)
-        return size >= _SMALL and size.bit_length() != before.bit_length()
-
-    def _size(self) -> int:
-        """The journal's length. Another process may have put a compacted one in its place."""
-        if self._fd >= 0:
-            there = os.fstat(self._fd)
-            if there.st_nlink:
-                return there.st_size
-            self.close()
-        self._fd = self._folder.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        return os.fstat(self._fd).st_size
+        # Appending leaves the position at the end; to ask for it takes a third of an fstat.
+        size = os.lseek(self._fd, 0, os.SEEK_CUR)
+        return size >= _SMALL and size.bit_length() != (size - len(text)).bit_length()
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -143,6 +136,16 @@ def _texts(folder: Directory) -> Iterator[bytes]:
         yield from file
 
 
+def count(folder: Directory) -> int:
+    """How many lines there are."""
+    try:
+        fd = folder.open(NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return 0
+    with open(fd, "rb", buffering=0) as file:
+        return sum(text.count(b"\n") for text in iter(lambda: file.read(_SMALL), b""))
+
+
 class Kept(NamedTuple):
     """What a line says of where its content is."""
 
@@ -174,7 +177,7 @@ def compact(folder: Directory, keep: list[Line], *, durable: bool) -> None:
     folder.unlink(new)
     fd = folder.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     with open(fd, "wb") as file:
-        file.writelines(line.encode() for line in keep)
+        file.writelines(encode(*line) for line in keep)
         if durable:
             file.flush()
             os.fsync(file.fileno())
@@ -215,4 +218,5 @@ def moment(nanoseconds: int) -> datetime:
 
 def nanoseconds(time: datetime) -> int:
     """A datetime as a file time, exact to the microsecond."""
-    return (time - EPOCH) // timedelta(microseconds=1) * 1000
+    since = time - EPOCH
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000

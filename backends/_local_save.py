@@ -11,52 +11,75 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from sessionstore.backend import Reference, Saved
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blob, Blobs
 from sessionstore.backends._local_folder import Folder
-from sessionstore.backends._local_journal import Line
 from sessionstore.backends._local_spool import LocalSpool
 from sessionstore.content import Content
 
 _TOO_MANY_LINKS = (errno.EMLINK,)
 
 
-@dataclass(slots=True)
-class Save:
-    """What is saved, and where. ``old`` is what has the name now."""
+class Disk(NamedTuple):
+    """What all saves of a store have in common."""
 
-    folder: Folder
     blobs: Blobs
-    blob: Blob
     work: Callable[[], Directory]
-    file: str
-    name: str
-    content: Content
-    created: datetime
-    expires: datetime | None
-    old: Reference | None
     durable: bool
     links: bool
+
+
+@dataclass(slots=True)
+class Save:
+    """What is saved. ``older`` is when, if it is not now: the file comes from another store."""
+
+    disk: Disk
+    content: Content
+    name: str
+    file: str
+    expires: datetime | None
+    fresh: bool
+    older: datetime | None = None
+    folder: Folder = field(init=False)
+    blob: Blob = field(init=False)
+    created: datetime = field(init=False)
+    old: Reference | None = None
+    """What has the name now."""
     stale: bool = False
     """The blob of that digest cannot take another link, or is damaged: ours takes its place."""
 
-    def run(self, known: os.stat_result | None) -> Saved | None:
+    def run(
+        self, folder: Folder, blob: Blob, known: os.stat_result | None, now: datetime
+    ) -> Saved | None:
         """Save; None when the content is not there and its bytes are still to be written.
 
-        ``known`` is the blob of that digest as it was a moment ago.
+        ``folder`` is locked. ``known`` is the blob of that digest as it was a moment ago.
         """
-        before = self.old
+        self.folder, self.blob, self.created = folder, blob, self.older or now
+        self.stale = False
+        if self.expires is not None:
+            folder.will_expire(self.expires)
+        if self.older is not None:
+            folder.has_older(self.older)
+        folder.active(now)
+        self.old = None if self.fresh else folder.find(self.file)
+        saved = self._saved(known)
+        if saved is not None and self.disk.durable:
+            folder.files.fsync()
+        return saved
+
+    def _saved(self, known: os.stat_result | None) -> Saved | None:
         reference = None if known is None else self._link(known)
         if reference is not None:
-            return Saved(reference, deduplicated=True, replaced=before or self.old)
+            return Saved(reference, deduplicated=True, replaced=self.old)
         if not isinstance(self.content.spool, LocalSpool):
             return None
-        reference = self._new(self.content.spool)
-        return Saved(reference, deduplicated=False, replaced=before or self.old)
+        return Saved(self._new(self.content.spool), deduplicated=False, replaced=self.old)
 
     def _link(self, blob: os.stat_result) -> Reference | None:
         """Link to the blob that is there; None when it will not do."""
@@ -75,31 +98,32 @@ class Save:
                 raise
             self.stale = True
             return None
-        return self._check(reference)
+        return self._check(blob, reference)
 
-    def _check(self, reference: Reference) -> Reference:
+    def _check(self, blob: os.stat_result, reference: Reference) -> Reference:
         """Look at the link just made: the blob may have been renewed or collected meanwhile."""
         there = self.folder.files.stat(self.file)
-        token = self.folder.token(there)
-        if token != reference.token:
-            reference = self._note(token)
+        if there.st_ino != blob.st_ino or there.st_mtime_ns != blob.st_mtime_ns:
+            reference = self._note(self.folder.token(there))
         if there.st_nlink == 1:
             self.blob.adopt(self.folder.files, self.file)
         return reference
 
     def _new(self, spool: LocalSpool) -> Reference:
-        reference = self._note(self.folder.token(spool.seal(durable=self.durable)))
-        if not self.links:
+        reference = self._note(self.folder.token(spool.seal(durable=self.disk.durable)))
+        if not self.disk.links:
             spool.move(self.folder.files, self.file)
             return reference
         self._place(spool.link)
         if self.stale:
-            with self.work() as work:
+            with self.disk.work() as work:
                 self.blob.renew(self.folder.files, self.file, work)
         elif not self.blob.adopt(self.folder.files, self.file):
             # Somebody saved the same bytes at the same time: keep one of the two.
             twin = self.blob.stat()
-            again = None if twin is None else replace(self, old=reference)._link(twin)  # noqa: SLF001 - its own
+            old, self.old = self.old, reference
+            again = None if twin is None else self._link(twin)
+            self.old = old
             return again or reference
         return reference
 
@@ -111,12 +135,13 @@ class Save:
         if self.old is None:  # gone meanwhile by another hand than ours
             self.folder.replace(self.file, link)
             return
-        with self.blobs.releasing(self.old):
+        with self.disk.blobs.releasing(self.old):
             self.folder.replace(self.file, link)
 
     def _note(self, token: str) -> Reference:
+        content = self.content
         reference = Reference(
-            self.name, self.content.size, self.content.digest, self.created, self.expires, token
+            self.name, content.size, content.digest, self.created, self.expires, token
         )
-        self.folder.note(Line(self.file, reference), durable=self.durable)
+        self.folder.note(self.file, reference, durable=self.disk.durable)
         return reference

@@ -27,7 +27,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Self
+from typing import BinaryIO, ClassVar, NoReturn, Self
 
 from sessionstore import values
 from sessionstore.backend import (
@@ -43,20 +43,20 @@ from sessionstore.backend import (
 )
 from sessionstore.backends import _local_folder
 from sessionstore.backends._directory import Directory
-from sessionstore.backends._local_blobs import Blob, Blobs
+from sessionstore.backends._local_blobs import Blobs
 from sessionstore.backends._local_eraser import Eraser
 from sessionstore.backends._local_folder import Folder, token_of, token_of_copy
 from sessionstore.backends._local_folders import Folders
 from sessionstore.backends._local_inspect import Inspector
 from sessionstore.backends._local_root import NO_LINKS, keep_first, open_root
-from sessionstore.backends._local_save import Save
+from sessionstore.backends._local_save import Disk, Save
 from sessionstore.backends._local_spool import LocalSpool, can_be_unnamed
 from sessionstore.clock import Clock
 from sessionstore.content import DIGESTS, Content, limited, verified
 from sessionstore.doctor import Check
-from sessionstore.errors import BackendUnavailable, FileNotStored
+from sessionstore.errors import BackendUnavailable, FileNotStored, SessionStoreError
 from sessionstore.names import encode, is_sid
-from sessionstore.oserrors import translated
+from sessionstore.oserrors import in_our_words, translated
 from sessionstore.values import Parser
 from sessionstore.workspace import Workspace
 
@@ -94,6 +94,7 @@ class LocalBackend:
                 self._unnamed = self._links and can_be_unnamed(work)
             opened.pop_all()
         self._blobs = Blobs(blobs, durable=durable)
+        self._disk = Disk(self._blobs, self._work, durable=durable, links=self._links)
         self._folders = Folders(self._sessions, self._token)
         self._eraser = Eraser(self._workspace, self._blobs, self._token)
         if not self._links:
@@ -147,7 +148,7 @@ class LocalBackend:
         expires: datetime | None = None,
         fresh: bool = False,
     ) -> Saved:
-        return self._put(key, name, content, expires=expires, fresh=fresh, created=None)
+        return self._put(key, Save(self._disk, content, name, encode(name), expires, fresh))
 
     def restore(
         self,
@@ -158,39 +159,31 @@ class LocalBackend:
         created: datetime,
         expires: datetime | None = None,
     ) -> Saved:
-        return self._put(key, name, content, expires=expires, fresh=False, created=created)
+        save = Save(self._disk, content, name, encode(name), expires, fresh=False, older=created)
+        return self._put(key, save)
 
-    def _put(
-        self,
-        key: SessionKey,
-        name: str,
-        content: Content,
-        *,
-        expires: datetime | None,
-        fresh: bool,
-        created: datetime | None,
-    ) -> Saved:
-        def make() -> None:
-            self._make(key)
-
-        with self._does(f"save {name!r}"), self._blobs.at(content.digest) as blob:
-            known = blob.stat() if self._links else None
-            if known is None:
-                self._spool_it(content)
-            while True:
-                with self._folders.changing(key.sid, make=make) as folder:
-                    assert folder is not None, "it is made"  # noqa: S101 - for mypy
-                    save = self._save(
-                        folder, blob, name, content, expires=expires, fresh=fresh, created=created
-                    )
-                    saved = save.run(known)
-                    if saved is not None and self._durable:
-                        folder.files.fsync()
-                if saved is not None:
-                    return saved
-                # The content was there a moment ago, and is not now or will not do: write it.
-                self._spool_it(content)
-                known = blob.stat()
+    def _put(self, key: SessionKey, save: Save) -> Saved:
+        if not self._open:
+            self._refuse(f"save {save.name!r}")
+        content = save.content
+        try:
+            with self._blobs.at(content.digest) as blob:
+                known = blob.stat() if self._disk.links else None
+                if known is None:
+                    self._spool_it(content)
+                while True:
+                    with self._folders.changing(key.sid, make=partial(self._make, key)) as folder:
+                        assert folder is not None, "it is made"  # noqa: S101 - for mypy
+                        saved = save.run(folder, blob, known, self._clock.now())
+                    if saved is not None:
+                        return saved
+                    # The content was there a moment ago, and is not now or will not do: write it.
+                    self._spool_it(content)
+                    known = blob.stat()
+        except SessionStoreError:
+            raise
+        except OSError as error:  # as ``_does``, which would cost each save some calls
+            raise in_our_words(error, f"save {save.name!r}", self._where) from error
 
     def _spool_it(self, content: Content) -> None:
         if content.spool is None:
@@ -202,31 +195,6 @@ class LocalBackend:
                 spool.close()
                 raise
             content.data, content.spool = None, spool
-
-    def _save(
-        self,
-        folder: Folder,
-        blob: Blob,
-        name: str,
-        content: Content,
-        *,
-        expires: datetime | None,
-        fresh: bool,
-        created: datetime | None,
-    ) -> Save:
-        """One save in a locked folder, with the folder's marks set for it."""
-        file = encode(name)
-        now = self.now()
-        if expires is not None:
-            folder.will_expire(expires)
-        if created is not None:
-            folder.has_older(created)
-        folder.active(now)
-        old = None if fresh else folder.find(file)
-        return Save(
-            folder, self._blobs, blob, self._work, file, name, content, created or now, expires,
-            old, durable=self._durable, links=self._links,
-        )  # fmt: skip
 
     # Reading
 
@@ -408,8 +376,11 @@ class LocalBackend:
 
     def _does(self, what: str) -> contextlib.AbstractContextManager[None]:
         if not self._open:
-            raise BackendUnavailable(errno.EBADF, f"Could not {what}: the store is closed.")
+            self._refuse(what)
         return translated(what, self._where)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise BackendUnavailable(errno.EBADF, f"Could not {what}: the store is closed.")
 
     def _work(self) -> Directory:
         """This process's workspace, open."""

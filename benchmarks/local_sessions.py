@@ -18,7 +18,7 @@ from benchmarks.harness import OURS, Batch, Figure, Row, Run, median_cost
 from benchmarks.local_saves import unlike
 from sessionstore import SessionStore
 from sessionstore.backend import Reference
-from sessionstore.backends._local_journal import Line
+from sessionstore.backends._local_journal import encode
 from sessionstore.clock import EPOCH
 from sessionstore.names import session_key
 
@@ -172,7 +172,7 @@ def _file(folder: str, blobs: dict[str, str], number: int, now: datetime) -> byt
         os.close(fd)
     os.link(f"{folder}/files/{name}", f"{blobs[digest[:2]]}{digest}")
     token = f"{there.st_ino}.{there.st_mtime_ns}"
-    return Line(name, Reference(name, len(data), digest, max(now, EPOCH), None, token)).encode()
+    return encode(name, Reference(name, len(data), digest, max(now, EPOCH), None, token))
 
 
 def sweeps(root: Path, files: int, disk: Disk, rounds: int, *, goals: bool) -> list[Figure]:

@@ -56,8 +56,7 @@ class SessionKey(NamedTuple):
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """One version of one file of a session.
 
     ``token`` is the backend's own mark of this version: a save under the same name, even of equal
@@ -72,8 +71,7 @@ class Reference:
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(NamedTuple):
     """The answer to a ``put``: what is there now, what it displaced, whether bytes were kept."""
 
     reference: Reference

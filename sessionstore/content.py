@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from sessionstore.errors import Corrupted, SettingsError
@@ -117,23 +117,24 @@ class Content:
         self.close()
 
 
-@dataclass(slots=True)
 class Ingest:
     """Bytes coming in: hashed as they come, kept in memory up to ``CHUNK``, then spooled.
 
     ``admit(n)`` is called before each ``n`` bytes are taken and may raise to stop the save.
     """
 
-    algorithm: str
-    new_spool: Callable[[], Spool]
-    admit: Callable[[int], None]
-    size: int = 0
-    _hasher: Hasher = field(init=False)
-    _head: bytearray = field(default_factory=bytearray)
-    _spool: Spool | None = None
+    __slots__ = ("_hasher", "_head", "_spool", "admit", "algorithm", "new_spool", "size")
 
-    def __post_init__(self) -> None:
-        self._hasher = hasher(self.algorithm)
+    def __init__(
+        self, algorithm: str, new_spool: Callable[[], Spool], admit: Callable[[int], None]
+    ) -> None:
+        self.algorithm = algorithm
+        self.new_spool = new_spool
+        self.admit = admit
+        self.size = 0
+        self._hasher = hasher(algorithm)
+        self._head: bytearray | None = None
+        self._spool: Spool | None = None
 
     def whole(self, data: Buffer) -> Content:
         """The content of flat bytes that are all there: hashed in place, not copied."""
@@ -147,13 +148,16 @@ class Ingest:
         view = memoryview(data)
         self.admit(len(view))
         self._hasher.update(view)
-        if self._spool is None and len(self._head) + len(view) <= CHUNK:
+        if self._spool is None and self.size + len(view) <= CHUNK:
+            if self._head is None:
+                self._head = bytearray()
             self._head += view
         else:
             if self._spool is None:
                 self._spool = self.new_spool()
-                self._spool.write(self._head)
-                self._head = bytearray()
+                if self._head:
+                    self._spool.write(self._head)
+                self._head = None
             self._spool.write(view)
         self.size += len(view)
         return len(view)
@@ -164,7 +168,7 @@ class Ingest:
         digest = self._hasher.hexdigest()
         if spool is not None:
             return Content(digest, self.size, spool=spool)
-        return Content(digest, self.size, data=memoryview(self._head))
+        return Content(digest, self.size, data=memoryview(self._head or b""))
 
     def abort(self) -> None:
         """Let go of what came so far. After ``finish`` there is nothing to let go of."""

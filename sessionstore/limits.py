@@ -114,6 +114,7 @@ class Ledger:
         self, limits: Limits, backend: Backend, make_room: Callable[[int, str], None]
     ) -> None:
         self.limits = limits
+        self._limited = limits != Limits()
         self._backend = backend
         self._make_room = make_room
         self._lock = threading.RLock()
@@ -139,9 +140,9 @@ class Ledger:
             with self._lock:
                 self._total = total
 
-    def admission(self, sid: str, name: str, *, fresh: bool) -> Admission:
+    def admission(self, sid: str, name: str, *, fresh: bool) -> Admission | Unlimited:
         """Around one save: entering raises LimitExceeded when the session has all its files."""
-        return Admission(self, sid, name, fresh)
+        return Admission(self, sid, name, fresh) if self._limited else _UNLIMITED
 
     def join(self, save: Admission) -> None:
         """Make the save one of its session's, where a limit counts those."""
@@ -331,3 +332,24 @@ class Admission:
                 self.tally.bytes += size - (old.size if old is not None else 0)
                 self.tally.files += old is None
                 self.tally.now_has(self.name, size)
+
+
+class Unlimited:
+    """The admission of every save where there is no limit: nothing is counted."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def admit(self, count: int) -> None:
+        pass
+
+    def settle(self, saved: Saved) -> None:
+        pass
+
+
+_UNLIMITED = Unlimited()

@@ -21,9 +21,9 @@ a Windows device name are escaped too. Nothing here does any I/O.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import reprlib
-import secrets
 import string
 from functools import lru_cache
 from typing import NoReturn
@@ -165,7 +165,7 @@ def fresh_name(suffix: str = "") -> str:
     suffix = _exact("suffix", suffix)
     if suffix and (not suffix.startswith(".") or suffix == "." or "/" in suffix):
         _refuse("suffix", suffix, 'is not one; write a dot and an extension, such as ".png"')
-    return file_name(secrets.token_hex(10) + suffix)
+    return file_name(os.urandom(10).hex() + suffix)
 
 
 def _exact(what: str, value: str) -> str:

@@ -44,10 +44,11 @@ class translated:  # noqa: N801 - it is used as a function: with translated(...)
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, OSError) and not isinstance(error, SessionStoreError):
-            raise _ours(error, self._doing, self._root) from error
+            raise in_our_words(error, self._doing, self._root) from error
 
 
-def _ours(error: OSError, doing: str, root: str) -> SessionStoreError:
+def in_our_words(error: OSError, doing: str, root: str) -> SessionStoreError:
+    """What ``translated`` raises for it."""
     code = error.errno or 0
     why = _FULL.get(code) or _REFUSED.get(code, f"the system says: {error.strerror or error}")
     kind = LimitExceeded if code in _FULL else BackendUnavailable

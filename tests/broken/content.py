@@ -49,7 +49,7 @@ class LosesBytesSavedAgain(MemoryBackend):
 @caught_by("put_tells_whether_the_bytes_were_there")
 class NeverTellsOfDuplicates(MemoryBackend):
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
-        return replace(super().put(key, name, content, **more), deduplicated=False)
+        return super().put(key, name, content, **more)._replace(deduplicated=False)
 
 
 @caught_by("writers_at_once_leave_no_copies")

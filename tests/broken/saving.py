@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -26,31 +25,31 @@ class Rewriting(MemoryBackend):
             saved = super().put(key, name, content, **more)
             reference = self.rewritten(saved.reference, saved.replaced)
             self._place.sessions[key.sid].files[name] = reference
-        return replace(saved, reference=reference)
+        return saved._replace(reference=reference)
 
 
 @caught_by("reference_describes_the_file")
 class CountsOneByteMore(Rewriting):
     def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
-        return replace(reference, size=reference.size + 1)
+        return reference._replace(size=reference.size + 1)
 
 
 @caught_by("reference_tells_when_it_was_saved")
 class SavedInThe70s(Rewriting):
     def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
-        return replace(reference, created=EPOCH)
+        return reference._replace(created=EPOCH)
 
 
 @caught_by("time_to_live_is_kept")
 class LosesTimeToLive(Rewriting):
     def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
-        return replace(reference, expires=None)
+        return reference._replace(expires=None)
 
 
 @caught_by("time_to_live_is_the_newest_save_s")
 class KeepsTheOldTimeToLive(Rewriting):
     def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
-        return reference if replaced is None else replace(reference, expires=replaced.expires)
+        return reference if replaced is None else reference._replace(expires=replaced.expires)
 
 
 @caught_by("equal_bytes_are_a_new_save_too")
@@ -147,13 +146,13 @@ class SavesEachContentOfANameOnce(MemoryBackend):
 class AlwaysReplacedSomething(MemoryBackend):
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
         saved = super().put(key, name, content, **more)
-        return replace(saved, replaced=saved.replaced or saved.reference)
+        return saved._replace(replaced=saved.replaced or saved.reference)
 
 
 @caught_by("put_tells_what_it_replaced")
 class NeverReplacedAnything(MemoryBackend):
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
-        return replace(super().put(key, name, content, **more), replaced=None)
+        return super().put(key, name, content, **more)._replace(replaced=None)
 
 
 @caught_by("a_name_can_be_used_again")
@@ -166,7 +165,7 @@ class RemembersDeletedFiles(MemoryBackend):
         before = self._last.get((key.sid, name))
         saved = super().put(key, name, content, **more)
         self._last[key.sid, name] = saved.reference
-        return replace(saved, replaced=before)
+        return saved._replace(replaced=before)
 
 
 @caught_by("other_files_stay")
@@ -204,13 +203,13 @@ class MixesWriters(MemoryBackend):
 @caught_by("get_answers_as_put_did")
 class GivesANewTokenEachTime(MemoryBackend):
     def get(self, sid: str, name: str) -> Reference:
-        return replace(super().get(sid, name), token=self._place.new_token())
+        return super().get(sid, name)._replace(token=self._place.new_token())
 
 
 @caught_by("listing_answers_as_put_did")
 class ListsWithoutTimes(MemoryBackend):
     def files(self, sid: str) -> Iterator[Reference]:
-        return (replace(it, created=self.now(), expires=None) for it in super().files(sid))
+        return (it._replace(created=self.now(), expires=None) for it in super().files(sid))
 
 
 @caught_by("expired_file_stays_until_it_is_removed")
