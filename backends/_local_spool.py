@@ -15,7 +15,7 @@ from typing import Self
 
 from sessionstore.backends._directory import HAS_DIR_FD, Directory
 from sessionstore.content import CHUNK, Buffer
-from sessionstore.oserrors import translated
+from sessionstore.oserrors import in_our_words
 
 _MODE = 0o444  # nobody writes to a blob again
 
@@ -60,11 +60,13 @@ class LocalSpool:
         return cls(fd, root, work, name)
 
     def write(self, data: Buffer, /) -> int:
-        left = memoryview(data)
-        with translated("write a file", self._root):
-            while left:
-                left = left[os.write(self._fd, left) :]
-        return len(data)
+        left, size = data, len(data)
+        try:
+            while (written := os.write(self._fd, left)) < len(left):
+                left = memoryview(left)[written:]
+        except OSError as error:
+            raise in_our_words(error, "write a file", self._root) from error
+        return size
 
     def chunks(self) -> Iterator[bytes]:
         position = 0

@@ -94,6 +94,7 @@ class LocalBackend:
                 self._unnamed = self._links and can_be_unnamed(work)
             opened.pop_all()
         self._blobs = Blobs(blobs, durable=durable)
+        self._token = token_of if self._links else token_of_copy
         self._disk = Disk(self._blobs, self._work, durable=durable, links=self._links)
         self._folders = Folders(self._sessions, self._token)
         self._eraser = Eraser(self._workspace, self._blobs, self._token)
@@ -127,15 +128,18 @@ class LocalBackend:
 
     def spool(self) -> LocalSpool:
         with self._does("make a new file"):
-            workspace = self._workspace.path  # claimed also by a fork that makes no named file
-            if self._unnamed:
-                return LocalSpool.unnamed(self._sessions, self._where)
-            work = Directory(str(workspace))
-            try:
-                return LocalSpool.named(work, self._where)
-            except BaseException:
-                work.close()
-                raise
+            return self._new_spool()
+
+    def _new_spool(self) -> LocalSpool:
+        workspace = self._workspace.path  # claimed also by a fork that makes no named file
+        if self._unnamed:
+            return LocalSpool.unnamed(self._sessions, self._where)
+        work = Directory(str(workspace))
+        try:
+            return LocalSpool.named(work, self._where)
+        except BaseException:
+            work.close()
+            raise
 
     # Saving
 
@@ -187,7 +191,7 @@ class LocalBackend:
 
     def _spool_it(self, content: Content) -> None:
         if content.spool is None:
-            spool = self.spool()
+            spool = self._new_spool()
             try:
                 for chunk in content.chunks():
                     spool.write(chunk)
@@ -385,9 +389,6 @@ class LocalBackend:
     def _work(self) -> Directory:
         """This process's workspace, open."""
         return Directory(str(self._workspace.path))
-
-    def _token(self, stat: os.stat_result) -> str:
-        return token_of(stat) if self._links else token_of_copy(stat)
 
     def _make(self, key: SessionKey) -> None:
         with self._work() as work:

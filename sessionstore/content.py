@@ -141,7 +141,7 @@ class Ingest:
         view = memoryview(data)
         self.admit(len(view))
         self._hasher.update(view)
-        return Content(self._hasher.hexdigest(), len(view), data=view)
+        return Content(self._hasher.hexdigest(), len(view), view)
 
     def write(self, data: Buffer) -> int:
         """Take one chunk; returns its length in bytes."""

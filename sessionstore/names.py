@@ -44,6 +44,9 @@ STORED_LENGTH = 200
 HIDDEN = "@/"
 """In front of the names of files that an adapter keeps in a visitor's session, beside the app's."""
 
+_RANDOM = 10
+"""Bytes in the random part of a fresh name."""
+
 _SLUG_LENGTH = 24
 _DIGEST_LENGTH = 32  # hex digits: 128 bits
 
@@ -162,10 +165,16 @@ def fresh_name(suffix: str = "") -> str:
 
     Raises InvalidName for a suffix that is neither empty nor a dot with something legal behind it.
     """
-    suffix = _exact("suffix", suffix)
+    return os.urandom(_RANDOM).hex() + _suffix(_exact("suffix", suffix))
+
+
+@lru_cache(maxsize=256)
+def _suffix(suffix: str) -> str:
+    """The suffix, when a name of random hex can end in it. Errors are not cached."""
     if suffix and (not suffix.startswith(".") or suffix == "." or "/" in suffix):
         _refuse("suffix", suffix, 'is not one; write a dot and an extension, such as ".png"')
-    return file_name(os.urandom(10).hex() + suffix)
+    file_name("0" * 2 * _RANDOM + suffix)
+    return suffix
 
 
 def _exact(what: str, value: str) -> str:

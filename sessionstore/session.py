@@ -110,10 +110,11 @@ class Session:
     ) -> StoredFile:
         if ttl is not None and ttl <= timedelta(0):
             raise ValueError(f"A time to live is longer than zero: ttl={ttl}.")
-        refuse_text(content)
-        if images.is_image(content):
-            content = images.encode(content, PurePath(name).suffix)
-        with self.receiving(name, ttl, fresh=fresh) as receiving:
+        if type(content) is not bytes:  # as most of what is saved is
+            refuse_text(content)
+            if images.is_image(content):
+                content = images.encode(content, PurePath(name).suffix)
+        with Receiving(self, name, ttl, fresh=fresh) as receiving:
             return receiving.keep(ingest(content, receiving.ingest))
 
     def receiving(self, name: str, ttl: timedelta | None, *, fresh: bool) -> Receiving:
@@ -333,7 +334,7 @@ class Receiving:
         self._name = name
         self._ttl = ttl
         self._fresh = fresh
-        self._admission = store.ledger.admission(session.sid, name, fresh=fresh)
+        self._admission = store.ledger.admission(session.key.sid, name, fresh=fresh)
         self.ingest = Ingest(store.backend.digest, store.backend.spool, self._admission.admit)
         self.saved: Saved | None = None
 
@@ -363,14 +364,18 @@ class Receiving:
         session.store.tell("limit_exceeded", session.key, self._name, reason=str(error))
 
     def _tell_saved(self, saved: Saved) -> None:
-        session, name, size = self._session, saved.reference.name, saved.reference.size
-        old, audit = saved.replaced, session.store.audit
+        session, store = self._session, self._session.store
+        name, size, old, audit = (
+            saved.reference.name,
+            saved.reference.size,
+            saved.replaced,
+            store.audit,
+        )
         if audit is not None and old is not None and old.digest != saved.reference.digest:
-            audit.replaced(session.key, old, session.store.now())
-        session.store.tell("saved", session.key, name, size, "saved")
+            audit.replaced(session.key, old, store.now())
+        store.tell("saved", session.key, name, size, "saved")
         if saved.deduplicated:
-            reason = "the bytes were there already"
-            session.store.tell("deduplicated", session.key, name, size, reason)
+            store.tell("deduplicated", session.key, name, size, "the bytes were there already")
 
     def keep(self, content: Content) -> StoredFile:
         session, backend = self._session, self._session.store.backend
