@@ -29,6 +29,7 @@ from sessionstore.backend import Reference, SessionKey, SessionRecord
 from sessionstore.backends import _local_journal as journal
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_journal import Line, moment, nanoseconds
+from sessionstore.backends._local_spool import is_unfinished
 from sessionstore.content import CHUNK
 from sessionstore.locks import lock, unlock
 
@@ -143,11 +144,12 @@ class Folder:
     def find(self, file: str) -> Reference | None:
         """The file of that stored name as it is now, None when there is none.
 
-        A directory or a symbolic link is none of ours, and no file.
+        A directory or a symbolic link is none of ours, and no file; nor is one that a save has only
+        begun to write.
         """
         while True:
             there = self.files.stat_or_none(file)
-            if there is None or not stat.S_ISREG(there.st_mode):
+            if there is None or not stat.S_ISREG(there.st_mode) or is_unfinished(there):
                 return None
             reference = journal.find(self.dir, file, self.token(there))
             if reference is not None:
@@ -161,7 +163,9 @@ class Folder:
         known = {(line.file, line.reference.token): line for line in journal.lines(self.dir)}
         for file in self.files.names():
             there = self.files.stat_or_none(file)
-            line = known.get((file, self.token(there))) if there is not None else None
+            if there is None or is_unfinished(there):
+                continue
+            line = known.get((file, self.token(there)))
             reference = line.reference if line is not None else self.find(file)
             if reference is not None:
                 yield file, reference

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from sessionstore.backends._local_eraser import Eraser
 from sessionstore.backends._local_folder import NEW, Folder
 from sessionstore.backends._local_journal import NAME as JOURNAL
 from sessionstore.backends._local_root import HARMLESS, OURS
+from sessionstore.backends._local_spool import is_unfinished
 from sessionstore.content import CHUNK, hasher
 from sessionstore.names import encode, is_sid
 from sessionstore.workspace import Workspace
@@ -139,11 +140,44 @@ class Inspector:
             bad = self._look_at_file(folder, file, reference)
             if bad is not None:
                 yield self._damaged_file(folder.sid, file, reference, bad)
-        strangers = [f"files/{it}" for it in folder.files.names() if it not in known]
-        strangers += [it for it in folder.dir.names() if it not in _OF_A_SESSION]
-        for name in strangers:
-            if not (name.startswith("files/") and folder.find(name[6:])):  # saved since
+        for file in [it for it in folder.files.names() if it not in known]:
+            there = folder.files.stat_or_none(file)
+            if there is not None and folder.find(file) is None:  # neither gone nor saved since
+                yield from self._no_file(folder.sid, file, unfinished=is_unfinished(there))
+        for name in folder.dir.names():
+            if name not in _OF_A_SESSION:
                 yield _stranger(f"sessions/{folder.sid}/{name}")
+
+    def _no_file(self, sid: str, file: str, *, unfinished: bool) -> Iterator[Flaw]:
+        """What there is to say of something among the files that is none."""
+        place = f"sessions/{sid}/files/{file}"
+        if not unfinished:
+            yield _stranger(place)
+            return
+        with self._left(sid, file) as left:
+            pass
+        if left:
+            yield Flaw(
+                "leftover",
+                place,
+                "A save that did not finish left a file that nobody sees.",
+                "It is deleted, as the next save of that name would do.",
+                lambda: self._remove_unfinished(sid, file),
+            )
+
+    @contextmanager
+    def _left(self, sid: str, file: str) -> Iterator[Directory | None]:
+        """The files, if that one is unfinished, locked: then nobody is writing it."""
+        with self.change(sid) as folder:
+            there = None if folder is None else folder.files.stat_or_none(file)
+            left = folder is not None and there is not None and is_unfinished(there)
+            yield folder.files if folder is not None and left else None
+
+    def _remove_unfinished(self, sid: str, file: str) -> bool:
+        with self._left(sid, file) as files:
+            if files is not None:
+                files.unlink(file)
+            return files is not None
 
     def _look_at_file(self, folder: Folder, file: str, reference: Reference) -> Bad | None:
         """What is wrong with a file's bytes, None also when it is not that version any more."""

@@ -4,6 +4,11 @@
 2. The link, straight into its place or by rename over what was there.
 3. The blob's name, when the content is new. A blob's name without any link would be garbage to a
    collector, so the link is made first.
+
+A small new content under a new name is written in its place, which takes a sixth less of the time:
+the file has no read permission at first, and until it has nobody takes it for one. Giving it that
+permission stands for step 2. All of it happens under the lock, so a file that lies unfinished while
+the lock is free is what a crash left; the next save of that name, or the drop, removes it.
 """
 
 from __future__ import annotations
@@ -19,8 +24,11 @@ from sessionstore.backend import Reference, Saved
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blob, Blobs
 from sessionstore.backends._local_folder import Folder
-from sessionstore.backends._local_spool import LocalSpool
+from sessionstore.backends._local_spool import FINISHED, UNFINISHED, LocalSpool, sealed, write_all
 from sessionstore.content import Content
+
+SMALL = 128 << 10
+"""Bytes that are written in their place, in some 30 us: of more the link saved is a small part."""
 
 _TOO_MANY_LINKS = (errno.EMLINK,)
 
@@ -30,8 +38,11 @@ class Disk(NamedTuple):
 
     blobs: Blobs
     work: Callable[[], Directory]
+    new_spool: Callable[[], LocalSpool]
     durable: bool
     links: bool
+    in_place: bool
+    """Whether small contents are written in their place."""
 
 
 @dataclass(slots=True)
@@ -77,9 +88,32 @@ class Save:
         reference = None if known is None else self._link(known)
         if reference is not None:
             return Saved(reference, deduplicated=True, replaced=self.old)
+        if self.is_small():
+            reference = None if self.old is not None or self.stale else self._in_place()
+            if reference is not None:
+                return Saved(reference, deduplicated=False, replaced=None)
+            self.spool()
         if not isinstance(self.content.spool, LocalSpool):
             return None
         return Saved(self._new(self.content.spool), deduplicated=False, replaced=self.old)
+
+    def is_small(self) -> bool:
+        """Whether its bytes are in memory, and few enough to be written while others wait."""
+        content = self.content
+        return self.disk.in_place and content.data is not None and content.size <= SMALL
+
+    def spool(self) -> None:
+        """Write the bytes to a file in the store's file system, unless that is done."""
+        content = self.content
+        if content.spool is None:
+            spool = self.disk.new_spool()
+            try:
+                for chunk in content.chunks():
+                    spool.write(chunk)
+            except BaseException:
+                spool.close()
+                raise
+            content.data, content.spool = None, spool
 
     def _link(self, blob: os.stat_result) -> Reference | None:
         """Link to the blob that is there; None when it will not do."""
@@ -109,6 +143,26 @@ class Save:
             self.blob.adopt(self.folder.files, self.file)
         return reference
 
+    def _in_place(self) -> Reference | None:
+        """Write the bytes straight under the file's name; None when that is taken."""
+        data = self.content.data
+        assert data is not None, "it is small"  # noqa: S101 - for mypy
+        files = self.folder.files
+        try:
+            fd = files.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, UNFINISHED)
+        except FileExistsError:
+            return None
+        try:
+            write_all(fd, data)
+            reference = self._note(self.folder.token(sealed(fd)))
+            os.fchmod(fd, FINISHED)
+        except BaseException:
+            files.unlink(self.file)
+            raise
+        finally:
+            os.close(fd)
+        return self._adopted(reference)
+
     def _new(self, spool: LocalSpool) -> Reference:
         reference = self._note(self.folder.token(spool.seal(durable=self.disk.durable)))
         if not self.disk.links:
@@ -118,14 +172,19 @@ class Save:
         if self.stale:
             with self.disk.work() as work:
                 self.blob.renew(self.folder.files, self.file, work)
-        elif not self.blob.adopt(self.folder.files, self.file):
-            # Somebody saved the same bytes at the same time: keep one of the two.
-            twin = self.blob.stat()
-            old, self.old = self.old, reference
-            again = None if twin is None else self._link(twin)
-            self.old = old
-            return again or reference
-        return reference
+            return reference
+        return self._adopted(reference)
+
+    def _adopted(self, reference: Reference) -> Reference:
+        """Give the new file its blob's name."""
+        if self.blob.adopt(self.folder.files, self.file):
+            return reference
+        # Somebody saved the same bytes at the same time: keep one of the two.
+        twin = self.blob.stat()
+        old, self.old = self.old, reference
+        again = None if twin is None else self._link(twin)
+        self.old = old
+        return again or reference
 
     def _place(self, link: Callable[[Directory, str], None]) -> None:
         if self.old is None and self.folder.place(self.file, link):

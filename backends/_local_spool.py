@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from typing import Self
@@ -17,7 +18,11 @@ from sessionstore.backends._directory import HAS_DIR_FD, Directory
 from sessionstore.content import CHUNK, Buffer
 from sessionstore.oserrors import in_our_words
 
-_MODE = 0o444  # nobody writes to a blob again
+FINISHED = 0o444
+"""The mode of every stored file: nobody writes to one again."""
+
+UNFINISHED = 0o200
+"""The mode of one that is being written in its place: it is no file of the session yet."""
 
 
 def can_be_unnamed(work: Directory) -> bool:
@@ -56,17 +61,15 @@ class LocalSpool:
     def named(cls, work: Directory, root: str) -> Self:
         """A file in this process's workspace, which is closed with it."""
         name = secrets.token_hex(8)
-        fd = work.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
+        fd = work.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, FINISHED)
         return cls(fd, root, work, name)
 
     def write(self, data: Buffer, /) -> int:
-        left, size = data, len(data)
         try:
-            while (written := os.write(self._fd, left)) < len(left):
-                left = memoryview(left)[written:]
+            write_all(self._fd, data)
         except OSError as error:
             raise in_our_words(error, "write a file", self._root) from error
-        return size
+        return len(data)
 
     def chunks(self) -> Iterator[bytes]:
         position = 0
@@ -75,16 +78,11 @@ class LocalSpool:
             yield chunk
 
     def seal(self, *, durable: bool) -> os.stat_result:
-        """What is known of the finished file; on the disk for certain when ``durable``.
-
-        Its time is set to the nanosecond, because the kernel's own has the same value for some
-        milliseconds (Documentation/timers, the coarse clock), in which an inode can be reused.
-        """
-        if os.utime in os.supports_fd:
-            os.utime(self._fd, ns=(time.time_ns(),) * 2)
+        """What is known of the finished file; on the disk for certain when ``durable``."""
+        there = sealed(self._fd)
         if durable:
             os.fsync(self._fd)
-        return os.fstat(self._fd)
+        return there
 
     def link(self, to: Directory, name: str) -> None:
         """Give the file a name. Raises FileExistsError when that is taken."""
@@ -110,9 +108,31 @@ class LocalSpool:
             self._work.close()
 
 
+def write_all(fd: int, data: Buffer) -> None:
+    """Write all of it, in as many calls as the system takes."""
+    while (written := os.write(fd, data)) < len(data):
+        data = memoryview(data)[written:]
+
+
+def sealed(fd: int) -> os.stat_result:
+    """What is known of a file whose bytes are all there.
+
+    Its time is set to the nanosecond, because the kernel's own has the same value for some
+    milliseconds (Documentation/timers, the coarse clock), in which an inode can be reused.
+    """
+    if os.utime in os.supports_fd:
+        os.utime(fd, ns=(time.time_ns(),) * 2)
+    return os.fstat(fd)
+
+
+def is_unfinished(there: os.stat_result) -> bool:
+    """Whether it is a file that is being written in its place, or was when its process died."""
+    return stat.S_ISREG(there.st_mode) and not there.st_mode & stat.S_IRUSR
+
+
 def _unnamed(work: Directory) -> int:
     # The mode is the file's, not the descriptor's: this one writes although it says 0444.
-    return work.open(".", os.O_TMPFILE | os.O_RDWR, _MODE)
+    return work.open(".", os.O_TMPFILE | os.O_RDWR, FINISHED)
 
 
 def _name_it(fd: int, to: Directory, name: str) -> None:

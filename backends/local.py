@@ -95,7 +95,10 @@ class LocalBackend:
             opened.pop_all()
         self._blobs = Blobs(blobs, durable=durable)
         self._token = token_of if self._links else token_of_copy
-        self._disk = Disk(self._blobs, self._work, durable=durable, links=self._links)
+        self._disk = Disk(
+            self._blobs, self._work, self._new_spool, durable=durable, links=self._links,
+            in_place=self._unnamed and not durable,
+        )  # fmt: skip
         self._folders = Folders(self._sessions, self._token)
         self._eraser = Eraser(self._workspace, self._blobs, self._token)
         if not self._links:
@@ -169,12 +172,11 @@ class LocalBackend:
     def _put(self, key: SessionKey, save: Save) -> Saved:
         if not self._open:
             self._refuse(f"save {save.name!r}")
-        content = save.content
         try:
-            with self._blobs.at(content.digest) as blob:
+            with self._blobs.at(save.content.digest) as blob:
                 known = blob.stat() if self._disk.links else None
-                if known is None:
-                    self._spool_it(content)
+                if known is None and not save.is_small():
+                    save.spool()
                 while True:
                     with self._folders.changing(key.sid, make=partial(self._make, key)) as folder:
                         assert folder is not None, "it is made"  # noqa: S101 - for mypy
@@ -182,23 +184,12 @@ class LocalBackend:
                     if saved is not None:
                         return saved
                     # The content was there a moment ago, and is not now or will not do: write it.
-                    self._spool_it(content)
+                    save.spool()
                     known = blob.stat()
         except SessionStoreError:
             raise
         except OSError as error:  # as ``_does``, which would cost each save some calls
             raise in_our_words(error, f"save {save.name!r}", self._where) from error
-
-    def _spool_it(self, content: Content) -> None:
-        if content.spool is None:
-            spool = self._new_spool()
-            try:
-                for chunk in content.chunks():
-                    spool.write(chunk)
-            except BaseException:
-                spool.close()
-                raise
-            content.data, content.spool = None, spool
 
     # Reading
 

@@ -36,6 +36,7 @@ from sessionstore import (
     SessionStore,
     SettingsError,
 )
+from sessionstore.backends._local_spool import is_unfinished
 from sessionstore.clock import SystemClock
 from tests.local import backend_of, everything
 
@@ -52,10 +53,10 @@ CODES = {
 
 CALLS = (
     "open", "stat", "lstat", "mkdir", "link", "rename", "unlink", "rmdir", "utime", "scandir",
-    "read", "pread", "write", "fstat",
+    "read", "pread", "write", "fstat", "fchmod", "ftruncate", "lseek",
 )  # fmt: skip
 BIG = bytes(range(256)) * 4200
-OLD, NEW, OTHER = b"old", b"new" + BIG, b"other"
+OLD, NEW, OTHER, SMALL = b"old", b"new" + BIG, b"other", b"small"
 
 
 class LaterClock(SystemClock):
@@ -114,6 +115,10 @@ def put_new(session: Session) -> None:
     session.put("target", NEW, ttl=timedelta(days=1))
 
 
+def put_small(session: Session) -> None:
+    session.put("small", SMALL)
+
+
 def put_known(session: Session) -> None:
     session.put("target", OTHER)
 
@@ -143,6 +148,7 @@ def sweep(session: Session) -> None:
 Operation = Callable[[Session], None]
 OPERATIONS: tuple[Operation, ...] = (
     put_new,
+    put_small,
     put_known,
     put_in_new_session,
     delete,
@@ -152,6 +158,7 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 MAY_BE: dict[Operation, tuple[bytes | None, ...]] = {
     put_new: (OLD, NEW),
+    put_small: (OLD,),
     put_known: (OLD, OTHER),
     put_in_new_session: (OLD,),
     delete: (OLD, None),
@@ -186,7 +193,11 @@ def check(root: Path, operation: Operation) -> None:
             assert content(store, "bystander", "same") == OLD
             assert content(store, "bystander", "other") == OTHER
         assert content(store, "brand new", "target") in (None, NEW)
-        assert [it for it in store.verify() if it.kind != "leftover"] == []
+        assert content(store, "one", "small") in (None, SMALL)
+        assert [it for it in store.verify(repair=True) if it.kind != "leftover"] == []
+        assert store.verify() == []
+        store.session("one").put("small", SMALL)
+        assert store.session("one").read("small") == SMALL
         store.session("one").put("target", NEW)
         assert store.session("one").read("target") == NEW
     with SessionStore.open(root, clock=LaterClock()) as store:
@@ -214,6 +225,8 @@ def one_case(operation: Operation, number: int, code: int, root: Path) -> bool:
                 operation(store.session("one"))
         except OURS:
             failed = True
+    unfinished = [path for path in root.rglob("files/*") if is_unfinished(path.stat())]
+    assert unfinished == [], "only a death leaves what is being written"
     check(root, operation)
     return failed
 
