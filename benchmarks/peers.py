@@ -101,7 +101,7 @@ def raw_save(folder: Path) -> Save:
 
 
 def floor_save(folder: Path) -> Save:
-    """The floor of keeping content once: a digest, then one link, or a new file of two names."""
+    """The floor of keeping content once: a digest, then one link, or a new file and its link."""
     fds = []
     for each in (folder / "blobs", folder / "files"):
         each.mkdir(parents=True)
@@ -110,14 +110,12 @@ def floor_save(folder: Path) -> Save:
     known = set[str]()
 
     def write(digest: str, name: str, data: bytes) -> None:
-        fd = os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o444, dir_fd=blobs)
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444, dir_fd=files)
         try:
             os.write(fd, data)
-            source = f"/proc/self/fd/{fd}"
-            for place, new in ((files, name), (blobs, digest)):
-                os.link(source, new, src_dir_fd=place, dst_dir_fd=place, follow_symlinks=True)
         finally:
             os.close(fd)
+        os.link(name, digest, src_dir_fd=files, dst_dir_fd=blobs, follow_symlinks=False)
 
     def save(session: str, name: str, data: bytes) -> None:
         digest = hashlib.sha256(data).hexdigest()
