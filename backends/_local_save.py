@@ -78,20 +78,23 @@ class Save:
         if self.older is not None:
             folder.has_older(self.older)
         folder.active(now)
-        self.old = None if self.fresh else folder.find(self.file)
+        self.old = None
         saved = self._saved(known)
         if saved is not None and self.disk.durable:
             folder.files.fsync()
         return saved
 
     def _saved(self, known: os.stat_result | None) -> Saved | None:
+        if known is None and self.is_small():
+            reference = self._in_place()
+            if reference is not None:
+                return Saved(reference, deduplicated=False, replaced=None)
+        if not self.fresh:
+            self.old = self.folder.find(self.file)
         reference = None if known is None else self._link(known)
         if reference is not None:
             return Saved(reference, deduplicated=True, replaced=self.old)
         if self.is_small():
-            reference = None if self.old is not None or self.stale else self._in_place()
-            if reference is not None:
-                return Saved(reference, deduplicated=False, replaced=None)
             self.spool()
         if not isinstance(self.content.spool, LocalSpool):
             return None
