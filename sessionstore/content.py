@@ -183,6 +183,8 @@ def ingest(source: object, into: Ingest) -> Content:
     Raises TypeError for anything else; what the source raises passes through. Nothing is left
     behind by a failure.
     """
+    if type(source) is bytes:  # as most of what is saved is
+        return into.whole(source)
     refuse_text(source)
     if (view := _view(source)) is not None:
         return into.whole(view)

@@ -364,18 +364,13 @@ class Receiving:
         session.store.tell("limit_exceeded", session.key, self._name, reason=str(error))
 
     def _tell_saved(self, saved: Saved) -> None:
-        session, store = self._session, self._session.store
-        name, size, old, audit = (
-            saved.reference.name,
-            saved.reference.size,
-            saved.replaced,
-            store.audit,
-        )
-        if audit is not None and old is not None and old.digest != saved.reference.digest:
-            audit.replaced(session.key, old, store.now())
-        store.tell("saved", session.key, name, size, "saved")
+        store, key = self._session.store, self._session.key
+        new, old, audit = saved.reference, saved.replaced, store.audit
+        if audit is not None and old is not None and old.digest != new.digest:
+            audit.replaced(key, old, store.now())
+        store.tell("saved", key, new.name, new.size, "saved")
         if saved.deduplicated:
-            store.tell("deduplicated", session.key, name, size, "the bytes were there already")
+            store.tell("deduplicated", key, new.name, new.size, "the bytes were there already")
 
     def keep(self, content: Content) -> StoredFile:
         session, backend = self._session, self._session.store.backend
