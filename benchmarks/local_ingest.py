@@ -19,6 +19,7 @@ from benchmarks import peers
 from benchmarks.disks import Disk
 from benchmarks.harness import OURS, Batch, Figure, Row, Run
 from sessionstore import SessionStore
+from sessionstore.content import CHUNK
 
 SIZE = 1 << 30
 
@@ -35,6 +36,7 @@ def rows(disk: Disk, file: Path) -> list[Row]:
     group = f"A file of {file.stat().st_size >> 20} MiB, {disk.name}"
     gradio = {peers.name("gradio", "save_file_to_cache"): _gradio(disk, file)}
     sides = {OURS: _ours(disk, file, "sha256"), **gradio,
+             "digest and bare system calls": _floor(disk, file),
              "cp (shutil.copyfile), no digest": _copies(disk, file)}  # fmt: skip
     blake3 = {OURS: _ours(disk, file, "blake3"), **gradio}
     size = file.stat().st_size
@@ -64,6 +66,29 @@ def _gradio(disk: Disk, file: Path) -> Batch:
                 os.unlink(each)
         return lambda: saved.append(str(save(file)))
 
+    return prepare
+
+
+def _floor(disk: Disk, file: Path) -> Batch:
+    """One pass: each piece read, digested and written, to a file that has no name."""
+    folder = disk.fresh()
+    folder.mkdir()
+    kept: list[int] = []
+
+    def run() -> None:
+        digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
+        kept.append(os.open(folder, os.O_TMPFILE | os.O_WRONLY))
+        with open(file, "rb", buffering=0) as source:
+            while count := source.readinto(buffer):
+                digest.update(buffer[:count])
+                os.write(kept[-1], buffer[:count])
+
+    def prepare() -> Run:
+        while kept:
+            os.close(kept.pop())
+        return run
+
+    disk.opened.callback(prepare)
     return prepare
 
 
@@ -126,12 +151,16 @@ def stalls(disk: Disk, file: Path, rounds: int) -> list[Figure]:
         saves = [store.session(f"{at}").put_async("a", it) for at, it in enumerate(contents)]
         await asyncio.gather(*saves)
 
+    async def nothing(_: list[bytes]) -> None:
+        await asyncio.sleep(0.1)
+
     async def hashes(contents: list[bytes]) -> None:
         await asyncio.gather(*(asyncio.to_thread(hashlib.sha256, it) for it in contents))
 
     group = f"An event loop's longest stall, {disk.name}"
     size = f"put_async of {file.stat().st_size >> 20} MiB"
-    bare = {"hashlib.sha256 alone in as many threads": longest_stall(hashes, contents, rounds)}
+    bare = {"hashlib.sha256 alone in as many threads": longest_stall(hashes, contents, rounds),
+            "an idle loop": longest_stall(nothing, contents, rounds)}  # fmt: skip
     found = [
         Figure(group, size, longest_stall(one, contents, 1), "ms", 10),
         Figure(group, "100 put_async of 1 MiB at once", longest_stall(many, contents, rounds),

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,36 @@ def test_in_thread_passes_words_and_answers_on() -> None:
         return threading.current_thread() is threading.main_thread(), args, words
 
     assert asyncio.run(in_thread(thread_and, 1, 2, three=3)) == (False, (1, 2), {"three": 3})
+
+
+@pytest.mark.parametrize("threads", [None, 2, 64])
+def test_no_more_calls_are_given_to_the_executor_than_it_has_threads(threads: int | None) -> None:
+    given = Given(threads)
+
+    async def many() -> list[int]:
+        asyncio.get_running_loop().set_default_executor(given)
+        return await asyncio.gather(*(in_thread(int, number) for number in range(200)))
+
+    assert asyncio.run(many()) == list(range(200))
+    assert given.most == given.threads
+
+
+class Given(ThreadPoolExecutor):
+    """An executor that counts what it has been given and not finished yet."""
+
+    def __init__(self, threads: int | None) -> None:
+        super().__init__(threads)
+        self.threads = self._max_workers
+        self.now = self.most = 0
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        done = super().submit(*args, **kwargs)
+        # Told in the loop's own thread, as the next call is given, so that the sums are exact.
+        loop = asyncio.get_running_loop()
+        done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finished))
+        return done
+
+    def _finished(self) -> None:
+        self.now -= 1
