@@ -101,7 +101,7 @@ class Directory:
     def unlink(self, name: str) -> None:
         """Remove a file; one that is not there is no error."""
         try:
-            os.unlink(self.at(name), dir_fd=self.fd)
+            os.unlink(name if self.fd is not None else self.at(name), dir_fd=self.fd)
         except FileNotFoundError:
             pass
         except PermissionError:

@@ -78,6 +78,15 @@ class Blobs:
         """Around the removal of a reference."""
         return Releasing(self.at(reference.digest), reference.token)
 
+    def remove(self, digest: str) -> None:
+        """Remove a blob's name, if it is there."""
+        kept = self._kept.get(digest[:2])
+        if kept is not None:
+            kept.unlink(digest)
+        else:
+            with self.at(digest) as blob:
+                blob.remove()
+
     def collect(self) -> tuple[int, int]:
         """Remove blobs nobody refers to, in the next slice of the store: (blobs, bytes)."""
         blobs = size = looked = 0

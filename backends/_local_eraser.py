@@ -23,6 +23,8 @@ from sessionstore.workspace import Workspace
 
 _DROPPED = ".drop"
 _FILE_AND_BLOB = 2
+_USUAL = (journal.NAME, "seen", "id", "ended", "expiring")
+"""What a session's folder has in it besides its files."""
 
 
 class Eraser:
@@ -57,30 +59,28 @@ class Eraser:
         """
         count = size = 0
         with Folder(work, name, self._token) as folder:
-            for line in journal.kept(folder.dir):
-                if self._unlink(folder.files, line):
-                    count, size = count + 1, size + line.size
-            for file in list(folder.files.names()):
-                folder.files.unlink(file)
-                count += 1
-        shutil.rmtree(os.path.join(work.path, name))
+            files = folder.files
+            for file, token, length, digest in journal.kept(folder.dir):
+                there = files.stat_or_none(file)
+                if there is None or self._token(there) != token:
+                    continue
+                # As in ``Releasing``, but with one look where that takes two: of a file's two names
+                # the other is the blob's, and should it be a third's, only a blob's name is lost.
+                if there.st_nlink == _FILE_AND_BLOB:
+                    self._blobs.remove(digest)
+                    files.unlink(file)
+                else:
+                    files.unlink(file)
+                    self._blobs.collect_one(digest)
+                count, size = count + 1, size + length
+            count += _rest(folder)
+            try:  # by the names it should have, in half of the time of a walk
+                for each in _USUAL:
+                    folder.dir.unlink(each)
+                work.rmdir(name)
+            except OSError:
+                shutil.rmtree(os.path.join(work.path, name))
         return Dropped(count, size)
-
-    def _unlink(self, files: Directory, line: journal.Kept) -> bool:
-        """Remove the file that a line is about, if it is there still."""
-        there = files.stat_or_none(line.file)
-        if there is None or self._token(there) != line.token:
-            return False
-        # As in ``Releasing``, but with one look where that takes two: of a file's two names the
-        # other is the blob's, and should it be a third's, only a blob's name is lost.
-        last = there.st_nlink == _FILE_AND_BLOB
-        with self._blobs.at(line.digest) as blob:
-            if last:
-                blob.remove()
-            files.unlink(line.file)
-            if not last:
-                blob.unlink(links=1)
-        return True
 
     def finish_own(self) -> int:
         """Finish drops of this process that an error stopped."""
@@ -106,3 +106,16 @@ class Eraser:
                         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                             self.erase(work, name)
         return count
+
+
+def _rest(folder: Folder) -> int:
+    """Remove the directory of files, with those that no line was about; how many they were."""
+    count = 0
+    try:
+        folder.dir.rmdir("files")  # as a rule there are none, and it need not be read
+    except OSError:
+        for file in list(folder.files.names()):
+            with contextlib.suppress(OSError):  # a directory, which is none of ours
+                folder.files.unlink(file)
+                count += 1
+    return count

@@ -33,8 +33,16 @@ def drops(disk: Disk) -> list[Row]:
     """Drop sessions of 100 files of 100 KB, beside rm -r and what peers have for it."""
     group = f"Dropping a session of {FILES} files of 100 KB, {disk.name}"
     sides = {OURS: _our_drops(disk)}
-    removed = sides | {"rm -r (shutil.rmtree)": _removals(disk)}
-    evicted = sides | {peers.name("diskcache", "evict"): _evictions(disk)}
+    plain = {"rm -r (shutil.rmtree)": _removals(disk)}
+    removed = (
+        sides
+        | plain
+        | {
+            "bare unlink(2) of both names": _unlinks(disk, look=False),
+            "the same, after a look at each file's links": _unlinks(disk, look=True),
+        }
+    )
+    evicted = sides | {peers.name("diskcache", "evict"): _evictions(disk)} | plain
     return [
         Row(group, "drop", removed, 1.3, DROPS),
         Row(group, "drop, beside a cache with tags", evicted, 0.5, DROPS),
@@ -81,6 +89,44 @@ def _removals(disk: Disk) -> Batch:
         def run() -> None:
             for name in names:
                 shutil.rmtree(folder / name)
+
+        return run
+
+    return prepare
+
+
+def _unlinks(disk: Disk, *, look: bool) -> Batch:
+    """The floor of dropping what is kept once: a file has two names."""
+    folder = disk.fresh()
+    names: list[str] = []
+
+    def save(session: str, name: str, data: bytes) -> None:
+        raw(session, name, data)
+        blob = f"{len(names)}"
+        os.link(f"{folder}/{session}/{name}", f"{folder}/blobs/{blob}")
+        names.append(blob)
+
+    raw = peers.raw_save(folder)
+    (folder / "blobs").mkdir(parents=True)
+
+    def prepare() -> Run:
+        names.clear()
+        sessions = _filled(save)
+
+        def run() -> None:
+            blobs = os.open(folder / "blobs", os.O_RDONLY)
+            left = iter(names)
+            for session in sessions:
+                files = os.open(folder / session, os.O_RDONLY)
+                for number in range(FILES):
+                    file = f"{number}.bin"
+                    if look:
+                        os.stat(file, dir_fd=files, follow_symlinks=False)
+                    os.unlink(next(left), dir_fd=blobs)
+                    os.unlink(file, dir_fd=files)
+                os.close(files)
+                os.rmdir(folder / session)
+            os.close(blobs)
 
         return run
 

@@ -198,3 +198,20 @@ def test_foreign_files_among_sessions_and_blobs_are_kept(tmp_path: Path) -> None
         store.sweep()
         assert list(store.sessions()) == []
         assert (tmp_path / "s" / "blobs" / "ab" / "README").read_text() == "mine"
+
+
+def test_a_session_is_dropped_with_whatever_else_lies_in_its_folder(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    with SessionStore.open(root) as store:
+        session = store.session("one")
+        session.put("a", b"cat")
+        session.end()
+        folder = root / "sessions" / session.sid
+        for place in ("files/mine/deep", "mine/deep", "files/strange", "new", "journal.new"):
+            path = folder / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("mine")
+        session.drop()
+        left = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+        assert left == [root / "layout"]
+        assert list((root / "sessions").iterdir()) == []
