@@ -93,7 +93,9 @@ class Directory:
 
     def has(self, name: str) -> bool:
         """Whether there is something of that name. A look that fails says no, and costs least."""
-        return os.access(self.at(name), os.F_OK, dir_fd=self.fd)
+        if self.fd is not None:
+            return os.access(name, os.F_OK, dir_fd=self.fd)
+        return os.access(self.at(name), os.F_OK)
 
     def mkdir(self, name: str) -> None:
         os.mkdir(self.at(name), 0o700, dir_fd=self.fd)

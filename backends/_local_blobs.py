@@ -97,10 +97,11 @@ class Blobs:
                 self._next_fan = fan
                 break
             with self._root.sub(fan) as folder:
-                for name in filter(_DIGEST.fullmatch, folder.names()):
+                for name in folder.names():
                     looked += 1
                     there = folder.stat_or_none(name)
-                    if there is not None and there.st_nlink == 1:
+                    # Nearly all have more, so whether it is a blob at all is asked last.
+                    if there is not None and there.st_nlink == 1 and _DIGEST.fullmatch(name):
                         with self.at(name) as blob:
                             freed = blob.unlink(links=1)
                         blobs += freed >= 0

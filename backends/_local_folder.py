@@ -248,19 +248,21 @@ def record(sessions: Directory, sid: str) -> SessionRecord | None:
     made = sessions.stat_or_none(f"{sid}/id")
     if seen is None or made is None:
         return None
-    ended = _mark(sessions, f"{sid}/ended")
-    expiring = _mark(sessions, f"{sid}/expiring")
+    # Most have neither mark, and they are asked for of every session: first whether they are there.
+    ended = _mark(sessions, f"{sid}/ended") if sessions.has(f"{sid}/ended") else None
+    expiring = _mark(sessions, f"{sid}/expiring") if sessions.has(f"{sid}/expiring") else None
     active = moment(seen.st_mtime_ns)
     active = active if ended is None else max(active, ended)
     return SessionRecord(sid, active, ended, moment(made.st_mtime_ns), expiring)
 
 
 def _mark(sessions: Directory, name: str) -> datetime | None:
-    """The time of a mark, None when it is not there: as good as always, and asked of each session.
+    """The time of a mark, None when it is gone.
 
-    Should the look fail, a session is taken for one that goes on; the next sweep looks again.
+    Should the look for it have failed, a session was taken for one that goes on; the next sweep
+    looks again.
     """
-    there = sessions.stat_or_none(name) if sessions.has(name) else None
+    there = sessions.stat_or_none(name)
     return None if there is None else moment(there.st_mtime_ns)
 
 

@@ -206,7 +206,7 @@ class _Bytes:
 
 def moment(nanoseconds: int) -> datetime:
     """A file time as a datetime."""
-    return EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    return EPOCH + timedelta(0, 0, nanoseconds // 1000)
 
 
 def nanoseconds(time: datetime) -> int:

@@ -61,8 +61,7 @@ _is_plain = re.compile(
 ).fullmatch
 _is_escaped = re.compile(r"(?:[a-z0-9_.-]|![a-z-]|![0-3][0-7]{2})+").fullmatch
 _is_sid = re.compile(
-    rf"(?=.{{1,{_SLUG_LENGTH}}}-[0-9a-f]{{{_DIGEST_LENGTH}}}\Z)"
-    rf"[a-z0-9]+(?:-[a-z0-9]+)*-[0-9a-f]{{{_DIGEST_LENGTH}}}"
+    rf"(?!.*--)[a-z0-9][a-z0-9-]{{0,{_SLUG_LENGTH - 1}}}-[0-9a-f]{{{_DIGEST_LENGTH}}}"
 ).fullmatch
 _words = re.compile(r"[a-z0-9]+").findall
 _find_extension = re.compile(r"\.[a-z0-9]{1,16}\Z").search

@@ -129,18 +129,19 @@ class Planner:
             yield from self._session(record)
 
     def _session(self, record: SessionRecord) -> Iterator[PlanRow]:
-        reason = None if record.sid == self.shared else self._drop_reason(record)
+        shared = record.sid == self.shared
+        due = None if shared else self.retention.due(record)
+        reason = None if shared else self._drop_reason(record, due)
         if reason is not None:
             yield from self._whole(record, "drop", reason)
             return
-        due = None if record.sid == self.shared else self.retention.due(record)
         if due is not None:
             wait = _words(due - self.now)
             yield from self._whole(record, "hold", f"it ended and lingers for {wait} more")
-        yield from self._files(record)
+        if self._is_aged(record) or self._has_expired(record):
+            yield from self._files(record)
 
-    def _drop_reason(self, record: SessionRecord) -> str | None:
-        due = self.retention.due(record)
+    def _drop_reason(self, record: SessionRecord, due: datetime | None) -> str | None:
         if due is not None and due <= self.now:
             return (
                 f"it ended, and its linger of {_words(self.retention.linger)} was over "
@@ -160,13 +161,17 @@ class Planner:
         # A crash can leave a session that does not know its id. It too has to go in the end.
         return self.identify(record.sid) or SessionKey(record.sid, record.sid, None)
 
-    def _files(self, record: SessionRecord) -> Iterator[PlanRow]:
-        """Rows for single files. Sessions too young to have any are passed by unread."""
+    # Sessions that cannot have a file whose time is up are passed by, unread.
+
+    def _is_aged(self, record: SessionRecord) -> bool:
         max_age = self.retention.max_age
-        aged = max_age is not None and self.now - record.oldest > max_age
-        expired = record.expiring is not None and record.expiring <= self.now
-        if not (aged or expired):
-            return
+        return max_age is not None and self.now - record.oldest > max_age
+
+    def _has_expired(self, record: SessionRecord) -> bool:
+        return record.expiring is not None and record.expiring <= self.now
+
+    def _files(self, record: SessionRecord) -> Iterator[PlanRow]:
+        """Rows for single files."""
         references = sorted(self.files(record.sid), key=lambda each: each.name)
         if not references and self._is_left_over(record):
             yield from self._whole(record, "drop", "it has no files any more, and nobody uses it")
