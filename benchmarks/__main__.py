@@ -18,6 +18,7 @@ from benchmarks import (
     local_saves,
     local_sessions,
     objects_large,
+    start,
 )
 from benchmarks import objects as s3
 from benchmarks.disks import Disk
@@ -75,6 +76,12 @@ def many_at_once(rounds: int, *, full: bool) -> Found:  # noqa: ARG001 - as the 
         yield from concurrency.processes(disk)
 
 
+def starting(rounds: int, *, full: bool) -> Found:  # noqa: ARG001 - as the other parts
+    """Loading the package and opening a store."""
+    with disks.memory() as disk:
+        yield from measure(start.rows(disk), max(rounds, 9))
+
+
 def growing(rounds: int, *, full: bool) -> Found:
     """Fitted exponents."""
     sizes = [10_000, 100_000, 1_000_000] if full else [1_000, 10_000, 100_000]
@@ -89,7 +96,7 @@ def growing(rounds: int, *, full: bool) -> Found:
 
 PARTS: dict[str, Callable[..., Found]] = {
     "saves": saves, "many": many, "ingest": ingest, "sessions": sessions, "objects": objects,
-    "concurrency": many_at_once, "growth": growing,
+    "concurrency": many_at_once, "growth": growing, "start": starting,
 }  # fmt: skip
 
 

@@ -19,7 +19,6 @@ The values of secrets never appear in a message or a ``repr``.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections import ChainMap
@@ -275,6 +274,8 @@ def _remedy(scheme: str, known: Collection[str], place: Place, key: str) -> str:
             "the query is for options of the backend; set "
             f"{PREFIX}{key.upper()}, or {key} in sessionstore.toml"
         )
+    import difflib  # here, since most make no such mistake
+
     if close := difflib.get_close_matches(key.lower(), known):
         return f"there is no such setting; perhaps {place.spell(close[0])} is meant"
     names = ", ".join(sorted(map(place.spell, known)))

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from fractions import Fraction
 from itertools import pairwise
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 T = TypeVar("T")
 
@@ -62,14 +64,14 @@ def duration(value: object) -> timedelta:
         return value
     written = _written(value)
     if _is_number(written):
-        if Fraction(written) == 0:
+        if _exactly(written) == 0:
             return timedelta(0)
         raise ValueError("write the unit too, such as 90s, 15m, 12h or 1d")
     steps = _steps(written) if _is_duration(written) else []
     order = [list(_MICROSECONDS).index(unit) for _, unit in steps]
     if not steps or any(first >= second for first, second in pairwise(order)):
         raise ValueError("write a duration such as 90s, 15m, 12h or 1d")
-    total = sum(Fraction(number) * _MICROSECONDS[unit] for number, unit in steps)
+    total = sum(_exactly(number) * _MICROSECONDS[unit] for number, unit in steps)
     try:
         return timedelta(microseconds=round(total))
     except OverflowError as error:
@@ -84,7 +86,7 @@ def size(value: object) -> int:
     match = _is_size(_written(value))
     if match is None or (match[2] in {None, "b", "B"} and "." in match[1]):
         raise ValueError("write a size such as 500MB or 2GiB, or a whole number of bytes")
-    return int(Fraction(match[1]) * _BYTES[(match[2] or "").lower()])
+    return int(_exactly(match[1]) * _BYTES[(match[2] or "").lower()])
 
 
 def boolean(value: object) -> bool:
@@ -168,3 +170,9 @@ def show_size(value: int) -> str:
 def _written(value: object) -> str:
     """A number or text as it would stand in the environment; else text that no parser takes."""
     return str(value).strip() if isinstance(value, str | int | float) else "-"
+
+
+def _exactly(number: str) -> Fraction:
+    from fractions import Fraction  # here, as it brings decimal along: most of loading this module
+
+    return Fraction(number)

@@ -41,3 +41,8 @@ def test_the_check_above_can_fail() -> None:
     present = next(name for name in HEAVY if importlib.util.find_spec(name))
 
     assert present in loaded_after(f"import sessionstore, {present}")
+
+
+def test_what_only_some_calls_need_is_loaded_by_them() -> None:
+    found = loaded_after("import sessionstore; sessionstore.SessionStore.open('memory://').close()")
+    assert found.isdisjoint({"asyncio", "difflib", "fractions", "socket"})
