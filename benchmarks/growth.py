@@ -33,7 +33,7 @@ def local(disk: Disk, sizes: Sizes, rounds: int) -> Iterator[Figure]:
             with SessionStore.open(root) as store:
                 seen[files] |= _costs(store, files, rounds)
                 store.sweep()
-                seen[files]["memory a file, bytes"] = (_memory() - before) / files
+                seen[files]["memory a file, bytes"] = _more_memory(before) / files
     yield from _figures(f"Growth: a store on {disk.name}", seen)
 
 
@@ -47,7 +47,7 @@ def memory(sizes: Sizes, rounds: int) -> Iterator[Figure]:
             for number in range(files):
                 session = store.session(f"visitor-{number // PER_SESSION}")
                 session.put(f"{number % PER_SESSION}.bin", number.to_bytes(4, "big"))
-            taken = (_memory() - before) / files
+            taken = _more_memory(before) / files
             seen[files] = _costs(store, files, rounds) | {"memory a file, bytes": taken}
     yield from _figures("Growth: a store in memory", seen)
 
@@ -62,7 +62,7 @@ def objects(bench: Bench, sizes: Sizes, rounds: int) -> Iterator[Figure]:
             there = files
             before = _memory()
             seen[files] = _costs(bench.store, files, rounds)
-            seen[files]["memory a file in a sweep, bytes"] = (_memory() - before) / files
+            seen[files]["memory a file in a sweep, bytes"] = _more_memory(before) / files
     yield from _figures("Growth: a store in a bucket, boto3 on SeaweedFS", seen)
 
 
@@ -138,6 +138,11 @@ def _memory() -> int:
     """Bytes of memory this process has now (proc(5))."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _more_memory(before: int) -> int:
+    """How much more it has now; a page at least, which is what can be told apart."""
+    return max(_memory() - before, os.sysconf("SC_PAGE_SIZE"))
 
 
 def _in_a_child(work: Callable[[], float]) -> float:
