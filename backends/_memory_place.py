@@ -40,6 +40,8 @@ class Place:
 
     def used(self) -> int:
         """Bytes of content, kept and on their way in."""
+        if not self._spools:  # as a rule, and to go through a weak set of none takes a while
+            return self._kept
         return self._kept + sum(spool.unkept for spool in self._spools)
 
     def spool(self) -> MemorySpool:

@@ -103,7 +103,9 @@ class MemoryBackend:
         with self._place.lock:
             new = self._place.keep(content)
             now = self.now()
-            session = self._place.sessions.setdefault(key.sid, Session(key, now))
+            session = self._place.sessions.get(key.sid)
+            if session is None:
+                session = self._place.sessions[key.sid] = Session(key, now)
             reference = Reference(
                 name, content.size, content.digest, created or now, expires,
                 self._place.new_token(),
