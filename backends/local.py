@@ -51,6 +51,7 @@ from sessionstore.backends._local_inspect import Inspector
 from sessionstore.backends._local_root import NO_LINKS, keep_first, open_root
 from sessionstore.backends._local_save import Disk, Save
 from sessionstore.backends._local_spool import LocalSpool, can_be_unnamed
+from sessionstore.backends._local_turns import Turns
 from sessionstore.clock import Clock
 from sessionstore.content import DIGESTS, Content, limited, verified
 from sessionstore.doctor import Check
@@ -100,6 +101,7 @@ class LocalBackend:
             in_place=self._unnamed and not durable,
         )  # fmt: skip
         self._folders = Folders(self._sessions, self._token)
+        self._turns = Turns()
         self._eraser = Eraser(self._workspace, self._blobs, self._token)
         if not self._links:
             warnings.warn(
@@ -155,7 +157,10 @@ class LocalBackend:
         expires: datetime | None = None,
         fresh: bool = False,
     ) -> Saved:
-        return self._put(key, Save(self._disk, content, name, encode(name), expires, fresh))
+        save = Save(self._disk, content, name, encode(name), expires, fresh)
+        if save.is_small():
+            return self._turns.run(partial(self._put, key, save))
+        return self._put(key, save)
 
     def restore(
         self,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import MappingProxyType
 
+from benchmarks import peers
 from benchmarks.disks import Disk
 from benchmarks.harness import Figure
 from sessionstore import SessionStore
@@ -19,15 +21,20 @@ _numbers = itertools.count()
 
 def threads(disk: Disk, counts: tuple[int, ...] = (1, 4, 16, 64)) -> Iterator[Figure]:
     """Saves a second by so many threads, each in sessions of its own."""
+    save = peers.gradio_save(disk.fresh())
     with SessionStore.open(disk.fresh()) as store:
-        speeds = {}
-        for count in counts:
-            with ThreadPoolExecutor(count) as pool:
-                share = SAVES // count
-                began = time.perf_counter()
-                list(pool.map(partial(_saves, store, share), range(count)))
-                speeds[count] = share * count / (time.perf_counter() - began)
-    yield _figure(f"threads of one process, {disk.name}", speeds)
+        speeds = {count: _by_threads(partial(_saves, store), count) for count in counts}
+    theirs = _by_threads(partial(_peer_saves, save), counts[-1])
+    beside = {f"{peers.name('gradio', 'save_bytes_to_cache')}, {counts[-1]}:": theirs}
+    yield _figure(f"threads of one process, {disk.name}", speeds, beside)
+
+
+def _by_threads(saves: Callable[[int, int], None], count: int) -> float:
+    share = SAVES // count
+    with ThreadPoolExecutor(count) as pool:
+        began = time.perf_counter()
+        list(pool.map(partial(saves, share), range(count)))
+        return share * count / (time.perf_counter() - began)
 
 
 def processes(disk: Disk, counts: tuple[int, ...] = (1, 2, 4)) -> Iterator[Figure]:
@@ -53,6 +60,12 @@ def _saves(store: SessionStore, count: int, at: int) -> None:
         session.add(rest + number.to_bytes(8, "big"), suffix=".bin")
 
 
+def _peer_saves(save: peers.Save, count: int, at: int) -> None:
+    rest = os.urandom(1024)
+    for number in range(count):
+        save(f"{at}", "f.bin", rest + at.to_bytes(4, "big") + number.to_bytes(8, "big"))
+
+
 def _in_process(root: os.PathLike[str], count: int) -> None:
     with SessionStore.open(root) as store:
         _saves(store, count, 0)
@@ -70,9 +83,11 @@ def _forked(work: Callable[[], None]) -> int:
     os._exit(0)
 
 
-def _figure(what: str, speeds: dict[int, float]) -> Figure:
+def _figure(
+    what: str, speeds: dict[int, float], beside: Mapping[str, float] = MappingProxyType({})
+) -> Figure:
     one, *_, most = speeds
-    others = {f"{count}:": speed for count, speed in speeds.items()}
+    others = {f"{count}:": speed for count, speed in speeds.items()} | dict(beside)
     gain = speeds[most] / speeds[one]
     note = f"first saves of 1 KB a second, {most} to one"
     return Figure("Many at once", what, gain, "x", None, note, others)

@@ -1,0 +1,94 @@
+"""Small saves take turns, and nobody waits long for that."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from sessionstore.backends._local_turns import Turns
+from tests.stores import PATIENCE
+
+LONG = 1000.0
+
+
+def beside_another(turns: Turns, patience: float = PATIENCE) -> bool:
+    """Whether a save goes ahead while another, which waits for it so long, has the turn."""
+    began, done = threading.Event(), threading.Event()
+
+    def first() -> bool:
+        began.set()
+        return done.wait(patience)
+
+    with ThreadPoolExecutor(1) as pool:
+        having = pool.submit(turns.run, first)
+        assert began.wait(PATIENCE)
+        turns.run(done.set)
+        return having.result()
+
+
+def test_one_at_a_time() -> None:
+    assert not beside_another(Turns(patience=LONG, quick=LONG), 0.1)
+
+
+def test_who_is_kept_waiting_goes_ahead() -> None:
+    assert beside_another(Turns(patience=0.001, quick=LONG))
+
+
+def test_nobody_takes_turns_where_saves_take_long() -> None:
+    turns = Turns(patience=LONG, quick=-1)
+    for _ in range(4):
+        turns.run(lambda: None)
+    assert beside_another(turns)
+
+
+def test_what_a_save_returns_and_raises_passes_through() -> None:
+    turns = Turns(patience=LONG)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    for _ in range(2):  # the turn is given back
+        assert raised(lambda: turns.run(fail)) is ZeroDivisionError
+    assert turns.run(lambda: 5) == 5
+
+
+def raised(call: Callable[[], object]) -> type[Exception] | None:
+    try:
+        call()
+    except ZeroDivisionError as error:
+        return type(error)
+    return None
+
+
+def test_a_forked_child_does_not_wait_for_its_parent_s_thread() -> None:
+    turns = Turns(patience=LONG, quick=LONG)
+    began, done = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        began.set()
+        done.wait(PATIENCE)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(turns.run, keep)
+        assert began.wait(PATIENCE)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            turns.run(lambda: os.write(writing, b"saved"))
+            os._exit(0)
+        os.close(writing)
+        try:
+            os.set_blocking(reading, False)
+            with selectors.DefaultSelector() as selector:
+                selector.register(reading, selectors.EVENT_READ)
+                assert selector.select(PATIENCE)
+            assert os.read(reading, 5) == b"saved"
+        finally:
+            done.set()
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(reading)
