@@ -5,7 +5,7 @@ back. Many threads at once hand it to each other at every call, and then a save 
 threads) to seven times (forty) the CPU. Who waits for a turn wants no lock meanwhile.
 
 Where the disk keeps a save waiting, as one over a network does, threads have to wait for it side by
-side: then nobody takes turns.
+side: who has waited in vain goes ahead, and soon nobody takes turns.
 """
 
 from __future__ import annotations
@@ -14,50 +14,58 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
-_PATIENCE = 0.02
+PATIENCE = 0.02
 """Seconds that a save waits for its turn, before it goes ahead without: some 400 saves."""
 
-_QUICK = 0.005
-"""Seconds that a save with the turn may take: a hundred times what it should."""
+IN_VAIN = 4
+"""So many in a row that had to are the disk's doing, and not that of a busy processor."""
 
-_SLOW = 4
-"""So many in a row that took longer are the disk's doing, and not that of a busy processor."""
-
-_PAUSE = 1.0
-"""Seconds without turns after that."""
+PAUSE = 1.0
+"""Seconds in which nobody waits, after that."""
 
 
 class Turns:
     """Safe to use from any thread, and after a fork."""
 
-    def __init__(self, *, patience: float = _PATIENCE, quick: float = _QUICK) -> None:
+    def __init__(self, *, patience: float = PATIENCE) -> None:
         self._patience = patience
-        self._quick = quick
         self._begin()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._slow = 0
+        self._in_vain = 0
         self._again = 0.0
         self._pid = os.getpid()
 
-    def run(self, save: Callable[[], R]) -> R:
+    def run(self, save: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it, alone among those that are called here if that can be had soon."""
+        lock = self._lock
+        if not lock.acquire(blocking=False):
+            waited_for = self._wait()
+            if waited_for is None:
+                return save(*args, **kwargs)
+            lock = waited_for
+        try:
+            return save(*args, **kwargs)
+        finally:
+            lock.release()
+
+    def _wait(self) -> threading.Lock | None:
+        """The lock, taken; None when it was not to be had."""
         if self._pid != os.getpid():  # a thread of the parent may have had the turn
             self._begin()
-        lock, began = self._lock, time.monotonic()
-        if began < self._again or not lock.acquire(timeout=self._patience):
-            return save()
-        began = time.monotonic()
-        try:
-            return save()
-        finally:
-            ended = time.monotonic()
-            self._slow = self._slow + 1 if ended - began > self._quick else 0
-            if self._slow == _SLOW:
-                self._slow, self._again = 0, ended + _PAUSE
-            lock.release()
+        lock = self._lock
+        if time.monotonic() < self._again:
+            return None
+        if lock.acquire(timeout=self._patience):
+            self._in_vain = 0
+            return lock
+        self._in_vain += 1
+        if self._in_vain >= IN_VAIN:
+            self._in_vain, self._again = 0, time.monotonic() + PAUSE
+        return None

@@ -159,7 +159,7 @@ class LocalBackend:
     ) -> Saved:
         save = Save(self._disk, content, name, encode(name), expires, fresh)
         if save.is_small():
-            return self._turns.run(partial(self._put, key, save))
+            return self._turns.run(self._put, key, save)
         return self._put(key, save)
 
     def restore(

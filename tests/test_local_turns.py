@@ -9,6 +9,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from sessionstore.backends import _local_turns
 from sessionstore.backends._local_turns import Turns
 from tests.stores import PATIENCE
 
@@ -31,18 +34,31 @@ def beside_another(turns: Turns, patience: float = PATIENCE) -> bool:
 
 
 def test_one_at_a_time() -> None:
-    assert not beside_another(Turns(patience=LONG, quick=LONG), 0.1)
+    assert not beside_another(Turns(patience=LONG), 0.1)
 
 
 def test_who_is_kept_waiting_goes_ahead() -> None:
-    assert beside_another(Turns(patience=0.001, quick=LONG))
+    assert beside_another(Turns(patience=0.001))
 
 
-def test_nobody_takes_turns_where_saves_take_long() -> None:
-    turns = Turns(patience=LONG, quick=-1)
-    for _ in range(4):
-        turns.run(lambda: None)
+def test_nobody_waits_where_many_have_waited_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_local_turns, "PAUSE", LONG)
+    turns = Turns(patience=0.001)
+    assert all(beside_another(turns) for _ in range(_local_turns.IN_VAIN))
+    turns._patience = LONG
     assert beside_another(turns)
+
+
+def test_who_gets_a_turn_shows_that_the_disk_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_local_turns, "PAUSE", LONG)
+    turns = Turns(patience=0.001)
+    for _ in range(_local_turns.IN_VAIN):
+        assert beside_another(turns)
+        turns._patience = LONG
+        assert not beside_another(turns, 0.01)
+        turns._patience = 0.001
+    turns._patience = LONG
+    assert not beside_another(turns, 0.1)
 
 
 def test_what_a_save_returns_and_raises_passes_through() -> None:
@@ -65,7 +81,7 @@ def raised(call: Callable[[], object]) -> type[Exception] | None:
 
 
 def test_a_forked_child_does_not_wait_for_its_parent_s_thread() -> None:
-    turns = Turns(patience=LONG, quick=LONG)
+    turns = Turns(patience=LONG)
     began, done = threading.Event(), threading.Event()
 
     def keep() -> None:
