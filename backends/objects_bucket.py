@@ -112,13 +112,12 @@ class Bucket:
         """The pages of a listing, one request each, as they are asked for."""
         pages = self.client.list(prefix, start_after=start_after, page_size=page_size)
         while True:
-            before = keys.EPOCH if self.clock.age() == float("inf") else self.clock.now()
             asked = self.clock.elapsed()
             page = next(pages, None)
             if page is None:
                 return
             self._note(page.date, asked)
-            yield Dated(page.entries, page.date or before)
+            yield Dated(page.entries, page.date or self.clock.reached(asked))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """All objects whose keys begin so."""

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from sessionstore.backends.objects_keys import EPOCH
@@ -32,11 +33,14 @@ _WINDOW = 300.0
 NTP may slew by) stay within 0.3 s of each other."""
 
 
-def boot_time() -> float:
-    """Seconds since this machine started, the time it was suspended included."""
+def _boot_time() -> Elapsed:
     if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()  # macOS and Windows: it counts through sleep there
+        return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    return time.monotonic  # macOS and Windows: it counts through sleep there
+
+
+boot_time = _boot_time()
+"""Seconds since this machine started, the time it was suspended included."""
 
 
 class _Bounds(NamedTuple):
@@ -54,14 +58,21 @@ class StoreClock:
         self.elapsed = elapsed
         self._lock = threading.Lock()
         self._bounds: tuple[_Bounds, ...] = ()
+        self._low = self._high = 0.0
+        """Of all bounds together; the best of both sides."""
 
     def saw(self, date: datetime, asked: float) -> None:
         """Take note of an answer's Date; ``asked`` is ``elapsed()`` from before the request."""
         now = self.elapsed()
         told = (date - EPOCH).total_seconds()
         new = _Bounds(told - now, told + RESOLUTION - asked, now)
+        if self._bounds and _tells_nothing(new, self._bounds[0]):
+            return
         with self._lock:
-            self._bounds = _renewed(self._bounds, new)
+            self._bounds = bounds = _renewed(self._bounds, new)
+            self._low = max(each.low for each in bounds)
+            # A store whose own clock was set back has bounds that do not meet: the later one holds.
+            self._high = max(min(each.high for each in bounds), self._low)
 
     def age(self) -> float:
         """Seconds since the bounds in use were begun; infinite when there are none."""
@@ -69,13 +80,21 @@ class StoreClock:
 
     def now(self) -> datetime:
         """The store's time, or a little before. ``saw`` must have been called."""
-        return _time(max(each.low for each in self._bounds) + self.elapsed())
+        return _time(self._low + self.elapsed())
+
+    def reached(self, at: float) -> datetime:
+        """What the store's time had reached at ``at`` (``elapsed()``): long ago if nobody knows."""
+        return _time(self._low + at) if self._bounds else EPOCH
 
     def latest(self) -> datetime:
         """The store's time, or a little after. ``saw`` must have been called."""
-        high = min(each.high for each in self._bounds)
-        # A store whose own clock was set back has bounds that do not meet: the later one holds.
-        return _time(max(high, *(each.low for each in self._bounds)) + self.elapsed())
+        return _time(self._high + self.elapsed())
+
+
+def _tells_nothing(new: _Bounds, newest: _Bounds) -> bool:
+    """Whether bounds are no tighter than those of the same minutes, as with most answers."""
+    fresh = new.since - newest.since <= _WINDOW
+    return fresh and new.low <= newest.low and new.high >= newest.high
 
 
 def _renewed(bounds: tuple[_Bounds, ...], new: _Bounds) -> tuple[_Bounds, ...]:

@@ -127,15 +127,18 @@ def versions(sid: str, file: str) -> str:
 
 
 def version(  # noqa: PLR0917 - the parts of a key, in their order
-    sid: str, file: str, seq: int, nonce: str, size: int, expires: int, digest: str, generation: str
-) -> str:
-    """The key of a reference; ``seq`` and ``expires`` are in microseconds since 1970.
+    sid: str, file: str, seq: int, nonce: str, size: int, expires: int, digest: str,
+    generation: str, modified: datetime,
+) -> Version:  # fmt: skip
+    """A new reference; ``seq`` and ``expires`` are in microseconds since 1970.
 
     The nonce begins with "i" when an intent protected the content until now and with "b" when it is
     its birth that counts. It makes the key one save's own: two saves of equal bytes at one moment
     would write one key otherwise, and the one that takes its reference back the other's.
     """
-    return f"s/{sid}/f/{file}/{seq:016x}.{nonce}.{size}.{expires}.{digest}.{generation}"
+    key = f"s/{sid}/f/{file}/{seq:016x}.{nonce}.{size}.{expires}.{digest}.{generation}"
+    token = f"{seq:016x}.{nonce}.{generation}"
+    return Version(token, key, sid, file, size, expires, digest, modified)
 
 
 def seen(sid: str, period: int | None = None) -> str:

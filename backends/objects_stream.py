@@ -1,8 +1,9 @@
 """A content's bytes as a stream that heals: what arrives damaged is fetched again, then elsewhere.
 
-A whole read is compared with size and digest before its last byte is handed out. When it is wrong,
-or breaks off, the same object is asked for once more, then every other copy of the content; each
-has to begin with the bytes that were handed out already. Only when none is right the read raises.
+A whole read is compared with size and digest before its last byte is handed out, a short one before
+its first. When it is wrong, or breaks off, the same object is asked for once more, then every other
+copy of the content; each has to begin with the bytes that were handed out already. Only when none
+is right the read raises.
 """
 
 from __future__ import annotations
@@ -38,10 +39,35 @@ class Copy(NamedTuple):
 def whole(bucket: Bucket, recall: Recall, reference: Reference, algorithm: str) -> BinaryIO:
     """The whole content of a version. Raises NotFound when its own copy is not there."""
     key = keys.blob(reference.digest, keys.generation(reference.token))
-    first = Copy(key, _get(bucket, key, reference.size))
+    first, broken_off = Copy(key, _get(bucket, key, reference.size)), False
+    if reference.size <= CHUNK:
+        data, broken_off = _taken(first.download.stream, reference.size)
+        if _is_right(data, reference, algorithm):
+            return io.BytesIO(data)
+        first = Copy(key, first.download._replace(stream=io.BytesIO(data)))
     others = _others(bucket, recall, reference, key)
-    stream = _Whole(first, others, reference, algorithm)
+    stream = _Whole(first, others, reference, algorithm, broken_off=broken_off)
     return io.BufferedReader(stream, min(CHUNK, reference.size))
+
+
+def _taken(stream: BinaryIO, size: int) -> tuple[bytes, bool]:
+    """So many bytes of a stream, or one more if it has more; and whether it broke off before."""
+    data = b""
+    with stream:
+        try:
+            while len(data) < size and (chunk := stream.read(size + 1 - len(data))):
+                data = data + chunk if data else chunk
+        except BackendUnavailable:
+            return data, True
+    return data, False
+
+
+def _is_right(data: bytes, reference: Reference, algorithm: str) -> bool:
+    if len(data) != reference.size:
+        return False
+    digest = hasher(algorithm)
+    digest.update(data)
+    return digest.hexdigest() == reference.digest
 
 
 def _others(bucket: Bucket, recall: Recall, reference: Reference, key: str) -> Iterator[Copy]:
@@ -74,7 +100,13 @@ class _Whole(io.RawIOBase):
     """The bytes of the first copy that is right, from one after the other."""
 
     def __init__(
-        self, first: Copy, others: Iterator[Copy], reference: Reference, algorithm: str
+        self,
+        first: Copy,
+        others: Iterator[Copy],
+        reference: Reference,
+        algorithm: str,
+        *,
+        broken_off: bool,
     ) -> None:
         self._copy = first
         self._others = others
@@ -85,7 +117,7 @@ class _Whole(io.RawIOBase):
         self._handed = ""
         """The digest of what was handed out, as of the last attempt to read on."""
         self._wrong: list[str] = []
-        self._broken_off = False
+        self._broken_off = broken_off
 
     def readable(self) -> bool:
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 
 from sessionstore.backends.objects_client import Entry
 from sessionstore.backends.objects_keys import Version
@@ -19,7 +20,7 @@ ABANDONED = 2 * UPLOAD_LIMIT
 """Age of intents and uploads that no save can be acknowledged by any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Terms:
     """The store's terms.
 
@@ -30,11 +31,11 @@ class Terms:
     grace: timedelta
     digest: str
 
-    @property
+    @cached_property
     def margin(self) -> timedelta:
         return self.grace / 10
 
-    @property
+    @cached_property
     def window(self) -> timedelta:
         """How old a generation may be when a reference to it is acknowledged."""
         return self.grace - self.margin

@@ -151,8 +151,8 @@ class Writer:
 
     def _just_saved(self, save: Save) -> Reference | None:
         """This very save, when this process had it acknowledged within the last two seconds."""
-        sight = self._recall.sight(save.key.sid, save.file)
-        if sight is None or not sight.saved or save.fresh:
+        sight = None if save.fresh else self._recall.sight(save.key.sid, save.file)
+        if sight is None or not sight.saved:
             return None
         there = sight.reference
         same = (there.digest, there.size) == (save.content.digest, save.content.size)
@@ -168,9 +168,9 @@ class Writer:
         if known is None or known.birth < youngest:
             known = self._find(content)
             youngest = self._bucket.clock.latest() - self._terms.grace / 2
-        if known is None or known.birth < youngest:
-            return None
-        self._recall.born.put(content.digest, known)
+            if known is None or known.birth < youngest:
+                return None
+            self._recall.born.put(content.digest, known)
         return Generation(known.generation, known.birth, uploaded=False)
 
     def _find(self, content: Content) -> Born | None:
@@ -233,13 +233,11 @@ class Writer:
         created = keys.microseconds(now) if save.created is None else save.created
         newest = max((keys.seq(it.token) for it in save.older), default=0)
         nonce = ("b" if generation.intent is None else "i") + self._nonce(8)[1:]
-        key = keys.version(
+        version = keys.version(
             sid, save.file, max(newest + 1, created), nonce, content.size,
-            save.expires, content.digest, generation.id,
+            save.expires, content.digest, generation.id, now,
         )  # fmt: skip
-        self._bucket.put(key, keys.body(save.key, save.name))
-        version = keys.parse_version(Entry(key, 0, now))
-        assert version is not None, "we made the key"  # noqa: S101 - for mypy
+        self._bucket.put(version.key, keys.body(save.key, save.name))
         return version
 
     def _is_in_time(self, version: Version, generation: Generation) -> bool:
@@ -272,8 +270,9 @@ class Writer:
         reference = to_reference(version, save.name)
         sight = Sight(reference, at, saved=True)
         self._recall.saw(sid, save.file, sight, save.ticket, new=bool(older))
-        with suppress(BackendUnavailable):  # saved is saved; the sweep finds what is left
-            self._bucket.delete([*(it.key for it in older), *_present(generation.intent)])
+        if older or generation.intent:
+            with suppress(BackendUnavailable):  # saved is saved; the sweep finds what is left
+                self._bucket.delete([*(it.key for it in older), *_present(generation.intent)])
         return Saved(
             reference,
             deduplicated=not generation.uploaded,

@@ -31,9 +31,9 @@ def entry(key: str) -> Entry:
 
 @given(seq=micros, size=sizes, expires=micros)
 def test_a_reference_s_key_tells_all(seq: int, size: int, expires: int) -> None:
-    key = keys.version(SID, "a.png", seq, NONCE, size, expires, DIGEST, GENERATION)
-    version = keys.parse_version(entry(key))
-    assert version is not None
+    made = keys.version(SID, "a.png", seq, NONCE, size, expires, DIGEST, GENERATION, NOW)
+    version = keys.parse_version(entry(made.key))
+    assert version == made
     assert (version.sid, version.file, version.size) == (SID, "a.png", size)
     assert (version.expires, version.digest, version.generation) == (expires, DIGEST, GENERATION)
     assert keys.seq(version.token) == seq
@@ -45,9 +45,7 @@ def test_a_reference_s_key_tells_all(seq: int, size: int, expires: int) -> None:
 def test_newer_versions_have_greater_tokens(one: int, other: int) -> None:
     tokens = []
     for seq in (one, other):
-        key = keys.version(SID, "a", seq, NONCE, 1, 0, DIGEST, GENERATION)
-        version = keys.parse_version(entry(key))
-        assert version is not None
+        version = keys.version(SID, "a", seq, NONCE, 1, 0, DIGEST, GENERATION, NOW)
         tokens.append(version.token)
     assert (tokens[0] < tokens[1]) == (one < other)
 

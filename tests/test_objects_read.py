@@ -60,6 +60,13 @@ class _Breaking(io.BytesIO):
         return data
 
 
+class _Dripping(io.BytesIO):
+    """Bytes that come one at a time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(1 if size else 0)
+
+
 def end_differs(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
@@ -125,6 +132,21 @@ def test_a_lost_connection_is_made_again(subject: Subject, client: Unreliable, a
     reference = subject.put("a", LARGE).reference
     client.breaks_at = at
     assert in_steps(subject, reference, 100_000) == LARGE
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_so_it_is_for_a_short_read(subject: Subject, client: Unreliable, at: int) -> None:
+    reference = subject.put("a", b"small").reference
+    client.breaks_at = at
+    assert subject.read_version(reference) == b"small"
+
+
+def test_a_short_read_takes_what_comes_piece_by_piece(
+    subject: Subject, client: Unreliable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = subject.put("a", b"small").reference
+    monkeypatch.setattr(client, "get", lambda *_: Download(_Dripping(b"small"), "", None))
+    assert subject.read_version(reference) == b"small"
 
 
 def test_another_copy_of_the_content_heals(subject: Subject, bucket: FakeBucket) -> None:
