@@ -1,8 +1,9 @@
 """All generations of a store, in little memory: 57 bytes each.
 
-A set of Python strings would take 250. Per first byte of the generation (they are random, so that
-the 256 parts are even) there is an array of 64-bit numbers to search in, the rest of each key as
-raw bytes in the same order, and one byte that says what is known.
+A set of Python strings would take 250. Here it is runs of some ten thousand generations, as a
+listing gives them: an array of 64-bit numbers to search in, the rest of each key as raw bytes in
+the same order, and one byte that says what is known. A run that is full never grows again, and one
+run at a time does: buffers that grow side by side leave holes as large as themselves.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from sessionstore.backend import Stored
 
-_ROW: Final = 48  # 32 bytes of digest, 8 of the generation (the other 8 are searched by), 8 of size
+RUN = 1 << 15
+"""Generations of a run: 1.9 MB, and as much again for a moment to bring it into order."""
+
+_ROW: Final = 48
+"""Bytes of 28 of the digest and 12 of the generation (8 others are searched by), and the size."""
 
 _OLD, _REFERRED = 1, 2
 
@@ -28,35 +33,44 @@ class Blob(NamedTuple):
     size: int
 
 
-class _Part:
-    """The generations that begin with one byte."""
+class _Run:
+    """Some generations, in order once it is sealed. Most listings are in that order."""
 
-    __slots__ = ("flags", "heads", "rows")
+    __slots__ = ("flags", "heads", "high", "low", "rows")
 
     def __init__(self) -> None:
         self.heads = array("Q")
         self.rows = bytearray()
         self.flags = bytearray()
+        self.low = self.high = 0
 
     def seal(self) -> None:
-        order = sorted(range(len(self.heads)), key=self.heads.__getitem__)
-        self.rows = bytearray().join(self.rows[at * _ROW : (at + 1) * _ROW] for at in order)
-        self.flags = bytearray(self.flags[at] for at in order)
-        self.heads = array("Q", [self.heads[at] for at in order])
+        """Bring it into order."""
+        heads = self.heads
+        if any(after < head for head, after in zip(heads, islice(heads, 1, None), strict=False)):
+            order = sorted(range(len(heads)), key=heads.__getitem__)
+            rows = bytearray()
+            for at in order:  # and not by join(), which makes a list of them all first
+                rows += self.rows[at * _ROW : (at + 1) * _ROW]
+            self.heads, self.rows = array("Q", (heads[at] for at in order)), rows
+            self.flags = bytearray(self.flags[at] for at in order)
+        self.low, self.high = self.heads[0], self.heads[-1]
 
-    def refer(self, head: int) -> bool:
-        first = at = bisect_left(self.heads, head)
+    def refer(self, head: int, rest: bytes) -> bool:
+        at = bisect_left(self.heads, head)
         while at < len(self.heads) and self.heads[at] == head:
-            self.flags[at] |= _REFERRED
+            if self.rows[at * _ROW : at * _ROW + len(rest)] == rest:
+                self.flags[at] |= _REFERRED
+                return True
             at += 1
-        return at > first
+        return False
 
     def unreferred(self) -> Iterator[Blob]:
         at = self.flags.find(_OLD)
         while at >= 0:
-            row = self.rows[at * _ROW : (at + 1) * _ROW]
-            generation = self.heads[at].to_bytes(8, "big") + row[32:40]
-            yield Blob(row[:32].hex(), generation.hex(), int.from_bytes(row[40:], "big"))
+            head, row = f"{self.heads[at]:016x}", self.rows[at * _ROW : (at + 1) * _ROW]
+            rest, size = row[:40].hex(), int.from_bytes(row[40:], "big")
+            yield Blob(head[:8] + rest[:56], head[8:] + rest[56:], size)
             at = self.flags.find(_OLD, at + 1)
 
     def referred(self) -> Iterator[int]:
@@ -70,46 +84,49 @@ class Generations:
     """Filled with ``add``, then sealed, then marked with ``refer``. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._parts: dict[int, _Part] = {}
+        self._runs: list[_Run] = []
+        self._growing = _Run()
         self.count = 0
 
     def add(self, digest: str, generation: str, size: int, *, old: bool) -> None:
         """One copy; ``old``: it may be deleted if nothing refers to it."""
-        raw = bytes.fromhex(generation)
-        part = self._parts.get(raw[0])
-        if part is None:
-            part = self._parts[raw[0]] = _Part()
-        part.heads.append(int.from_bytes(raw[:8], "big"))
-        part.rows += bytes.fromhex(digest) + raw[8:] + size.to_bytes(8, "big")
-        part.flags.append(_OLD if old else 0)
+        head, rest = _split(digest, generation)
+        run = self._growing
+        run.heads.append(head)
+        run.rows += rest + size.to_bytes(8, "big")
+        run.flags.append(_OLD if old else 0)
         self.count += 1
+        if len(run.flags) == RUN:
+            self.seal()
 
     def seal(self) -> None:
-        """Nothing more is added from here on."""
-        for part in self._parts.values():
-            part.seal()
+        """Before the first ``refer``: nothing more is added from here on."""
+        if self._growing.flags:
+            self._growing.seal()
+            self._runs.append(self._growing)
+            self._growing = _Run()
 
-    def refer(self, generation: str) -> bool:
-        """Note that something refers to a generation; whether there is such a one.
-
-        Two whose first 64 bits are equal (one chance in 2^64 for a pair) are both noted: kept.
-        """
-        head = int(generation[:16], 16)
-        part = self._parts.get(head >> 56)
-        return part is not None and part.refer(head)
+    def refer(self, digest: str, generation: str) -> bool:
+        """Note that something refers to a generation; whether there is such a one."""
+        head, rest = _split(digest, generation)
+        return any(run.refer(head, rest) for run in self._runs if run.low <= head <= run.high)
 
     def idle(self) -> int:
         """How many old ones nothing refers to."""
-        return sum(part.flags.count(_OLD) for part in self._parts.values())
+        return sum(run.flags.count(_OLD) for run in self._runs)
 
     def referred(self) -> Stored:
         """Those that something refers to, old or not."""
         blobs = total = 0
-        for size in chain.from_iterable(part.referred() for part in self._parts.values()):
+        for size in chain.from_iterable(run.referred() for run in self._runs):
             blobs, total = blobs + 1, total + size
         return Stored(blobs, total)
 
     def unreferred(self) -> Iterator[Blob]:
         """The old ones that nothing refers to."""
-        for part in self._parts.values():
-            yield from part.unreferred()
+        return chain.from_iterable(run.unreferred() for run in self._runs)
+
+
+def _split(digest: str, generation: str) -> tuple[int, bytes]:
+    """The number to search by, which orders as the keys do, and the rest."""
+    return int(digest[:8] + generation[:8], 16), bytes.fromhex(digest[8:] + generation[8:])

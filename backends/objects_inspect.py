@@ -192,7 +192,7 @@ class Inspector:
             bad = part.bad.get(version.generation)
             if bad is not None:
                 bad.files, bad.used, bad.size = bad.files + 1, True, version.size
-            if bad is not None or not part.sound.refer(version.generation):
+            if bad is not None or not part.sound.refer(version.digest, version.generation):
                 flawed.append((version, bad))
             elif names.decode(version.file) is None and self.reader.name(version) is None:
                 yield from self._nameless(version)

@@ -48,7 +48,7 @@ _is_version = re.compile(
     r"([0-9a-f]{64})\.([0-9a-f]{32})"
 ).fullmatch
 _is_mark = re.compile(r"s/([^/]+)/(seen|saved|ended)\.([0-9a-f]{16})").fullmatch
-_is_intent = re.compile(r"i/[^/]+/[0-9a-f]{64}\.([0-9a-f]{32})").fullmatch
+_is_intent = re.compile(r"i/[^/]+/([0-9a-f]{64})\.([0-9a-f]{32})").fullmatch
 
 
 class Mark(NamedTuple):
@@ -187,10 +187,10 @@ def parse_mark(entry: Entry) -> Mark | None:
     return Mark(match[2], match[3], entry)
 
 
-def parse_intent(key: str) -> str | None:
-    """The generation an intent protects, None when the key is no intent."""
+def parse_intent(key: str) -> tuple[str, str] | None:
+    """Digest and generation that an intent protects, None when the key is no intent."""
     match = _is_intent(key)
-    return None if match is None else match[1]
+    return None if match is None else (match[1], match[2])
 
 
 def sid_of(key: str) -> str:

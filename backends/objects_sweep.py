@@ -134,9 +134,9 @@ class Sweeper:
     def _intents(self, part: Part, found: Found) -> None:
         for page in self._bucket.pages(keys.INTENTS):
             for entry in page.entries:
-                generation = keys.parse_intent(entry.key)
-                if generation is not None:
-                    part.generations.refer(generation)
+                protected = keys.parse_intent(entry.key)
+                if protected is not None:
+                    part.generations.refer(*protected)
                     if entry.modified + ABANDONED < page.date:
                         found.doomed.append(entry.key)
 
@@ -161,7 +161,7 @@ class Sweeper:
 
     def _reference(self, version: Version, part: Part, found: Found, date: datetime) -> None:
         found.references += 1
-        there = part.generations.refer(version.generation)
+        there = part.generations.refer(version.digest, version.generation)
         old = version.modified + self._terms.grace < date
         if old and not there and part.holds(version.digest):
             found.dangling.append(version)

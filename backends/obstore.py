@@ -114,6 +114,8 @@ class ObstoreClient:
     """
 
     shows_date: ClassVar[bool] = False
+    at_once: int = 2
+    """Long answers are read ahead. Parts of an upload are obstore's own affair (``AT_ONCE``)."""
 
     def __init__(self, options: Options) -> None:
         refuse_what_it_cannot(options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import (
@@ -64,7 +65,7 @@ def objects(rounds: int, *, full: bool) -> Found:
         file = local_ingest.source(disk.path / "large", 512 << 20)
         with s3.serving(disk.path) as endpoint:
             for engine in s3.GOALS:
-                with s3.bench(endpoint, engine) as bench:
+                with s3.bench(endpoint, engine, f"{engine}/") as bench:
                     yield from measure(s3.operations(bench, 100), max(rounds, 9))
                     yield from measure(s3.rates(bench, 600), rounds)
                     yield from s3.listing(bench, 10_000 if full else 3_000, rounds)
@@ -90,10 +91,11 @@ def growing(rounds: int, *, full: bool) -> Found:
     with disks.memory() as disk:
         yield from growth.local(disk, sizes, rounds)
         yield from growth.memory(sizes, rounds)
-        yield from growth.listings([1_000_000] if full else [100_000])
+        yield from growth.listings([1_000_000, 4_000_000] if full else [1_000_000])
         if full:
-            with s3.serving(disk.path) as endpoint, s3.bench(endpoint) as bench:
-                yield from growth.objects(bench, [10_000, 100_000], 1)
+            with s3.serving(disk.path) as endpoint, ExitStack() as opened:
+                benches = [opened.enter_context(s3.bench(endpoint, it)) for it in s3.GOALS]
+                yield from growth.objects(benches, [10_000, 100_000], 3)
 
 
 PARTS: dict[str, Callable[..., Found]] = {

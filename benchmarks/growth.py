@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks import local_sessions, sweeps
+from benchmarks import local_sessions, peers, sweeps
 from benchmarks.disks import Disk
 from benchmarks.harness import Figure, median_cost
 from benchmarks.objects import AT_ONCE, Bench
 from sessionstore import SessionStore
+from sessionstore.backends.objects_sweep import AT_ONCE as AT_ONCE_IN_A_SWEEP
 
 Sizes = list[int]
 PER_SESSION = local_sessions.FILES
@@ -52,18 +53,20 @@ def memory(sizes: Sizes, rounds: int) -> Iterator[Figure]:
     yield from _figures("Growth: a store in memory", seen)
 
 
-def objects(bench: Bench, sizes: Sizes, rounds: int) -> Iterator[Figure]:
-    """A store in a bucket: filled by saves, 32 at once."""
-    seen: dict[int, dict[str, float]] = {}
+def objects(benches: list[Bench], sizes: Sizes, rounds: int) -> Iterator[Figure]:
+    """A store in a bucket by several engines, filled by the last of them, 32 saves at once."""
+    seen: dict[str, dict[int, dict[str, float]]] = {bench.engine: {} for bench in benches}
     there = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for files in sizes:
-            list(pool.map(lambda number: _save(bench.store, number), range(there, files)))
+            store = benches[-1].store
+            list(pool.map(lambda number: _add(store, number), range(there, files)))  # noqa: B023 - done here
             there = files
-            before = _memory()
-            seen[files] = _costs(bench.store, files, rounds)
-            seen[files]["memory a file in a sweep, bytes"] = _more_memory(before) / files
-    yield from _figures("Growth: a store in a bucket, boto3 on SeaweedFS", seen)
+            for bench in benches:
+                opening = {"open and close, ms": _millis(bench.opening, max(rounds, 9))}
+                seen[bench.engine][files] = opening | _costs(bench.store, files, rounds)
+    for engine, costs in seen.items():
+        yield from _figures(f"Growth: a bucket on SeaweedFS by {peers.name(engine, '')}", costs)
 
 
 def listings(sizes: Sizes) -> Iterator[Figure]:
@@ -71,7 +74,9 @@ def listings(sizes: Sizes) -> Iterator[Figure]:
     for files in sizes:
         peak = _in_a_child(partial(_sweep_memory, files))
         group = "Growth: the sweep of a bucket whose listings are made up"
-        yield Figure(group, f"{files:,} contents: memory each", peak / files, "bytes", 64)
+        passes = -(-files // AT_ONCE_IN_A_SWEEP)
+        yield Figure(group, f"{files:,} contents: memory each", peak / files, "bytes", 64, "",
+                     {"passes": passes, "in all, MiB": peak / 2**20})  # fmt: skip
 
 
 def _sweep_memory(files: int) -> float:
@@ -79,9 +84,8 @@ def _sweep_memory(files: int) -> float:
     return float(cells[-1].removesuffix(" MiB")) * 2**20
 
 
-def _save(store: SessionStore, number: int) -> None:
-    session = store.session(f"visitor-{number // PER_SESSION}")
-    session.put(f"{number % PER_SESSION}.bin", b"%d" % number)
+def _add(store: SessionStore, number: int) -> None:
+    store.session(f"visitor-{number // PER_SESSION}").add(b"%d" % number)
 
 
 def _costs(store: SessionStore, files: int, rounds: int) -> dict[str, float]:

@@ -44,23 +44,28 @@ GOALS: Mapping[str, Goals] = {
 class Bench(NamedTuple):
     """A server, a store on it by an engine, and a bare boto3 client that is set up as the store's.
 
-    ``prefix`` is the store's own, with its slash.
+    ``prefix`` is what the store's keys begin with, with its slash.
     """
 
     store: SessionStore
     bare: Any
     endpoint: str
     engine: str
-
-    @property
-    def prefix(self) -> str:
-        """What the store's keys begin with."""
-        return f"{self.engine}/"
+    prefix: str
 
     @property
     def goals(self) -> Goals:
         """What its engine is to reach."""
         return GOALS[self.engine]
+
+    @property
+    def url(self) -> str:
+        """The store's."""
+        return f"s3://{BUCKET}/{self.prefix}?endpoint_url={self.endpoint}"
+
+    def opening(self) -> Run:
+        """Opens the store once more, and closes it; the libraries are loaded."""
+        return lambda: SessionStore.open(self.url, engine=self.engine).close()
 
     def group(self, what: str) -> str:
         """The heading of a table."""
@@ -89,11 +94,11 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def bench(endpoint: str, engine: str = "boto3") -> Iterator[Bench]:
+def bench(endpoint: str, engine: str = "boto3", prefix: str = "bench/") -> Iterator[Bench]:
     """A store there, by an engine."""
-    url = f"s3://{BUCKET}/{engine}?endpoint_url={endpoint}"
+    url = f"s3://{BUCKET}/{prefix}?endpoint_url={endpoint}"
     with SessionStore.open(url, engine=engine) as store, closing(_bare(endpoint)) as bare:
-        yield Bench(store, bare, endpoint, engine)
+        yield Bench(store, bare, endpoint, engine, prefix)
 
 
 def _bare(endpoint: str) -> Any:

@@ -45,8 +45,8 @@ class ReferencesFirst(Sweeper):
         self._intents(Part(seen, "", "", None), found)
         self._references(Part(seen, "", "", None), found)
         part = self._content(last)
-        for generation in seen.noted:
-            part.generations.refer(generation)
+        for digest, generation in seen.noted:
+            part.generations.refer(digest, generation)
         return part, found
 
 
@@ -55,10 +55,10 @@ class _Referred(Generations):
 
     def __init__(self) -> None:
         super().__init__()
-        self.noted: list[str] = []
+        self.noted: list[tuple[str, str]] = []
 
-    def refer(self, generation: str) -> bool:
-        self.noted.append(generation)
+    def refer(self, digest: str, generation: str) -> bool:
+        self.noted.append((digest, generation))
         return True
 
 
