@@ -155,6 +155,8 @@ class Payload:
         """The bytes, for a client that wants them whole: for small ones."""
         if isinstance(self.source, bytes) and len(self.source) == self.size:
             return self.source
+        if isinstance(self.source, bytes | bytearray | memoryview):
+            return bytes(memoryview(self.source)[self.start : self.start + self.size])
         return self.open().readall() or b""
 
     def part(self, start: int, size: int) -> Payload:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,14 +42,24 @@ GOALS: Mapping[str, Goals] = {
 """By engine."""
 
 
-class Bench(NamedTuple):
-    """A server, a store on it by an engine, and a bare boto3 client that is set up as the store's.
+class Calls(NamedTuple):
+    """The bare requests of a library, each by a key or a prefix in the bucket."""
 
-    ``prefix`` is what the store's keys begin with, with its slash.
+    put: Callable[[str, bytes], object]
+    get: Callable[[str], bytes]
+    list: Callable[[str], object]
+
+
+class Bench(NamedTuple):
+    """A server, a store on it by an engine, and boto3's bare client, set up as the store's own.
+
+    ``prefix`` is what the store's keys begin with, with its slash. ``calls`` are what the store is
+    measured beside: boto3's, which the goals are about, and its engine's own if that is another.
     """
 
     store: SessionStore
     bare: Any
+    calls: Mapping[str, Calls]
     endpoint: str
     engine: str
     prefix: str
@@ -80,6 +91,9 @@ _numbers = itertools.count()
 _NOTE = b'{"id": "visitor-1", "owner": null, "name": "0123456789abcdef0123"}'
 """As much as stands in the object of a reference."""
 
+_READ = f"bare/g/{0:0160x}"
+"""The object that is read by bare calls."""
+
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
@@ -98,7 +112,10 @@ def bench(endpoint: str, engine: str = "boto3", prefix: str = "bench/") -> Itera
     """A store there, by an engine."""
     url = f"s3://{BUCKET}/{prefix}?endpoint_url={endpoint}"
     with SessionStore.open(url, engine=engine) as store, closing(_bare(endpoint)) as bare:
-        yield Bench(store, bare, endpoint, engine, prefix)
+        calls = {"boto3's bare calls": _boto3_calls(bare)}
+        if engine == "obstore":
+            calls["obstore's bare calls"] = _obstore_calls(endpoint)
+        yield Bench(store, bare, calls, endpoint, engine, prefix)
 
 
 def _bare(endpoint: str) -> Any:
@@ -118,6 +135,36 @@ def _bare(endpoint: str) -> Any:
     return boto3.Session(region_name=REGION).client("s3", endpoint_url=endpoint, config=config)
 
 
+def _boto3_calls(client: Any) -> Calls:
+    def put(key: str, data: bytes) -> object:
+        checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        return client.put_object(Bucket=BUCKET, Key=key, Body=data, ChecksumSHA256=checksum)
+
+    def get(key: str) -> bytes:
+        body: bytes = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return body
+
+    return Calls(
+        put, get, lambda prefix: client.list_objects_v2(Bucket=BUCKET, Prefix=prefix, MaxKeys=1000)
+    )
+
+
+def _obstore_calls(endpoint: str) -> Calls:
+    import obstore
+    from obstore.store import S3Store
+
+    options: Any = {"allow_http": True}
+    store = S3Store(
+        BUCKET, endpoint=f"{endpoint}/{BUCKET}", region=REGION, client_options=options,
+        virtual_hosted_style_request=True,
+    )  # fmt: skip
+    return Calls(
+        lambda key, data: obstore.put(store, key, data, use_multipart=False),
+        lambda key: bytes(obstore.get(store, key).bytes()),
+        lambda prefix: list(obstore.list(store, prefix, chunk_size=1000)),
+    )
+
+
 # One operation after another: CPU time beside the bare calls that it makes
 
 
@@ -126,13 +173,14 @@ def operations(bench: Bench, count: int) -> list[Row]:
     group = bench.group("one operation after another")
     made: list[Row] = []
     for what, ours, theirs in (
-        ("save 1 KB, new content (LIST, PUT, PUT)", _new(bench), _bare_new(bench)),
-        ("save 1 KB, known to this process (PUT)", _known(bench), _bare_put(bench, _NOTE)),
-        ("read 1 KB by a StoredFile (GET)", _read(bench), _bare_get(bench)),
-        ("read 1 KB by name (LIST, GET)", _read_by_name(bench), _bare_list_get(bench)),
-        ("touch (PUT)", _touch(bench), _bare_put(bench, b"")),
+        ("save 1 KB, new content (LIST, PUT, PUT)", _new(bench), _bare_new),
+        ("save 1 KB, known to this process (PUT)", _known(bench), partial(_bare_put, _NOTE)),
+        ("read 1 KB by a StoredFile (GET)", _read(bench), _bare_get),
+        ("read 1 KB by name (LIST, GET)", _read_by_name(bench), _bare_list_get),
+        ("touch (PUT)", _touch(bench), partial(_bare_put, b"")),
     ):
-        sides = {OURS: _times(ours, count), "boto3's bare calls": _times(theirs, count)}
+        bare = {name: _times(theirs(calls), count) for name, calls in bench.calls.items()}
+        sides = {OURS: _times(ours, count), **bare}
         made.append(Row(group, what, sides, bench.goals.operation, count))
     return made
 
@@ -165,21 +213,21 @@ def _new(bench: Bench) -> Make:
     return make
 
 
-def _bare_new(bench: Bench) -> Make:
-    numbers, contents = itertools.count(), unlike(1024)
+def _bare_new(calls: Calls) -> Make:
+    contents = unlike(1024)
 
     def operation() -> None:
-        key = f"bare/b/00/{next(numbers):064x}/"
-        bench.bare.list_objects_v2(Bucket=BUCKET, Prefix=key, MaxKeys=1000)
-        _bare_put_one(bench, key, next(contents))
-        _bare_put_one(bench, key + "x" * 100, _NOTE)
+        key = f"bare/b/00/{next(_numbers):064x}/"
+        calls.list(key)
+        calls.put(f"{key}{0:032x}", next(contents))
+        _bare_put_one(calls, _NOTE)
 
     return lambda: operation
 
 
-def _bare_put_one(bench: Bench, key: str, data: bytes) -> None:
-    checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-    bench.bare.put_object(Bucket=BUCKET, Key=key, Body=data, ChecksumSHA256=checksum)
+def _bare_put_one(calls: Calls, data: bytes) -> None:
+    """A key as long as a reference's, in a directory of its own as that one's is."""
+    calls.put(f"bare/s/{0:032x}/f/{next(_numbers):020x}/{0:0160x}", data)
 
 
 def _known(bench: Bench) -> Make:
@@ -193,9 +241,8 @@ def _known(bench: Bench) -> Make:
     return make
 
 
-def _bare_put(bench: Bench, data: bytes) -> Make:
-    numbers = itertools.count()
-    return lambda: lambda: _bare_put_one(bench, f"bare/p/{next(numbers):0200x}", data)
+def _bare_put(data: bytes, calls: Calls) -> Make:
+    return lambda: lambda: _bare_put_one(calls, data)
 
 
 def _read(bench: Bench) -> Make:
@@ -214,14 +261,9 @@ def _saved(session: Session) -> list[StoredFile]:
     return [session.put("a", os.urandom(1024))]
 
 
-def _bare_get(bench: Bench) -> Make:
-    bench.bare.put_object(Bucket=BUCKET, Key="bare/g", Body=os.urandom(1024))
-
-    def operation() -> bytes:
-        body: bytes = bench.bare.get_object(Bucket=BUCKET, Key="bare/g")["Body"].read()
-        return body
-
-    return lambda: operation
+def _bare_get(calls: Calls) -> Make:
+    calls.put(_READ, os.urandom(1024))
+    return lambda: lambda: calls.get(_READ)
 
 
 def _read_by_name(bench: Bench) -> Make:
@@ -233,12 +275,12 @@ def _read_by_name(bench: Bench) -> Make:
     return make
 
 
-def _bare_list_get(bench: Bench) -> Make:
-    get = _bare_get(bench)()
+def _bare_list_get(calls: Calls) -> Make:
+    calls.put(_READ, os.urandom(1024))
 
     def operation() -> None:
-        bench.bare.list_objects_v2(Bucket=BUCKET, Prefix="bare/g", MaxKeys=1000)
-        get()
+        calls.list(f"{_READ.rpartition('/')[0]}/")
+        calls.get(_READ)
 
     return lambda: operation
 
@@ -259,10 +301,11 @@ def rates(bench: Bench, count: int) -> list[Row]:
     """One request each, 32 at once: ours in threads, s3fs in its event loop."""
     group = bench.group(f"{AT_ONCE} at once")
     s3fs = peers.name("s3fs", "")
-    saves = {OURS: _parallel(_known(bench), count), s3fs: _s3fs(bench, _s3fs_put, count),
-             "boto3's bare calls": _parallel(_bare_put(bench, _NOTE), count)}  # fmt: skip
-    reads = {OURS: _parallel(_read(bench), count), s3fs: _s3fs(bench, _s3fs_get, count),
-             "boto3's bare calls": _parallel(_bare_get(bench), count)}  # fmt: skip
+    saves = {OURS: _parallel(_known(bench), count), s3fs: _s3fs(bench, _s3fs_put, count)}
+    reads = {OURS: _parallel(_read(bench), count), s3fs: _s3fs(bench, _s3fs_get, count)}
+    for name, calls in bench.calls.items():
+        saves[name] = _parallel(_bare_put(_NOTE, calls), count)
+        reads[name] = _parallel(_bare_get(calls), count)
     return [
         Row(group, "save 1 KB of known content", saves, bench.goals.save, count, by="speed"),
         Row(group, "read 1 KB", reads, bench.goals.read, count, by="speed"),
@@ -284,21 +327,22 @@ def _parallel(make: Make, count: int) -> Batch:
     return prepare
 
 
-S3fsCall = Callable[[Any, int], Any]
+S3fsCall = Callable[[Any], Any]
 
 
-def _s3fs_put(filesystem: Any, number: int) -> Any:
-    return filesystem._pipe_file(f"{BUCKET}/s3fs/{number}", b"x" * 1024)  # noqa: SLF001 - its own async interface
+def _s3fs_put(filesystem: Any) -> Any:
+    path = f"{BUCKET}/s3fs/{next(_numbers):020x}/{0:0160x}"
+    return filesystem._pipe_file(path, b"x" * 1024)  # noqa: SLF001 - its own async interface
 
 
-def _s3fs_get(filesystem: Any, _number: int) -> Any:
-    return filesystem._cat_file(f"{BUCKET}/bare/g")  # noqa: SLF001 - its own async interface
+def _s3fs_get(filesystem: Any) -> Any:
+    return filesystem._cat_file(f"{BUCKET}/{_READ}")  # noqa: SLF001 - its own async interface
 
 
 def _s3fs(bench: Bench, call: S3fsCall, count: int) -> Batch:
     import s3fs
 
-    bench.bare.put_object(Bucket=BUCKET, Key="bare/g", Body=os.urandom(1024))
+    bench.bare.put_object(Bucket=BUCKET, Key=_READ, Body=os.urandom(1024))
 
     async def all_of_them() -> None:
         filesystem = s3fs.S3FileSystem(
@@ -308,11 +352,11 @@ def _s3fs(bench: Bench, call: S3fsCall, count: int) -> Batch:
         session = await filesystem.set_session()
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(number: int) -> None:
+        async def one() -> None:
             async with gate:
-                await call(filesystem, number)
+                await call(filesystem)
 
-        await asyncio.gather(*(one(number) for number in range(count)))
+        await asyncio.gather(*(one() for _ in range(count)))
         await session.close()
 
     return lambda: lambda: asyncio.run(all_of_them())
