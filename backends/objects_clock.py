@@ -69,10 +69,11 @@ class StoreClock:
         if self._bounds and _tells_nothing(new, self._bounds[0]):
             return
         with self._lock:
-            self._bounds = bounds = _renewed(self._bounds, new)
+            bounds = _renewed(self._bounds, new)
             self._low = max(each.low for each in bounds)
             # A store whose own clock was set back has bounds that do not meet: the later one holds.
             self._high = max(min(each.high for each in bounds), self._low)
+            self._bounds = bounds  # last: whoever sees bounds sees what they come to
 
     def age(self) -> float:
         """Seconds since the bounds in use were begun; infinite when there are none."""

@@ -348,7 +348,7 @@ class ObstoreClient:
 
 
 class _Asking:
-    """A context that translates errors. A generator's would take ten times as long."""
+    """A context that translates errors, around every request: a generator takes thrice as long."""
 
     __slots__ = ("_client", "_method")
 
@@ -374,7 +374,7 @@ class _Body(io.RawIOBase):
         self._chunks: Iterator[Buffer] | None = chunks
         self._left = left
         self._client = client
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -383,9 +383,12 @@ class _Body(io.RawIOBase):
         if size is None or size < 0:
             return self.readall()
         if not self._rest and size:
-            self._rest = self._next()
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
+            data = self._next()
+            if len(data) <= size:
+                return data
+            self._rest = memoryview(data)
+        part, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(part)
 
     def readall(self) -> bytes:
         return b"".join(iter(lambda: self.read(PIECE), b""))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,7 +22,7 @@ from sessionstore.backends._obstore_store import make_store
 from sessionstore.backends._s3_client import S3Client
 from sessionstore.backends._s3_options import Options
 from sessionstore.backends.objects_client import BATCH, Entry, Multipart, NotFound, Page, Payload
-from sessionstore.backends.obstore import WHOLE, ObstoreClient
+from sessionstore.backends.obstore import PIECE, WHOLE, ObstoreClient
 from sessionstore.backends.s3 import S3Backend
 from sessionstore.settings import resolve
 from tests import seaweed
@@ -371,6 +371,19 @@ def test_large_objects_go_and_come_back(obstore_bucket: Bucket, prefix: str, siz
     with client.get("large", size - 10).stream as stream:
         assert stream.read() == data[-10:]
     assert list(client.uploads("")) == []
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("step", [1000, PIECE - 1, PIECE, PIECE + 1])
+def test_an_object_is_read_in_steps_of_any_size(
+    obstore_bucket: Bucket, prefix: str, step: int
+) -> None:
+    client, data = obstore_bucket.client(prefix), os.urandom(2 * PIECE + 17)
+    client.put("k", Payload(data, 0, len(data)))
+    with client.get("k", 5).stream as stream:
+        assert b"".join(iter(lambda: stream.read(step), b"")) == data[5:]
+    with io.BufferedReader(cast("io.RawIOBase", client.get("k").stream), step) as buffered:
+        assert buffered.read() == data
 
 
 @pytest.mark.server
