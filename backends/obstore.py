@@ -383,10 +383,7 @@ class _Body(io.RawIOBase):
         if size is None or size < 0:
             return self.readall()
         if not self._rest and size:
-            data = self._next()
-            if len(data) <= size:
-                return data
-            self._rest = memoryview(data)
+            self._rest = self._next()
         part, self._rest = self._rest[:size], self._rest[size:]
         return bytes(part)
 
@@ -399,17 +396,17 @@ class _Body(io.RawIOBase):
         into[: len(data)] = data
         return len(data)
 
-    def _next(self) -> bytes:
+    def _next(self) -> memoryview:
         if self._chunks is None or self._left <= 0:
-            return b""
+            return memoryview(b"")
         try:
             for chunk in self._chunks:
-                if data := bytes(chunk):
+                if data := memoryview(chunk):
                     self._left -= len(data)
                     return data
         except _FAILURES as error:
             raise self._client.ours(error, "get_object") from error
-        return b""
+        return memoryview(b"")
 
     def close(self) -> None:
         """Give the connection back."""
