@@ -99,6 +99,7 @@ class Inspector:
             yield from self._files(part)
             yield from self._unused(part)
             last = part.last
+            del part  # before the next is made
         yield from self._strangers()
         yield from self._interrupted()
 

@@ -84,6 +84,7 @@ class Sweeper:
                 keys.blob(it.digest, it.generation) for it in part.generations.unreferred()
             )
             last = part.last
+            del part  # before the next is made: there is memory for one
         leftovers = self._tidy(found) + self._abort_uploads()
         guard.note(found.references)
         return Collected(blobs, size, leftovers)
@@ -98,6 +99,7 @@ class Sweeper:
             self._references(part, Found())
             more = part.generations.referred()
             blobs, size, last = blobs + more.blobs, size + more.bytes, part.last
+            del part
         return Stored(blobs, size)
 
     def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:

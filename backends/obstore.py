@@ -2,7 +2,7 @@
 
     s3://bucket/prefix?engine=obstore
 
-obstore is written in Rust; a request takes a tenth of the CPU that boto3 needs and no lock of the
+obstore is written in Rust; a request takes a sixth of the CPU that boto3 needs and no lock of the
 interpreter. It does not do everything, and what follows from that stands here:
 
 * It shows no header of an answer, so the store's time is asked for by a small object now and then.
