@@ -183,10 +183,9 @@ class Blob:
         self._blobs = blobs
         self._digest = digest
         self._durable = durable
-        self._fan: Directory | None = None
+        self._fan = blobs.fan(digest[:2])
 
     def __enter__(self) -> Self:
-        self._fan = self._blobs.fan(self._digest[:2])
         return self
 
     def __exit__(self, *_: object) -> None:

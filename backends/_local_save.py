@@ -44,6 +44,10 @@ class Disk(NamedTuple):
     in_place: bool
     """Whether small contents are written in their place."""
 
+    def is_small(self, content: Content) -> bool:
+        """Whether the bytes are in memory, and few enough to be written while others wait."""
+        return self.in_place and content.data is not None and content.size <= SMALL
+
 
 @dataclass(slots=True)
 class Save:
@@ -55,6 +59,7 @@ class Save:
     file: str
     expires: datetime | None
     fresh: bool
+    small: bool
     older: datetime | None = None
     folder: Folder = field(init=False)
     blob: Blob = field(init=False)
@@ -85,7 +90,7 @@ class Save:
         return saved
 
     def _saved(self, known: os.stat_result | None) -> Saved | None:
-        if known is None and self.is_small():
+        if known is None and self.small:
             reference = self._in_place()
             if reference is not None:
                 return Saved(reference, deduplicated=False, replaced=None)
@@ -94,16 +99,11 @@ class Save:
         reference = None if known is None else self._link(known)
         if reference is not None:
             return Saved(reference, deduplicated=True, replaced=self.old)
-        if self.is_small():
+        if self.small:
             self.spool()
         if not isinstance(self.content.spool, LocalSpool):
             return None
         return Saved(self._new(self.content.spool), deduplicated=False, replaced=self.old)
-
-    def is_small(self) -> bool:
-        """Whether its bytes are in memory, and few enough to be written while others wait."""
-        content = self.content
-        return self.disk.in_place and content.data is not None and content.size <= SMALL
 
     def spool(self) -> None:
         """Write the bytes to a file in the store's file system, unless that is done."""
@@ -116,7 +116,7 @@ class Save:
             except BaseException:
                 spool.close()
                 raise
-            content.data, content.spool = None, spool
+            content.data, content.spool, self.small = None, spool, False
 
     def _link(self, blob: os.stat_result) -> Reference | None:
         """Link to the blob that is there; None when it will not do."""

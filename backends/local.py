@@ -157,8 +157,9 @@ class LocalBackend:
         expires: datetime | None = None,
         fresh: bool = False,
     ) -> Saved:
-        save = Save(self._disk, content, name, encode(name), expires, fresh)
-        if save.is_small():
+        small = self._disk.is_small(content)
+        save = Save(self._disk, content, name, encode(name), expires, fresh, small)
+        if small:
             return self._turns.run(self._put, key, save)
         return self._put(key, save)
 
@@ -171,8 +172,11 @@ class LocalBackend:
         created: datetime,
         expires: datetime | None = None,
     ) -> Saved:
-        save = Save(self._disk, content, name, encode(name), expires, fresh=False, older=created)
-        return self._put(key, save)
+        small = self._disk.is_small(content)
+        return self._put(
+            key,
+            Save(self._disk, content, name, encode(name), expires, False, small, created),  # noqa: FBT003 - the field ``fresh``
+        )
 
     def _put(self, key: SessionKey, save: Save) -> Saved:
         if not self._open:
@@ -180,7 +184,7 @@ class LocalBackend:
         try:
             with self._blobs.at(save.content.digest) as blob:
                 known = blob.stat() if self._disk.links else None
-                if known is None and not save.is_small():
+                if known is None and not save.small:
                     save.spool()
                 while True:
                     with self._folders.changing(key.sid, make=partial(self._make, key)) as folder:
