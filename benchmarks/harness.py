@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 Run = Callable[[], object]
@@ -93,6 +94,12 @@ def cpu_seconds() -> float:
     """What this process has used so far, in all its threads and ended children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(it.ru_utime + it.ru_stime for it in used)
+
+
+def most_memory() -> int:
+    """Bytes of memory that this process has had at most. ``ru_maxrss`` has its parent's in it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def measure(rows: list[Row], rounds: int) -> list[Result]:

@@ -11,12 +11,11 @@ looks at everything and deletes nothing.
 from __future__ import annotations
 
 import argparse
-import resource
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
-from benchmarks.harness import cpu_seconds
+from benchmarks.harness import cpu_seconds, most_memory
 from sessionstore import SessionStore
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects_client import BATCH, Entry
@@ -84,7 +83,7 @@ def sweep(files: int) -> Iterator[str]:
     backend = ObjectBackend(client, elapsed=bucket.seconds)
     with SessionStore(backend, clock=clock) as store:
         bucket.spent, client.requests = 0.0, Counter()
-        before, began = _memory(), cpu_seconds()
+        before, began = most_memory(), cpu_seconds()
         rows = store.sweep()
         seconds = cpu_seconds() - began - bucket.spent
     assert rows == []
@@ -94,12 +93,7 @@ def sweep(files: int) -> Iterator[str]:
     yield f"{sum(client.requests.values()) - lists}"
     yield f"{seconds:.0f} s"
     yield f"{seconds / (lists * BATCH) * 1e6:.1f} us"
-    yield f"{(_memory() - before) / 2**20:.0f} MiB"
-
-
-def _memory() -> int:
-    """The most memory this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    yield f"{(most_memory() - before) / 2**20:.0f} MiB"
 
 
 def main() -> None:
