@@ -19,6 +19,7 @@ from sessionstore.backends import _local_journal as journal
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blobs
 from sessionstore.backends._local_folder import Folder
+from sessionstore.backends._local_spool import is_unfinished
 from sessionstore.workspace import Workspace
 
 _DROPPED = ".drop"
@@ -62,7 +63,7 @@ class Eraser:
             files = folder.files
             for file, token, length, digest in journal.kept(folder.dir):
                 there = files.stat_or_none(file)
-                if there is None or self._token(there) != token:
+                if there is None or self._token(there) != token or is_unfinished(there):
                     continue
                 # As in ``Releasing``, but with one look where that takes two: of a file's two names
                 # the other is the blob's, and should it be a third's, only a blob's name is lost.
@@ -115,7 +116,8 @@ def _rest(folder: Folder) -> int:
         folder.dir.rmdir("files")  # as a rule there are none, and it need not be read
     except OSError:
         for file in list(folder.files.names()):
+            there = folder.files.stat_or_none(file)
             with contextlib.suppress(OSError):  # a directory, which is none of ours
                 folder.files.unlink(file)
-                count += 1
+                count += there is not None and not is_unfinished(there)
     return count

@@ -122,7 +122,14 @@ class Folder:
             self.dir.utime("id", nanoseconds(created))
 
     def tighten(self, now: datetime) -> None:
-        """Set the bounds anew from the files that are left, so that sweeps pass the session by."""
+        """Set the bounds anew from the files that are left, so that sweeps pass the session by.
+
+        What dead saves were writing is removed: there are no others while the lock is held.
+        """
+        for file in list(self.files.names()):
+            there = self.files.stat_or_none(file)
+            if there is not None and is_unfinished(there):
+                self.files.unlink(file)
         left = [reference for _, reference in self.references()]
         self.dir.utime("id", nanoseconds(min((it.created for it in left), default=now)))
         expiring = [it.expires for it in left if it.expires is not None]

@@ -6,8 +6,8 @@
    collector, so the link is made first.
 
 A small new content under a new name is written in its place, which takes a sixth less of the time:
-the file has no read permission at first, and until it has nobody takes it for one. Giving it that
-permission stands for step 2. All of it happens under the lock, so a file that lies unfinished while
+the file has a mark in its mode at first, and as long nobody takes it for one. Taking off the mark
+stands for step 2. All of it happens under the lock, so a file that lies unfinished while
 the lock is free is what a crash left; the next save of that name, or the drop, removes it.
 """
 

@@ -21,8 +21,11 @@ from sessionstore.oserrors import in_our_words
 FINISHED = 0o444
 """The mode of every stored file: nobody writes to one again."""
 
-UNFINISHED = 0o200
-"""The mode of one that is being written in its place: it is no file of the session yet."""
+UNFINISHED = 0o1400
+"""The mode of one that is being written in its place: it is no file of the session yet.
+
+The sticky bit says so, which means nothing on a file and which open(2) sets, whatever the umask.
+"""
 
 
 def can_be_unnamed(work: Directory) -> bool:
@@ -40,6 +43,16 @@ def can_be_unnamed(work: Directory) -> bool:
         return False
     work.unlink(name)
     return True
+
+
+def can_be_unfinished(work: Directory) -> bool:
+    """Whether the file system there keeps the mark of unfinished files from their first moment."""
+    name = secrets.token_hex(8)
+    os.close(work.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, UNFINISHED))
+    try:
+        return is_unfinished(work.stat(name))
+    finally:
+        work.unlink(name)
 
 
 class LocalSpool:
@@ -127,7 +140,7 @@ def sealed(fd: int) -> os.stat_result:
 
 def is_unfinished(there: os.stat_result) -> bool:
     """Whether it is a file that is being written in its place, or was when its process died."""
-    return stat.S_ISREG(there.st_mode) and not there.st_mode & stat.S_IRUSR
+    return stat.S_ISREG(there.st_mode) and bool(there.st_mode & stat.S_ISVTX)
 
 
 def _unnamed(work: Directory) -> int:

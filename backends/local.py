@@ -50,7 +50,11 @@ from sessionstore.backends._local_folders import Folders
 from sessionstore.backends._local_inspect import Inspector
 from sessionstore.backends._local_root import NO_LINKS, keep_first, open_root
 from sessionstore.backends._local_save import Disk, Save
-from sessionstore.backends._local_spool import LocalSpool, can_be_unnamed
+from sessionstore.backends._local_spool import (
+    LocalSpool,
+    can_be_unfinished,
+    can_be_unnamed,
+)
 from sessionstore.backends._local_turns import Turns
 from sessionstore.clock import Clock
 from sessionstore.content import DIGESTS, Content, limited, verified
@@ -93,12 +97,13 @@ class LocalBackend:
             with self._work() as work:
                 self._links = _can_link(work)
                 self._unnamed = self._links and can_be_unnamed(work)
+                in_place = self._unnamed and not durable and can_be_unfinished(work)
             opened.pop_all()
         self._blobs = Blobs(blobs, durable=durable)
         self._token = token_of if self._links else token_of_copy
         self._disk = Disk(
             self._blobs, self._work, self._new_spool, durable=durable, links=self._links,
-            in_place=self._unnamed and not durable,
+            in_place=in_place,
         )  # fmt: skip
         self._folders = Folders(self._sessions, self._token)
         self._turns = Turns()
@@ -136,7 +141,7 @@ class LocalBackend:
             return self._new_spool()
 
     def _new_spool(self) -> LocalSpool:
-        workspace = self._workspace.path  # claimed also by a fork that makes no named file
+        workspace = self._workspace.path
         if self._unnamed:
             return LocalSpool.unnamed(self._sessions, self._where)
         work = Directory(str(workspace))
@@ -182,6 +187,7 @@ class LocalBackend:
         if not self._open:
             self._refuse(f"save {save.name!r}")
         try:
+            self._workspace.path  # noqa: B018 - claims one: so a fork is known to be at work
             with self._blobs.at(save.content.digest) as blob:
                 known = blob.stat() if self._disk.links else None
                 if known is None and not save.small:

@@ -147,7 +147,7 @@ def own_calls_save(folder: Path) -> Save:
         os.stat(f"{session}/seen", dir_fd=sessions, follow_symlinks=False)
         os.utime(place.seen, ns=(time.time_ns(),) * 2)
         if known is None:
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o200, dir_fd=place.files)
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o1400, dir_fd=place.files)
             os.write(fd, data)
             os.utime(fd, ns=(time.time_ns(),) * 2)
             os.fstat(fd)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import inspect
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sessionstore import FileNotStored, InvalidName, Session, SessionStore, StoredFile
+from sessionstore import FileNotStored, InvalidName, Session, SessionStore, StoredFile, _twin
 from sessionstore._twin import in_thread
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.testing import Call, FakeClock, FaultyBackend
@@ -252,6 +255,45 @@ def test_no_more_calls_are_given_to_the_executor_than_it_has_threads(threads: in
 
     assert asyncio.run(many()) == list(range(200))
     assert given.most == given.threads
+
+
+def test_a_loop_may_be_given_another_executor() -> None:
+    few, many = Given(2), Given(16)
+
+    async def both() -> None:
+        loop = asyncio.get_running_loop()
+        for executor in (few, many):
+            loop.set_default_executor(executor)
+            await asyncio.gather(*(in_thread(int, number) for number in range(100)))
+
+    asyncio.run(both())
+    assert (few.most, many.most) == (2, 16)
+
+
+def test_closed_loops_are_not_kept() -> None:
+    async def many() -> None:
+        await asyncio.gather(*(in_thread(int) for _ in range(100)))
+
+    for _ in range(5):
+        asyncio.run(many())
+    gc.collect()
+    assert len(_twin._turns) == 1
+
+
+def test_a_loop_that_shows_no_executor_is_not_held_up() -> None:
+    class Hidden(asyncio.SelectorEventLoop):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "_default_executor" and sys._getframe(1).f_code.co_name == "_threads":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    async def many() -> list[int]:
+        return await asyncio.gather(*(in_thread(int, number) for number in range(50)))
+
+    with contextlib.closing(Hidden()) as loop:
+        assert loop.run_until_complete(many()) == list(range(50))
+        loop.run_until_complete(loop.shutdown_default_executor())
+        assert loop not in _twin._turns
 
 
 class Given(ThreadPoolExecutor):

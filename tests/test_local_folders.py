@@ -146,6 +146,29 @@ def test_a_forked_child_and_its_parent_hold_each_other_off(store: SessionStore) 
     assert not taken
 
 
+def test_a_forked_child_that_saves_small_files_is_known_to_be_at_work(
+    store: SessionStore, other: SessionStore
+) -> None:
+    """Or a restart that drops what dead processes left would drop its sessions."""
+    store.session("one").put("a", b"1")
+    other.close()
+    assert backend_of(store).alone()
+    ready, done = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        store.session("one").put("b", b"1")
+        os.write(ready[1], b"1")
+        os.read(done[0], 1)
+        os._exit(0)
+    assert os.read(ready[0], 1) == b"1"
+    alone = backend_of(store).alone()
+    os.write(done[1], b"1")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    for each in (*ready, *done):
+        os.close(each)
+    assert not alone
+
+
 def test_no_thread_of_a_forked_child_gets_a_folder_of_the_parent_s(
     store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from sessionstore import FileNotStored, Session, SessionStore
 from sessionstore.backends import _local_journal as journal
 from sessionstore.backends._local_save import SMALL
 from sessionstore.backends._local_spool import UNFINISHED
+from sessionstore.events import Event
 from sessionstore.testing import FakeClock
 from tests.local import backend_of, blobs, everything
 
@@ -143,6 +144,41 @@ def test_a_save_of_that_name_takes_its_place(
         assert session.read("a") == file.read() == content
         assert stat.S_IMODE(left[1].stat().st_mode) == 0o444
         assert store.verify() == []
+
+
+def test_who_comes_for_an_older_version_may_open_it(root: Path) -> None:
+    """And finds another one there: only root could open what it may not read."""
+    with SessionStore.open(root) as store:
+        session = store.session("one")
+        file = session.put("a", b"1")
+        session.delete("a")
+        path = path_of(root, session, "a")
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, UNFINISHED))
+        assert path.stat().st_mode & stat.S_IRUSR
+        with pytest.raises(FileNotStored):
+            file.read()
+
+
+def test_it_goes_when_a_sweep_deletes_files_of_its_session(root: Path) -> None:
+    clock = FakeClock()
+    with SessionStore.open(root, clock=clock) as store:
+        session = store.session("one")
+        session.put("old", b"1", ttl=timedelta(minutes=1))
+        session.put("new", b"2")
+        path = path_of(root, session, "a")
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, UNFINISHED))
+        clock.advance(timedelta(minutes=2))
+        store.sweep()
+        assert [file.name for file in session.files()] == ["new"]
+        assert not path.exists()
+
+
+def test_it_is_not_counted_as_a_file_that_was_dropped(left: tuple[SessionStore, Path]) -> None:
+    with left[0] as store:
+        dropped: list[Event] = []
+        store.on("dropped", dropped.append)
+        store.session("one").drop()
+        assert [(each.files, each.size) for each in dropped] == [(1, 1)]
 
 
 def test_it_goes_with_a_delete_and_with_the_session(
