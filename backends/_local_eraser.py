@@ -96,10 +96,15 @@ class Eraser:
                 shutil.rmtree(os.path.join(work.path, name), ignore_errors=True)
         return len(left)
 
-    def finish_dead(self) -> int:
-        """Finish what killed processes were doing: their drops, and what they were writing."""
+    def finish_dead(self, and_then: Callable[[], int] = lambda: 0) -> int:
+        """Finish what killed processes were doing: their drops, and what they were writing.
+
+        ``and_then()`` is called if there were any, and counted; dying here, it is called again.
+        """
         count = 0
         with self._workspace.dead() as folders:
+            if folders:
+                count += and_then()
             for path in folders:
                 with Directory(str(path)) as work:
                     for name in list(work.names()):

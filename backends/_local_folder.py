@@ -122,14 +122,7 @@ class Folder:
             self.dir.utime("id", nanoseconds(created))
 
     def tighten(self, now: datetime) -> None:
-        """Set the bounds anew from the files that are left, so that sweeps pass the session by.
-
-        What dead saves were writing is removed: there are no others while the lock is held.
-        """
-        for file in list(self.files.names()):
-            there = self.files.stat_or_none(file)
-            if there is not None and is_unfinished(there):
-                self.files.unlink(file)
+        """Set the bounds anew from the files that are left, so that sweeps pass the session by."""
         left = [reference for _, reference in self.references()]
         self.dir.utime("id", nanoseconds(min((it.created for it in left), default=now)))
         expiring = [it.expires for it in left if it.expires is not None]
@@ -176,6 +169,20 @@ class Folder:
             reference = line.reference if line is not None else self.find(file)
             if reference is not None:
                 yield file, reference
+
+    def unfinished(self) -> Iterator[str]:
+        """What saves have begun to write; while the lock is held, those of dead processes."""
+        for file in self.files.names():
+            there = self.files.stat_or_none(file)
+            if there is not None and is_unfinished(there):
+                yield file
+
+    def remove_unfinished(self) -> int:
+        """Remove what dead processes were writing. Only under the lock."""
+        left = list(self.unfinished())
+        for file in left:
+            self.files.unlink(file)
+        return len(left)
 
     def _undescribed(self, file: str, there: os.stat_result) -> Reference | None:
         """A link without a line of its own.

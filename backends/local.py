@@ -336,9 +336,21 @@ class LocalBackend:
 
     def collect(self, *, force: bool = False) -> Collected:
         with self._does("collect garbage"):
-            leftovers = self._eraser.finish_own() + self._eraser.finish_dead()
+            leftovers = self._eraser.finish_own()
+            leftovers += self._eraser.finish_dead(self._remove_unfinished)
             blobs, size = self._blobs.collect()
         return Collected(blobs, size, leftovers)
+
+    def _remove_unfinished(self) -> int:
+        """Remove what dead processes were writing in its place. It takes a look at every file."""
+        count = 0
+        for sid in filter(is_sid, list(self._sessions.names())):
+            with self._folders.reading(sid) as folder:
+                left = folder is not None and any(folder.unfinished())
+            if left:
+                with self._folders.changing(sid, wait=False) as folder:
+                    count += 0 if folder is None else folder.remove_unfinished()
+        return count
 
     def stored(self) -> Stored:
         with self._does("measure the store"):

@@ -159,18 +159,32 @@ def test_who_comes_for_an_older_version_may_open_it(root: Path) -> None:
             file.read()
 
 
-def test_it_goes_when_a_sweep_deletes_files_of_its_session(root: Path) -> None:
-    clock = FakeClock()
-    with SessionStore.open(root, clock=clock) as store:
-        session = store.session("one")
-        session.put("old", b"1", ttl=timedelta(minutes=1))
-        session.put("new", b"2")
-        path = path_of(root, session, "a")
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, UNFINISHED))
-        clock.advance(timedelta(minutes=2))
+def test_the_first_sweep_after_the_death_removes_it(root: Path) -> None:
+    with SessionStore.open(root) as store:
+        store.session("one").put("there", b"1")
+        pid = os.fork()
+        if pid == 0:
+            os.fchmod = lambda *_: os._exit(9)
+            store.session("one").put("a", b"two")
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        path = path_of(root, store.session("one"), "a")
+        assert path.read_bytes() == b"two"
         store.sweep()
-        assert [file.name for file in session.files()] == ["new"]
         assert not path.exists()
+        assert [file.name for file in store.session("one").files()] == ["there"]
+        assert store.verify() == []
+
+
+def test_a_sweep_leaves_alone_what_is_being_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SessionStore.open(root) as store, SessionStore.open(root) as other:
+        store.session("one").put("there", b"1")
+        swept = before_it_is_finished(monkeypatch, backend_of(other)._remove_unfinished)
+        file = store.session("one").put("a", b"four")
+        assert swept == [4]
+        assert file.read() == b"four"
 
 
 def test_it_is_not_counted_as_a_file_that_was_dropped(left: tuple[SessionStore, Path]) -> None:
