@@ -7,8 +7,8 @@
 
 A small new content under a new name is written in its place, which takes a sixth less of the time:
 the file has a mark in its mode at first, and as long nobody takes it for one. Taking off the mark
-stands for step 2. All of it happens under the lock, so a file that lies unfinished while
-the lock is free is what a crash left; the next save of that name, or the drop, removes it.
+stands for step 2. All of it happens under the lock, so a file that lies unfinished while the lock
+is free is what a death left: it goes with the next save of that name, the drop, or the next sweep.
 """
 
 from __future__ import annotations
