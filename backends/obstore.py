@@ -178,32 +178,44 @@ class ObstoreClient:
             return
         directory, _, rest = prefix.rpartition("/")
         offset = max(start_after, _just_before(prefix)) if rest else start_after
-        pages = self._pages(directory, offset)
-        seen = done = asked = False
-        last = offset
-        while not done:
+        seen = False
+        for entries in self._to_the_end(prefix, directory, offset):
+            done = bool(rest) and self._is_past(prefix, entries)
+            matching = [it for it in entries if it.key.startswith(prefix)] if rest else entries
+            if matching:
+                seen = True
+                yield Page(matching, None)
+            if done:
+                break
+        if not seen:
+            self._marker.confirm(prefix, opening=self._opening)
+            yield Page([], None)
+
+    def _to_the_end(self, prefix: str, directory: str, offset: str) -> Iterator[Sequence[Entry]]:
+        """The pages of a directory from there on.
+
+        An error that the store answers with 200 is an empty page to obstore, which ends a listing
+        where any page ends. A sweep that believes it would delete what the rest refers to, so the
+        store is asked for more.
+        """
+        pages, last, asked = self._pages(directory, offset), offset, False
+        begun: set[str] = set()
+        while True:
             with self._asking("list_objects_v2"):
                 found = next(pages, None)
             if found is None:
                 if asked or is_harmless(prefix):
-                    break
-                # An error that the store answers with 200 is an empty page to obstore, which ends a
-                # listing where any page ends. A sweep that believes it would delete what the rest
-                # refers to, so the store is asked for more.
+                    return
                 pages, asked = self._pages(directory, last), True
                 continue
-            asked = False
             entries = [Entry(it["path"], it["size"], it["last_modified"]) for it in found]
-            last = max([last, *(it.key for it in entries)])
-            done = bool(rest) and self._is_past(prefix, entries)
-            if rest:
-                entries = [it for it in entries if it.key.startswith(prefix)]
-            if entries:
-                seen = True
-                yield Page(entries, None)
-        if not seen:
-            self._marker.confirm(prefix, opening=self._opening)
-            yield Page([], None)
+            if asked or not begun:
+                if entries[0].key in begun:
+                    raise self._without_order()
+                begun.add(entries[0].key)
+            # The last in the store's order, which is not the alphabet's everywhere (``_is_past``).
+            asked, last = False, entries[-1].key
+            yield entries
 
     def _pages(self, directory: str, offset: str) -> Iterator[Sequence[Any]]:
         with self._asking("list_objects_v2"):
@@ -218,11 +230,14 @@ class ObstoreClient:
         keys = [entry.key for entry in entries]
         # SeaweedFS sorts the names of each directory, so that "a/b" comes before "a-b".
         if keys != sorted(keys) and keys != sorted(keys, key=lambda key: key.split("/")):
-            raise BackendUnavailable(
-                f"Could not list the objects in {self.options.url}: the store lists them in no "
-                "order, which engine=obstore needs; leave engine out."
-            )
+            raise self._without_order()
         return bool(keys) and keys[-1] > prefix and not keys[-1].startswith(prefix)
+
+    def _without_order(self) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"Could not list the objects in {self.options.url}: the store lists them in no "
+            "order, which engine=obstore needs; leave engine out."
+        )
 
     def _read_marker(self) -> bytes:
         with self.get(LAYOUT).stream as stream:

@@ -104,6 +104,14 @@ class KeepsFiles(Rig):
             subject.put(name, data)
         assert subject.contents() == files
 
+    def test_names_that_begin_alike_confuse_no_listing(self, subject: Subject) -> None:
+        """Where the names of each directory are sorted, "a/b" comes before "a-b"."""
+        names = ["a", "a b", "a!b", "a-b", "a.b"]
+        for name in names:
+            subject.put(name, name.encode())
+        assert subject.names() == names
+        assert subject.sids() == [ALICE.sid]
+
     def test_lists_very_many_files(self, subject: Subject) -> None:
         names = [f"{number:06}" for number in range(self.many)]
         for name in names:

@@ -230,6 +230,13 @@ class GivesAnyFile(MemoryBackend):
             raise
 
 
+@caught_by("names_that_begin_alike_confuse_no_listing")
+class PassesByWhatBeginsAlike(MemoryBackend):
+    def files(self, sid: str) -> Iterator[Reference]:
+        found = {it.name: it for it in super().files(sid)}
+        return (it for name, it in found.items() if not any(f"{on}-" in name for on in found))
+
+
 @caught_by("lists_very_many_files")
 class ListsOnePage(MemoryBackend):
     def files(self, sid: str) -> Iterator[Reference]:

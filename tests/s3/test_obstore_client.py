@@ -13,6 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -314,6 +315,35 @@ def test_a_listing_without_order_is_refused(server: ScriptedServer) -> None:
     client.close()
 
 
+def test_a_store_that_gives_the_same_page_for_ever_is_refused(server: ScriptedServer) -> None:
+    server.replies = [listing("app/s/a/1", "app/s/b/1")]
+    with (
+        closing(client_of(server)) as client,
+        pytest.raises(BackendUnavailable, match="in no order"),
+    ):
+        list(client.list("s/"))
+
+
+def test_nor_are_pages_in_turns_taken_for_ever(server: ScriptedServer) -> None:
+    one, other, end = listing("app/s/a/1"), listing("app/s/b/1"), listing()
+    server.replies = [one, other, one, other, one, end]
+    with (
+        closing(client_of(server)) as client,
+        pytest.raises(BackendUnavailable, match="in no order"),
+    ):
+        list(client.list("s/"))
+
+
+def test_the_end_is_looked_for_where_the_store_s_order_ends(server: ScriptedServer) -> None:
+    """SeaweedFS sorts the names of each directory: what comes last need not be the greatest."""
+    keys = ["s/x/f/a/1", "s/x/f/a!b/1"]
+    server.replies = [listing(*(f"app/{key}" for key in keys)), listing()]
+    with closing(client_of(server)) as client:
+        assert keys_of(client.list("s/")) == keys
+    (_, again) = server.asked
+    assert parse_qs(urlsplit(again.path).query)["start-after"] == [f"app/{keys[-1]}"]
+
+
 @pytest.mark.parametrize("prefix", ["seen.", "s/x/ended.", "b/ab/cd!", "i/a-", "layout", "a/b/c0"])
 def test_a_key_that_nothing_stands_before(prefix: str) -> None:
     before = obstore._just_before(prefix).replace("~", "%7E")
@@ -325,10 +355,11 @@ def test_a_key_that_nothing_stands_before(prefix: str) -> None:
 def test_listings_are_those_of_boto3(obstore_bucket: Bucket, prefix: str) -> None:
     client, other = obstore_bucket.client(prefix), obstore_bucket.boto3_client(prefix)
     names = ["a", "a-1", "a.b", "a/1", "a/1.x", "a/10", "a/2", "a/2/3", "b/1", "layout"]
+    names += ["s/x/f/a/1", "s/x/f/a!b/1"]  # as SeaweedFS sorts them
     for name in names:
         client.put(name, Payload.of(b'"version"'))
     for start, after in itertools.product(
-        ["", "a/", "a", "a/1", "a/1.", "a/2", "b/", "z", "layout", "nothing/"],
+        ["", "a/", "a", "a/1", "a/1.", "a/2", "b/", "s/", "z", "layout", "nothing/"],
         ["", "a/1", "a/10", "a-"],
     ):
         found, expected = (
