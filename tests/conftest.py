@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import shutil
@@ -28,8 +29,64 @@ for _name in ("CI", "BUILD_NUMBER"):
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nobody is told of our tests
 
+HANGS = 420
+"""Seconds until a process whose test, or whose end, takes longer is ended, with all its stacks.
+
+The ``timeout`` in pyproject.toml is over earlier and fails the test alone, but it only raises an
+error in the main thread: not in one that waits within a library, and once, so that a clean-up that
+waits for the same again is not ended. A run that never ends says less than one that fails.
+"""
+
+_stderr = pytest.StashKey[int]()
+
 settings.register_profile("sessionstore", deadline=None)  # a slow machine is no failure
 settings.load_profile("sessionstore")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_stderr] = os.dup(2)  # the real one: during a test it is captured
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # one of xdist waits for the others, and is ended by it
+        _end_if_it_hangs(config)  # threads that never end keep a process from ending
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    _end_if_it_hangs(item.config)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """A failure is no end: pytest's own plugin has cancelled it, for debuggers."""
+    _end_if_it_hangs(node.config)
+
+
+def _end_if_it_hangs(config: pytest.Config) -> None:
+    """Watched by a thread that needs no lock of Python's. Begins anew at each call."""
+    faulthandler.dump_traceback_later(HANGS, exit=True, file=config.stash[_stderr])
+
+
+_under_way: set[str] = set()
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    _under_way.add(nodeid)
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    _under_way.discard(nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Of a run that was stopped from outside, also what it was at."""
+    for nodeid in sorted(_under_way):
+        terminalreporter.write_line(f"UNDER WAY {nodeid}")
 
 
 def free_port() -> int:

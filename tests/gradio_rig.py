@@ -13,6 +13,7 @@ import queue
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -180,8 +181,10 @@ class Tab:
     def result(self) -> Any:
         """The first output of the event that was joined. Raises RuntimeError when it failed."""
         params = {"session_hash": self.session_hash}
+        deadline = time.monotonic() + PATIENCE  # the client's own begins anew at each heartbeat
         with self.client.stream("GET", self.api("queue/data"), params=params) as response:
             for line in response.iter_lines():
+                assert time.monotonic() < deadline, "The event does not end."
                 message = json.loads(line.removeprefix("data:")) if line else {}
                 if message.get("msg") == "process_completed":
                     if not message["success"]:

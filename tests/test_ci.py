@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,20 +20,45 @@ def test_of_another_platform(): pytest.skip("not here")
 MARKERS = "[pytest]\nmarkers =\n    browser: real\n    server: real\n"
 
 
+HANGING = """
+import threading
+
+def stubborn():
+    try:
+        threading.Event().wait()
+    finally:
+        threading.Event().wait()
+
+def test_before(): assert not "good"
+
+def test_hangs(): stubborn()
+
+def test_after(): pass
+"""
+NEVER_ENDS = """
+import threading
+
+def test_leaves_a_thread(): threading.Thread(target=threading.Event().wait).start()
+"""
+
+
 def run(folder: Path, **environ: str) -> str:
     """What pytest prints for ``TESTS`` beside our conftest.py, on a machine with no program."""
     shutil.copy(Path(__file__).with_name("conftest.py"), folder)
-    (folder / "pytest.ini").write_text(MARKERS)
     (folder / "test_it.py").write_text(TESTS)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider"],
+    return pytest(folder, **environ).stdout
+
+
+def pytest(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    (folder / "pytest.ini").write_text(MARKERS)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", *options],
         cwd=folder,
         env={**os.environ, "PATH": str(folder), "PYTHONPATH": "", **environ},
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.stdout
 
 
 def test_elsewhere_both_are_skipped_with_their_reason(tmp_path: Path) -> None:
@@ -55,3 +81,33 @@ def test_in_ci_a_file_skipped_whole_is_an_error(tmp_path: Path) -> None:
     )
 
     assert "ERROR test_whole.py" in run(tmp_path, SESSIONSTORE_CI="1")
+
+
+def impatient(folder: Path) -> None:
+    """Our conftest.py, in which a hang is one after seconds."""
+    text = Path(__file__).with_name("conftest.py").read_text()
+    changed = re.sub(r"^HANGS = \d+$", "HANGS = 3", text, flags=re.MULTILINE)
+    assert changed != text
+    (folder / "conftest.py").write_text(changed)
+
+
+def test_a_test_that_no_error_ends_fails_and_says_where_it_stood(tmp_path: Path) -> None:
+    impatient(tmp_path)
+    (tmp_path / "test_it.py").write_text(HANGING)
+
+    done = pytest(tmp_path, "-n1", "--timeout=1")
+
+    assert "2 failed, 1 passed" in done.stdout
+    assert "crashed while running 'test_it.py::test_hangs'" in done.stdout
+    assert re.search(r'test_it.py", line 8 in stubborn', done.stderr)
+
+
+def test_a_run_that_a_thread_keeps_from_ending_fails_and_says_so(tmp_path: Path) -> None:
+    impatient(tmp_path)
+    (tmp_path / "test_it.py").write_text(NEVER_ENDS)
+
+    done = pytest(tmp_path)
+
+    assert "1 passed" in done.stdout
+    assert done.returncode == 1
+    assert "threading.py" in done.stderr
