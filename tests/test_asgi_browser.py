@@ -49,8 +49,7 @@ def address(store: Path) -> Iterator[str]:
             eventually(START, lambda: answers(f"http://127.0.0.1:{port}"))
             yield f"http://127.0.0.1:{port}"
         finally:
-            process.terminate()
-            process.wait()
+            process.kill()  # asked to end, uvicorn would wait for what is still connected
 
 
 @pytest.fixture(scope="module")
