@@ -115,13 +115,21 @@ class Reader:
             raise FileNotStored(reference.name) from error
 
     def _check(self, sid: str, reference: Reference) -> None:
-        """Raise FileNotStored unless the version was the file within the last two seconds."""
-        file = names.encode(reference.name)
-        sight = self._recall.sight(sid, file)
+        """Raise FileNotStored unless the version was the file within the last two seconds.
+
+        Another one that was seen then may be the older: a listing since then told of this one.
+        """
+        sight = self._recall.sight(sid, names.encode(reference.name))
         fresh = sight is not None and self._bucket.clock.elapsed() - sight.at < RECENT
-        seen = sight.reference if sight is not None and fresh else self.get(sid, reference.name)
-        if (seen.token, seen.digest) != (reference.token, reference.digest):
+        if sight is not None and fresh and _is(sight.reference, reference):
+            return
+        if not _is(self.get(sid, reference.name), reference):
             raise FileNotStored(reference.name)
+
+
+def _is(one: Reference, other: Reference) -> bool:
+    """Whether two references are of one version."""
+    return (one.token, one.digest) == (other.token, other.digest)
 
 
 def parsed(entries: Iterable[Entry]) -> list[Version]:

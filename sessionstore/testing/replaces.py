@@ -66,6 +66,14 @@ class ReplacesAtomically(Rig):
         self.assert_same_time(seen.created, subject.backend.now())
         self.assert_same_time(seen.expires, subject.backend.now() + timedelta(seconds=60))
 
+    def test_what_is_listed_can_be_read_whatever_was_seen_before(self, subject: Subject) -> None:
+        other = subject.another()
+        subject.put("a", OLD)
+        assert other.read("a") == OLD
+        subject.put("a", NEW)
+        (listed,) = other.backend.files(ALICE.sid)
+        assert other.version_or_none(listed) == NEW
+
     def test_replaced_version_cannot_be_opened(self, subject: Subject) -> None:
         old = subject.put("a", OLD).reference
         subject.put("a", NEW)

@@ -143,6 +143,21 @@ class CachesForEver(MemoryBackend):
         return io.BytesIO(self._contents[reference.token])
 
 
+@caught_by("what_is_listed_can_be_read_whatever_was_seen_before")
+class OpensWhatItSawBefore(MemoryBackend):
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__(place, clock)
+        self._seen: dict[tuple[str, str], Reference] = {}
+
+    def get(self, sid: str, name: str) -> Reference:
+        return self._seen.setdefault((sid, name), super().get(sid, name))
+
+    def open(self, sid: str, reference: Reference, *bounds: Any) -> BinaryIO:
+        if self._seen.get((sid, reference.name), reference) != reference:
+            raise FileNotStored(reference.name)
+        return super().open(sid, reference, *bounds)
+
+
 @caught_by("foreign_file_is_not_stored", "file_of_missing_session_is_not_stored")
 class LooksInEverySession(MemoryBackend):
     def get(self, sid: str, name: str) -> Reference:
