@@ -97,7 +97,7 @@ class S3Client:
             yield Page(entries, _date(answer))
             if not answer["IsTruncated"]:
                 return
-            after = {"ContinuationToken": self._next(answer, "NextContinuationToken")}
+            after = self._next(answer, after, ContinuationToken="NextContinuationToken")
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
         if len(keys) == 1:
@@ -156,10 +156,9 @@ class S3Client:
                 yield Upload(it["Key"][own:], it["UploadId"], it["Initiated"])
             if not answer.get("IsTruncated"):
                 return
-            after = {
-                "KeyMarker": self._next(answer, "NextKeyMarker"),
-                "UploadIdMarker": self._next(answer, "NextUploadIdMarker"),
-            }
+            after = self._next(
+                answer, after, KeyMarker="NextKeyMarker", UploadIdMarker="NextUploadIdMarker"
+            )
 
     def close(self) -> None:
         self._closed = True
@@ -255,14 +254,20 @@ class S3Client:
     def _ours(self, error: Exception, method: str) -> Exception:
         return ours(error, TASKS[method], self._place, opening=self.opening)
 
-    def _next(self, answer: Answer, marker: str) -> str:
-        """Where the next page of a listing begins."""
-        if not answer.get(marker):
+    def _next(self, answer: Answer, after: Mapping[str, str], **markers: str) -> dict[str, str]:
+        """Where the next page of a listing begins, whose last one began at ``after``.
+
+        ``markers`` are the names of what the answer tells, by those of what the request says.
+        """
+        missing = [name for name in markers.values() if not answer.get(name)]
+        following = {name: str(answer.get(marker)) for name, marker in markers.items()}
+        if missing or following == after:
+            off = f"off without {missing[0]}" if missing else "off where it began"
             raise BackendUnavailable(
                 f"Could not list the objects in {self.options.url}: the store breaks its listing "
-                f"off without {marker}; check endpoint_url."
+                f"{off}; check endpoint_url."
             )
-        return str(answer[marker])
+        return following
 
 
 class _Body(io.RawIOBase):

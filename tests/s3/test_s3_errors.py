@@ -437,6 +437,16 @@ def test_a_listing_without_its_next_page_is_an_error(
         next(pages)
 
 
+def test_a_listing_that_does_not_get_on_is_an_error(
+    shared_client: S3Client, server: ScriptedServer
+) -> None:
+    """botocore's own paginators look for that too."""
+    server.replies = [listing("app/a", IsTruncated="true", NextContinuationToken="same")]
+    with pytest.raises(BackendUnavailable, match="breaks its listing off where it began"):
+        list(shared_client.list(""))
+    assert len(server.asked) == 2
+
+
 def test_a_body_that_breaks_off_is_an_error(
     shared_client: S3Client, server: ScriptedServer
 ) -> None:
