@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import queue
 import threading
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -191,21 +192,28 @@ def test_an_open_page_is_touched_and_outlives_the_idle_time(
     make_site: MakeSite,
 ) -> None:
     site = make_site(idle=timedelta(seconds=90))
-    touched = threading.Semaphore(0)
-    touch = site.store.backend.touch
+    backend = site.store.backend
+    active: queue.Queue[tuple[str, datetime]] = queue.Queue()
 
-    def touching(sid: str) -> None:
-        touch(sid)
-        touched.release()
+    def noting(verb: Callable[[str], None]) -> Callable[[str], None]:
+        def note(sid: str) -> None:
+            at = site.clock.now()
+            verb(sid)
+            active.put((sid, at))
+
+        return note
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(site.store.backend, "touch", touching)
+        patch.setattr(backend, "touch", noting(backend.touch))
+        patch.setattr(backend, "resume", noting(backend.resume))  # what was to be touched then
         tab = site.tab(site.serve()).load()
         tab.call("save", "file")
+        (sid,) = (each.sid for each in site.store.sessions())
         for _ in range(3):
             site.clock.settle(2)  # the sweeper and the one that touches
             site.clock.advance(site.store.live_interval)
-            assert touched.acquire(timeout=PATIENCE)
+            while active.get(timeout=PATIENCE) != (sid, site.clock.now()):
+                pass  # of an event, or a list of the adapter's own
 
     site.store.sweep()
 
