@@ -25,14 +25,19 @@ from tests.campaigns.faults_local import (
     run,
 )
 
+REPAIR = pytest.mark.parametrize("repair", [True, False], ids=["repaired", "saved over"])
 
+
+@REPAIR
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.__name__)
-def test_every_call_fails_in_turn(operation: Operation, code: int, tmp_path: Path) -> None:
+def test_every_call_fails_in_turn(
+    operation: Operation, code: int, repair: bool, tmp_path: Path
+) -> None:
     total = calls_of(operation, tmp_path / "count")
     assert total > 5
     for number in range(1, total + 1):
-        one_case(operation, number, code, tmp_path / f"{number}")
+        one_case(operation, number, code, tmp_path / f"{number}", repair=repair)
 
 
 def test_some_calls_fail_with_every_error(tmp_path: Path) -> None:
@@ -41,8 +46,9 @@ def test_some_calls_fail_with_every_error(tmp_path: Path) -> None:
     assert tally.cases > tally.failed > 60
 
 
+@REPAIR
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.__name__)
-def test_the_process_dies_at_every_call(operation: Operation, tmp_path: Path) -> None:
+def test_the_process_dies_at_every_call(operation: Operation, repair: bool, tmp_path: Path) -> None:
     total = calls_of(operation, tmp_path / "count")
     for number in range(1, total + 1):
         root = tmp_path / f"{number}"
@@ -55,4 +61,4 @@ def test_the_process_dies_at_every_call(operation: Operation, tmp_path: Path) ->
                 operation(store.session("one"))
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, 9)
-        check(root, operation)
+        check(root, operation, repair=repair)
