@@ -259,15 +259,19 @@ class S3Client:
 
         ``markers`` are the names of what the answer tells, by those of what the request says.
         """
-        missing = [name for name in markers.values() if not answer.get(name)]
-        following = {name: str(answer.get(marker)) for name, marker in markers.items()}
-        if missing or following == after:
-            off = f"off without {missing[0]}" if missing else "off where it began"
-            raise BackendUnavailable(
-                f"Could not list the objects in {self.options.url}: the store breaks its listing "
-                f"{off}; check endpoint_url."
-            )
+        for marker in markers.values():
+            if not answer.get(marker):
+                raise self._broken_off(f"without {marker}")
+        following = {name: str(answer[marker]) for name, marker in markers.items()}
+        if following == after:
+            raise self._broken_off("where it began")
         return following
+
+    def _broken_off(self, how: str) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"Could not list the objects in {self.options.url}: the store breaks its listing off "
+            f"{how}; check endpoint_url."
+        )
 
 
 class _Body(io.RawIOBase):
