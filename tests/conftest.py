@@ -75,6 +75,7 @@ def _end_if_it_hangs(config: pytest.Config) -> None:
 _under_way: set[str] = set()
 
 
+@pytest.hookimpl(tryfirst=True)  # before it is shown, and may be stopped for that
 def pytest_runtest_logstart(nodeid: str) -> None:
     _under_way.add(nodeid)
 

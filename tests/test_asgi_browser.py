@@ -49,7 +49,11 @@ def address(store: Path) -> Iterator[str]:
             eventually(START, lambda: answers(f"http://127.0.0.1:{port}"))
             yield f"http://127.0.0.1:{port}"
         finally:
-            process.kill()  # asked to end, uvicorn would wait for what is still connected
+            process.terminate()
+            try:
+                process.wait(START)
+            finally:
+                process.kill()  # one that does not end in order is a failure, and no hang
 
 
 @pytest.fixture(scope="module")
