@@ -218,7 +218,6 @@ class Writer:
             return Payload(content.data, 0, content.size, sha256)
         if not isinstance(content.spool, TempSpool):
             raise TypeError("The content was spooled by another backend; use this one's spool().")
-        content.spool.file.flush()
         return Payload(content.spool.file, 0, content.size, sha256)
 
     # References

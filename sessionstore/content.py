@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from sessionstore.errors import Corrupted, SettingsError
+from sessionstore.oserrors import translated
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
@@ -66,20 +67,34 @@ class Spool(Protocol):
 class TempSpool:
     """A spool in an anonymous temporary file, for backends without a better place.
 
-    ``file`` is open for reading and writing, in binary.
+    ``file`` is open for reading and writing, in binary and without a buffer: bytes that do not fit
+    on the disk are refused when they are written, and not later. ``directory`` is the system's
+    folder for temporary files unless given. Raises LimitExceeded when its disk is full and
+    BackendUnavailable when it refuses.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
-        self.file: BinaryIO = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - close() closes
+        self._directory = directory
+        with self._translated("make a temporary file"):
+            self.file: io.FileIO = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - close() closes
 
-    def write(self, data: Buffer, /) -> object:
-        return self.file.write(data)
+    def _translated(self, what: str) -> translated:
+        where = self._directory or tempfile.tempdir or "the temporary folder"
+        return translated(what, os.fspath(where), "TMPDIR")
+
+    def write(self, data: Buffer, /) -> int:
+        left = memoryview(data)
+        with self._translated("keep the bytes of a save on their way"):
+            while left:
+                left = left[self.file.write(left) :]
+        return len(data)
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes from the beginning, at most ``CHUNK`` at a time."""
-        self.file.seek(0)
-        while chunk := self.file.read(CHUNK):
-            yield chunk
+        with self._translated("read the bytes of a save on their way"):
+            self.file.seek(0)
+            while chunk := self.file.read(CHUNK):
+                yield chunk
 
     def close(self) -> None:
         self.file.close()

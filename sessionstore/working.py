@@ -88,7 +88,7 @@ class WorkingCopies:
         ``check()`` is asked, at most every two seconds, and raises when the version is no longer
         the file. Raises LimitExceeded when the disk is full, BackendUnavailable when it refuses.
         """
-        with translated(f"make a local copy of {reference.name!r}", self._where):
+        with self._translated(f"make a local copy of {reference.name!r}"):
             place = self._place(sid, reference)
             folder = self._folder(place)
             path = folder / fit(reference.name)
@@ -144,16 +144,16 @@ class WorkingCopies:
 
         Raises as ``path`` does.
         """
-        with translated("make a local directory", self._where):
+        with self._translated("make a local directory"):
             parent = self._workspace.path
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             made = tempfile.TemporaryDirectory(prefix="directory-", dir=parent)
         with made as path:
             yield Path(path)
 
-    @property
-    def _where(self) -> str:
-        return str(self._directory or "the temporary folder")
+    def _translated(self, what: str) -> translated:
+        where = str(self._directory or "the temporary folder")
+        return translated(what, where, "cache_dir")
 
     def _make(self, folder: Path, path: Path, stream: Callable[[], BinaryIO]) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ class WorkingCopies:
             workspace = self._workspace
         except OSError:  # no temporary folder, so no copies either
             return
-        with translated("clear old local copies", self._where), workspace.dead():
+        with self._translated("clear old local copies"), workspace.dead():
             pass  # they are erased when the block is left
         for sid in self._copies.sessions():
             # The copies are listed before the files: one made meanwhile is not taken for dead.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -19,9 +22,11 @@ from starlette.requests import Request
 
 from sessionstore import InvalidName, Limits, SessionStore
 from sessionstore.adapters.asgi import Files, OwnerCookie, owner, same_origin
+from sessionstore.backends.objects import ObjectBackend
 from sessionstore.names import file_name
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from sessionstore.testing.faults import disk_full, unavailable
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.asgi_rig import Form, app_of, as_it_comes, ask, served, visitor_of
 from tests.hostile import CLASSES
 from tests.stores import PATIENCE, Heard, local_store, memory_store, names
@@ -237,6 +242,25 @@ def test_a_full_disk_is_a_507_and_says_no_limit() -> None:
     backend = FaultyBackend(memory_store(clock).backend, on("put", Fault(disk_full)))
     answer = put(app_of(SessionStore(backend, clock=clock)), "a", b"x")
     assert (answer.status_code, answer.json()["limit"]) == (507, None)
+
+
+@pytest.mark.parametrize(("code", "status"), [(errno.ENOSPC, 507), (errno.EROFS, 503)])
+def test_a_folder_for_temporary_files_that_refuses_is_an_answer(
+    monkeypatch: pytest.MonkeyPatch, code: int, status: int
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    bucket = FakeBucket(FakeClock().now)
+    backend = ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds)
+    with SessionStore(backend, secret="a secret for the tests") as store:
+        app = app_of(store)
+        put(app, "a", b"old")
+        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+        answers = [put(app, "a", bytes(2 * MIB)), post(app, Form(("a", bytes(2 * MIB))))]
+        assert [it.status_code for it in answers] == [status, status]
+        assert tempfile.gettempdir() not in answers[0].text
+        assert store.session("files", "ada").read("a") == b"old"
 
 
 def test_the_files_of_a_form_before_the_one_refused_stay_and_are_named() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
@@ -26,7 +29,7 @@ from sessionstore.content import (
     read_all,
     verified,
 )
-from sessionstore.errors import Corrupted, SettingsError
+from sessionstore.errors import BackendUnavailable, Corrupted, LimitExceeded, SettingsError
 
 DATA = bytes(range(256)) * 64
 
@@ -236,3 +239,67 @@ def test_a_spool_is_gone_when_it_is_closed(tmp_path: Any) -> None:
     assert b"".join(spool.chunks()) == DATA
     spool.close()
     assert list(tmp_path.iterdir()) == []
+
+
+FULL = "/dev/full"
+"""A file on which every write says that the disk is full (full(4))."""
+HAS_FULL = pytest.mark.skipif(not os.path.exists(FULL), reason=f"this system has no {FULL}")
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Have the folder for temporary files refuse a new one."""
+
+    def refuse(**_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+
+
+@HAS_FULL
+def test_a_spool_on_a_full_disk_is_a_limit_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: io.FileIO(FULL, "r+b"))
+    spool = TempSpool()
+    with pytest.raises(LimitExceeded, match="set TMPDIR to a directory") as raised:
+        spool.write(b"x")
+    assert isinstance(raised.value.__cause__, OSError)
+    spool.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_no_inode_for_a_spool_is_a_limit_of_ours(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    refused(monkeypatch, code)
+    with pytest.raises(LimitExceeded) as raised:
+        TempSpool()
+    assert (raised.value.errno, raised.value.limit) == (code, None)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EMFILE])
+def test_a_refused_spool_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    refused(monkeypatch, code)
+    with pytest.raises(BackendUnavailable, match="Could not make a temporary file"):
+        TempSpool()
+
+
+def test_a_spool_takes_what_the_system_writes_in_pieces(tmp_path: Any) -> None:
+    class Slow(io.FileIO):
+        def write(self, data: Any, /) -> int:
+            return super().write(memoryview(data)[:100])
+
+    spool = TempSpool(tmp_path)
+    with spool.file as whole:
+        spool.file = Slow(os.dup(whole.fileno()), "r+b")
+    assert spool.write(DATA) == len(DATA)
+    assert b"".join(spool.chunks()) == DATA
+    spool.close()
+
+
+def test_the_sources_own_error_passes_a_spool_unchanged(spools: Spools) -> None:
+    def source() -> Iterator[bytes]:
+        yield bytes(CHUNK + 1)
+        raise OSError(errno.ENOSPC, "the source's own")
+
+    with pytest.raises(OSError, match="the source's own") as raised:
+        ingest(source(), taking(spools))
+    assert type(raised.value) is OSError

@@ -9,7 +9,8 @@ import gradio as gr
 import httpx
 import pytest
 
-from sessionstore import Limits
+from sessionstore import LimitExceeded, Limits
+from sessionstore.adapters import gradio_serve as serve
 from tests.gradio_rig import GRADIO_S_OWN, SERVED, MakeReplicas, Replica, Tab, replicas
 
 pytestmark = GRADIO_S_OWN
@@ -208,3 +209,10 @@ def test_an_upload_that_the_store_refuses_is_an_answer_in_words(make: MakeReplic
 
     assert answer.status_code == 413
     assert "max_file" in answer.text
+
+
+def test_a_full_disk_is_a_507_that_shows_no_path() -> None:
+    answer = serve._failure(LimitExceeded("Could not write a file in /srv/app: the disk is full."))
+
+    assert answer.status_code == 507
+    assert b"/srv/app" not in answer.body

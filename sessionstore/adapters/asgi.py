@@ -274,6 +274,9 @@ def _incoming(request: Request, session: Session, name: str) -> Incoming:
 def _failure(error: Exception, incoming: Incoming | None) -> Response:
     """The answer to an upload that was not saved."""
     match error:
+        case LimitExceeded(limit=None):  # a disk is full, and its path is not the client's to know
+            log.warning("An upload could not be saved: %s", error)
+            return _error(507, "The server has no room for the upload: try again later.", incoming)
         case LimitExceeded():
             status = 413 if error.limit in _OF_THE_SESSION else 507
             return _error(status, str(error), incoming, limit=error.limit)

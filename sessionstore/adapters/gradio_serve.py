@@ -121,6 +121,8 @@ def _keep(files: Files, owner: str | None, body: bytes) -> None:
 def _failure(error: SessionStoreError) -> PlainTextResponse:
     """What a visitor is told: what is wrong with a file in words, other troubles in the log."""
     if isinstance(error, LimitExceeded):
+        if error.limit is None:  # a disk is full, and its path is not the visitor's to know
+            return PlainTextResponse("The server has no room for the file; try again later.", 507)
         return PlainTextResponse(str(error), 413)
     if isinstance(error, InvalidName):
         return PlainTextResponse(str(error), 400)
