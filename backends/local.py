@@ -48,7 +48,7 @@ from sessionstore.backends._local_eraser import Eraser
 from sessionstore.backends._local_folder import Folder, token_of, token_of_copy
 from sessionstore.backends._local_folders import Folders
 from sessionstore.backends._local_inspect import Inspector
-from sessionstore.backends._local_root import NO_LINKS, keep_first, open_root
+from sessionstore.backends._local_root import NO_LINKS, keep_secret, open_root
 from sessionstore.backends._local_save import Disk, Save
 from sessionstore.backends._local_spool import (
     LocalSpool,
@@ -384,7 +384,7 @@ class LocalBackend:
 
     def secret(self) -> bytes:
         with self._does("keep the secret"):
-            return keep_first(self._root, "secret", secrets.token_bytes(32), self._workspace)
+            return keep_secret(self._root, self._workspace)
 
     def close(self) -> None:
         if self._open:

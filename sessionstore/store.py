@@ -38,6 +38,8 @@ from sessionstore.working import WorkingCopies
 
 _SHARED = shared_key()
 _MINUTE = timedelta(seconds=60)
+_KEPT_SECRET = 32
+"""The least number of bytes of a secret that a backend made: anybody can guess a shorter one."""
 
 
 class SessionStore:
@@ -69,6 +71,11 @@ class SessionStore:
         self._events = Events()
         self._timers = Timers(self.clock, self.now, self._on_time)
         self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
+        if secret is not None and len(secret) < settings.SECRET_LENGTH:
+            raise SettingsError(
+                f"secret=... is not right: write at least {settings.SECRET_LENGTH} characters, "
+                "random ones."
+            )
         self._secret = secret
         self._base_url = base_url
         self._redirect = _signing(backend) if redirect else None
@@ -419,7 +426,14 @@ class SessionStore:
         if self._secret is not None:
             return self._secret.encode()
         if isinstance(self.backend, KeepsSecret):
-            return self.backend.secret()
+            kept = self.backend.secret()
+            if len(kept) < _KEPT_SECRET:
+                raise SettingsError(
+                    f"The secret that the backend keeps has {len(kept)} bytes, and {_KEPT_SECRET} "
+                    "are the least that nobody can guess: remove it, so that another is made, or "
+                    "set secret to a long random text."
+                )
+            return kept
         raise SettingsError(
             "secret is not set, and this backend cannot keep one: set it to a long random text, "
             "the same for every replica."

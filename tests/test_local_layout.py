@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from sessionstore import Corrupted, FileNotStored, SessionStore, SettingsError
 from sessionstore.backends import _local_journal as journal
-from tests.local import backend_of, blobs, everything
+from tests.local import backend_of, blobs, everything, spoil
 
 
 def test_a_reference_is_a_hard_link_to_its_blob(tmp_path: Path) -> None:
@@ -69,6 +70,82 @@ def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s" / "layout").write_text('{"version": 2, "digest": "sha256"}')
     with pytest.raises(SettingsError, match="update sessionstore"):
         SessionStore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("text", [b"", b"\0" * 34, b'{"version": 1, "dig', b'{"vers\0\0\0'])
+@pytest.mark.parametrize("digest", ["sha256", "blake3"])
+@pytest.mark.parametrize("known_by", ["blob", "file"])
+def test_a_torn_layout_is_written_again_as_the_content_says(
+    text: bytes, digest: str, known_by: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "s"
+    with SessionStore.open(root, digest=digest) as store:
+        store.session("one").put("a", b"cat")
+    if known_by == "file":
+        blobs(root)[0].unlink()
+    (root / "layout").write_bytes(text)
+    with SessionStore.open(root) as store:
+        assert store.session("one").read("a") == b"cat"
+        assert store.verify() == []
+    assert json.loads((root / "layout").read_text()) == {"version": 1, "digest": digest}
+
+
+def test_a_torn_layout_without_any_whole_content_is_that_of_the_setting(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    with SessionStore.open(root, digest="blake3") as store:
+        store.session("one").put("a", b"cat")
+    spoil(blobs(root)[0], b"")
+    (root / "layout").write_bytes(b"")
+    SessionStore.open(root).close()
+    assert json.loads((root / "layout").read_text())["digest"] == "sha256"
+
+
+def test_a_torn_layout_is_not_guessed_without_the_package_that_could_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "s"
+    with SessionStore.open(root, digest="blake3") as store:
+        store.session("one").put("a", b"cat")
+    (root / "layout").write_bytes(b"")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "blake3", None)
+        with pytest.raises(SettingsError, match=r"Install sessionstore\[blake3\]"):
+            SessionStore.open(root)
+    with SessionStore.open(root) as store:
+        assert store.session("one").read("a") == b"cat"
+
+
+@pytest.mark.parametrize("torn", [b"", b"x" * 31, b"\0" * 32])
+def test_a_torn_secret_is_never_used(
+    torn: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "s"
+    with SessionStore.open(root) as one, SessionStore.open(root) as two:
+        (root / "secret").write_bytes(torn)
+        secret = one.secret()
+        assert len(secret) == 32
+        assert secret != torn
+        assert two.secret() == secret == (root / "secret").read_bytes()
+    assert f"{root / 'secret'} is torn" in caplog.text
+
+
+def test_all_who_find_the_secret_torn_get_the_same(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    stores = [SessionStore.open(root) for _ in range(8)]
+    for _ in range(20):
+        (root / "secret").write_bytes(b"")
+        with ThreadPoolExecutor(len(stores)) as pool:
+            assert len(set(pool.map(SessionStore.secret, stores))) == 1
+    for store in stores:
+        store.close()
+
+
+def test_a_secret_is_read_without_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SessionStore.open(tmp_path / "s") as store:
+        secret = store.secret()
+        monkeypatch.setattr(os, "write", None)
+        monkeypatch.setattr(os, "link", None)
+        assert store.secret() == secret
 
 
 def test_a_directory_with_other_things_in_it_is_refused(tmp_path: Path) -> None:

@@ -399,3 +399,17 @@ class TestUrl:
         store = SessionStore(Forgetful(Place(), clock), clock=clock, base_url="/f")
         with pytest.raises(SettingsError, match="secret is not set"):
             store.session("alice").put("a", DATA).url()
+
+    @pytest.mark.parametrize("kept", [b"", b"x" * 31])
+    def test_a_short_secret_of_a_backend_signs_nothing(self, clock: FakeClock, kept: bytes) -> None:
+        class Careless(MemoryBackend):
+            def secret(self) -> bytes:
+                return kept
+
+        store = SessionStore(Careless(Place(), clock), clock=clock, base_url="/f")
+        with pytest.raises(SettingsError, match=f"has {len(kept)} bytes, and 32 are the least"):
+            store.session("alice").put("a", DATA).url()
+
+    def test_a_short_secret_is_refused_by_the_constructor_too(self, clock: FakeClock) -> None:
+        with pytest.raises(SettingsError, match="at least 16 characters"):
+            SessionStore(MemoryBackend(Place(), clock), clock=clock, secret="")
