@@ -75,7 +75,7 @@ class Reader:
         if version is None:
             raise FileNotStored(name)
         reference = to_reference(version, name)
-        self._recall.saw(sid, file, Sight(reference, at, saved=False), ticket)
+        self._recall.saw(sid, file, Sight(reference, at), ticket)
         return reference
 
     def files(self, sid: str) -> Iterator[Reference]:

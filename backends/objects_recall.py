@@ -6,7 +6,8 @@ other processes did meanwhile:
 * a *generation* (a copy of a content) and its birth, for adopting it again: the birth rule decides
   whether that was in time, not the memory;
 * that a version *is the file*, for ``RECENT`` seconds, which is how late this process may notice
-  what another one did;
+  what another one did. Reads rely on it, saves never do: a save that is acknowledged without a
+  request is lost when another process has deleted the file meanwhile;
 * *dead* generations, whose bytes are not there, and *bad* ones, whose bytes are wrong: a key is
   never written again, so that stays true.
 """
@@ -74,11 +75,10 @@ class Born(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """A version that was the file at ``at`` (``elapsed()``); ``saved``: this process saved it."""
+    """A version that was the file at ``at`` (``elapsed()``)."""
 
     reference: Reference
     at: float
-    saved: bool
 
 
 class Recall:

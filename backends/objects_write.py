@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sessionstore import names
-from sessionstore.backend import Reference, Saved, SessionKey
+from sessionstore.backend import Saved, SessionKey
 from sessionstore.backends import objects_keys as keys
 from sessionstore.backends.objects_bucket import Bucket
 from sessionstore.backends.objects_client import Entry, NotFound, Payload
 from sessionstore.backends.objects_keys import Version
 from sessionstore.backends.objects_read import Reader, to_reference
-from sessionstore.backends.objects_recall import RECENT, Born, Recall, Sight
+from sessionstore.backends.objects_recall import Born, Recall, Sight
 from sessionstore.backends.objects_terms import UPLOAD_LIMIT, Nonce, Terms
 from sessionstore.content import Content, Ingest, TempSpool, ingest
 from sessionstore.errors import BackendUnavailable
@@ -98,9 +98,6 @@ class Writer:
         micros = 0 if expires is None else keys.microseconds(expires)
         since = None if created is None else keys.microseconds(created)
         save = Save(key, name, content, micros, fresh, self._recall.ticket(key.sid), since)
-        again = self._just_saved(save)
-        if again is not None:
-            return Saved(again, deduplicated=True, replaced=again)
         self._recall.keys.put(key.sid, key)
         return self._acknowledged(save, *self._place(save))
 
@@ -148,16 +145,6 @@ class Writer:
             f"allows, {_ATTEMPTS} times; look for what slows the store down, or make it with more "
             "grace."
         )
-
-    def _just_saved(self, save: Save) -> Reference | None:
-        """This very save, when this process had it acknowledged within the last two seconds."""
-        sight = None if save.fresh else self._recall.sight(save.key.sid, save.file)
-        if sight is None or not sight.saved:
-            return None
-        there = sight.reference
-        same = (there.digest, there.size) == (save.content.digest, save.content.size)
-        recent = self._bucket.clock.elapsed() - sight.at < RECENT
-        return there if same and recent and there.expires == keys.time(save.expires) else None
 
     # Content
 
@@ -267,8 +254,7 @@ class Writer:
         sid, older = save.key.sid, save.older or []
         replaced = max(older, key=lambda it: it.token, default=None)
         reference = to_reference(version, save.name)
-        sight = Sight(reference, at, saved=True)
-        self._recall.saw(sid, save.file, sight, save.ticket, new=bool(older))
+        self._recall.saw(sid, save.file, Sight(reference, at), save.ticket, new=bool(older))
         if older or generation.intent:
             with suppress(BackendUnavailable):  # saved is saved; the sweep finds what is left
                 self._bucket.delete([*(it.key for it in older), *_present(generation.intent)])

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from sessionstore import SessionStore
 from sessionstore.backend import Stored
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.errors import BackendUnavailable
@@ -292,3 +293,19 @@ def test_the_session_of_a_save_that_came_after_a_drop_can_be_identified(
     assert dropper.contents(BOB) == {"b": b"2"}
     assert subject.another().backend.identify(BOB.sid) == BOB
     assert subject.backend.identify(NOBODY) is None
+
+
+def test_of_two_stores_neither_acknowledges_a_file_that_the_other_has_deleted() -> None:
+    clock = FakeClock()
+    bucket = FakeBucket(clock.now)
+    one, other = (
+        SessionStore(ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds), clock=clock)
+        for _ in range(2)
+    )
+    with one, other:
+        for number in range(10):
+            name = f"{number}.png"
+            one.session("visitor").put(name, b"picture")
+            other.session("visitor").delete(name)
+            one.session("visitor").put(name, b"picture")
+        assert len(other.session("visitor").files()) == 10

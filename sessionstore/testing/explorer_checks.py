@@ -79,7 +79,7 @@ def _activity(history: History, record: SessionRecord) -> Iterator[str]:
 def _acts(history: History, sid: str) -> list[Op]:
     """What was answered and counts as activity."""
     acts = history.of(sid, "put", "touch", "resume", "end")
-    return [op for op in acts if op.ended is not None and not op.remembered]
+    return [op for op in acts if op.ended is not None]
 
 
 def _ends(history: History, record: SessionRecord) -> Iterator[str]:

@@ -25,8 +25,8 @@ class Op:
 
     ``value`` is the number of the content that is saved or was seen, None for "no file". ``ended``
     is when it was answered, ``stopped`` when it was answered or failed. ``since`` is when it took
-    effect at the earliest (two seconds before its beginning when it was answered without a
-    request), ``until`` at the latest: one that failed may do so while a request is ``pending``.
+    effect at the earliest (for a look that was answered without a request, two seconds before its
+    beginning), ``until`` at the latest: one that failed may do so while a request is ``pending``.
     """
 
     kind: Kind
@@ -39,7 +39,6 @@ class Op:
     stopped: int = FOREVER
     until: int = FOREVER
     pending: int = 0
-    remembered: bool = False
     unless: datetime | None = None
 
     def settled(self, history: History) -> None:
@@ -88,8 +87,7 @@ class History:
         op.until = FOREVER if op.pending else op.stopped
 
     def from_memory(self, op: Op) -> None:
-        """It was answered without a request: it may be as old as the last two seconds."""
-        op.remembered = True
+        """A look was answered without a request: it may be as old as the last two seconds."""
         at = bisect_right(self._times, op.at - timedelta(seconds=RECENT))
         if at < len(self._starts):
             op.since = min(op.since, self._starts[at])

@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from operator import attrgetter
 
-from sessionstore.backend import Dropped, Reference, Saved
+from sessionstore import names
+from sessionstore.backend import Dropped, Reference, Saved, SessionKey
 from sessionstore.backends import objects_keys as keys
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects_client import Entry
 from sessionstore.backends.objects_index import Generations
 from sessionstore.backends.objects_keys import Version
 from sessionstore.backends.objects_read import Reader, to_reference
+from sessionstore.backends.objects_recall import RECENT
 from sessionstore.backends.objects_sessions import Sessions
 from sessionstore.backends.objects_sweep import Found, Part, Sweeper
 from sessionstore.backends.objects_write import Generation, Save, Writer
@@ -104,12 +106,27 @@ class PutCancelsEnd(Writer):
 
 
 class FromMemory(Writer):
-    """A save that this process had acknowledged is acknowledged again without a look, for ever."""
+    """The same save again within two seconds is acknowledged without a request.
 
-    def _just_saved(self, save: Save) -> Reference | None:
-        sight = self._recall.sight(save.key.sid, save.file)
-        same = sight is not None and sight.reference.digest == save.content.digest
-        return sight.reference if sight is not None and sight.saved and same else None
+    Unless this process itself removed or replaced the file meanwhile.
+    """
+
+    def put(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        expires: datetime | None,
+        fresh: bool,
+        created: datetime | None = None,
+    ) -> Saved:
+        sight = self._recall.sight(key.sid, names.encode(name))
+        if sight is not None and self._bucket.clock.elapsed() - sight.at < RECENT:
+            there = sight.reference
+            if (there.digest, there.expires) == (content.digest, expires):
+                return Saved(there, deduplicated=True, replaced=there)
+        return super().put(key, name, content, expires=expires, fresh=fresh, created=created)
 
 
 class DropTakesIntents(Sessions):

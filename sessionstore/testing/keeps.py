@@ -50,6 +50,19 @@ class KeepsFiles(Rig):
         source[:] = b"after!"
         assert subject.read("a") == b"before"
 
+    @pytest.mark.parametrize("verb", ["delete", "drop"])
+    def test_the_same_save_again_is_kept_after_another_backend_removed_it(
+        self, subject: Subject, verb: str
+    ) -> None:
+        other = subject.another()
+        subject.put("a", b"same")
+        if verb == "delete":
+            other.backend.delete(ALICE.sid, ["a"])
+        else:
+            other.backend.drop(ALICE.sid)
+        subject.put("a", b"same")
+        assert other.contents() == {"a": b"same"}
+
     def test_reference_describes_the_file(self, subject: Subject) -> None:
         data = some_bytes("described", 1000)
         saved = subject.put("cat.png", data).reference
