@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Self
 
-from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate, Saved
+from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate, Reference, Saved
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
 from sessionstore.values import show_size
 
@@ -56,42 +56,131 @@ class Limits:
 
 
 @dataclass(slots=True, eq=False)
+class Change:
+    """One change of a session's files, for as long as the backend works on it.
+
+    ``names`` are the files that it may touch, None for all. ``certain`` becomes False when another
+    change of the same file, or a listing, overlaps it: the backend's answer then does not say in
+    which order the two happened. A removal sets ``gone`` or ``dropped`` to the backend's answer.
+    """
+
+    names: frozenset[str] | None
+    certain: bool = True
+    gone: Sequence[Reference] = ()
+    dropped: bool = False
+
+    def overlaps(self, other: Change) -> bool:
+        """Return whether the two may touch the same file."""
+        if self.names is None or other.names is None:
+            return True
+        return not self.names.isdisjoint(other.names)
+
+
+@dataclass(slots=True, eq=False)
 class _Tally:
-    """The sums of one session: what is there, and what saves on their way in may add to it."""
+    """The sums of one session.
+
+    ``bytes`` and ``files`` are never less than the sums of the files that are there, apart from
+    those that ``saves`` may have added. They are exact when ``certain`` and no change is under way:
+    only a change that nothing overlapped is added to them or taken off. A save that something
+    overlapped stays in ``saves``, and a removal that something overlapped takes nothing off, until
+    the next listing.
+    """
 
     # Reentrant, because a writer that is garbage-collected lets go of its share wherever its thread
-    # happens to be.
+    # happens to be. So nothing iterates over ``saves`` itself.
     lock: threading.RLock = field(default_factory=threading.RLock)
     bytes: int = 0
     files: int = 0
     saves: list[Admission] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     users: int = 0
     at: datetime | None = None
+    certain: bool = True
 
     def coming_files(self) -> int:
-        """The most files that the saves under way can add."""
-        return len({save.name for save in self.saves if save.replaced is None})
+        """Return the most files that the saves can add."""
+        return len({save.name for save in tuple(self.saves) if save.replaced is None})
 
     def coming_bytes(self) -> int:
-        """The most bytes that the saves under way can add, whichever of them fail.
+        """Return the most bytes that the saves can add, whichever of them fail.
 
         Several under one name leave one file. One that replaces a file adds only what is beyond it,
         and frees nothing before it is done.
         """
         most: dict[str, int] = {}
-        for save in self.saves:
+        for save in tuple(self.saves):
             growth = save.taken - (save.replaced or 0)
             most[save.name] = max(most.get(save.name, 0), growth)
         return sum(most.values())
 
-    def now_has(self, name: str, size: int | None) -> None:
-        """Tell the saves of that name what they replace now: so many bytes, None for nothing."""
-        for save in self.saves:
+    def is_due(self, now: datetime) -> bool:
+        """Return whether the files are to be listed now.
+
+        Not beside a change, since such a listing is uncertain, unless there has been none at all.
+        """
+        if self.at is None:
+            return True
+        return not self.changes and (not self.certain or now - self.at > _REFRESH)
+
+    def listed(self, files: Iterable[Reference], now: datetime) -> None:
+        """Set the sums to those of a listing."""
+        there: dict[str, int | None] = {save.name: None for save in tuple(self.saves)}
+        size = count = 0
+        for reference in files:
+            size += reference.size
+            count += 1
+            if reference.name in there:
+                there[reference.name] = reference.size
+        self.bytes, self.files, self.at = size, count, now
+        self.certain = not self.changes
+        for change in self.changes:
+            change.certain = False
+        for save in tuple(self.saves):
+            save.replaced = there[save.name]
+            if save.over:
+                self.leave(save)
+
+    def begin(self, change: Change) -> None:
+        """Note that the backend begins to work on a change."""
+        for other in self.changes:
+            if other.overlaps(change):
+                other.certain = change.certain = False
+        self.changes.append(change)
+
+    def end(self, change: Change) -> None:
+        """Note that the backend has ended its work on a change."""
+        self.changes.remove(change)
+        self.certain &= change.certain
+
+    def saved(self, save: Admission, size: int) -> None:
+        """Note a save that nothing overlapped: of so many bytes."""
+        self.bytes += size - (save.replaced or 0)
+        self.files += save.replaced is None
+        self.leave(save)
+        self._now_has(save.name, size)
+
+    def removed(self, gone: Iterable[Reference]) -> None:
+        """Note a removal of files that nothing overlapped."""
+        for reference in gone:
+            self.files = max(self.files - 1, 0)
+            self.bytes = max(self.bytes - reference.size, 0)
+            self._now_has(reference.name, None)
+
+    def dropped(self) -> None:
+        """Note a drop that nothing overlapped."""
+        self.files = self.bytes = 0
+        for save in tuple(self.saves):
+            save.replaced = None
+
+    def _now_has(self, name: str, size: int | None) -> None:
+        """Set the size of the file that saves of that name replace, None for no file."""
+        for save in tuple(self.saves):
             if save.name == name:
                 save.replaced = size
 
     def leave(self, save: Admission) -> None:
-        """A save is over, done or not. Twice is no error."""
+        """Take a save out that is over. Twice is no error."""
         if save in self.saves:
             self.saves.remove(save)
 
@@ -115,6 +204,7 @@ class Ledger:
     ) -> None:
         self.limits = limits
         self._limited = limits != Limits()
+        self._sums = limits.max_session is not None or limits.max_session_files is not None
         self._backend = backend
         self._make_room = make_room
         self._lock = threading.RLock()
@@ -146,7 +236,7 @@ class Ledger:
 
     def join(self, save: Admission) -> None:
         """Make the save one of its session's, where a limit counts those."""
-        if self.limits.max_session is None and self.limits.max_session_files is None:
+        if not self._sums:
             return
         save.tally = self._tally(save.sid)
         try:
@@ -156,20 +246,19 @@ class Ledger:
             raise
 
     def leave(self, save: Admission) -> None:
-        """The save is over, done or not."""
+        """Note that the save is over, done or not."""
         if save.tally is not None:
             with save.tally.lock:
-                save.tally.leave(save)
-            with self._lock:
-                save.tally.users -= 1
+                if not save.over:
+                    save.tally.leave(save)
+            self._release(save.sid, save.tally)
         self.let_go(save)
 
     def _join(self, tally: _Tally, save: Admission) -> None:
         with tally.lock:
-            self._refresh(tally, save.sid)
+            self.refresh(tally, save.sid)
             if not save.fresh:
-                with contextlib.suppress(FileNotStored):
-                    save.replaced = self._backend.get(save.sid, save.name).size
+                save.replaced = self._replaced(tally, save)
             tally.saves.append(save)
             limit = self.limits.max_session_files
             added = save.replaced is None
@@ -179,8 +268,30 @@ class Ledger:
                     f"some before saving {save.name!r}."
                 ).over("max_session_files")
 
+    def refresh(self, tally: _Tally, sid: str) -> bool:
+        """Take the sums from a listing if that is due; whether it was. The caller has the lock."""
+        now = self._backend.now()
+        due = tally.is_due(now)
+        if due:
+            tally.listed(self._backend.files(sid), now)
+        return due
+
+    def _replaced(self, tally: _Tally, save: Admission) -> int | None:
+        """Return the size that the sums have for the file of that name, None for no file.
+
+        The backend is asked only when no other save of the name is under way: it may show a file
+        that such a save has made and the sums do not have yet.
+        """
+        for other in tuple(tally.saves):
+            if other.name == save.name:
+                return other.replaced
+        try:
+            return self._backend.get(save.sid, save.name).size
+        except FileNotStored:
+            return None
+
     def _tally(self, sid: str) -> _Tally:
-        """The session's sums. While they are used they are the only ones of the session."""
+        """Return the session's sums. While they are used they are the only ones of the session."""
         with self._lock:
             tally = self._tallies.setdefault(sid, _Tally())
             self._tallies.move_to_end(sid)
@@ -192,31 +303,65 @@ class Ledger:
                 del self._tallies[oldest]
         return tally
 
-    def _refresh(self, tally: _Tally, sid: str) -> None:
-        """Read the sums from the backend when they are not at hand or old, and no save is on."""
-        now = self._backend.now()
-        if not tally.saves and (tally.at is None or now - tally.at > _REFRESH):
-            sizes = [reference.size for reference in self._backend.files(sid)]
-            tally.bytes, tally.files, tally.at = sum(sizes), len(sizes), now
-
-    def removed(self, sid: str, name: str, size: int) -> None:
-        """Note that a file was deleted."""
+    def _release(self, sid: str, tally: _Tally) -> None:
+        """Note that one user less has the sums. Sums without a listing are not worth keeping."""
         with self._lock:
-            tally = self._tallies.get(sid)
-        if tally is not None:
-            with tally.lock:
-                tally.files, tally.bytes = max(tally.files - 1, 0), max(tally.bytes - size, 0)
-                tally.now_has(name, None)
+            tally.users -= 1
+            if not tally.users and tally.at is None:
+                self._tallies.pop(sid, None)
 
-    def forget(self, sid: str) -> None:
-        """Note that a session was dropped."""
-        with self._lock:
-            tally = self._tallies.get(sid)
-        if tally is not None:
+    def keep(self, save: Admission, put: Callable[[], Saved]) -> Saved:
+        """Have the backend save a file by ``put()``, and note the outcome."""
+        tally, change = save.tally, Change(frozenset([save.name]))
+        if tally is None:
+            saved = put()
+        else:
             with tally.lock:
-                tally.files = tally.bytes = 0
-                for save in tally.saves:
-                    save.replaced = None
+                tally.begin(change)
+            size: int | None = None
+            try:
+                saved = put()
+                size = saved.reference.size
+            finally:
+                with tally.lock:
+                    # After an error nobody knows whether the file is there.
+                    change.certain &= size is not None
+                    tally.end(change)
+                    if size is not None and change.certain:
+                        tally.saved(save, size)
+                    else:
+                        save.over = True
+        self.let_go(save, kept=0 if saved.deduplicated else saved.reference.size)
+        return saved
+
+    @contextlib.contextmanager
+    def removing(self, sid: str, names: Iterable[str] | None = None) -> Iterator[Change]:
+        """Surround the backend's removal of files of these names, or a drop of the session.
+
+        The block sets ``gone`` or ``dropped`` of the change that it is given.
+        """
+        change = Change(None if names is None else frozenset(names))
+        if not self._sums:
+            yield change
+            return
+        tally = self._tally(sid)
+        try:
+            with tally.lock:
+                tally.begin(change)
+            try:
+                yield change
+            except BaseException:
+                change.certain = False  # some of the files may be gone
+                raise
+            finally:
+                with tally.lock:
+                    tally.end(change)
+                    if change.certain and change.dropped:
+                        tally.dropped()
+                    elif change.certain:
+                        tally.removed(change.gone)
+        finally:
+            self._release(sid, tally)
 
     def take_of_store(self, save: Admission, count: int) -> None:
         """Reserve ``count`` more bytes of the whole store's limit for a save, or refuse it."""
@@ -271,8 +416,9 @@ class Ledger:
 class Admission:
     """One save on its way in, for the block it is used in.
 
-    ``replaced`` is the size of the file that it replaces as things are, None when it replaces none;
-    ``taken`` is how many of its bytes have been admitted, ``reserved`` how many of ``max_store``.
+    ``replaced`` is the size that the session's sums have for the file of that name, None for no
+    file; ``taken`` is how many of its bytes have been admitted, ``reserved`` how many of
+    ``max_store``. ``over``: it ended, and whether its file is there is known at the next listing.
     """
 
     ledger: Ledger
@@ -283,6 +429,7 @@ class Admission:
     replaced: int | None = None
     taken: int = 0
     reserved: int = 0
+    over: bool = False
 
     def __enter__(self) -> Self:
         self.ledger.join(self)
@@ -308,30 +455,31 @@ class Admission:
             self._admit_to_session(self.tally, count)
 
     def _admit_to_session(self, tally: _Tally, count: int) -> None:
-        limit = self.ledger.limits.max_session
         with tally.lock:
-            before = tally.coming_bytes()
-            self.taken += count
-            after = tally.coming_bytes()
-            # What adds nothing is let in even when the session is over a limit set since.
-            if limit is not None and after > before and tally.bytes + after > limit:
-                self.taken -= count
+            if not self._fits(tally, count) and not (
+                self.ledger.refresh(tally, self.sid) and self._fits(tally, count)
+            ):
+                limit = self.ledger.limits.max_session
+                assert limit is not None, "without one everything fits"  # noqa: S101 - for mypy
                 raise LimitExceeded(
                     f"Saving {self.name!r} would take the session over "
                     f"max_session={show_size(limit)}: delete some of its files first."
                 ).over("max_session")
+            self.taken += count
 
-    def settle(self, saved: Saved) -> None:
-        """Note what the save did."""
-        size, old = saved.reference.size, saved.replaced
-        self.ledger.let_go(self, kept=0 if saved.deduplicated else size)
-        if self.tally is not None:
-            # At one instant, or another save would find these bytes both there and coming.
-            with self.tally.lock:
-                self.tally.leave(self)
-                self.tally.bytes += size - (old.size if old is not None else 0)
-                self.tally.files += old is None
-                self.tally.now_has(self.name, size)
+    def _fits(self, tally: _Tally, count: int) -> bool:
+        """Return whether the session may take ``count`` more bytes of this save."""
+        limit = self.ledger.limits.max_session
+        before = tally.coming_bytes()
+        self.taken += count
+        after = tally.coming_bytes()
+        self.taken -= count
+        # Bytes that add nothing are let in even when the session is over a limit set since.
+        return limit is None or after == before or tally.bytes + after <= limit
+
+    def keep(self, put: Callable[[], Saved]) -> Saved:
+        """Have the backend save the file by ``put()``, and note the outcome."""
+        return self.ledger.keep(self, put)
 
 
 class Unlimited:
@@ -348,8 +496,8 @@ class Unlimited:
     def admit(self, count: int) -> None:
         pass
 
-    def settle(self, saved: Saved) -> None:
-        pass
+    def keep(self, put: Callable[[], Saved]) -> Saved:
+        return put()
 
 
 _UNLIMITED = Unlimited()

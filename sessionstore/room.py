@@ -38,10 +38,11 @@ def _clear(store: SessionStore, record: SessionRecord, size: int, target: int) -
     key = store.backend.identify(record.sid)
     freed = 0
     for reference in sorted(store.backend.files(record.sid), key=lambda each: each.created):
-        gone = store.backend.discard(record.sid, [reference])
-        freed += sum(each.size for each in gone)
+        with store.ledger.removing(record.sid, [reference.name]) as change:
+            change.gone = store.backend.discard(record.sid, [reference])
+        freed += sum(each.size for each in change.gone)
         if key is not None:
-            store.removed(key, gone, "expired", "room was needed under max_store")
+            store.removed(key, change.gone, "expired", "room was needed under max_store")
         # The sum is only looked at when it can be low enough: content may be shared.
         if freed >= size and limited_bytes(store.backend) <= target:
             return True

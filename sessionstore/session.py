@@ -222,8 +222,10 @@ class Session:
 
     def delete(self, *names: str) -> None:
         """Delete files. A name that is not there is no error. Raises InvalidName."""
-        gone = self.store.backend.delete(self.sid, [self._named(name) for name in names])
-        self.store.removed(self.key, gone, "deleted", "asked for")
+        named = [self._named(name) for name in names]
+        with self.store.ledger.removing(self.sid, named) as change:
+            change.gone = self.store.backend.delete(self.sid, named)
+        self.store.removed(self.key, change.gone, "deleted", "asked for")
 
     def drop(self) -> None:
         """Delete the session and every file of it, now."""
@@ -350,8 +352,6 @@ class Receiving:
         saved = self.saved if error is None else None
         try:
             self.ingest.abort()
-            if saved is not None:
-                self._admission.settle(saved)
         finally:
             self._admission.__exit__()
         if isinstance(error, LimitExceeded):
@@ -377,10 +377,11 @@ class Receiving:
         with content:
             # The time to live begins when the file is there, not when its first byte came.
             expires = None if self._ttl is None else backend.now() + self._ttl
-            saved = backend.put(
-                session.key, self._name, content, expires=expires, fresh=self._fresh
+            self.saved = saved = self._admission.keep(
+                lambda: backend.put(
+                    session.key, self._name, content, expires=expires, fresh=self._fresh
+                )
             )
-        self.saved = saved
         return StoredFile(session, saved.reference)
 
 

@@ -206,13 +206,14 @@ class SessionStore:
         """Delete a session whole, and say so; False when there was none or it was spared."""
         if self.audit is not None:
             self.audit.dropping(key, reason, self.now())
-        dropped = self.backend.drop(key.sid, unless_active_after=unless_active_after)
+        with self.ledger.removing(key.sid) as change:
+            dropped = self.backend.drop(key.sid, unless_active_after=unless_active_after)
+            change.dropped = dropped is not None
         if dropped is None:
             if self.audit is not None:
                 self.audit.spared(key, self.now())
             return False
         self._timers.cancel(key.sid)
-        self.ledger.forget(key.sid)
         self.working.forget_session(key.sid)
         self.tell("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
         return True
@@ -220,7 +221,6 @@ class SessionStore:
     def removed(self, key: SessionKey, gone: Iterable[Reference], kind: str, reason: str) -> None:
         """Note that files were deleted, and say so."""
         for reference in gone:
-            self.ledger.removed(key.sid, reference.name, reference.size)
             self.working.forget_file(key.sid, reference.name)
             self.tell(kind, key, reference.name, reference.size, reason)
 

@@ -67,9 +67,10 @@ class Sweep:
 
     def _delete(self, row: PlanRow, key: SessionKey) -> bool:
         assert row.reference is not None, "a row for a file has its reference"  # noqa: S101 - for mypy
-        gone = self._store.backend.discard(key.sid, [row.reference])
-        self._store.removed(key, gone, "expired", row.reason)
-        return bool(gone)
+        with self._store.ledger.removing(key.sid, [row.reference.name]) as change:
+            change.gone = self._store.backend.discard(key.sid, [row.reference])
+        self._store.removed(key, change.gone, "expired", row.reason)
+        return bool(change.gone)
 
     def _collect(self) -> Collected:
         collected = Collected(0, 0, 0)

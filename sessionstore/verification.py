@@ -72,13 +72,22 @@ def _nobody_s(flaw: Flaw) -> Finding:
 def _repaired(store: SessionStore, flaw: Flaw, finding: Finding) -> Finding:
     """Mend a flaw. One that cannot be mended stops no other."""
     try:
-        done = flaw.mend()
+        done = _mended(store, flaw)
     except SessionStoreError as error:
         return replace(finding, remedy=f"{flaw.remedy} That failed: {error}")
     if done and flaw.lost and flaw.sid is not None and flaw.reference is not None:
         key = SessionKey(flaw.sid, finding.session_id or flaw.sid, finding.owner)
         store.removed(key, [flaw.reference], "deleted", flaw.problem)
     return replace(finding, repaired=done)
+
+
+def _mended(store: SessionStore, flaw: Flaw) -> bool:
+    if flaw.sid is None or flaw.reference is None or not flaw.lost:
+        return flaw.mend()
+    with store.ledger.removing(flaw.sid, [flaw.reference.name]) as change:
+        done = flaw.mend()
+        change.gone = [flaw.reference] if done else []
+    return done
 
 
 def _unidentified(backend: Backend) -> Iterator[Flaw]:

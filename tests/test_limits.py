@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -390,7 +391,7 @@ class TestSavesAtOnce:
         with store.ledger.admission(session.sid, "a", fresh=False) as save:
             save.admit(60)
             with ingest(bytes(60), Ingest("sha256", TempSpool, lambda _: None)) as content:
-                save.settle(store.backend.put(session.key, "a", content))
+                save.keep(partial(store.backend.put, session.key, "a", content))
             session.put("b", bytes(40))
         assert session.usage()[:2] == (2, 100)
 
