@@ -39,6 +39,7 @@ from sessionstore.adapters import asgi_upload as upload
 from sessionstore.adapters.asgi_owner import OwnerCookie, owner, same_origin
 from sessionstore.adapters.asgi_ranges import Span, Unsatisfiable, is_known, wanted
 from sessionstore.adapters.asgi_upload import Incoming, Malformed
+from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.backend import SessionKey
 from sessionstore.errors import (
     BackendUnavailable,
@@ -70,9 +71,6 @@ as it says to an upload, and by the one 404 to a GET.
 log = logging.getLogger("sessionstore")
 
 _UPLOAD: Final = "upload"
-_OF_THE_SESSION: Final = {"max_file", "max_session", "max_session_files"}
-"""Limits that a smaller upload is within: 413. The others are the server's own want: 507."""
-
 _LINGER: Final = 2.0
 """Seconds for which what a refused client still sends is read and thrown away."""
 
@@ -133,7 +131,7 @@ class Files(Starlette):
             return replies.not_found()
         except BackendUnavailable as error:
             log.warning("A file could not be served: %s", error)
-            return replies.refused(503, "Service Unavailable", {"Retry-After": "5"})
+            return replies.refused(*reply_to(error), {"Retry-After": "5"})
         except SessionStoreError as error:
             log.error("A file could not be served: %s", error)  # noqa: TRY400 - it says it all
             return replies.refused(500, "Internal Server Error")
@@ -271,21 +269,20 @@ def _incoming(request: Request, session: Session, name: str) -> Incoming:
     return upload.Whole(session, name)
 
 
-def _failure(error: Exception, incoming: Incoming | None) -> Response:
+def _failure(
+    error: SessionStoreError | Malformed | ClientDisconnect, incoming: Incoming | None
+) -> Response:
     """The answer to an upload that was not saved."""
     match error:
-        case LimitExceeded(limit=None):  # a disk is full, and its path is not the client's to know
-            log.warning("An upload could not be saved: %s", error)
-            return _error(507, "The server has no room for the upload: try again later.", incoming)
-        case LimitExceeded():
-            status = 413 if error.limit in _OF_THE_SESSION else 507
-            return _error(status, str(error), incoming, limit=error.limit)
-        case InvalidName() | Malformed():
+        case Malformed():
             return _error(400, str(error), incoming)
         case ClientDisconnect():
             return _error(400, "The client left.")  # nobody reads it
-    log.warning("An upload could not be saved: %s", error)
-    return _error(503, "The upload could not be saved: try again.", incoming)
+    status, words = reply_to(error)
+    if status >= 500:  # noqa: PLR2004 - where HTTP's errors of the server begin
+        log.warning("An upload could not be saved: %s", error)
+    limit = error.limit if isinstance(error, LimitExceeded) else None
+    return _error(status, words, incoming, limit=limit)
 
 
 def _error(

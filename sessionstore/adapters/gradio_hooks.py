@@ -19,12 +19,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import html
 import inspect
+import logging
 import os
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from gradio import processing_utils
+from gradio import Error, processing_utils
 from gradio.blocks import Block, Blocks
 from gradio.queueing import Queue
 from gradio.routes import App
@@ -33,7 +35,8 @@ from starlette.concurrency import run_in_threadpool
 from sessionstore.adapters import gradio_events as events
 from sessionstore.adapters.gradio_local import large_to_cache
 from sessionstore.adapters.gradio_middleware import SessionFiles
-from sessionstore.errors import SettingsError
+from sessionstore.adapters.visitor_errors import reply_to
+from sessionstore.errors import SessionStoreError, SettingsError
 from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
@@ -88,7 +91,8 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     if _installed:
         return
     _replace(App, "create_app", staticmethod(_create_app(App.create_app, service_of)))
-    _replace(Blocks, "process_api", _process_api(Blocks.process_api, service_of))
+    process_api = _process_api(Blocks.process_api, service_of)
+    _replace(Blocks, "process_api", _in_plain_words(process_api, service_of))
     _replace(Queue, "process_events", _process_events(Queue.process_events))
     _replace(Blocks, "preprocess_data", _preprocess_data(Blocks.preprocess_data))
     _replace(Blocks, "postprocess_data", _postprocess_data(Blocks.postprocess_data))
@@ -101,6 +105,8 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     _seeds.append(processing_utils.hash_seed)
     processing_utils.hash_seed = hash_seed
 
+
+log = logging.getLogger("sessionstore")
 
 _LARGE: Final = 4 << 20
 """Bytes from which a file is hashed and copied by ourselves."""
@@ -164,6 +170,28 @@ def _process_api(
             return output
 
     return process_api
+
+
+def _in_plain_words(
+    process_api: Callable[..., Awaitable[dict[str, Any]]], service_of: ServiceOf
+) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """Show the page of a failed event what a visitor may read, and the log the error itself.
+
+    With ``show_error`` Gradio shows the text of any exception; the store's errors name its place.
+    """
+
+    @functools.wraps(process_api)
+    async def in_plain_words(self: Blocks, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return await process_api(self, *args, **kwargs)
+        except SessionStoreError as error:
+            if service_of(self) is None:
+                raise
+            log.warning("An event failed: %s", error)
+            words = html.escape(reply_to(error).words, quote=False)  # Gradio shows it as HTML
+            raise Error(words) from error
+
+    return in_plain_words
 
 
 def _requests(given: dict[str, Any]) -> Any:

@@ -24,7 +24,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from sessionstore.adapters.gradio_login import login_of, needs_login, owner_of
-from sessionstore.errors import InvalidName, LimitExceeded, SessionStoreError
+from sessionstore.adapters.visitor_errors import reply_to
+from sessionstore.errors import SessionStoreError
 
 if TYPE_CHECKING:
     from gradio.routes import App
@@ -119,14 +120,9 @@ def _keep(files: Files, owner: str | None, body: bytes) -> None:
 
 
 def _failure(error: SessionStoreError) -> PlainTextResponse:
-    """What a visitor is told: what is wrong with a file in words, other troubles in the log."""
-    if isinstance(error, LimitExceeded):
-        if error.limit is None:  # a disk is full, and its path is not the visitor's to know
-            return PlainTextResponse("The server has no room for the file; try again later.", 507)
-        return PlainTextResponse(str(error), 413)
-    if isinstance(error, InvalidName):
-        return PlainTextResponse(str(error), 400)
-    return PlainTextResponse("The file store cannot be reached; try again.", 503)
+    """Answer with what a visitor may read; the rest is in the log."""
+    status, words = reply_to(error)
+    return PlainTextResponse(words, status)
 
 
 def _is_public(app: App, service: Service, path: str) -> bool:

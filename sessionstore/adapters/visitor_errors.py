@@ -1,0 +1,44 @@
+"""What a visitor may read of an error: never a bucket, an endpoint or a path of the server.
+
+The errors of this library are for the developer, who needs all of that; they go to the log. What an
+adapter sends to a visitor comes from here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from sessionstore.errors import FileNotStored, InvalidName, LimitExceeded, SessionStoreError
+from sessionstore.names import HIDDEN
+
+UNAVAILABLE: Final = "Storage is temporarily unavailable. Please try again."
+NO_ROOM: Final = "The server has no room for the file. Please try again later."
+NOT_STORED: Final = "The file is not stored any more."
+
+_OF_THE_VISITOR: Final = {"max_file", "max_session", "max_session_files"}
+"""Limits that a smaller or another upload keeps to. The others are about the server's disk."""
+
+_hidden = re.compile(rf"{re.escape(HIDDEN)}[0-9a-f]+/").sub
+"""Finds what an adapter puts in front of a visitor's own name for a file."""
+
+
+class Reply(NamedTuple):
+    """An HTTP status, and a sentence that a visitor may read."""
+
+    status: int
+    words: str
+
+
+def reply_to(error: SessionStoreError) -> Reply:
+    """Return what a visitor is answered when the store raised ``error``."""
+    match error:
+        case LimitExceeded() if error.limit in _OF_THE_VISITOR:
+            return Reply(413, _hidden("", str(error)))
+        case LimitExceeded():
+            return Reply(507, NO_ROOM)
+        case InvalidName():
+            return Reply(400, _hidden("", str(error)))
+        case FileNotStored():
+            return Reply(404, NOT_STORED)
+    return Reply(503, UNAVAILABLE)
