@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 
-from sessionstore.adapters.gradio_owner import new_cookie, of_cookie
+from sessionstore.adapters.gradio_owner import needs_cookie, new_cookie, of_cookie
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -18,9 +18,10 @@ _OK: Final = 200
 
 
 def owner(connection: HTTPConnection) -> str | None:
-    """The owner by the cookie that the request brought, None when it brought none of ours.
+    """Return the owner by the cookie that the request brought, None when it does not bring one.
 
-    It is a digest of the cookie, and so may stand in listings and logs.
+    It is a digest of the cookie, and so may stand in listings and logs. A request that brings the
+    cookie twice has no owner.
     """
     return of_cookie(connection)
 
@@ -35,7 +36,9 @@ class OwnerCookie:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "GET" or of_cookie(Request(scope)):
+        if not (
+            scope["type"] == "http" and scope["method"] == "GET" and needs_cookie(Request(scope))
+        ):
             await self.app(scope, receive, send)
             return
 

@@ -146,7 +146,7 @@ def _route(scope: Scope) -> str:
 def _may_be_page(scope: Scope) -> bool:
     """Whether the answer could be a page, sent to a visitor who still needs an owner."""
     wanted = scope["method"] == "GET" and not needs_login(scope["app"])
-    return wanted and owner.of_cookie(Request(scope)) is None
+    return wanted and owner.needs_cookie(Request(scope))
 
 
 def _bringing_an_owner(scope: Scope, send: Send) -> Send:

@@ -9,6 +9,11 @@ agree on the visitor, who is the same, where two names that fight over one jar w
 and several roots behind one proxy agree too. What the name does say is the scheme: browsers accept
 ``__Host-`` only over https, without a Domain and for the whole host (RFC 6265bis, section 4.1.3),
 so neither a sibling subdomain nor a plain-http page can plant an owner of its own choosing.
+
+That holds only for a server that compares names as browsers do. Starlette strips all that Python
+takes for white space, also the no-break space that browsers store as a part of a name. So the
+header is parsed here: as bytes, at each semicolon, with space and tab alone as white space
+(RFC 6265, section 4.2.1).
 """
 
 from __future__ import annotations
@@ -23,7 +28,8 @@ if TYPE_CHECKING:
 
 _PLAIN: Final = "sessionstore"
 _SECURE: Final = "__Host-sessionstore"
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # the form of secrets.token_urlsafe(32)
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]{43}")  # the form of secrets.token_urlsafe(32)
+_SPACE: Final = b" \t"
 _VISITOR: Final = "visitor-"
 _LOGIN: Final = "login-"
 
@@ -34,15 +40,37 @@ def of_login(name: str) -> str:
 
 
 def of_cookie(connection: HTTPConnection) -> str | None:
-    """The owner by the cookie that the request brought, None when it brought none of ours.
+    """Return the owner by the cookie that the request brought, None when it does not bring one.
 
     The owner is a digest of the cookie, so that listings, events and logs do not hold a credential.
+    A request that brings the cookie twice has no owner: one of the two was planted, and nothing
+    says which.
     """
-    name = _SECURE if _is_https(connection) else _PLAIN
-    token = connection.cookies.get(name, "")
-    if not _TOKEN.fullmatch(token):
+    values = _values(connection)
+    if len(values) != 1 or not _TOKEN.fullmatch(values[0]):
         return None
-    return _VISITOR + hashlib.sha256(token.encode()).hexdigest()[:32]
+    return _VISITOR + hashlib.sha256(values[0]).hexdigest()[:32]
+
+
+def needs_cookie(connection: HTTPConnection) -> bool:
+    """Return whether a page is to bring the visitor a new cookie.
+
+    Not where two are there: a new one would take the place of the visitor's own, and the planted
+    one would stay. The visitor's own counts again as soon as the other is gone.
+    """
+    return len(_values(connection)) < 2 and of_cookie(connection) is None  # noqa: PLR2004 - see above
+
+
+def _values(connection: HTTPConnection) -> list[bytes]:
+    """Return the values that the request has for our cookie; a browser sends one, or none.
+
+    HTTP/2 may send a header of its own for each cookie (RFC 9113, section 8.2.3).
+    """
+    name = (_SECURE if _is_https(connection) else _PLAIN).encode()
+    headers = connection.scope["headers"]
+    whole = b";".join(value for key, value in headers if key.lower() == b"cookie")
+    pairs = (each.lstrip(_SPACE).partition(b"=") for each in whole.split(b";"))
+    return [value.rstrip(_SPACE) for key, equals, value in pairs if equals and key == name]
 
 
 def new_cookie(connection: HTTPConnection) -> str:
