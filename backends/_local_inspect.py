@@ -8,6 +8,7 @@ told from damage by looking a second time.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -25,7 +26,7 @@ from sessionstore.backends._local_journal import NAME as JOURNAL
 from sessionstore.backends._local_root import HARMLESS, OURS
 from sessionstore.backends._local_spool import is_unfinished
 from sessionstore.content import CHUNK, hasher
-from sessionstore.names import encode, is_sid
+from sessionstore.names import encode, is_shortened, is_sid
 from sessionstore.workspace import Workspace
 
 _OF_A_SESSION = {"files", "id", "seen", "ended", "expiring", JOURNAL, JOURNAL + ".new", NEW}
@@ -72,7 +73,8 @@ class Inspector:
         for digest, inode in self.blobs.everything():
             self._look_at_blob(digest, inode, idle)
         for sid in filter(is_sid, self.sessions.names()):
-            with self.folder(sid) as folder:
+            yield from self._unlisted(sid)
+            with self._opened(sid) as folder:
                 if folder is not None:
                     yield from self._session(folder)
         for digest in sorted(self._bad.keys() - self._used):
@@ -81,10 +83,60 @@ class Inspector:
         yield from self._workspaces()
         yield from self._strangers()
 
+    def omitted(self, *, files: bool) -> Iterator[Flaw]:
+        """``Omits.omitted``."""
+        for sid in self.sessions.names():
+            if not is_sid(sid):
+                yield _stranger(f"sessions/{sid}")
+                continue
+            yield from self._unlisted(sid)
+            if files:
+                with self._opened(sid) as folder:
+                    if folder is not None:
+                        known = {file for file, _ in folder.references()}
+                        yield from self._besides(folder, known)
+        if files:
+            yield from map(_stranger, self._strange())
+
+    def _unlisted(self, sid: str) -> Iterator[Flaw]:
+        """What is called like a session, and is none that a listing shows."""
+        place = f"sessions/{sid}"
+        there = self.sessions.stat_or_none(sid)
+        if there is None:
+            return
+        if not stat.S_ISDIR(there.st_mode):
+            yield _stranger(place)
+            return
+        lacking = [
+            name
+            for name in ("files", "id", "seen")
+            if self.sessions.stat_or_none(f"{sid}/{name}") is None
+        ]
+        again = self.sessions.stat_or_none(sid)
+        if lacking and again is not None and os.path.samestat(there, again):  # no drop has moved it
+            yield Flaw(
+                "damaged",
+                place,
+                f"The folder of a session lacks {' and '.join(map(repr, lacking))}, so that its "
+                "files are not listed, or not read.",
+                "It is left alone: look into it, and remove it by hand.",
+                sid=sid,
+            )
+
+    @contextmanager
+    def _opened(self, sid: str) -> Iterator[Folder | None]:
+        """A session's folder, None also when there is something else in its place."""
+        there = self.sessions.stat_or_none(sid)
+        if there is None or not stat.S_ISDIR(there.st_mode):
+            yield None
+            return
+        with self.folder(sid) as folder:
+            yield folder
+
     # Content
 
-    def _look_at_blob(self, digest: str, stat: os.stat_result, idle: list[str]) -> None:
-        if self.links and stat.st_nlink == 1:
+    def _look_at_blob(self, digest: str, there: os.stat_result, idle: list[str]) -> None:
+        if self.links and there.st_nlink == 1:
             idle.append(digest)
         try:
             with self.blobs.reading(digest) as fd:
@@ -140,20 +192,28 @@ class Inspector:
             bad = self._look_at_file(folder, file, reference)
             if bad is not None:
                 yield self._damaged_file(folder.sid, file, reference, bad)
+        yield from self._besides(folder, known)
+        for file in list(folder.unfinished()):
+            yield from self._unfinished(folder.sid, file)
+
+    def _besides(self, folder: Folder, known: set[str]) -> Iterator[Flaw]:
+        """What is in a session's folder besides the files ``known`` and what is unfinished."""
         for file in [it for it in folder.files.names() if it not in known]:
             there = folder.files.stat_or_none(file)
-            if there is not None and folder.find(file) is None:  # neither gone nor saved since
-                yield from self._no_file(folder.sid, file, unfinished=is_unfinished(there))
+            if there is None or is_unfinished(there) or folder.find(file) is not None:
+                continue  # gone, or saved since, or being saved
+            place = f"sessions/{folder.sid}/files/{file}"
+            if stat.S_ISREG(there.st_mode) and is_shortened(file):
+                yield _lost_name(folder.sid, place)
+            else:
+                yield _stranger(place)
         for name in folder.dir.names():
             if name not in _OF_A_SESSION:
                 yield _stranger(f"sessions/{folder.sid}/{name}")
 
-    def _no_file(self, sid: str, file: str, *, unfinished: bool) -> Iterator[Flaw]:
-        """What there is to say of something among the files that is none."""
+    def _unfinished(self, sid: str, file: str) -> Iterator[Flaw]:
+        """A file that a save has begun to write, unless one is writing it at this moment."""
         place = f"sessions/{sid}/files/{file}"
-        if not unfinished:
-            yield _stranger(place)
-            return
         with self._left(sid, file) as left:
             pass
         if left:
@@ -235,7 +295,7 @@ class Inspector:
     def _copies(self, digest: str) -> Iterator[tuple[str, str]]:
         """Files of that content that are sound. Seldom asked for: every session is looked at."""
         for sid in filter(is_sid, self.sessions.names()):
-            with self.folder(sid) as folder:
+            with self._opened(sid) as folder:
                 for file, reference in folder.references() if folder is not None else ():
                     if reference.digest == digest and folder is not None:
                         with suppress(FileNotFoundError), folder.files.reading(file) as fd:
@@ -292,10 +352,25 @@ class Inspector:
         return not path.exists()
 
     def _strangers(self) -> Iterator[Flaw]:
+        strange = [f"sessions/{name}" for name in self.sessions.names() if not is_sid(name)]
+        yield from map(_stranger, sorted([*strange, *self._strange()]))
+
+    def _strange(self) -> list[str]:
+        """What is none of ours in the root, between the blobs and between the workspaces."""
         strange = [name for name in self.root.names() if name not in OURS | HARMLESS]
-        strange += [f"sessions/{name}" for name in self.sessions.names() if not is_sid(name)]
         strange += [f"blobs/{name}" for name in self.blobs.strangers()]
-        yield from map(_stranger, sorted(strange))
+        strange += [f"tmp/{name}" for name in self.workspace.strangers()]
+        return sorted(strange)
+
+
+def _lost_name(sid: str, place: str) -> Flaw:
+    return Flaw(
+        "damaged",
+        place,
+        "The name of a file, which is too long for its link, is lost: no listing shows the file.",
+        "It is left alone: who knows the name heals it by saving the file again.",
+        sid=sid,
+    )
 
 
 def _stranger(place: str) -> Flaw:

@@ -360,13 +360,21 @@ class LocalBackend:
             return Stored(len(every), sum(it.size for it in every))
 
     def inspect(self) -> Iterator[Flaw]:
-        with self._does("inspect the store"), Directory(str(self._root)) as root:
-            inspector = Inspector(
+        with self._does("inspect the store"), self._inspector() as inspector:
+            for flaw in inspector.flaws():
+                yield replace(flaw, mend=partial(self._mend, flaw))
+
+    def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
+        with self._does("look for what is not listed"), self._inspector() as inspector:
+            yield from inspector.omitted(files=files)
+
+    @contextlib.contextmanager
+    def _inspector(self) -> Iterator[Inspector]:
+        with Directory(str(self._root)) as root:
+            yield Inspector(
                 root, self._sessions, self._blobs, self._eraser, self._workspace, self.digest,
                 self._folders.reading, self._folders.changing, self.discard, links=self._links,
             )  # fmt: skip
-            for flaw in inspector.flaws():
-                yield replace(flaw, mend=partial(self._mend, flaw))
 
     def _mend(self, flaw: Flaw) -> bool:
         with self._does(f"repair {flaw.place}"):

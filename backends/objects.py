@@ -196,9 +196,15 @@ class ObjectBackend:
 
     def inspect(self) -> Iterator[Flaw]:
         """``Inspects.inspect``: one GET for each copy of content, and three listings."""
+        return self._inspector().flaws()
+
+    def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
+        return self._inspector().omitted(files=files)
+
+    def _inspector(self) -> Inspector:
         return Inspector(
             self._bucket, self.recall, self.reader, self.writer, self._sessions, self.terms
-        ).flaws()
+        )
 
     def stored(self) -> Stored:
         blobs = size = 0

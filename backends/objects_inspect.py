@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
+from itertools import groupby
 from operator import attrgetter
 
 from sessionstore import names
@@ -102,6 +103,35 @@ class Inspector:
             del part  # before the next is made
         yield from self._strangers()
         yield from self._interrupted()
+
+    def omitted(self, *, files: bool) -> Iterator[Flaw]:
+        """``Omits.omitted``; one LIST of the sessions, or two of which one is of everything."""
+        if not files:
+            yield from self._strangers(keys.SESSIONS)
+            return
+        every = (keys.parse_version(entry) for entry in self._entries(keys.SESSIONS))
+        versions = (version for version in every if version is not None)
+        for _, some in groupby(versions, attrgetter("sid", "file")):
+            yield from self._unlisted(list(some))
+        yield from self._strangers()
+
+    def _unlisted(self, versions: list[Version]) -> Iterator[Flaw]:
+        """Why no listing shows a file of these versions, if none does."""
+        newest = max(versions, key=attrgetter("token"))
+        name = self.reader.name(newest)
+        if name is None:
+            yield from self._nameless(newest)
+        elif all(self.recall.dead.get(it.generation) is not None for it in versions):
+            there = self.reader.versions(newest.sid, newest.file)
+            if there and all(self.bucket.find(it.blob) is None for it in there):
+                yield Flaw(
+                    "missing",
+                    newest.key,
+                    f"The content of {name!r}, {newest.blob}, is not there.",
+                    "It is not copied; verify() says how it is repaired.",
+                    sid=newest.sid,
+                    reference=to_reference(newest, name),
+                )
 
     # Content
 
@@ -299,8 +329,8 @@ class Inspector:
 
     # Besides content and files
 
-    def _strangers(self) -> Iterator[Flaw]:
-        for entry in self._entries(""):
+    def _strangers(self, prefix: str = "") -> Iterator[Flaw]:
+        for entry in self._entries(prefix):
             if not _is_ours(entry):
                 problem = f"Nothing of a store is called {entry.key!r}."
                 yield Flaw("unknown", entry.key, problem, _LEFT_ALONE)

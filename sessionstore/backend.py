@@ -55,6 +55,11 @@ class SessionKey(NamedTuple):
     id: str
     owner: str | None
 
+    @classmethod
+    def nameless(cls, sid: str) -> Self:
+        """A key for a session that does not say whose it is: the id is the ``sid``."""
+        return cls(sid, sid, None)
+
 
 class Reference(NamedTuple):
     """One version of one file of a session.
@@ -346,6 +351,20 @@ class Inspects(Protocol):
 
         What other processes do meanwhile is no flaw. Memory grows with what is wrong, not with
         what there is. A flaw's ``mend`` may be called as soon as it is there.
+        """
+        ...
+
+
+@runtime_checkable
+class Omits(Protocol):
+    """A backend whose place can hold things that no listing of sessions and files shows."""
+
+    def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
+        """List everything that ``sessions`` leaves out, and with ``files`` all other things too.
+
+        For example a session without its marks, a file whose name is lost, a file without content,
+        and anything that is not the store's. Work that is unfinished, and whatever other processes
+        do meanwhile, is not in it. Reads no content.
         """
         ...
 

@@ -144,13 +144,7 @@ def verify(*, store: Store = None, repair: Repair = False, json: Json = False) -
     if json:
         output.as_json_list(output.fields(each) for each in found)
     else:
-        rows = [
-            (each.kind, text.short(each.session_id), text.name(each.name or each.place),
-             "yes" if each.repaired else "no", text.plain(f"{each.problem} {each.remedy}"))
-            for each in found
-        ]  # fmt: skip
-        if rows:
-            output.wrapped(["KIND", "SESSION", "WHERE", "REPAIRED", "PROBLEM"], rows)
+        output.findings(found)
         output.note(f"{text.count(len(found), 'finding')}.")
     if found:
         raise typer.Exit(FOUND)

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from sessionstore import cli_output as output
 from sessionstore import cli_text as text
-from sessionstore.backend import SessionRecord
+from sessionstore.backend import SessionKey, SessionRecord
 from sessionstore.cli_options import Json, Name, Owner, Store, Top, Which, WhichOrAll
 from sessionstore.cli_store import find, opened, settings_of
 from sessionstore.content import CHUNK
@@ -22,6 +22,7 @@ from sessionstore.settings import KEYWORD
 from sessionstore.store import SessionStore
 from sessionstore.storedfile import StoredFile
 from sessionstore.values import show_size
+from sessionstore.verification import is_nameless
 
 
 class Held(NamedTuple):
@@ -54,8 +55,14 @@ def ls(
 
 
 def _everyone(place: SessionStore) -> Iterator[Session]:
-    """Every session, the app's own one last."""
-    yield from place.sessions()
+    """Every session, those of an adapter too, the app's own one last."""
+    shared = shared_key().sid
+    for record in place.backend.sessions():
+        key = place.backend.identify(record.sid)
+        if key is None and is_nameless(place.backend, record.sid):
+            key = SessionKey.nameless(record.sid)
+        if key is not None and record.sid != shared:
+            yield Session(place, key)
     if place.backend.session(shared_key().sid) is not None:
         yield place.shared
 
@@ -71,7 +78,7 @@ def _listed(
 
 def _described(session: Session, file: StoredFile) -> dict[str, object]:
     return {
-        "session": session.id,
+        "session": _id(session),
         "owner": session.owner,
         "stored_name": session.sid,
         **output.fields(file, "name", "size", "digest", "media_type", "created", "expires"),
@@ -100,7 +107,7 @@ def du(*, store: Store = None, top: Top = None, json: Json = False) -> None:
         )  # fmt: skip
         return
     rows = [
-        (show_size(each.bytes), f"{each.files:,}", text.short(each.session.id),
+        (show_size(each.bytes), f"{each.files:,}", text.short(_id(each.session)),
          text.short(each.session.owner), each.session.sid)
         for each in shown
     ]  # fmt: skip
@@ -109,21 +116,40 @@ def du(*, store: Store = None, top: Top = None, json: Json = False) -> None:
         f"{text.count(len(held), 'session')}, {text.count(files, 'file')}, {show_size(size)}; "
         f"stored are {show_size(stored.bytes)} in {text.count(stored.blobs, 'blob')}."
     )
+    _noted(each.session for each in held)
 
 
 def _held(place: SessionStore) -> Iterator[Held]:
     with output.progress("Looking at sessions") as advance:
         for record in place.backend.sessions():
+            sizes = [each.size for each in place.backend.files(record.sid)]
+            advance(1)
             key = place.backend.identify(record.sid)
             if key is not None:
-                sizes = [each.size for each in place.backend.files(record.sid)]
-                advance(1)
                 yield Held(Session(place, key), record, len(sizes), sum(sizes))
+            elif is_nameless(place.backend, record.sid):
+                session = Session(place, SessionKey.nameless(record.sid))
+                yield Held(session, record, len(sizes), sum(sizes))
+
+
+def _noted(sessions: Iterable[Session]) -> None:
+    """Say how many of the sessions that are shown do not say whose they are."""
+    nameless = sum(each.id == each.sid for each in sessions)
+    if nameless:
+        output.note(
+            f"{text.count(nameless, 'session')} without a readable id and owner, shown by the "
+            "stored name; see `sessionstore verify`."
+        )
+
+
+def _id(session: Session) -> str | None:
+    """The session's id, None when it does not say whose it is."""
+    return None if session.id == session.sid else session.id
 
 
 def _holding(each: Held) -> dict[str, object]:
     return {
-        "session": each.session.id,
+        "session": _id(each.session),
         "owner": each.session.owner,
         "stored_name": each.session.sid,
         "files": each.files,
@@ -152,13 +178,14 @@ def sessions(*, store: Store = None, json: Json = False) -> None:
             return
         now = place.now()
         rows = [
-            (text.short(each.session.id), text.short(each.session.owner), f"{each.files:,}",
+            (text.short(_id(each.session)), text.short(each.session.owner), f"{each.files:,}",
              show_size(each.bytes), f"{text.span(now - each.record.active)} ago",
              "".join(_state(place, each.record)), each.session.sid)
             for each in held
         ]  # fmt: skip
         head = ["SESSION", "OWNER", "FILES", "BYTES", "ACTIVE", "STATE", "STORED NAME"]
         output.table(head, rows, "llrrrll")
+        _noted(each.session for each in held)
 
 
 def _state(place: SessionStore, record: SessionRecord) -> tuple[str, str]:

@@ -27,13 +27,13 @@ from sessionstore.cli_options import (
     To,
     Which,
 )
-from sessionstore.cli_status import FAILED
+from sessionstore.cli_status import FAILED, FOUND
 from sessionstore.cli_store import Ambiguous, find, named, opened, target
 from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
 from sessionstore.store import SessionStore
 from sessionstore.storedfile import StoredFile
-from sessionstore.transfer import Progress
+from sessionstore.transfer import Damaged, Progress
 from sessionstore.values import show_size
 
 _STDIN = Path("-")
@@ -165,7 +165,8 @@ def _sessions(place: SessionStore) -> int:
 def copy(source: From, target: Into, *, json: Json = False) -> None:
     """Copy a store to another, of any backend.
 
-    What is there already is passed over, so an interrupted copy goes on where it was.
+    What is there already is passed over, so an interrupted copy goes on where it was. What could
+    not be copied, or not as it is, is listed, and the exit status is 4, or 1 for damaged files.
     """
     with (
         opened(source) as here,
@@ -179,11 +180,22 @@ def copy(source: From, target: Into, *, json: Json = False) -> None:
             advance(progress.sessions - seen)
             seen = progress.sessions
 
-        copied = here.copy_to(there, progress=progressed)
+        damaged: Damaged | None = None
+        try:
+            copied = here.copy_to(there, progress=progressed)
+        except Damaged as error:
+            damaged, copied = error, error.copied
     if json:
-        output.as_json(output.fields(copied))
+        found = [output.fields(each) for each in copied.findings]
+        output.as_json({**output.fields(copied), "findings": found})
     else:
+        output.findings(copied.findings)
         output.note(
             f"{text.count(copied.files, 'file')} copied, {show_size(copied.bytes)}; "
-            f"{copied.skipped:,} were there already."
+            f"{copied.skipped:,} were there already, {copied.gone:,} are gone meanwhile; "
+            f"{text.count(len(copied.findings), 'finding')}."
         )
+    if damaged is not None:
+        raise damaged
+    if copied.findings:
+        raise typer.Exit(FOUND)

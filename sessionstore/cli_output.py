@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sessionstore import cli_text
+from sessionstore.verification import Finding
 
 HEAD = Style(bold=True)
 
@@ -70,6 +71,17 @@ def wrapped(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         made.add_row(*map(Text, row))  # Text: nothing in a cell is markup
     Console(highlight=False).print(made)
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """A table of findings, nothing when there are none."""
+    rows = [
+        (each.kind, cli_text.short(each.session_id), cli_text.name(each.name or each.place),
+         "yes" if each.repaired else "no", cli_text.plain(f"{each.problem} {each.remedy}"))
+        for each in found
+    ]  # fmt: skip
+    if rows:
+        wrapped(["KIND", "SESSION", "WHERE", "REPAIRED", "PROBLEM"], rows)
 
 
 def as_json(value: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sessionstore import settings
 from sessionstore.audit import acting
-from sessionstore.backend import SessionRecord
+from sessionstore.backend import SessionKey, SessionRecord
 from sessionstore.cli_text import count, plain
 from sessionstore.errors import SessionStoreError, SettingsError
 from sessionstore.limits import Limits
@@ -19,6 +19,7 @@ from sessionstore.names import is_sid, shared_key
 from sessionstore.session import Session
 from sessionstore.store import SessionStore
 from sessionstore.urls import shown
+from sessionstore.verification import is_nameless
 from sessionstore.wrapping import Call, HasClient, around
 
 SHARED = "@shared"
@@ -137,8 +138,12 @@ def named(store: SessionStore, text: str, owner: str | None) -> Session:
     """As ``find``, for a session that need not be there yet."""
     if text in {SHARED, shared_key().sid}:
         return store.shared
-    if is_sid(text) and owner is None and (key := store.backend.identify(text)) is not None:
-        return Session(store, key)
+    if is_sid(text) and owner is None:
+        key = store.backend.identify(text)
+        if key is None and is_nameless(store.backend, text):
+            key = SessionKey.nameless(text)
+        if key is not None:
+            return Session(store, key)
     return store.session(text, owner)
 
 

@@ -39,7 +39,7 @@ _CALLS: Final = (
     "put", "get", "open", "delete", "discard", "session", "identify", "touch", "end", "resume",
     "drop", "collect", "stored", "restore",
 )  # fmt: skip
-_LISTINGS: Final = ("files", "sessions", "inspect")
+_LISTINGS: Final = ("files", "sessions", "inspect", "omitted")
 _REQUESTS: Final = ("put", "get", "delete", "begin", "upload_part", "complete", "abort")
 
 _END: Final = object()

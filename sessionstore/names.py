@@ -60,6 +60,9 @@ _is_plain = re.compile(
     rf"(?!{_DEVICE})[a-z0-9_](?:[a-z0-9_.-]{{0,{STORED_LENGTH - 2}}}[a-z0-9_-])?"
 ).fullmatch
 _is_escaped = re.compile(r"(?:[a-z0-9_.-]|![a-z-]|![0-3][0-7]{2})+").fullmatch
+_is_shortened = re.compile(
+    rf"[a-z0-9-]*!![0-9a-f]{{{_DIGEST_LENGTH}}}(?:\.[a-z0-9]{{1,16}})?"
+).fullmatch
 _is_sid = re.compile(
     rf"(?!.*--)[a-z0-9][a-z0-9-]{{0,{_SLUG_LENGTH - 1}}}-[0-9a-f]{{{_DIGEST_LENGTH}}}"
 ).fullmatch
@@ -157,6 +160,11 @@ def decode(stored: str) -> str | None:
         return name if encode(name) == stored else None
     except (UnicodeDecodeError, InvalidName):
         return None
+
+
+def is_shortened(stored: str) -> bool:
+    """Whether a stored form has a digest in the place of a name that is too long for it."""
+    return _is_shortened(stored) is not None
 
 
 def fresh_name(suffix: str = "") -> str:

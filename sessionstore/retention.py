@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sessionstore.backend import Reference, SessionKey, SessionRecord
+from sessionstore.backend import Flaw, Reference, SessionKey, SessionRecord
 from sessionstore.errors import SettingsError
 from sessionstore.values import show_duration
 
@@ -93,6 +93,8 @@ class PlanRow:
     """One session or file that a sweep deletes, or holds although its time is up.
 
     ``size`` is in bytes; ``name`` is None in a row for a whole session. ``reason`` is for people.
+    Something that is in the store and is no session has a row of "hold" too; ``session_id`` is then
+    its place.
     """
 
     action: Action
@@ -101,8 +103,9 @@ class PlanRow:
     name: str | None
     size: int
     reason: str
-    record: SessionRecord = field(repr=False, compare=False)
-    """What the decision was made on: the sweep spares a session that was active since."""
+    record: SessionRecord | None = field(repr=False, compare=False)
+    """What the decision was made on: the sweep spares a session that was active since. None in a
+    row for something that is no session."""
     reference: Reference | None = field(default=None, repr=False, compare=False)
     """The version that was decided on: the sweep never deletes one that replaced it."""
 
@@ -153,13 +156,17 @@ class Planner:
         return self.abandoned(record)
 
     def _whole(self, record: SessionRecord, action: Action, reason: str) -> Iterator[PlanRow]:
-        key = self._key(record)
+        key, remark = self._key(record)
         size = sum(reference.size for reference in self.files(record.sid))
-        yield PlanRow(action, key.id, key.owner, None, size, reason, record)
+        yield PlanRow(action, key.id, key.owner, None, size, reason + remark, record)
 
-    def _key(self, record: SessionRecord) -> SessionKey:
+    def _key(self, record: SessionRecord) -> tuple[SessionKey, str]:
+        """The session's key, and what there is to remark on it."""
+        key = self.identify(record.sid)
+        if key is not None:
+            return key, ""
         # A crash can leave a session that does not know its id. It too has to go in the end.
-        return self.identify(record.sid) or SessionKey(record.sid, record.sid, None)
+        return SessionKey.nameless(record.sid), "; it does not say whose it is"
 
     # Sessions that cannot have a file whose time is up are passed by, unread.
 
@@ -175,14 +182,14 @@ class Planner:
         references = sorted(self.files(record.sid), key=lambda each: each.name)
         if not references and self._is_left_over(record):
             yield from self._whole(record, "drop", "it has no files any more, and nobody uses it")
-        key = self._key(record)
+        key, remark = self._key(record)
         for reference in references:
             verdict = self._file(record, reference)
             if verdict is not None:
                 action, reason = verdict
                 yield PlanRow(
-                    action, key.id, key.owner, reference.name, reference.size, reason, record,
-                    reference,
+                    action, key.id, key.owner, reference.name, reference.size, reason + remark,
+                    record, reference,
                 )  # fmt: skip
 
     def _is_left_over(self, record: SessionRecord) -> bool:
@@ -205,6 +212,12 @@ class Planner:
         if spared and self.retention.is_live(record, self.now):
             return "hold", f"{older}, but its session is live"
         return "delete", older
+
+
+def row_for(flaw: Flaw) -> PlanRow:
+    """Make the row of something in the store that no listing of sessions shows."""
+    reason = f"{flaw.problem} {flaw.remedy}"
+    return PlanRow("hold", flaw.sid or flaw.place, None, None, 0, reason, None)
 
 
 def _words(duration: timedelta) -> str:

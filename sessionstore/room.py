@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sessionstore.backend import SessionRecord
+from sessionstore.backend import SessionKey, SessionRecord
 from sessionstore.limits import limited_bytes
 from sessionstore.names import shared_key
 
@@ -35,14 +35,14 @@ def _may_go(store: SessionStore, record: SessionRecord) -> bool:
 
 def _clear(store: SessionStore, record: SessionRecord, size: int, target: int) -> bool:
     """Delete a session's files until the store is down to ``target`` bytes; whether it is."""
-    key = store.backend.identify(record.sid)
+    # A deletion is told and audited also when the session does not say whose it is.
+    key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)
     freed = 0
     for reference in sorted(store.backend.files(record.sid), key=lambda each: each.created):
         with store.ledger.removing(record.sid, [reference.name]) as change:
             change.gone = store.backend.discard(record.sid, [reference])
         freed += sum(each.size for each in change.gone)
-        if key is not None:
-            store.removed(key, change.gone, "expired", "room was needed under max_store")
+        store.removed(key, change.gone, "expired", "room was needed under max_store")
         # The sum is only looked at when it can be low enough: content may be shared.
         if freed >= size and limited_bytes(store.backend) <= target:
             return True

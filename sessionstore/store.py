@@ -16,6 +16,7 @@ from sessionstore.backend import (
     Backend,
     KeepsSecret,
     KnowsIfAlone,
+    Omits,
     Reference,
     SessionKey,
     SignsUrls,
@@ -28,7 +29,7 @@ from sessionstore.events import Callback, Event, Events
 from sessionstore.limits import Ledger, Limits
 from sessionstore.media import media_type
 from sessionstore.names import is_private, session_key, shared_key
-from sessionstore.retention import Planner, PlanRow, Retention
+from sessionstore.retention import Planner, PlanRow, Retention, row_for
 from sessionstore.room import make_room
 from sessionstore.session import Session, Usage
 from sessionstore.sweep import Sweep
@@ -169,7 +170,11 @@ class SessionStore:
         return Session(self, _SHARED)
 
     def sessions(self) -> Iterator[Session]:
-        """Every visitor's session, owned ones too: the administrator's view."""
+        """Every visitor's session, owned ones too: the administrator's view.
+
+        Left out are the app's own session, those of an adapter, and those that do not say whose
+        they are, which ``verify()`` names.
+        """
         for record in self.backend.sessions():
             key = self.backend.identify(record.sid)
             if key is not None and record.sid != _SHARED.sid and not is_private(key):
@@ -248,19 +253,30 @@ class SessionStore:
     # Sweeping
 
     def plan(self) -> list[PlanRow]:
-        """What a sweep would do now: a row, with its reason, for each session or file."""
+        """What a sweep would do now: a row, with its reason, for each session or file.
+
+        Things among the sessions that are none, or that no listing can show, have a row of "hold".
+        """
+        rows = self._due()
+        if isinstance(self.backend, Omits):
+            rows += map(row_for, self.backend.omitted(files=False))
+        return rows
+
+    def _due(self) -> list[PlanRow]:
+        """The rows that a sweep acts on: it looks at sessions alone, which is one listing."""
         return list(self._planner().rows(self.backend.sessions()))
 
     def sweep(self, dry_run: bool = False) -> list[PlanRow]:  # noqa: FBT001, FBT002 - a public name
         """Delete what is over its time, and collect what nothing refers to; returns the plan.
 
-        A row that could not be carried out because its session became active comes back as a
-        ``hold``. With ``dry_run`` nothing is deleted. Any number of processes may sweep at once.
+        The rows are those of ``plan()`` that are about sessions and files. A row that could not be
+        carried out because its session became active comes back as a ``hold``. With ``dry_run``
+        nothing is deleted, and the plan is whole. Any number of processes may sweep at once.
         """
         if dry_run:
             return self.plan()
         try:
-            plan = self.plan()
+            plan = self._due()
         except Exception as error:
             self.tell("sweep_failed", reason=str(error))
             raise
@@ -331,11 +347,16 @@ class SessionStore:
         What is there already is passed over, so a copy that was interrupted goes on where it was.
         Every file is compared with its digest as it is read here, and again as it is read back from
         there. Files keep the time they were saved at and their time to live, sessions count as
-        active when they were copied, and ended ones end there. ``progress`` is called with a
-        ``transfer.Progress`` after each file, by one of ``workers`` threads at a time.
+        active when they were copied, and ended ones end there. A session without files is not
+        copied. ``progress`` is called with a ``transfer.Progress`` after each file, by one of
+        ``workers`` threads at a time.
 
-        Raises BackendUnavailable and LimitExceeded at once; Corrupted for a damaged file after all
-        others were copied.
+        Anything else that is in this store and not in the other one afterwards is in ``findings``
+        of what is returned, or counted in its ``gone``. A session that does not say whose it is is
+        copied under its stored name, where its visitor finds it, and is a finding too.
+
+        Raises BackendUnavailable and LimitExceeded at once; ``transfer.Damaged``, which is a
+        Corrupted and has the result, for damaged files after all others were copied.
         """
         return transfer.copy(self, other, progress=progress, workers=workers)
 

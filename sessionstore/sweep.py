@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sessionstore.backend import Collected, SessionKey
+from sessionstore.backend import Collected, SessionKey, SessionRecord
 from sessionstore.retention import PlanRow
 
 if TYPE_CHECKING:
@@ -47,12 +47,15 @@ class Sweep:
         return done
 
     def _row(self, row: PlanRow) -> PlanRow:
-        if row.action == "hold":
+        if row.action == "hold" or row.record is None:
             return row
         # The very session that was judged, whatever its id and owner say.
         key = SessionKey(row.record.sid, row.session_id, row.owner)
         try:
-            done = self._drop(row, key) if row.name is None else self._delete(row, key)
+            if row.name is None:
+                done = self._drop(row.record, key, row.reason)
+            else:
+                done = self._delete(row, key)
         except Exception as error:  # noqa: BLE001 - raised again when every row had its turn
             self._failures.append(error)
             # Not the front of the stored name: it may spell out an id that lets its reader in.
@@ -62,8 +65,8 @@ class Sweep:
             return replace(row, action="hold", reason=f"it could not be deleted: {error}")
         return row if done else replace(row, action="hold", reason=_SPARED)
 
-    def _drop(self, row: PlanRow, key: SessionKey) -> bool:
-        return self._store.drop(key, row.reason, unless_active_after=row.record.active)
+    def _drop(self, record: SessionRecord, key: SessionKey, reason: str) -> bool:
+        return self._store.drop(key, reason, unless_active_after=record.active)
 
     def _delete(self, row: PlanRow, key: SessionKey) -> bool:
         assert row.reference is not None, "a row for a file has its reference"  # noqa: S101 - for mypy

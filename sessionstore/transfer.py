@@ -9,6 +9,10 @@ is active at the time of the copy: the target's clock is another one, and a sess
 for a while must not be dropped while its files are still arriving. So a session that is not used
 any more lives for up to one ``idle`` longer. Of an ended session the linger begins anew. Whatever
 the source tells since the last copy (activity, an end, a return) the next copy carries over.
+
+**Nothing is passed over in silence.** A file that is deleted or replaced, or whose time to live is
+over, before it is copied is counted as gone. Everything else that is not copied, or not as it is in
+the source, is a finding.
 """
 
 from __future__ import annotations
@@ -25,10 +29,12 @@ from concurrent.futures import (
     wait,
 )
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sessionstore.backend import (
     Backend,
+    Flaw,
+    Omits,
     Reference,
     Restores,
     SessionKey,
@@ -36,7 +42,15 @@ from sessionstore.backend import (
 )
 from sessionstore.content import CHUNK, Content, Ingest, ingest
 from sessionstore.errors import Corrupted, FileNotStored
-from sessionstore.verification import whose
+from sessionstore.verification import (
+    Finding,
+    finding_of,
+    fits,
+    is_nameless,
+    is_still,
+    nameless,
+    whose,
+)
 
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
@@ -44,11 +58,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy did: files copied, their bytes, and files that were there already."""
+    """What a copy did: files copied, their bytes, and files that were there already.
+
+    ``gone`` counts files that were deleted, replaced or over their time to live before they were
+    copied, and sessions that were dropped before they were looked at. ``findings`` has a row for
+    everything else that was not copied as it is, with the reason; a later copy finds the same.
+    """
 
     files: int
     bytes: int
     skipped: int
+    gone: int = 0
+    findings: tuple[Finding, ...] = ()
+
+
+class Damaged(Corrupted):
+    """Files of the source are damaged, and were not copied. All others were: see ``copied``."""
+
+    def __init__(self, copied: Copied, damaged: list[Finding]) -> None:
+        more = "" if len(damaged) == 1 else f" So are {len(damaged) - 1} more files."
+        super().__init__(f"{damaged[0].problem}{more} They were not copied; all others were.")
+        self.copied = copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +130,57 @@ class _Copy:
         self._report = report
         self._done = Copied(0, 0, 0)
         self._sessions = 0
-        self._damaged: Corrupted | None = None
+        self._findings: list[Finding] = []
+        self._damaged: list[tuple[Finding, Corrupted]] = []
+        self._vanished: set[tuple[str, str]] = set()
+        """Session and token of files that were listed and could not be opened any more."""
 
     def run(self) -> Copied:
         for record in self._source.sessions():
-            key = whose(self._source, record.sid)
-            if key is not None:
+            key = self._key(record.sid)
+            if key is None:
+                self._is_gone()
+            else:
                 self._session(key)
-        said = f"{self._done.files} files copied, {self._done.skipped} were there"
-        self._store.tell("copy_finished", size=self._done.bytes, reason=said)
-        if self._damaged is not None:
-            raise self._damaged
-        return self._done
+        if isinstance(self._source, Omits):
+            for flaw in self._source.omitted():
+                if flaw.sid is not None and flaw.reference is not None:
+                    self._vanished.discard((flaw.sid, flaw.reference.token))
+                self._find(flaw)
+        gone = self._done.gone + len(self._vanished)
+        done = self._done = replace(self._done, gone=gone, findings=tuple(self._findings))
+        said = (
+            f"{done.files} files copied, {done.skipped} were there, {done.gone} gone, "
+            f"{len(done.findings)} findings"
+        )
+        self._store.tell("copy_finished", size=done.bytes, reason=said)
+        if self._damaged:
+            raise Damaged(done, [each for each, _ in self._damaged]) from self._damaged[0][1]
+        return done
+
+    def _key(self, sid: str) -> SessionKey | None:
+        """The session's key, one that stands in for it, or None when the session is gone.
+
+        A session that does not say whose it is keeps its stored name, which is made of its id and
+        owner: so its visitor finds the files.
+        """
+        key = whose(self._source, sid)
+        if key is not None and fits(key):
+            return key
+        if key is None and not is_nameless(self._source, sid):
+            return None
+        self._find(nameless(sid, "Its files are copied, and its visitor finds them."))
+        return key or SessionKey.nameless(sid)
+
+    def _find(self, flaw: Flaw) -> Finding:
+        finding = finding_of(self._source, flaw)
+        with self._lock:
+            self._findings.append(finding)
+        return finding
+
+    def _is_gone(self) -> None:
+        with self._lock:
+            self._done = replace(self._done, gone=self._done.gone + 1)
 
     def _session(self, key: SessionKey) -> None:
         self._sessions += 1
@@ -119,6 +188,7 @@ class _Copy:
         try:
             for reference in self._source.files(key.sid):
                 if reference.expires is not None and reference.expires <= self._source.now():
+                    self._is_gone()
                     continue
                 under_way.add(self._pool.submit(self._try_file, key, reference))
                 if len(under_way) > self._workers:
@@ -134,17 +204,24 @@ class _Copy:
     def _try_file(self, key: SessionKey, reference: Reference) -> None:
         try:
             self._file(key, reference)
+        except FileNotStored:
+            if is_still(self._source, key.sid, reference):
+                problem = f"The content of {reference.name!r} is not there."
+                self._find(_not_copied("missing", key.sid, reference, problem))
+            else:
+                with self._lock:
+                    self._vanished.add((key.sid, reference.token))
         except Corrupted as error:  # it stops no other file
-            self._damaged = self._damaged or error
+            finding = self._find(_not_copied("damaged", key.sid, reference, str(error)))
+            self._damaged.append((finding, error))
 
     def _file(self, key: SessionKey, reference: Reference) -> None:
         there = _find(self._target, key.sid, reference.name)
         if there is not None and self._is_same(there, reference):
             self._note(key, reference, copied=False)
             return
-        with contextlib.suppress(FileNotStored):  # deleted or replaced meanwhile
-            copied = self._read_and_save(key, reference, there)
-            self._note(key, reference, copied=copied)
+        copied = self._read_and_save(key, reference, there)
+        self._note(key, reference, copied=copied)
 
     def _read_and_save(
         self, key: SessionKey, reference: Reference, there: Reference | None
@@ -225,6 +302,13 @@ def _settled(under_way: set[Future[None]], when: str) -> set[Future[None]]:
     for each in done:
         each.result()
     return left
+
+
+def _not_copied(
+    kind: Literal["damaged", "missing"], sid: str, reference: Reference, problem: str
+) -> Flaw:
+    place, remedy = f"{sid}/{reference.name}", "It is not copied; verify() says how it is repaired."
+    return Flaw(kind, place, problem, remedy, sid=sid, reference=reference)
 
 
 def _find(backend: Backend, sid: str, name: str) -> Reference | None:

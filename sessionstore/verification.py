@@ -23,6 +23,8 @@ _LOOKS = 5
 
 LEFT_ALONE = "It is left alone."
 
+_NO_CONTENT = "The file is listed, and its content is not there."
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -48,23 +50,20 @@ class Finding:
 def verify(store: SessionStore, *, repair: bool) -> list[Finding]:
     """``SessionStore.verify``. A file deleted meanwhile is no finding."""
     backend = store.backend
-    found = [_nobody_s(flaw) for flaw in _unidentified(backend)]
+    found = [finding_of(backend, flaw) for flaw in _unidentified(backend)]
     for flaw in backend.inspect() if isinstance(backend, Inspects) else _by_reading(backend):
-        finding = _finding(store, flaw)
+        finding = finding_of(backend, flaw)
         found.append(_repaired(store, flaw, finding) if repair else finding)
     return found
 
 
-def _finding(store: SessionStore, flaw: Flaw) -> Finding:
-    key = None if flaw.sid is None else store.backend.identify(flaw.sid)
-    finding = _nobody_s(flaw)
-    return finding if key is None else replace(finding, session_id=key.id, owner=key.owner)
-
-
-def _nobody_s(flaw: Flaw) -> Finding:
+def finding_of(backend: Backend, flaw: Flaw) -> Finding:
+    """A flaw as a finding, with the id and owner of its session if they are known."""
+    key = None if flaw.sid is None else backend.identify(flaw.sid)
+    id_, owner = (None, None) if key is None else (key.id, key.owner)
     name = None if flaw.reference is None else flaw.reference.name
     return Finding(
-        None, None, name, flaw.problem, repaired=False, kind=flaw.kind, place=flaw.place,
+        id_, owner, name, flaw.problem, repaired=False, kind=flaw.kind, place=flaw.place,
         remedy=flaw.remedy,
     )  # fmt: skip
 
@@ -94,13 +93,16 @@ def _unidentified(backend: Backend) -> Iterator[Flaw]:
     """Sessions that cannot say whose they are, or say it wrongly."""
     for record in backend.sessions():
         key = whose(backend, record.sid)
-        if _is_nameless(backend, record.sid) if key is None else not _fits(key):
-            yield Flaw(
-                "damaged",
-                record.sid,
-                f"The session {record.sid} does not say whose it is.",
-                f"{LEFT_ALONE} Its visitor can still read its files, and it goes when it is idle.",
+        if is_nameless(backend, record.sid) if key is None else not fits(key):
+            remedy = (
+                f"{LEFT_ALONE} Its visitor can still read its files, and it goes when it is idle."
             )
+            yield nameless(record.sid, remedy)
+
+
+def nameless(sid: str, remedy: str) -> Flaw:
+    """The flaw of a session that does not say whose it is. It names no session: it knows none."""
+    return Flaw("damaged", sid, f"The session {sid} does not say whose it is.", remedy)
 
 
 def whose(backend: Backend, sid: str) -> SessionKey | None:
@@ -115,18 +117,20 @@ def whose(backend: Backend, sid: str) -> SessionKey | None:
     return None
 
 
-def _is_nameless(backend: Backend, sid: str) -> bool:
-    """Whether a session does not say whose it is while one and the same file is in it."""
-    file = next(iter(backend.files(sid)), None)
-    if file is None or backend.identify(sid) is not None:
+def is_nameless(backend: Backend, sid: str) -> bool:
+    """Whether a session does not say whose it is while it is one and the same.
+
+    One and the same file is in it all the time, or it has none and nothing is done in it.
+    """
+    record, file = backend.session(sid), next(iter(backend.files(sid)), None)
+    if backend.identify(sid) is not None:
         return False
-    try:
-        return backend.get(sid, file.name).token == file.token
-    except FileNotStored:
-        return False
+    if file is None:
+        return record is not None and backend.session(sid) == record
+    return is_still(backend, sid, file)
 
 
-def _fits(key: SessionKey) -> bool:
+def fits(key: SessionKey) -> bool:
     """Whether a session's stored name is the one that its id and owner have."""
     if key.sid == shared_key().sid:
         return True
@@ -151,15 +155,23 @@ def _problem(backend: Backend, sid: str, reference: Reference) -> str | None:
             while stream.read(CHUNK):
                 pass
     except FileNotStored:
-        return None
+        return _NO_CONTENT if is_still(backend, sid, reference) else None
     except Corrupted as error:
         return str(error)
     return None
 
 
+def is_still(backend: Backend, sid: str, reference: Reference) -> bool:
+    """Whether a file is there, and this version of it."""
+    try:
+        return backend.get(sid, reference.name).token == reference.token
+    except FileNotStored:
+        return False
+
+
 def _damaged(backend: Backend, sid: str, reference: Reference, problem: str) -> Flaw:
     return Flaw(
-        "damaged",
+        "missing" if problem == _NO_CONTENT else "damaged",
         f"{sid}/{reference.name}",
         problem,
         "The file is deleted, so that saving it again heals it.",

@@ -97,6 +97,13 @@ class Workspace:
         """The folders of dead processes, left as they are: what ``dead`` would give."""
         return [self.parent / token for token in self._others() if self._is_dead(token)]
 
+    def strangers(self) -> list[str]:
+        """Names beside the folders and their locks that no process of ours has made."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.parent) as entries:
+            names = [entry.name for entry in entries]
+            return sorted(name for name in names if not _is_token(name.removesuffix(_LOCK)))
+        return []
+
     def _is_dead(self, token: str) -> bool:
         path = self.parent / (token + _LOCK)
         fd = _take(path)

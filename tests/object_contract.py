@@ -13,6 +13,7 @@ from sessionstore.testing import (
     DetectsDamage,
     Inspected,
     LateReclaim,
+    Omitted,
     Restored,
     Subject,
     overrides_contract,
@@ -27,7 +28,7 @@ LARGE = 200_000
 """Bytes of a file that would be seen if it stayed in memory."""
 
 
-class ObjectContract(BackendContract, DetectsDamage, Inspected, LateReclaim, Restored):
+class ObjectContract(BackendContract, DetectsDamage, Inspected, LateReclaim, Omitted, Restored):
     reclaims_after = RECLAIMS_AFTER
     rechecks_after = RECHECKS_AFTER
     resolution = RESOLUTION

@@ -249,9 +249,11 @@ def test_put_into_another_owners_session_by_its_stored_name(
 
 def test_copy_is_whole_and_goes_on(store: SessionStore, root: Path) -> None:
     done = run("copy", root, "copied", "--json")
-    assert done.value == {"files": 4, "bytes": 21, "skipped": 0}
+    assert done.value == {"files": 4, "bytes": 21, "skipped": 0, "gone": 0, "findings": []}
     again = run("copy", root, "copied")
-    assert "0 files copied, 0 B; 4 were there already." in again.err
+    assert "0 files copied, 0 B; 4 were there already, 0 are gone meanwhile; 0 findings." in (
+        again.err
+    )
     with SessionStore.open(Path("copied")) as there:
         assert there.session("bob", "bob@example.org").read("cat.png") == b"12345"
     assert store

@@ -17,6 +17,7 @@ from sessionstore.testing import (
     FakeClock,
     Inspected,
     LateReclaim,
+    Omitted,
     OpenBackend,
     Restored,
     Subject,
@@ -52,7 +53,7 @@ def damage(bucket: FakeBucket) -> Callable[[Reference, bytes], None]:
     return put_other_bytes
 
 
-class TestObjectBackend(BackendContract, DetectsDamage, Inspected, LateReclaim, Restored):
+class TestObjectBackend(BackendContract, DetectsDamage, Inspected, LateReclaim, Omitted, Restored):
     keeps_content_in_memory = True
     reclaims_after = GRACE + timedelta(seconds=2)
     rechecks_after = timedelta(seconds=2)

@@ -144,7 +144,7 @@ class TestPlanner:
     def test_sessions_are_planned_in_their_order(self) -> None:
         records = [record(idle=2 * DAY, sid=sid) for sid in "cab"]
         planner = Planner(Retention(), NOW, "shared", lambda _: self.KEY, lambda _: [])
-        assert [row.record.sid for row in planner.rows(records)] == ["c", "a", "b"]
+        assert [row.record and row.record.sid for row in planner.rows(records)] == ["c", "a", "b"]
 
     def test_a_session_that_does_not_know_its_id_goes_too(self) -> None:
         planner = Planner(Retention(), NOW, "shared", lambda _: None, lambda _: [])

@@ -220,7 +220,7 @@ def test_a_file_deleted_meanwhile_is_left_out(clock: FakeClock) -> None:
             backend.backend.delete(source.session("alice").sid, ["a"])
 
     backend.plan = deletes_first
-    assert source.copy_to(target) == Copied(0, 0, 0)
+    assert source.copy_to(target) == Copied(0, 0, 0, gone=1)
     assert contents(target) == {}
 
 

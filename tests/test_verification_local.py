@@ -78,7 +78,8 @@ class TestAnotherCopy:
 
 class TestBlobsWithoutFiles:
     def test_damaged_ones_are_found_and_deleted(self, store: SessionStore, tmp_path: Path) -> None:
-        os.link(blobs(tmp_path)[0], tmp_path / "tmp" / "held")  # as a save on its way does
+        held = backend_of(store)._workspace.path / "held"
+        os.link(blobs(tmp_path)[0], held)  # as a save on its way does
         damage(tmp_path, CAT, by=flipped(CAT))
         store.session("alice", "her").drop()
         (finding,) = store.verify()

@@ -15,6 +15,7 @@ from sessionstore.backend import (
     Inspects,
     KeepsSecret,
     KnowsIfAlone,
+    Omits,
     ReclaimsLate,
     Reference,
     Restores,
@@ -192,6 +193,27 @@ class Restored(Rig):
             subject.backend.restore(ALICE, "a", content, created=created)
 
 
+def use(subject: Subject) -> None:
+    """Do whatever leaves something in a place that is no file."""
+    subject.put("a", some_bytes("a", SPOOLED), ttl=60)
+    subject.put("a", b"replaced")
+    subject.put("b", b"replaced", BOB)
+    subject.put("gone", b"gone", BOB)
+    subject.backend.delete(BOB.sid, ["gone"])
+    subject.backend.touch(ALICE.sid)
+    subject.backend.end(BOB.sid)
+
+
+class Omitted(Rig):
+    """``omitted()``: for backends whose place can hold things that no listing shows (``Omits``)."""
+
+    @pytest.mark.parametrize("files", [True, False])
+    def test_a_store_in_use_omits_nothing(self, subject: Subject, *, files: bool) -> None:
+        assert isinstance(subject.backend, Omits)
+        use(subject)
+        assert list(subject.backend.omitted(files=files)) == []
+
+
 class Inspected(Rig):
     """``inspect()``: for backends that look below their files (``Inspects``).
 
@@ -203,13 +225,7 @@ class Inspected(Rig):
         return list(subject.backend.inspect())
 
     def test_a_store_in_use_has_no_flaws(self, subject: Subject) -> None:
-        subject.put("a", some_bytes("a", SPOOLED), ttl=60)
-        subject.put("a", b"replaced")
-        subject.put("b", b"replaced", BOB)
-        subject.put("gone", b"gone", BOB)
-        subject.backend.delete(BOB.sid, ["gone"])
-        subject.backend.touch(ALICE.sid)
-        subject.backend.end(BOB.sid)
+        use(subject)
         assert self.flaws(subject) == []
 
     @pytest.mark.parametrize("size", [0, 999, 1000, 1001])

@@ -143,6 +143,14 @@ class RestoresOnlyWhatIsNotThere(MemoryBackend):
             return super().restore(key, name, content, **keywords)
 
 
+@caught_by("a_store_in_use_omits_nothing")
+class OmitsAnEndedSession(MemoryBackend):
+    def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
+        for record in self.sessions():
+            if record.ended:
+                yield Flaw("damaged", record.sid, "ended", "nothing", sid=record.sid)
+
+
 class Inspects(MemoryBackend):
     """Inspects as it should."""
 
