@@ -29,6 +29,8 @@ def grace(value: object) -> timedelta:
     by a tenth of it.
     """
     parsed = values.duration(value)
+    if parsed > values.LONGEST:
+        raise ValueError("a hundred years are the most")
     if parsed < _SHORTEST_EVER:
         raise ValueError("it is at least 10s even in tests, and 10m otherwise")
     if parsed < _SHORTEST and os.environ.get("SESSIONSTORE_TEST_GRACE") != "1":

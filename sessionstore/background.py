@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from sessionstore.clock import Clock
+from sessionstore.values import check_duration
 
 log = logging.getLogger("sessionstore")
 
@@ -107,8 +108,7 @@ class Sweeping:
         self, clock: Clock, sweep: Callable[[], object], every: timedelta, name: str = "sweep"
     ) -> None:
         """``name`` is for the thread and the log."""
-        if every <= timedelta(0):
-            raise ValueError(f"The time between sweeps is longer than zero: every={every}.")
+        check_duration("every", every)
         self._clock = clock
         self._sweep = sweep
         self._name = name

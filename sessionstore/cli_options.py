@@ -8,14 +8,16 @@ from typing import Annotated
 
 import typer
 
-from sessionstore.values import duration
+from sessionstore.values import check_duration, duration
 
 
-def _duration(value: str) -> timedelta:
+def _time_to_live(value: str) -> timedelta:
     try:
-        return duration(value)
+        parsed = duration(value)
+        check_duration("ttl", parsed)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    return parsed
 
 
 Store = Annotated[
@@ -64,7 +66,7 @@ As = Annotated[
 ]
 TimeToLive = Annotated[
     timedelta | None,
-    typer.Option(metavar="DURATION", parser=_duration, help="When they expire, such as 12h."),
+    typer.Option(metavar="DURATION", parser=_time_to_live, help="When they expire, such as 12h."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]

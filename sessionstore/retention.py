@@ -9,13 +9,10 @@ from typing import Literal
 
 from sessionstore.backend import Flaw, Reference, SessionKey, SessionRecord
 from sessionstore.errors import SettingsError
-from sessionstore.values import show_duration
+from sessionstore.values import LONGEST, show_duration
 
 LIVE = timedelta(seconds=180)
 """A session that was active within this time counts as live, however short the linger is."""
-
-_LONGEST_LINGER = timedelta(days=36525)
-"""A hundred years: a time that far ahead can still be written down as a date."""
 
 Action = Literal["drop", "delete", "hold"]
 
@@ -53,7 +50,7 @@ class Retention:
             )
         if self.linger < timedelta(0):
             raise SettingsError(f"linger={self.linger} is not right: it cannot be negative.")
-        if self.linger > _LONGEST_LINGER:
+        if self.linger > LONGEST:
             raise SettingsError(f"linger={self.linger} is not right: a hundred years are the most.")
         for name in ("max_age", "idle"):
             value = getattr(self, name)

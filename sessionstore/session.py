@@ -17,6 +17,7 @@ from sessionstore.content import Buffer, Content, Ingest, ingest, refuse_text
 from sessionstore.errors import FileNotStored, LimitExceeded
 from sessionstore.names import HIDDEN, fresh_name, own_name
 from sessionstore.storedfile import StoredFile
+from sessionstore.values import check_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
@@ -89,8 +90,9 @@ class Session:
         After ``ttl`` the file is no longer served.
 
         Raises InvalidName before anything is read; TypeError for other content; ValueError for a
-        ``ttl`` that is not positive; LimitExceeded; BackendUnavailable. What the source raises
-        passes through. Whatever is raised, nothing is saved and an older file stays.
+        ``ttl`` that is not positive or longer than a hundred years; LimitExceeded;
+        BackendUnavailable. What the source raises passes through. Whatever is raised, nothing is
+        saved and an older file stays.
         """
         return self._save(self._named(name), content, ttl, fresh=False)
 
@@ -108,8 +110,8 @@ class Session:
     def _save(
         self, name: str, content: Source, ttl: timedelta | None, *, fresh: bool
     ) -> StoredFile:
-        if ttl is not None and ttl <= timedelta(0):
-            raise ValueError(f"A time to live is longer than zero: ttl={ttl}.")
+        if ttl is not None:
+            check_duration("ttl", ttl)
         if type(content) is not bytes:  # as most of what is saved is
             refuse_text(content)
             if images.is_image(content):

@@ -12,6 +12,7 @@ from sessionstore.backend import Reference
 from sessionstore.content import CHUNK, read_all
 from sessionstore.errors import FileNotStored
 from sessionstore.media import media_type
+from sessionstore.values import check_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # type checkers know it without the package
@@ -132,10 +133,9 @@ class StoredFile:
         It is made from the settings ``base_url`` (where the app serves files) and ``secret``; with
         ``redirect`` it is the backend's own, and nobody can take it back before ``expires``.
         Raises SettingsError without ``base_url``, FileNotStored, ValueError when ``expires`` is not
-        longer than zero, or longer than the backend signs for.
+        longer than zero, longer than a hundred years, or longer than the backend signs for.
         """
-        if expires <= timedelta(0):
-            raise ValueError(f"A URL is good for some time: expires={expires}.")
+        check_duration("expires", expires)
         self._check()
         return self._session.store.url(self._session.sid, self._reference, expires)
 

@@ -21,6 +21,9 @@ T = TypeVar("T")
 Parser = Callable[[object], object]
 """Each function here that takes one ``object`` is one, with a narrower type of result."""
 
+LONGEST = timedelta(days=36525)
+"""The longest duration that is added to a time, a hundred years: the sum is still a date."""
+
 _MICROSECONDS = {
     "w": 604_800_000_000,
     "d": 86_400_000_000,
@@ -76,6 +79,17 @@ def duration(value: object) -> timedelta:
         return timedelta(microseconds=round(total))
     except OverflowError as error:
         raise ValueError("it is too long; write a duration such as 12h or 1d") from error
+
+
+def check_duration(name: str, value: timedelta) -> None:
+    """Raise ValueError unless ``value`` is longer than zero and at most ``LONGEST``.
+
+    The message begins with ``name``, which is what the caller passed it as.
+    """
+    if value <= timedelta(0):
+        raise ValueError(f"{name}={value} is not right: it must be longer than zero.")
+    if value > LONGEST:
+        raise ValueError(f"{name}={value} is not right: a hundred years are the most.")
 
 
 def size(value: object) -> int:

@@ -134,7 +134,7 @@ class WorkingCopies:
             check()
         except FileNotStored:
             self._copies.drop(place)
-            shutil.rmtree(folder, ignore_errors=True)
+            self._clear(folder)
             raise
         self._copies.checked(place)
 
@@ -163,14 +163,15 @@ class WorkingCopies:
             with open(fd, "wb") as to, stream() as source:
                 shutil.copyfileobj(source, to, CHUNK)
             new.replace(path)
-        finally:
+        except BaseException:
             new.unlink(missing_ok=True)
+            self._prune(folder)
+            raise
 
     def forget_file(self, sid: str, name: str) -> None:
         """Remove the copies of a file that is gone."""
         if self._copies.forget(sid, self._blind(name)):
-            folder = self._folder(Place(sid, self._blind(name), ""))
-            shutil.rmtree(folder, ignore_errors=True)
+            self._clear(self._folder(Place(sid, self._blind(name), "")))
 
     def forget_session(self, sid: str) -> None:
         """Remove the copies of a session that is gone."""
@@ -194,11 +195,19 @@ class WorkingCopies:
     def _remove(self, places: Iterable[Place]) -> None:
         for place in places:
             self._copies.drop(place)
-            folder = self._folder(place)
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another version, or another file, is still there
-                folder.parent.rmdir()
-                folder.parent.parent.rmdir()
+            self._clear(self._folder(place))
+
+    def _clear(self, folder: Path) -> None:
+        """Remove a folder with everything in it, and the folders above it that are empty then."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self._prune(folder.parent)
+
+    def _prune(self, folder: Path) -> None:
+        """Remove the folder if it is empty, and so on upwards, but never the workspace itself."""
+        with contextlib.suppress(OSError):  # another version, or another file, is still there
+            while self._workspace.path in folder.parents:
+                folder.rmdir()
+                folder = folder.parent
 
     def close(self) -> None:
         """Remove every copy of this process."""

@@ -533,7 +533,14 @@ class TestSweeping:
     def test_every_minute_unless_told_otherwise(self, clock: FakeClock) -> None:
         assert memory_store(clock).sweeping()._every == 60
 
-    @pytest.mark.parametrize("every", [timedelta(0), -SECOND])
+    @pytest.mark.parametrize("every", [timedelta.max, 40_000 * DAY])
+    def test_a_time_that_no_clock_waits_for_is_refused(
+        self, store: SessionStore, every: timedelta
+    ) -> None:
+        with pytest.raises(ValueError, match="a hundred years are the most"):
+            store.sweeping(every=every)
+
+    @pytest.mark.parametrize("every", [timedelta(0), -SECOND, timedelta.min])
     def test_a_time_that_is_not_positive_is_refused(
         self, store: SessionStore, every: timedelta
     ) -> None:

@@ -339,6 +339,15 @@ def test_a_frequency_must_be_positive(site: Site) -> None:
         attach(site.demo, site.store, sweep_every=timedelta(0))
 
 
+@pytest.mark.parametrize("longest", [10**18, 4 * 10**9])
+def test_a_delete_cache_that_is_no_time_is_refused(make_site: MakeSite, longest: int) -> None:
+    site = make_site()
+    site.demo.delete_cache = (longest, longest)
+
+    with pytest.raises(ValueError, match="a hundred years are the most"):
+        attach(site.demo, site.store)
+
+
 def test_an_unknown_gradio_is_refused_with_the_name_of_what_is_missing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,7 +252,7 @@ def test_a_store_that_does_not_answer_is_said_to(clock: FakeClock) -> None:
     assert "The backend did not answer." in said["sweep"][3]
 
 
-@pytest.mark.parametrize("bad", [{"rows": 0}, {"every": timedelta(0)}])
+@pytest.mark.parametrize("bad", [{"rows": 0}, {"every": timedelta(0)}, {"every": timedelta.max}])
 def test_a_page_without_rows_or_time_is_refused(store: SessionStore, bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         dashboard(store, **bad)

@@ -69,6 +69,11 @@ def test_somebody_else_s_layout_is_refused(bucket: FakeBucket, data: bytes) -> N
     assert bucket.get("layout").data == data
 
 
+def test_a_grace_that_makes_no_date_is_refused() -> None:
+    with pytest.raises(ValueError, match="a hundred years are the most"):
+        ObjectBackend.options["grace"]("99999999d")
+
+
 @pytest.mark.parametrize(
     ("text", "allowed"), [("10m", True), ("1h", True), ("9m59s", False), ("10s", False)]
 )

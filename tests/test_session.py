@@ -35,6 +35,7 @@ from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.content import CHUNK
 from sessionstore.session import Usage
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, disk_full, on, unavailable
+from sessionstore.values import LONGEST
 from tests.stores import HOUR, MINUTE, PATIENCE, SECOND, Heard, local_store, memory_store, names
 
 BIG = b"0123456789abcdef" * (3 * CHUNK // 16) + b"end"
@@ -387,15 +388,28 @@ class TestAdd:
 
 
 class TestTimeToLive:
-    @pytest.mark.parametrize("ttl", [timedelta(0), -SECOND])
+    @pytest.mark.parametrize(
+        ("ttl", "why"),
+        [
+            (timedelta(0), "longer than zero"),
+            (-SECOND, "longer than zero"),
+            (timedelta.min, "longer than zero"),
+            (LONGEST + SECOND, "a hundred years are the most"),
+            (timedelta.max, "a hundred years are the most"),
+        ],
+    )
     @pytest.mark.parametrize("verb", ["put", "add"])
-    def test_one_that_is_not_positive_is_refused(
-        self, session: Session, verb: str, ttl: timedelta
+    def test_one_that_makes_no_date_is_refused_before_a_byte_is_read(
+        self, session: Session, verb: str, ttl: timedelta, why: str
     ) -> None:
-        args = ("cat", b"cat") if verb == "put" else (b"cat",)
-        with pytest.raises(ValueError, match="longer than zero"):
+        source = io.BytesIO(b"cat")
+        args = ("cat", source) if verb == "put" else (source,)
+        with pytest.raises(ValueError, match=why):
             getattr(session, verb)(*args, ttl=ttl)
-        assert session.files() == []
+        assert (session.files(), source.tell()) == ([], 0)
+
+    def test_the_longest_is_kept(self, session: Session, clock: FakeClock) -> None:
+        assert session.put("cat", b"cat", ttl=LONGEST).expires == clock.now() + LONGEST
 
     def test_expires_when_it_is_over(self, session: Session, clock: FakeClock) -> None:
         file = session.put("cat", b"cat", ttl=HOUR)

@@ -28,6 +28,7 @@ from sessionstore import (
 )
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
+from sessionstore.values import LONGEST
 from tests.local import blobs
 from tests.stores import HOUR, MINUTE, SECOND, in_threads, local_store, memory_store
 
@@ -364,12 +365,24 @@ class TestUrl:
         assert before == self.opens(file, longer) == (file._session.sid, file.name)
         assert self.opens(file, usual) is None
 
-    @pytest.mark.parametrize("expires", [timedelta(0), -SECOND])
-    def test_a_time_that_is_not_positive_is_refused(
-        self, file: StoredFile, expires: timedelta
+    @pytest.mark.parametrize(
+        ("expires", "why"),
+        [
+            (timedelta(0), "longer than zero"),
+            (-SECOND, "longer than zero"),
+            (timedelta.min, "longer than zero"),
+            (LONGEST + SECOND, "a hundred years are the most"),
+            (timedelta.max, "a hundred years are the most"),
+        ],
+    )
+    def test_a_time_that_makes_no_date_is_refused(
+        self, file: StoredFile, expires: timedelta, why: str
     ) -> None:
-        with pytest.raises(ValueError, match="good for some time"):
+        with pytest.raises(ValueError, match=why):
             file.url(expires)
+
+    def test_the_longest_time_is_good(self, file: StoredFile) -> None:
+        assert self.opens(file, file.url(LONGEST)) is not None
 
     def test_of_a_file_that_is_gone_raises(self, file: StoredFile) -> None:
         file._session.drop()

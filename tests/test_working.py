@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -194,6 +195,21 @@ class TestForgetting:
         kept = copies.path(SID, reference("b"), cat)
         copies.forget_file(SID, "a")
         assert [path.exists() for path in (*gone, kept)] == [False, False, True]
+
+    def test_no_empty_folder_is_left(self, copies: WorkingCopies) -> None:
+        def refuse() -> None:
+            raise FileNotStored("c")
+
+        def full() -> BinaryIO:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        copies.path(SID, reference("a"), cat)
+        copies.forget_file(SID, "a")  # the last of its session: ``forget_session`` has no copy then
+        with pytest.raises(FileNotStored):
+            copies.path(SID, reference("c"), cat, refuse)
+        with pytest.raises(LimitExceeded):
+            copies.path(SID, reference("d"), full)
+        assert list(copies._workspace.path.iterdir()) == []
 
     def test_a_session_takes_its_copies_with_it(self, copies: WorkingCopies) -> None:
         gone = copies.path(SID, reference(), cat)

@@ -106,8 +106,8 @@ def attach(
     Raises SettingsError when the demo is still being built, is running, or is attached to another
     store; when another process has this store with another cache directory; when replicas would
     need a ``secret`` that is not set; and when this Gradio is not one that the adapter knows.
-    ValueError when ``sweep_every`` is not longer than zero. BackendUnavailable, LimitExceeded when
-    the files of the demo itself cannot be kept.
+    ValueError when ``sweep_every`` is not longer than zero, or longer than a hundred years.
+    BackendUnavailable, LimitExceeded when the files of the demo itself cannot be kept.
     """
     hooks.check()
     with _lock:
@@ -138,7 +138,12 @@ def _sweeping(demo: gr.Blocks, asked: timedelta | None) -> tuple[timedelta, time
     """How often to sweep, and what ``delete_cache`` says of ages."""
     if demo.delete_cache is None:
         return SWEEP_EVERY if asked is None else asked, None
-    frequency, age = (timedelta(seconds=each) for each in demo.delete_cache)
+    try:
+        frequency, age = (timedelta(seconds=each) for each in demo.delete_cache)
+    except OverflowError as error:
+        raise ValueError(
+            f"delete_cache={demo.delete_cache} is not right: a hundred years are the most."
+        ) from error
     return frequency if asked is None else asked, age
 
 

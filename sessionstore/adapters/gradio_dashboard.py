@@ -22,6 +22,7 @@ from sessionstore.adapters import gradio_dashboard_html as html
 from sessionstore.adapters.gradio_dashboard_look import ORDERS, look, watch
 from sessionstore.adapters.gradio_dashboard_style import CSS
 from sessionstore.errors import SessionStoreError
+from sessionstore.values import check_duration
 
 if TYPE_CHECKING:
     from sessionstore.retention import PlanRow
@@ -57,12 +58,13 @@ def dashboard(
     A look lists all sessions and the content, and counts the files of ``rows`` sessions, chosen by
     the order that the page is sorted in; so many rows are shown. With ``every`` an open page looks
     again that often; on a bucket a look takes three requests for each row, so the default is the
-    button. Raises ValueError when ``rows`` is not at least 1 or ``every`` not longer than zero.
+    button. Raises ValueError when ``rows`` is not at least 1, or ``every`` not longer than zero or
+    longer than a hundred years.
     """
     if rows < 1:
         raise ValueError(f"A page has at least one row: rows={rows}.")
-    if every is not None and every <= timedelta(0):
-        raise ValueError(f"The time between looks is longer than zero: every={every}.")
+    if every is not None:
+        check_duration("every", every)
     watch(store)
     view = _View(store, allow, rows)
     page = gr.Blocks(title="Files of visitors", analytics_enabled=False)
