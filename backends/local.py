@@ -322,11 +322,15 @@ class LocalBackend:
                 folder.active(self.now())
                 folder.dir.unlink("ended")
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(
+        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
+    ) -> Dropped | None:
         with self._does("drop a session"), self._eraser.taking() as (work, name):
             with self._folders.changing(sid, wait=unless_active_after is None) as folder:
                 record = None if folder is None else self._record(sid)
                 if record is None or (unless_active_after and record.active > unless_active_after):
+                    return None
+                if only_ended and record.ended is None:
                     return None
                 self._sessions.rename(sid, work, name)
             self._folders.close(sid)

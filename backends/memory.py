@@ -194,12 +194,16 @@ class MemoryBackend:
             if (session := self._place.sessions.get(sid)) is not None:
                 session.active, session.ended = self.now(), None
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(
+        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
+    ) -> Dropped | None:
         with self._place.lock:
             session = self._place.sessions.get(sid)
             if session is None:
                 return None
             if unless_active_after is not None and session.active > unless_active_after:
+                return None
+            if only_ended and session.ended is None:
                 return None
             gone = self._forget(sid, list(session.files.values()))
             del self._place.sessions[sid]

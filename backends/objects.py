@@ -188,8 +188,12 @@ class ObjectBackend:
     def resume(self, sid: str) -> None:
         self._sessions.resume(sid)
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
-        return self._sessions.drop(sid, unless_active_after=unless_active_after)
+    def drop(
+        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
+    ) -> Dropped | None:
+        return self._sessions.drop(
+            sid, unless_active_after=unless_active_after, only_ended=only_ended
+        )
 
     def collect(self, *, force: bool = False) -> Collected:
         return self._sweeper.collect(force=force)

@@ -176,7 +176,9 @@ class Sessions:
 
     # Going
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None) -> Dropped | None:
+    def drop(
+        self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
+    ) -> Dropped | None:
         """``Backend.drop``. One complete LIST decides, and names what is deleted: files first."""
         tally, doomed = Tally(sid), _Doomed()
         for entry in self._bucket.entries(keys.session(sid)):
@@ -187,6 +189,8 @@ class Sessions:
                 # Not ``seen``: whoever makes the session anew may write it again under this key.
                 doomed.notes.append(entry.key)
         if tally.there and unless_active_after and tally.active > unless_active_after:
+            return None
+        if only_ended and tally.ended is None:
             return None
         try:
             doomed.delete_from(self._bucket)

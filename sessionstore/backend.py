@@ -256,11 +256,15 @@ class Backend(Protocol):
         """Take an end back; counts as activity. Nothing happens when there is no such session."""
         ...
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(
+        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
+    ) -> Dropped | None:
         """Remove a session with all its files; None when there is none or it was spared.
 
         With ``unless_active_after`` the session is spared when its ``active`` is later than that,
-        or when something is being done in it at this moment.
+        or when something is being done in it at this moment. With ``only_ended`` it is also spared
+        when it has not ended: where times are whole seconds, ``active`` does not show a resume
+        within the second of the end.
         """
         ...
 

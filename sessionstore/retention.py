@@ -80,6 +80,17 @@ class Retention:
             return None
         return max(record.ended, record.active) + self.linger
 
+    def is_due(self, record: SessionRecord, now: datetime) -> bool:
+        """Return whether an ended session is to be dropped by ``now``.
+
+        The store's time has reached what the ``record`` says, also where ``now`` is up to a second
+        behind it, as with a bucket that dates in whole seconds. So a ``linger`` of zero is no wait.
+        """
+        if record.ended is None:
+            return False
+        reached = max(now, record.ended, record.active)
+        return max(record.ended, record.active) + self.linger <= reached
+
     def is_live(self, record: SessionRecord, now: datetime) -> bool:
         """Whether somebody is using the session, as far as its activity tells."""
         return record.ended is None and now - record.active <= self.live_for
@@ -142,10 +153,11 @@ class Planner:
             yield from self._files(record)
 
     def _drop_reason(self, record: SessionRecord, due: datetime | None) -> str | None:
-        if due is not None and due <= self.now:
+        if due is not None and self.retention.is_due(record, self.now):
+            ago = max(self.now - due, timedelta(0))
             return (
                 f"it ended, and its linger of {_words(self.retention.linger)} was over "
-                f"{_words(self.now - due)} ago"
+                f"{_words(ago)} ago"
             )
         idle = self.now - record.active
         if self.retention.idle is not None and idle > self.retention.idle:

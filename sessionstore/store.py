@@ -190,7 +190,7 @@ class SessionStore:
         if due is None:
             return
         self.tell("ended", key, reason="the visitor left")
-        if due <= self.now():
+        if record is not None and self.retention.is_due(record, self.now()):
             again = self._linger_over(key.sid)
             if again is None:
                 return
@@ -206,13 +206,23 @@ class SessionStore:
             self.tell("resumed", key, reason="the visitor came back")
 
     def drop(
-        self, key: SessionKey, reason: str, *, unless_active_after: datetime | None = None
+        self,
+        key: SessionKey,
+        reason: str,
+        *,
+        unless_active_after: datetime | None = None,
+        only_ended: bool = False,
     ) -> bool:
-        """Delete a session whole, and say so; False when there was none or it was spared."""
+        """Delete a session whole, and say so; False when there was none or it was spared.
+
+        ``unless_active_after`` and ``only_ended`` are those of ``Backend.drop``.
+        """
         if self.audit is not None:
             self.audit.dropping(key, reason, self.now())
         with self.ledger.removing(key.sid) as change:
-            dropped = self.backend.drop(key.sid, unless_active_after=unless_active_after)
+            dropped = self.backend.drop(
+                key.sid, unless_active_after=unless_active_after, only_ended=only_ended
+            )
             change.dropped = dropped is not None
         if dropped is None:
             if self.audit is not None:
@@ -243,9 +253,12 @@ class SessionStore:
         key = self.backend.identify(sid)
         if record is None or due is None or key is None:
             return None
-        if due > self.now():
+        if not self.retention.is_due(record, self.now()):
             return due
-        if self.drop(key, "it ended, and its linger is over", unless_active_after=record.active):
+        if self.drop(
+            key, "it ended, and its linger is over", unless_active_after=record.active,
+            only_ended=True,
+        ):  # fmt: skip
             return None
         # Active at this very moment: look again when that activity's own linger is over.
         return self.now() + max(self.retention.linger, timedelta(seconds=1))

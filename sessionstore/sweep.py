@@ -66,7 +66,9 @@ class Sweep:
         return row if done else replace(row, action="hold", reason=_SPARED)
 
     def _drop(self, record: SessionRecord, key: SessionKey, reason: str) -> bool:
-        return self._store.drop(key, reason, unless_active_after=record.active)
+        return self._store.drop(
+            key, reason, unless_active_after=record.active, only_ended=record.ended is not None
+        )
 
     def _delete(self, row: PlanRow, key: SessionKey) -> bool:
         assert row.reference is not None, "a row for a file has its reference"  # noqa: S101 - for mypy

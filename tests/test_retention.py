@@ -111,6 +111,24 @@ class TestDue:
     ) -> None:
         assert Retention().due(record(idle=idle, ended=ended)) == NOW + due_in
 
+    @pytest.mark.parametrize(
+        ("linger", "behind", "due"),
+        [
+            (timedelta(0), timedelta(0), True),
+            (timedelta(0), SECOND, True),
+            (SECOND, timedelta(0), False),
+            (SECOND, -SECOND, True),
+        ],
+    )
+    def test_the_store_s_time_has_reached_what_its_record_says(
+        self, linger: timedelta, behind: timedelta, *, due: bool
+    ) -> None:
+        ended = record(idle=MINUTE, ended=timedelta(0))
+        assert Retention(linger=linger).is_due(ended, NOW - behind) == due
+
+    def test_what_has_not_ended_is_not_due(self) -> None:
+        assert not Retention(linger=timedelta(0)).is_due(record(idle=DAY), NOW)
+
 
 class TestPlanner:
     """What only hand-made records show."""

@@ -118,6 +118,25 @@ class DropsSessions(Rig):
         assert dropped == Dropped(1, len(DATA))
         assert subject.sids() == []
 
+    def test_ended_session_is_dropped(self, subject: Subject) -> None:
+        subject.put("a", DATA)
+        subject.backend.end(ALICE.sid)
+        seen = subject.record().active
+        dropped = subject.backend.drop(ALICE.sid, unless_active_after=seen, only_ended=True)
+        assert dropped == Dropped(1, len(DATA))
+        assert subject.sids() == []
+
+    def test_session_resumed_in_the_same_moment_is_spared(self, subject: Subject) -> None:
+        other = subject.another()
+        subject.put("a", DATA)
+        subject.backend.end(ALICE.sid)
+        seen = subject.record().active
+        other.backend.resume(ALICE.sid)
+        other.put("b", DATA)
+        drop = partial(subject.backend.drop, unless_active_after=seen, only_ended=True)
+        assert drop(ALICE.sid) is None
+        assert subject.contents() == {"a": DATA, "b": DATA}
+
     def test_save_beside_a_sweep_s_drop_is_kept(self, subject: Subject) -> None:
         sweeper = subject.another()
         for number in range(self.rounds):

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, TypeVar
 
 from sessionstore import names
@@ -92,24 +91,32 @@ class Actor:
             if not self.backend.discard(key.sid, [reference]):
                 op.kind = "spared"
 
-    def drop(self, key: SessionKey, unless: datetime | None = None) -> None:
+    def drop(self, key: SessionKey) -> None:
         with self._op("drop", key.sid, None) as op:
-            op.unless = unless
-            if self.backend.drop(key.sid, unless_active_after=unless) is None:
+            if self.backend.drop(key.sid) is None:
+                op.kind = "spared"
+
+    def drop_as_judged(self, key: SessionKey) -> None:
+        """Drop a session as a sweep does: unless it is used after it was looked at."""
+        try:
+            record = self.backend.session(key.sid)
+        except BackendUnavailable:
+            return
+        if record is None:
+            return
+        ended = record.ended is not None
+        with self._op("drop", key.sid, None) as op:
+            op.unless = record.active
+            dropped = self.backend.drop(
+                key.sid, unless_active_after=record.active, only_ended=ended
+            )
+            if dropped is None:
                 op.kind = "spared"
 
     def mark(self, kind: Kind, key: SessionKey) -> None:
         """Touch, end or resume a session."""
         with self._op(kind, key.sid, None):
             getattr(self.backend, kind)(key.sid)
-
-    def active(self, key: SessionKey) -> datetime | None:
-        """What a sweep's plan would know of the session."""
-        try:
-            record = self.backend.session(key.sid)
-        except BackendUnavailable:
-            return None
-        return None if record is None else record.active
 
     def collect(self) -> None:
         try:
@@ -220,8 +227,8 @@ def dropper(actor: Actor) -> None:
     todo = choices.pick(("", "drop", "drop", "drop unless active", "delete", "discard"))
     if todo == "drop":
         actor.drop(key)
-    elif todo == "drop unless active" and (active := actor.active(key)) is not None:
-        actor.drop(key, unless=active)
+    elif todo == "drop unless active":
+        actor.drop_as_judged(key)
     elif todo == "delete":
         actor.delete(key, "x")
     elif todo == "discard" and (reference := actor.find(key, "x")) is not None:

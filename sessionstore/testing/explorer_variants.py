@@ -132,8 +132,10 @@ class FromMemory(Writer):
 class DropTakesIntents(Sessions):
     """A drop deletes the session's intents too."""
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None) -> Dropped | None:
-        dropped = super().drop(sid, unless_active_after=unless_active_after)
+    def drop(
+        self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
+    ) -> Dropped | None:
+        dropped = super().drop(sid, unless_active_after=unless_active_after, only_ended=only_ended)
         intents = self._bucket.entries(f"{keys.INTENTS}{sid}/")
         self._bucket.delete([entry.key for entry in intents])
         return dropped
@@ -237,9 +239,11 @@ class OneEnd(Sessions):
 class DropLeavesEnd(Sessions):
     """A drop leaves the ends, so that a session made anew begins as one that has ended."""
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None) -> Dropped | None:
+    def drop(
+        self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
+    ) -> Dropped | None:
         ends = [entry.key for entry in self._bucket.entries(keys.ended(sid))]
-        dropped = super().drop(sid, unless_active_after=unless_active_after)
+        dropped = super().drop(sid, unless_active_after=unless_active_after, only_ended=only_ended)
         for key in ends if dropped is not None else ():
             self._bucket.put(key, b"")
         return dropped

@@ -146,10 +146,16 @@ class FaultyBackend:
     def resume(self, sid: str) -> None:
         self._run(self._fault("resume", sid=sid), lambda: self.backend.resume(sid))
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(
+        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
+    ) -> Dropped | None:
         return self._run(
-            self._fault("drop", sid=sid, unless_active_after=unless_active_after),
-            lambda: self.backend.drop(sid, unless_active_after=unless_active_after),
+            self._fault(
+                "drop", sid=sid, unless_active_after=unless_active_after, only_ended=only_ended
+            ),
+            lambda: self.backend.drop(
+                sid, unless_active_after=unless_active_after, only_ended=only_ended
+            ),
         )
 
     def collect(self, *, force: bool = False) -> Collected:

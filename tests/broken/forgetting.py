@@ -90,7 +90,7 @@ class IsBusyUntilListedToTheEnd(MemoryBackend):
         yield from super().files(sid)
         self._busy = False
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         return None if self._busy else super().drop(sid)
 
 
@@ -102,34 +102,34 @@ class ClosesOnce(MemoryBackend):
 
 @caught_by("dropped_session_is_gone")
 class DropsNothing(MemoryBackend):
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         files = list(self.files(sid))
         return Dropped(len(files), sum(it.size for it in files))
 
 
 @caught_by("drop_tells_what_it_removed")
 class CountsDroppedBytesOnce(MemoryBackend):
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         sizes = {it.digest: it.size for it in self.files(sid)}
-        dropped = super().drop(sid, unless_active_after=unless_active_after)
+        dropped = super().drop(sid, **more)
         return dropped and Dropped(dropped.files, sum(sizes.values()))
 
 
 @caught_by("session_without_files_can_be_dropped")
 class DropsFilesOnly(MemoryBackend):
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         return super().drop(sid) if list(self.files(sid)) else None
 
 
 @caught_by("there_is_nothing_to_drop_twice")
 class DropsWhatIsNotThere(MemoryBackend):
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         return super().drop(sid) or Dropped(0, 0)
 
 
 @caught_by("many_files_are_dropped_at_once")
 class DropsOnePage(MemoryBackend):
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         page = [it.name for it in self.files(sid)][:1000]
         gone = self.delete(sid, page)
         return Dropped(len(gone), sum(it.size for it in gone))
@@ -153,24 +153,37 @@ class NeverForgetsAnEnd(MemoryBackend):
 
 @caught_by("session_active_since_is_spared", "session_saved_to_since_is_spared")
 class DropsWhoeverIsActive(MemoryBackend):
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         return super().drop(sid)
+
+
+@caught_by("session_resumed_in_the_same_moment_is_spared")
+class DropsWhatHasNotEnded(MemoryBackend):
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
+        return super().drop(sid, **{**more, "only_ended": False})
+
+
+@caught_by("ended_session_is_dropped")
+class DropsNoEndedSession(MemoryBackend):
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
+        return None if more.get("only_ended") else super().drop(sid, **more)
 
 
 @caught_by("session_active_until_then_is_dropped")
 class SparesWhoWasActiveThen(MemoryBackend):
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         record = self.session(sid)
-        if record is not None and record.active == unless_active_after:
+        if record is not None and record.active == more.get("unless_active_after"):
             return None
-        return super().drop(sid, unless_active_after=unless_active_after)
+        return super().drop(sid, **more)
 
 
 @caught_by("save_beside_a_sweep_s_drop_is_kept")
 class LooksBeforeItDrops(MemoryBackend):
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         record = self.session(sid)
-        if unless_active_after and record and record.active > unless_active_after:
+        since = more.get("unless_active_after")
+        if since and record and record.active > since:
             return None
         pause()
         return super().drop(sid)
@@ -180,7 +193,7 @@ class LooksBeforeItDrops(MemoryBackend):
 class DropsWhatItListed(MemoryBackend):
     """Forgets the session a moment after its files, and with it what was saved meanwhile."""
 
-    def drop(self, sid: str, *, unless_active_after: datetime | None = None) -> Dropped | None:
+    def drop(self, sid: str, **more: Any) -> Dropped | None:
         gone = self.delete(sid, [it.name for it in self.files(sid)])
         pause()
         self._place.sessions.pop(sid, None)
