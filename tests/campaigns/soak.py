@@ -1,0 +1,395 @@
+"""Visitors who come and go for half an hour, and a look at what grows meanwhile.
+
+    python -m tests.campaigns.soak --minutes 30 [--kinds local boto3 obstore] [--url URL]
+
+Each kind of store has a process of its own: a local disk, and a SeaweedFS that is started for this
+with each of the two S3 engines. Threads send visitors at a fixed pace, most by the library and some
+over HTTP to an attached Gradio app, with heartbeats and uploads. They use every verb, and leave by
+drop, by end, by coming back and ending, or without a word. A sweeper runs, a second store object is
+opened and closed now and then, and the store is verified.
+
+Every ten seconds memory, Python objects, descriptors, sockets, threads, timers, sessions, and the
+files and folders in the store, in TMPDIR and in Gradio's cache are counted. The medians of the
+middle and of the last third of the run are compared: more than ``ALLOWED`` and ``SHARE`` say is
+growth. At the end, when every visitor's time is over, as much must be there as before the first of
+them: ``LEFT`` says what may remain. A third of half an hour has hundreds or thousands of visitors,
+so that anything that each of them leaves shows. Times that are hours in production (the lease of
+local copies, the six hours of an unused upload) are seconds here, and bounds of thousands of
+remembered visitors are hundreds.
+
+Exit status 1 says that something grew, or that a visitor was served wrongly. ``--leak`` makes every
+visitor leave something behind, to see that it is found. Needs Linux's /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from sessionstore import Limits, Retention, SessionStore
+from sessionstore import limits as limits_module
+from sessionstore.adapters import (
+    gradio_files,
+    gradio_local,
+    gradio_presence,
+    gradio_service,
+    gradio_sightings,
+)
+from sessionstore.adapters.gradio import attach
+from sessionstore.backends.local import LocalBackend
+from sessionstore.backends.objects import ObjectBackend
+from tests import gradio_rig, seaweed
+from tests.campaigns.visitors import LEAKS, SECRET, by_gradio, by_library, demo, reopened
+
+RETENTION: Final = Retention(idle=timedelta(seconds=60), linger=timedelta(seconds=2))
+LIMITS: Final = Limits(max_session=100_000_000, max_session_files=1000)
+SWEEP_EVERY: Final = timedelta(seconds=5)
+SAMPLE_EVERY: Final = 10.0
+REOPEN_EVERY: Final = 50
+"""Visitors of the library between two second store objects."""
+
+VERIFY_EVERY: Final = 12
+"""Samples between two inspections of the whole store."""
+
+PACE: Final = {"local": (8.0, 1.0), "boto3": (1.5, 0.7), "obstore": (1.5, 0.7)}
+"""Visitors a second, by the library and by Gradio: what half a core can do, so that others may."""
+
+REMEMBERED: Final = 200
+
+
+class Counts(NamedTuple):
+    """What there is of each thing at a moment."""
+
+    descriptors: int
+    sockets: int
+    threads: int
+    timers: int
+    sessions: int
+    stored: int
+    """Files and folders below the store's root, or keys of the bucket and unfinished uploads."""
+    temporary: int
+    """Files and folders below TMPDIR."""
+    cache: int
+    """Files and folders below GRADIO_TEMP_DIR."""
+    objects: int = 0
+    """Python's."""
+    memory: int = 0
+    """Resident, in KiB."""
+
+
+NOTHING: Final = Counts(*[0] * len(Counts._fields))
+
+ALLOWED: Final = Counts(
+    descriptors=10, sockets=6, threads=3, timers=10, sessions=25, stored=120, temporary=6,
+    cache=60, objects=6_000, memory=5_000,
+)  # fmt: skip
+"""By how much the median of the last third may exceed that of the middle third at any rate."""
+
+SHARE: Final = Counts(
+    descriptors=5, sockets=5, threads=0, timers=30, sessions=30, stored=30, temporary=5, cache=30,
+    objects=1, memory=2,
+)  # fmt: skip
+"""The same in percent of the middle third: how many visitors are there at a time varies with the
+load of the machine, and with it what they have in the store."""
+
+LEFT: Final = Counts(
+    descriptors=300, sockets=20, threads=16, timers=0, sessions=2, stored=300, temporary=1,
+    cache=30, objects=1 << 40, memory=1 << 40,
+)  # fmt: skip
+"""How much more than before the first visitor may be there after the last. Descriptors are folders
+that are kept open, at most 256 of blobs and some of sessions; ``stored``, the 256 folders of blobs;
+threads and sockets, those of pools. Python's memory is not given back, and is judged above."""
+
+PATIENCE: Final = 200.0
+"""Seconds until every time is over: ``idle``, ``grace`` twice, the lease of local copies."""
+
+
+def descriptors() -> list[str]:
+    """The open files of this process."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the listing itself
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return found
+
+
+def entries(directory: str | os.PathLike[str]) -> int:
+    """Files and folders below a directory."""
+    return sum(len(folders) + len(files) for _, folders, files in os.walk(directory))
+
+
+def stored(store: SessionStore) -> int:
+    """What a store has in its place, its own few files included."""
+    backend = store.backend
+    if isinstance(backend, LocalBackend):
+        return entries(backend._root)
+    if isinstance(backend, ObjectBackend):
+        keys = sum(1 for page in backend.client.list("") for _ in page.entries)
+        return keys + sum(1 for _ in backend.client.uploads(""))
+    return 0
+
+
+def count(store: SessionStore) -> Counts:
+    """Count all but what only a long run tells."""
+    opened = descriptors()
+    return Counts(
+        descriptors=len(opened),
+        sockets=sum(it.startswith("socket:") for it in opened),
+        threads=threading.active_count(),
+        timers=len(store._timers._due),
+        sessions=sum(1 for _ in store.backend.sessions()),
+        stored=stored(store),
+        temporary=entries(tempfile.gettempdir()),
+        cache=entries(os.environ["GRADIO_TEMP_DIR"]) if "GRADIO_TEMP_DIR" in os.environ else 0,
+    )
+
+
+def sample(store: SessionStore) -> Counts:
+    """Count everything, after what Python can do without has been let go."""
+    gc.collect()
+    objects = len(gc.get_objects())
+    status = Path("/proc/self/status").read_text()
+    memory = int(status.partition("VmRSS:")[2].split()[0])
+    return count(store)._replace(objects=objects, memory=memory)
+
+
+def allowed(before: Counts) -> Counts:
+    """How much more than ``before`` is no growth."""
+    shares = (share * each // 100 for share, each in zip(SHARE, before, strict=True))
+    return Counts(*map(max, ALLOWED, shares))
+
+
+def grown(before: Counts, after: Counts, most: Counts) -> list[str]:
+    """What became more by more than ``most``."""
+    rows = zip(Counts._fields, before, after, most, strict=True)
+    return [name for name, old, new, more in rows if new - old > more]
+
+
+def median(samples: list[Counts]) -> Counts:
+    return Counts(*(int(statistics.median(column)) for column in zip(*samples, strict=True)))
+
+
+@dataclass
+class Run:
+    """What one run saw."""
+
+    kind: str
+    minutes: float = 0
+    visitors: dict[str, int] = field(default_factory=dict)
+    before: Counts = NOTHING
+    """Before the first visitor came, with the app being served."""
+    samples: list[Counts] = field(default_factory=list)
+    after: Counts = NOTHING
+    """After the last one's times were over."""
+    wrong: list[str] = field(default_factory=list)
+
+    def thirds(self) -> list[Counts]:
+        third = len(self.samples) // 3
+        parts = [self.samples[:third], self.samples[third : 2 * third], self.samples[2 * third :]]
+        return [median(part) for part in parts]
+
+    def report(self) -> str:
+        """The table, with a verdict in its last line."""
+        came = ", ".join(f"{number:,} by {how}" for how, number in self.visitors.items())
+        lines = [f"{self.kind}: {came} in {self.minutes:.1f} minutes"]
+        head = ("", "before", "first", "middle", "last", "growth", "allowed", "after", "left")
+        lines.append("".join(f"{cell:>12}" for cell in head))
+        first, middle, last = self.thirds()
+        growth = [new - old for new, old in zip(last, middle, strict=True)]
+        left = [new - old for new, old in zip(self.after, self.before, strict=True)]
+        columns = (
+            Counts._fields, self.before, first, middle, last, growth, allowed(middle), self.after,
+            left,
+        )  # fmt: skip
+        lines += ["".join(f"{cell:>12}" for cell in row) for row in zip(*columns, strict=True)]
+        lines += [f"  wrong: {each}" for each in self.wrong[:10]]
+        return "\n".join([*lines, f"  {self.verdict()}"])
+
+    def verdict(self) -> str:
+        """What is not as it should be, "flat" when all is."""
+        _, middle, last = self.thirds()
+        said = [f"{name} grew" for name in grown(middle, last, allowed(middle))]
+        said += [f"{name} were left" for name in grown(self.before, self.after, LEFT)]
+        said += [f"{len(self.wrong)} wrong"] if self.wrong else []
+        return ", ".join(said) or "flat"
+
+
+class Pace:
+    """Threads that send visitors, so many a second all together, until they are stopped."""
+
+    def __init__(self, per_second: float, threads: int, visit: Callable[[int], None]) -> None:
+        self.number = 0
+        self.wrong: list[str] = []
+        self._visit = visit
+        self._between = threads / per_second
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+        for each in self._threads:
+            each.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for each in self._threads:
+            each.join()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            due = max(due + self._between, time.monotonic() - 5)  # late ones are not made up for
+            with self._lock:
+                self.number += 1
+                number = self.number
+            try:
+                self._visit(number)
+            except Exception as error:  # noqa: BLE001 - all that goes wrong is what is looked for
+                self.wrong.append(f"visitor {number}: {error!r}")
+
+
+def shortened(patch: pytest.MonkeyPatch) -> None:
+    """Make times of hours seconds, and bounds of thousands of visitors hundreds."""
+    for module in (gradio_presence, gradio_files, gradio_sightings):
+        patch.setattr(module, "REMEMBERED", REMEMBERED)
+    patch.setattr(limits_module, "_REMEMBERED", REMEMBERED)
+    patch.setattr(gradio_files, "UNCLAIMED", timedelta(seconds=20))
+    patch.setattr(gradio_local, "LEASE", 60.0)
+    patch.setattr(gradio_local, "_RENEW", 20.0)
+    patch.setattr(gradio_service, "_CLEAN_EVERY", timedelta(seconds=10))
+
+
+@contextlib.contextmanager
+def served(store: SessionStore) -> Iterator[Callable[[int], None]]:
+    """An attached app; gives what sends a visitor to it."""
+    with gradio_rig.closed_loops(), pytest.MonkeyPatch.context() as patch:
+        over = gradio_rig.seen_to_end(patch)
+        made = demo()
+        attachment = attach(made, store, sweep_every=SWEEP_EVERY)
+        try:
+            with gradio_rig.launched(made, state_session_capacity=REMEMBERED) as url:
+                yield lambda number: by_gradio(url, number, over)
+        finally:
+            attachment.detach()
+
+
+def soak(kind: str, url: str, minutes: float, leak: str | None = None) -> Run:
+    """Send visitors to the store at ``url`` for so long."""
+    run = Run(kind)
+    with pytest.MonkeyPatch.context() as patch:
+        shortened(patch)
+        with SessionStore.open(url, retention=RETENTION, limits=LIMITS, secret=SECRET) as store:
+
+            def visit(number: int) -> None:
+                by_library(store, number)
+                if not number % REOPEN_EVERY:
+                    reopened(url)
+                if leak is not None:
+                    LEAKS[leak](store, number)
+
+            with served(store) as gradio:
+                run.before = sample(store)
+                direct, by_http = PACE.get(kind, PACE["boto3"])
+                begun = time.monotonic()
+                paces = {
+                    "the library": Pace(direct, 4, visit),
+                    "Gradio": Pace(by_http, 2, gradio),
+                }
+                try:
+                    watch(store, run, begun + minutes * 60)
+                finally:
+                    for pace in paces.values():
+                        pace.stop()
+                run.minutes = (time.monotonic() - begun) / 60
+                run.visitors = {how: pace.number for how, pace in paces.items()}
+                run.wrong += [each for pace in paces.values() for each in pace.wrong]
+                run.after = when_all_is_over(store, run.before)
+    return run
+
+
+def watch(store: SessionStore, run: Run, until: float) -> None:
+    """Take samples, and verify now and then, until that time."""
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(SAMPLE_EVERY, left))
+        run.samples.append(sample(store))
+        if not len(run.samples) % VERIFY_EVERY:
+            found = [it for it in store.verify() if it.kind != "leftover"]  # that is swept just now
+            run.wrong += [f"{it.place}: {it.problem}" for it in found]
+
+
+def when_all_is_over(store: SessionStore, before: Counts) -> Counts:
+    """A sample when no more than is allowed is left of the visitors, or after ``PATIENCE``."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        store.sweep()
+        after = sample(store)
+        if not grown(before, after, LEFT) or time.monotonic() > deadline:
+            return after
+        time.sleep(5)
+
+
+def place_of(kind: str, root: Path, endpoint: str | None) -> str:
+    """The URL of a store of that kind."""
+    if kind == "local":
+        return f"file:{root}/store"
+    return f"s3://{seaweed.BUCKET}/soak-{kind}?endpoint_url={endpoint}&engine={kind}&grace=10s"
+
+
+def start(kind: str, url: str, root: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
+    """A process that soaks one store, with a TMPDIR and a cache of its own."""
+    command = [
+        sys.executable, "-m", "tests.campaigns.soak", "--child", kind, url,
+        "--minutes", str(options.minutes), *(["--leak", options.leak] if options.leak else []),
+    ]  # fmt: skip
+    own = {
+        **os.environ,
+        **seaweed.ENVIRONMENT,
+        "GRADIO_ANALYTICS_ENABLED": "False",
+    }
+    for name, folder in (("TMPDIR", "tmp"), ("GRADIO_TEMP_DIR", "gradio")):
+        (root / folder).mkdir(parents=True)
+        own[name] = str(root / folder)
+    return subprocess.Popen(command, env=own)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--kinds", nargs="+", choices=[*PACE], default=[*PACE])
+    parser.add_argument("--url", help="a store to soak instead of these; it should be empty")
+    parser.add_argument("--leak", choices=[*LEAKS], help="what each visitor leaves behind")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        kind, url = options.child
+        os.environ["SESSIONSTORE_TEST_GRACE"] = "1"  # here: tests.conftest clears what it was given
+        run = soak(kind, url, options.minutes, options.leak)
+        sys.stdout.write(run.report() + "\n")
+        return 0 if run.verdict() == "flat" else 1
+    with contextlib.ExitStack() as resources:
+        root = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        kinds = ["url"] if options.url else options.kinds
+        bucket = any(kind in {"boto3", "obstore"} for kind in kinds)
+        endpoint = seaweed.endpoint(resources) if bucket else None
+        children = [
+            start(kind, options.url or place_of(kind, root / kind, endpoint), root / kind, options)
+            for kind in kinds
+        ]
+        return max(child.wait() for child in children)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
