@@ -7,7 +7,7 @@
 #   make docs    build the documentation's site into site/; a warning is an error
 #   make s3      serve a bucket with SeaweedFS, and print the settings for it
 #   make bench   measure beside peers, in under 15 minutes; make bench-full: growth and the rest
-#   make campaigns  kills, faults, flipped bits: 20 minutes, then a look at what is left
+#   make campaigns  kills, faults, flipped bits, half an hour of visitors: what is left after them
 #   make explore try 100,000 schedules of the object protocol, and each broken variant
 #   make replicas      one Gradio app on two replicas, with attach and without, as a table
 #   make gradio-suite  Gradio's own tests, with attach and without: both fail in the same places
@@ -81,6 +81,7 @@ campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.sleeps_s3
 	$(BIN)/python -m tests.campaigns.copy_kills
 	$(BIN)/python -m tests.campaigns.bit_flips
+	$(BIN)/python -m tests.campaigns.soak --minutes 30
 
 explore: .venv/.ready-test
 	$(BIN)/python -m sessionstore.testing.explorer --schedules 100000
