@@ -75,6 +75,8 @@ class Blobs:
             self._stale.append(stale)  # other threads may be using it
         with contextlib.suppress(FileExistsError):
             self._root.mkdir(name)
+        if self._durable:
+            self._root.fsync()
         return self.fan(name) or self._root.sub(name)
 
     def releasing(self, reference: Reference) -> Releasing:
@@ -201,6 +203,15 @@ class Blob:
             raise FileNotFoundError(self._digest)
         self._fan.link(self._digest, to, name)
 
+    def force(self) -> None:
+        """Force the bytes to the disk when that is wanted: who saved them may not have.
+
+        Raises FileNotFoundError when there is no blob of that name.
+        """
+        if self._durable and self._fan is not None:
+            with self._fan.reading(self._digest) as fd:
+                os.fsync(fd)
+
     def adopt(self, files: Directory, file: str) -> bool:
         """Give a stored file its blob name; False when another blob has it."""
         try:
@@ -229,6 +240,8 @@ class Blob:
             self._make_fan()
         work.rename(name, self._there(), self._digest)
         work.unlink(name)
+        if self._durable:
+            self._there().fsync()
 
     def unlink(self, *, links: int, token: str | None = None) -> int:
         """Remove the blob's name if it has that many links (and is that file); the bytes freed.

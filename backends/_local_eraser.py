@@ -18,7 +18,7 @@ from sessionstore.backend import Dropped
 from sessionstore.backends import _local_journal as journal
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blobs
-from sessionstore.backends._local_folder import Folder
+from sessionstore.backends._local_folder import Folder, Rules
 from sessionstore.backends._local_spool import is_unfinished
 from sessionstore.workspace import Workspace
 
@@ -31,12 +31,10 @@ _USUAL = (journal.NAME, "seen", "id", "ended", "expiring")
 class Eraser:
     """Takes apart session folders that nobody can reach any more."""
 
-    def __init__(
-        self, workspace: Workspace, blobs: Blobs, token: Callable[[os.stat_result], str]
-    ) -> None:
+    def __init__(self, workspace: Workspace, blobs: Blobs, rules: Rules) -> None:
         self._workspace = workspace
         self._blobs = blobs
-        self._token = token
+        self._rules = rules
         self._lock = threading.Lock()
         self._busy: set[str] = set()
 
@@ -59,11 +57,11 @@ class Eraser:
         The journal is gone through line by line, so a session may be of any size.
         """
         count = size = 0
-        with Folder(work, name, self._token) as folder:
+        with Folder(work, name, self._rules) as folder:
             files = folder.files
             for file, token, length, digest in journal.kept(folder.dir):
                 there = files.stat_or_none(file)
-                if there is None or self._token(there) != token or is_unfinished(there):
+                if there is None or self._rules.token(there) != token or is_unfinished(there):
                     continue
                 # As in ``Releasing``, but with one look where that takes two: of a file's two names
                 # the other is the blob's, and should it be a third's, only a blob's name is lost.

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from sessionstore.backends._directory import HAS_DIR_FD, Directory
-from sessionstore.backends._local_folder import Folder
+from sessionstore.backends._local_folder import Folder, Rules
 
 try:
     import resource
@@ -27,11 +27,9 @@ _MOST = 64
 class Folders:
     """The folders of one store. Safe to use from any thread, and after a fork."""
 
-    def __init__(
-        self, sessions: Directory, token: Callable[[os.stat_result], str], most: int | None = None
-    ) -> None:
+    def __init__(self, sessions: Directory, rules: Rules, most: int | None = None) -> None:
         self._sessions = sessions
-        self._token = token
+        self._rules = rules
         self._most = min(_MOST, descriptors() // 64) if most is None else most
         self._pid = os.getpid()
         # Its methods are atomic, so that no lock is needed, which a fork could leave taken.
@@ -79,7 +77,7 @@ class Folders:
             known = folder is not None
             try:
                 if folder is None:
-                    folder = Folder(self._sessions, sid, self._token)
+                    folder = Folder(self._sessions, sid, self._rules, change=change)
                 if change and not folder.lock(wait=wait):
                     folder.close()
                     return None

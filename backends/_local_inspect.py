@@ -26,7 +26,7 @@ from sessionstore.backends._local_journal import NAME as JOURNAL
 from sessionstore.backends._local_root import HARMLESS, OURS
 from sessionstore.backends._local_spool import is_unfinished
 from sessionstore.content import CHUNK, hasher
-from sessionstore.names import encode, is_shortened, is_sid
+from sessionstore.names import decode, encode, is_shortened, is_sid
 from sessionstore.workspace import Workspace
 
 _OF_A_SESSION = {"files", "id", "seen", "ended", "expiring", JOURNAL, JOURNAL + ".new", NEW}
@@ -117,9 +117,10 @@ class Inspector:
             yield Flaw(
                 "damaged",
                 place,
-                f"The folder of a session lacks {' and '.join(map(repr, lacking))}, so that its "
-                "files are not listed, or not read.",
-                "It is left alone: look into it, and remove it by hand.",
+                f"The folder of a session lacks {' and '.join(map(repr, lacking))}, as a power cut "
+                "may leave it.",
+                "It is left alone: its visitor's next save makes it whole, and it goes when it is "
+                "idle.",
                 sid=sid,
             )
 
@@ -187,11 +188,15 @@ class Inspector:
 
     def _session(self, folder: Folder) -> Iterator[Flaw]:
         known: set[str] = set()
-        for file, reference in folder.references():
-            known.add(file)
-            bad = self._look_at_file(folder, file, reference)
-            if bad is not None:
-                yield self._damaged_file(folder.sid, file, reference, bad)
+        for file, _, reference in folder.links():
+            if reference is not None:
+                known.add(file)
+                bad = self._look_at_file(folder, file, reference)
+                if bad is not None:
+                    yield self._damaged_file(folder.sid, file, reference, bad)
+            elif folder.is_torn(file):
+                known.add(file)
+                yield self._unproven(folder.sid, file)
         yield from self._besides(folder, known)
         for file in list(folder.unfinished()):
             yield from self._unfinished(folder.sid, file)
@@ -203,7 +208,12 @@ class Inspector:
             if there is None or is_unfinished(there) or folder.find(file) is not None:
                 continue  # gone, or saved since, or being saved
             place = f"sessions/{folder.sid}/files/{file}"
-            if stat.S_ISREG(there.st_mode) and is_shortened(file):
+            reference = folder.described(file)[1]
+            if reference is not None:
+                yield _torn(folder.sid, place, reference, there.st_size)
+            elif folder.is_torn(file):
+                yield self._unproven(folder.sid, file)
+            elif stat.S_ISREG(there.st_mode) and is_shortened(file):
                 yield _lost_name(folder.sid, place)
             else:
                 yield _stranger(place)
@@ -224,6 +234,24 @@ class Inspector:
                 "It is deleted, as the next save of that name would do.",
                 lambda: self._remove_unfinished(sid, file),
             )
+
+    def _unproven(self, sid: str, file: str) -> Flaw:
+        return Flaw(
+            "damaged",
+            f"sessions/{sid}/files/{file}",
+            f"Nothing proves the stored bytes of {decode(file)!r}: their line in the journal is "
+            "lost, as in a power cut, and no content has their digest.",
+            "It is deleted: nobody sees it, and saving it again heals it.",
+            lambda: self._remove_unproven(sid, file),
+            sid,
+        )
+
+    def _remove_unproven(self, sid: str, file: str) -> bool:
+        with self.change(sid) as folder:
+            torn = folder is not None and folder.is_torn(file)
+            if folder is not None and torn:
+                folder.files.unlink(file)
+            return torn
 
     @contextmanager
     def _left(self, sid: str, file: str) -> Iterator[Directory | None]:
@@ -307,16 +335,17 @@ class Inspector:
         self.blobs.forget(reference.digest, bad.inode)
         file = encode(reference.name)
         with self.change(sid) as folder:
-            if folder is None or folder.find(file) != reference:
+            if folder is None or folder.described(file)[1] != reference:
                 return False
             folder.dir.unlink(NEW)
             if not self._link(reference.digest, donor, folder.dir):
                 return False
             token = folder.token(folder.dir.stat(NEW))
-            folder.note(file, reference._replace(token=token), durable=False)
+            folder.note(file, reference._replace(token=token))
             folder.dir.rename(NEW, folder.files, file)
             with self.blobs.at(reference.digest) as blob:
                 blob.adopt(folder.files, file)
+            folder.settle()
             return True
 
     def _link(self, digest: str, donor: tuple[str, str], to: Directory) -> bool:
@@ -370,6 +399,18 @@ def _lost_name(sid: str, place: str) -> Flaw:
         "The name of a file, which is too long for its link, is lost: no listing shows the file.",
         "It is left alone: who knows the name heals it by saving the file again.",
         sid=sid,
+    )
+
+
+def _torn(sid: str, place: str, reference: Reference, size: int) -> Flaw:
+    return Flaw(
+        "damaged",
+        place,
+        f"The stored bytes of {reference.name!r} are damaged: they are {size}, and "
+        f"{reference.size} were saved. No listing shows the file.",
+        "It is left alone: a repair heals it if there is another copy, and saving it again does.",
+        sid=sid,
+        reference=reference,
     )
 
 

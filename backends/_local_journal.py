@@ -168,16 +168,19 @@ _is_line = re.compile(
 ).fullmatch
 
 
-def compact(folder: Directory, keep: list[Line], *, durable: bool) -> None:
-    """Rewrite the journal with these lines only. The caller holds the session's lock."""
+def compact(folder: Directory, keep: list[Line]) -> None:
+    """Rewrite the journal with these lines only. The caller holds the session's lock.
+
+    The new one is forced before it has the name, ``durable`` or not: its lines may be of files that
+    were saved long ago.
+    """
     new = NAME + ".new"
     folder.unlink(new)
     fd = folder.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     with open(fd, "wb") as file:
         file.writelines(encode(*line) for line in keep)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
+        file.flush()
+        os.fsync(file.fileno())
     folder.rename(new, folder, NAME)
 
 

@@ -85,8 +85,8 @@ class Save:
         folder.active(now)
         self.old = None
         saved = self._saved(known)
-        if saved is not None and self.disk.durable:
-            folder.files.fsync()
+        if saved is not None:
+            folder.settle()
         return saved
 
     def _saved(self, known: os.stat_result | None) -> Saved | None:
@@ -127,6 +127,7 @@ class Save:
         if self.old is not None and self.old.token == reference.token:
             return reference
         try:
+            self.blob.force()
             self._place(self.blob.link)
         except FileNotFoundError:
             return None
@@ -205,5 +206,5 @@ class Save:
         reference = Reference(
             self.name, content.size, content.digest, self.created, self.expires, token
         )
-        self.folder.note(self.file, reference, durable=self.disk.durable)
+        self.folder.note(self.file, reference)
         return reference

@@ -45,7 +45,7 @@ from sessionstore.backends import _local_folder
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blobs
 from sessionstore.backends._local_eraser import Eraser
-from sessionstore.backends._local_folder import Folder, token_of, token_of_copy
+from sessionstore.backends._local_folder import Folder, Rules, token_of, token_of_copy
 from sessionstore.backends._local_folders import Folders
 from sessionstore.backends._local_inspect import Inspector
 from sessionstore.backends._local_root import NO_LINKS, keep_secret, open_root
@@ -105,9 +105,10 @@ class LocalBackend:
             self._blobs, self._work, self._new_spool, durable=durable, links=self._links,
             in_place=in_place,
         )  # fmt: skip
-        self._folders = Folders(self._sessions, self._token)
+        rules = Rules(self._token, self.digest, self._blobs.stat, durable)
+        self._folders = Folders(self._sessions, rules)
         self._turns = Turns()
-        self._eraser = Eraser(self._workspace, self._blobs, self._token)
+        self._eraser = Eraser(self._workspace, self._blobs, rules)
         if not self._links:
             warnings.warn(
                 f"The file system of {root} has no hard links: every file is a copy of its own, "
@@ -195,6 +196,7 @@ class LocalBackend:
                 while True:
                     with self._folders.changing(key.sid, make=partial(self._make, key)) as folder:
                         assert folder is not None, "it is made"  # noqa: S101 - for mypy
+                        folder.belongs_to(key, self._work)
                         saved = save.run(folder, blob, known, self._clock.now())
                     if saved is not None:
                         return saved
@@ -258,6 +260,7 @@ class LocalBackend:
                 self._remove(folder, file, there)
                 if there is not None:
                     gone.append(there)
+            folder.settle()
             return gone
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
@@ -267,10 +270,11 @@ class LocalBackend:
             gone: list[Reference] = []
             for reference in references:
                 file = encode(reference.name)
-                there = folder.find(file)
+                _, there = folder.described(file)  # what a power cut tore goes as well
                 if there == reference:
                     self._remove(folder, file, there)
                     gone.append(reference)
+            folder.settle()  # first the removals: a bound that holds for what is left holds after
             folder.tighten(self.now())
             return gone
 
@@ -310,6 +314,7 @@ class LocalBackend:
         with self._does("touch a session"), self._folders.changing(sid) as folder:
             if folder is not None:
                 folder.active(self.now())
+                folder.settle()
 
     def end(self, sid: str) -> None:
         with self._does("end a session"), self._folders.changing(sid) as folder:
@@ -320,7 +325,8 @@ class LocalBackend:
         with self._does("resume a session"), self._folders.changing(sid) as folder:
             if folder is not None:
                 folder.active(self.now())
-                folder.dir.unlink("ended")
+                folder.settle()
+                folder.unmark("ended")
 
     def drop(
         self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
@@ -333,6 +339,8 @@ class LocalBackend:
                 if only_ended and record.ended is None:
                     return None
                 self._sessions.rename(sid, work, name)
+                if self._durable:  # before it is taken apart: it is there whole, or gone
+                    self._sessions.fsync()
             self._folders.close(sid)
             return self._eraser.erase(work, name)
 
@@ -341,20 +349,29 @@ class LocalBackend:
     def collect(self, *, force: bool = False) -> Collected:
         with self._does("collect garbage"):
             leftovers = self._eraser.finish_own()
-            leftovers += self._eraser.finish_dead(self._remove_unfinished)
+            leftovers += self._eraser.finish_dead(self._remove_left)
             blobs, size = self._blobs.collect()
         return Collected(blobs, size, leftovers)
 
-    def _remove_unfinished(self) -> int:
-        """Remove what dead processes were writing in its place. It takes a look at every file."""
+    def _remove_left(self) -> int:
+        """Remove what dead processes were writing in its place, and what a power cut tore.
+
+        It takes a look at every file and at every journal.
+        """
         count = 0
         for sid in filter(is_sid, list(self._sessions.names())):
             with self._folders.reading(sid) as folder:
-                left = folder is not None and any(folder.unfinished())
+                left = folder is not None and (any(folder.unfinished()) or any(folder.torn()))
             if left:
                 with self._folders.changing(sid, wait=False) as folder:
-                    count += 0 if folder is None else folder.remove_unfinished()
+                    count += 0 if folder is None else self._remove_torn(folder)
         return count
+
+    def _remove_torn(self, folder: Folder) -> int:
+        left = [*folder.unfinished(), *folder.torn()]
+        for file in left:
+            self._remove(folder, file, folder.described(file)[1])
+        return len(left)
 
     def stored(self) -> Stored:
         with self._does("measure the store"):

@@ -12,7 +12,7 @@ import pytest
 
 from sessionstore import FileNotStored, SessionStore
 from sessionstore.backends._directory import Directory
-from sessionstore.backends._local_folder import Folder, token_of
+from sessionstore.backends._local_folder import Folder, Rules, token_of
 from sessionstore.backends._local_folders import Folders
 from tests.local import backend_of
 
@@ -21,6 +21,9 @@ from tests.local import backend_of
 def store(tmp_path: Path) -> Iterator[SessionStore]:
     with SessionStore.open(tmp_path / "s") as store:
         yield store
+
+
+RULES = Rules(token_of, "sha256", lambda _: None, durable=False)
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def descriptors() -> int:
 def test_only_some_folders_are_kept_open(store: SessionStore, tmp_path: Path) -> None:
     store.session("one").put("a", b"the same")
     with Directory(str(tmp_path / "s" / "sessions")) as sessions:
-        folders = Folders(sessions, token_of, most=3)
+        folders = Folders(sessions, RULES, most=3)
         before = descriptors()
         for number in range(20):
             store.session(f"{number}").put("a", b"the same")
@@ -177,9 +180,9 @@ def test_no_thread_of_a_forked_child_gets_a_folder_of_the_parent_s(
     for each in ("one", "two"):
         store.session(each).put("a", b"a")
     with Directory(str(tmp_path / "s" / "sessions")) as sessions:
-        folders = Folders(sessions, token_of, most=3)
+        folders = Folders(sessions, RULES, most=3)
         for sid in sids:
-            folders.give(Folder(sessions, sid, token_of))
+            folders.give(Folder(sessions, sid, RULES))
         parents = list(folders._kept.values())
         taken: list[Folder | None] = []
         close = Folder.close
@@ -208,7 +211,7 @@ def test_two_threads_may_give_back_a_folder_where_none_is_kept(
     """As on Windows: each finds one too many, and one of them is faster."""
     store.session("one").put("a", b"a")
     with Directory(str(tmp_path / "s" / "sessions")) as sessions:
-        folders = Folders(sessions, token_of, most=0)
+        folders = Folders(sessions, RULES, most=0)
 
         class Raced(OrderedDict[str, Folder]):
             def __len__(self) -> int:

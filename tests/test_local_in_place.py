@@ -181,7 +181,7 @@ def test_a_sweep_leaves_alone_what_is_being_written(
 ) -> None:
     with SessionStore.open(root) as store, SessionStore.open(root) as other:
         store.session("one").put("there", b"1")
-        swept = before_it_is_finished(monkeypatch, backend_of(other)._remove_unfinished)
+        swept = before_it_is_finished(monkeypatch, backend_of(other)._remove_left)
         file = store.session("one").put("a", b"four")
         assert swept == [4]
         assert file.read() == b"four"

@@ -194,13 +194,13 @@ def test_a_root_of_another_user_is_refused_even_when_writable(tmp_path: Path) ->
     assert "url=file://" in done.stdout
 
 
-def test_a_link_without_a_line_is_read_anew(tmp_path: Path) -> None:
+def test_a_link_without_a_line_is_what_its_blob_s_name_says(tmp_path: Path) -> None:
     with SessionStore.open(tmp_path / "s") as store:
         session = store.session("one")
         saved = session.put("Photo.PNG", b"bytes", ttl=timedelta(hours=1))
         (tmp_path / "s" / "sessions" / session.sid / "journal").unlink()
         found = session.get("Photo.PNG")
-        assert (found.digest, found.size, found.expires) == (saved.digest, 5, None)
+        assert (found.digest, found.size, found.expires) == (saved.digest, 5, saved.expires)
         assert [file.name for file in session.files()] == ["Photo.PNG"]
 
 

@@ -238,7 +238,7 @@ class Inspected(Rig):
         damage(reference, some_bytes("bad", 2000)[:size])
         (flaw,) = self.flaws(subject)
         assert (flaw.kind, flaw.sid, flaw.reference) == ("damaged", ALICE.sid, reference)
-        assert subject.has("a")  # looking changed nothing
+        assert self.flaws(subject) == [flaw]  # looking changed nothing
         assert flaw.mend()
         assert (subject.names(), self.flaws(subject)) == (["b"], [])
         subject.put("a", data)
