@@ -70,7 +70,8 @@ class Folder:
         self._rules = rules
         self._sessions = sessions
         self._forced = False
-        self._owned = False
+        self.owned = False
+        """Whether ``id`` is known to say whose it is."""
         self.dir = sessions.sub(sid)
         try:
             self.files = self._open_files(change=change)
@@ -185,7 +186,7 @@ class Folder:
 
         ``work()`` opens this process's workspace. Looked at once while the folder is open.
         """
-        if self._owned:
+        if self.owned:
             return
         text = _identity(key)
         found = b""
@@ -193,7 +194,7 @@ class Folder:
             found = os.read(fd, len(text) + 1)
         if found != text and self.identify() is None:
             self._write_id(text, work)
-        self._owned = True
+        self.owned = True
 
     def _write_id(self, text: bytes, work: Callable[[], Directory]) -> None:
         """Put a whole ``id`` in the place of one that says nothing; no file is older than it."""

@@ -40,11 +40,11 @@ class Folders:
         return Borrowed(self, sid, change=False)
 
     def changing(
-        self, sid: str, *, wait: bool = True, make: Callable[[], object] | None = None
+        self, sid: str, *, wait: bool = True, make: Callable[[], bool] | None = None
     ) -> Borrowed:
         """The same, locked; None also when it is busy and ``wait`` is false.
 
-        ``make()`` is called to make a session that is not there.
+        ``make()`` is called to make a session that is not there; it returns whether it did.
         """
         return Borrowed(self, sid, change=True, wait=wait, make=make)
 
@@ -121,7 +121,7 @@ class Borrowed:
         *,
         change: bool,
         wait: bool = True,
-        make: Callable[[], object] | None = None,
+        make: Callable[[], bool] | None = None,
     ) -> None:
         self._folders = folders
         self._sid = sid
@@ -131,11 +131,14 @@ class Borrowed:
         self._folder: Folder | None = None
 
     def __enter__(self) -> Folder | None:
+        made = False
         while True:
             self._folder = self._folders.take(self._sid, change=self._change, wait=self._wait)
             if self._folder is not None or self._make is None:
+                if self._folder is not None and made:
+                    self._folder.owned = True
                 return self._folder
-            self._make()
+            made = self._make()
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._folder is None:

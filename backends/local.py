@@ -437,7 +437,8 @@ class LocalBackend:
         """This process's workspace, open."""
         return Directory(str(self._workspace.path))
 
-    def _make(self, key: SessionKey) -> None:
+    def _make(self, key: SessionKey) -> bool:
+        """Make a session; False when somebody else just did."""
         with self._work() as work:
             name = secrets.token_hex(8)
             _local_folder.make(work, name, key, self.now())
@@ -447,6 +448,8 @@ class LocalBackend:
                 shutil.rmtree(os.path.join(work.path, name))
                 if error.errno not in _TAKEN:
                     raise
+                return False
+        return True
 
 
 class _Stored(io.FileIO):
