@@ -17,6 +17,7 @@ from sessionstore.backends._s3_errors import (
     NO_CREDENTIALS,
     OTHER,
     TIMEOUT,
+    TLS,
     UNREACHABLE,
     Place,
     Row,
@@ -31,6 +32,23 @@ _find_status = re.compile(r"status code: (\d{3})").search
 _find_code = re.compile(r"<Code>([^<]+)</Code>|\(code: (\w+)\)|code: \"(\w+)\"").search
 _find_message = re.compile(r"<Message>([^<]*)</Message>").search
 _find_region = re.compile(r"<Region>([^<]+)</Region>").search
+
+_find_refusal = re.compile(r"InvalidCertificate\(\s*(\w+)").search
+_is_no_tls = re.compile(r"error: (?:InvalidMessage|AlertReceived|Peer\w+)\b").search
+"""What rustls says, below "kind: Connect", when the connection is there and cannot be secured."""
+
+REFUSALS: Mapping[str, str] = {
+    "UnknownIssuer": "its certificate is signed by an authority that is not known",
+    "CaUsedAsEndEntity": "its certificate is signed by itself",
+    "NotValidForName": "its certificate is for another host",
+    "NotValidForNameContext": "its certificate is for another host",
+    "Expired": "its certificate has expired",
+    "ExpiredContext": "its certificate has expired",
+    "NotValidYet": "its certificate is not valid yet",
+    "NotValidYetContext": "its certificate is not valid yet",
+    "Revoked": "its certificate has been revoked",
+}
+"""Why a certificate is refused, by the name of rustls's error."""
 
 KINDS: Mapping[str, Row] = {
     "169.254.": NO_CREDENTIALS,  # it asked the machine for a role, having found nothing else
@@ -60,8 +78,18 @@ def ours(
     if "without LOCATION" in text:  # its word for the redirect of a bucket that is elsewhere
         moved = {"Error": {"Code": "PermanentRedirect"}}
         return refused(moved, task, place, opening=opening)
+    if (unsafe := insecure(text)) is not None:
+        return made(TLS, task, place, {"detail": unsafe}, opening=opening)
     row = next((row for said, row in KINDS.items() if said in text), OTHER)
     return made(row, task, place, {"detail": first_line(text)}, opening=opening)
+
+
+def insecure(text: str) -> str | None:
+    """Return why the connection could not be secured; None when something else was wrong."""
+    refusal = _find_refusal(text)
+    if refusal is not None:
+        return REFUSALS.get(refusal[1], f"its certificate is refused ({refusal[1]})")
+    return "what answers there does not speak TLS as it should" if _is_no_tls(text) else None
 
 
 def answer(text: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ What obstore cannot do is refused here, so that no setting is passed over in sil
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -74,8 +75,45 @@ def extras(options: Options) -> Extras:
     return Extras(attributes or None, tags or None)
 
 
-def make_store(options: Options) -> S3Store:
-    """A store for the bucket and prefix. Raises what obstore raises for settings it cannot read."""
+def own_authority() -> bytes | None:
+    """Return the certificates that ``AWS_CA_BUNDLE`` names, as botocore takes them; else None.
+
+    obstore trusts them beside those of the system, or of ``SSL_CERT_FILE``, which it reads itself.
+    Raises SettingsError.
+    """
+    path = os.environ.get("AWS_CA_BUNDLE")
+    if not path:
+        return None
+    try:
+        with open(path, "rb") as file:
+            bundle = file.read()
+    except OSError as error:
+        raise SettingsError(
+            f"AWS_CA_BUNDLE={path!r} is not right: the file cannot be read ({error.strerror}); "
+            "name a file of certificates in PEM form, or unset it."
+        ) from error
+    if b"-----BEGIN CERTIFICATE-----" not in bundle:
+        raise SettingsError(
+            f"AWS_CA_BUNDLE={path!r} is not right: no certificate is in the file; name a file of "
+            "certificates in PEM form, or unset it."
+        )
+    return bundle
+
+
+def for_boto3(options: Options) -> Options:
+    """Return the options for the requests that boto3 makes here, with the same authority.
+
+    botocore reads ``AWS_CA_BUNDLE`` itself, and has to be given what ``SSL_CERT_FILE`` names.
+    """
+    path = None if os.environ.get("AWS_CA_BUNDLE") else os.environ.get("SSL_CERT_FILE")
+    return replace(options, ca_bundle=path or None)
+
+
+def make_store(options: Options, authority: bytes | None = None) -> S3Store:
+    """Make a store for the bucket and prefix, which also trusts the ``authority``.
+
+    Raises what obstore raises for settings it cannot read.
+    """
     config: Any = {**_place(options), **_credentials(options), **_encryption(options)}
     return S3Store(
         options.bucket,
@@ -86,6 +124,7 @@ def make_store(options: Options) -> S3Store:
             "read_timeout": READ_TIMEOUT,
             "timeout": TIMEOUT,
             "allow_http": True,  # where endpoint_url says so
+            **({} if authority is None else {"root_certificate": authority}),
         },
         retry_config={"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT},
     )

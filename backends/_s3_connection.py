@@ -45,7 +45,10 @@ def make_client(options: Options, region: str | None) -> Client:
         region_name=region,
     )
     client: Client = session.client(
-        "s3", endpoint_url=options.endpoint_url, config=_config(options, core.user_agent())
+        "s3",
+        endpoint_url=options.endpoint_url,
+        config=_config(options, core.user_agent()),
+        verify=options.ca_bundle,
     )
     client.meta.events.register("before-call.s3.HeadBucket", _not_sent)
     client.meta.events.register_last("before-call.s3.PutObject", _at_once)

@@ -200,7 +200,7 @@ _CONFIGURATION = Row("the AWS configuration is not right: {detail}", setting=Tru
 UNREACHABLE = Row("nothing answers at {endpoint}; check endpoint_url, region and the network")
 TIMEOUT = Row("the store at {endpoint} did not answer in time; try again, or check the network")
 CUT_OFF = Row("the connection to {endpoint} broke off; try again, or check the network")
-_TLS = Row(
+TLS = Row(
     "the connection to {endpoint} cannot be secured: {detail}; check that endpoint_url is right "
     "about https, and that AWS_CA_BUNDLE names the authority of its certificate"
 )
@@ -244,7 +244,7 @@ EXCEPTIONS: Mapping[str, Row] = {
     "IncompleteReadError": CUT_OFF,
     "ConnectionError": CUT_OFF,
     "OSError": CUT_OFF,
-    "SSLError": _TLS,
+    "SSLError": TLS,
     "ProxyConnectionError": _PROXY,
     "NoRegionError": _NO_REGION,
     "InvalidRegionError": _BAD_REGION,

@@ -112,6 +112,8 @@ class Options:
     sse: str | None = None
     kms_key_id: str | None = None
     put_args: Mapping[str, Any] = field(default_factory=dict)
+    ca_bundle: str | None = None
+    """A file of authorities for boto3 to trust in place of its own choice; not a setting."""
 
     @classmethod
     def of(cls, location: Location, options: Mapping[str, Any]) -> Self:

@@ -36,7 +36,13 @@ from obstore.store import S3Store
 
 from sessionstore.backends._marker import Marker, is_harmless
 from sessionstore.backends._obstore_errors import ours
-from sessionstore.backends._obstore_store import extras, make_store, refuse_what_it_cannot
+from sessionstore.backends._obstore_store import (
+    extras,
+    for_boto3,
+    make_store,
+    own_authority,
+    refuse_what_it_cannot,
+)
 from sessionstore.backends._s3_errors import TASKS, Place
 from sessionstore.backends._s3_options import Options
 from sessionstore.backends.objects_client import (
@@ -124,6 +130,7 @@ class ObstoreClient:
         self._closed = False
         self._place = Place(options.url, options.bucket, options.endpoint_url or "Amazon S3")
         self._extras = extras(options)
+        self._authority = own_authority()
         self._made: S3Store | None = None
         self._spare: S3Client | None = None
         self._marker = Marker(self._read_marker, options.url)
@@ -317,7 +324,7 @@ class ObstoreClient:
                 )
             with _process.lock:
                 if self._spare is None:
-                    self._spare = S3Client(self.options)
+                    self._spare = S3Client(for_boto3(self.options))
                     self._spare.opening = self._opening
         return self._spare
 
@@ -341,7 +348,7 @@ class ObstoreClient:
             with _process.lock:
                 if self._made is None:
                     _process.used = True
-                    self._made = make_store(self.options)
+                    self._made = make_store(self.options, self._authority)
         return self._made
 
     @property
