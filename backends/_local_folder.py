@@ -177,7 +177,7 @@ class Folder:
         try:
             with open(self.dir.open("id", os.O_RDONLY), "rb") as file:
                 row = json.loads(file.read())
-            return SessionKey(self.sid, row["id"], row["owner"])
+            return SessionKey.told(self.sid, row["id"], row["owner"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 

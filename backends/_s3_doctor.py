@@ -98,30 +98,30 @@ def _lock(answer: Answer) -> Check:
 
 def lifecycle(rules: Sequence[Mapping[str, Any]], prefix: str) -> Check:
     """What rules of a bucket do to a store below a prefix."""
-    what, harmful, aborts = "lifecycle rules", "", 0
+    what, harmful, aborts = "lifecycle rules", list[str](), 0
     for rule in rules:
         if rule.get("Status") != "Enabled" or not _touches(rule, prefix):
             continue
         name = rule.get("ID", "without a name")
         if "Expiration" in rule and {"Days", "Date"} & {*rule["Expiration"]}:
-            harmful = harmful or (
+            harmful.append(
                 f"the rule {name!r} deletes objects by their age, among them content that younger "
                 "files share: keep it away from the store's prefix"
             )
         if any("GLACIER" in str(each) or "ARCHIVE" in str(each) for each in _classes(rule)):
-            harmful = harmful or (
+            harmful.append(
                 f"the rule {name!r} moves objects to a class that has to be restored before it is "
                 "read: keep it away from the store's prefix"
             )
         days = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
         if days is not None and days < ABORTED_AFTER:
-            harmful = harmful or (
+            harmful.append(
                 f"the rule {name!r} aborts uploads after {days} d, when a save may still be at it: "
                 f"let it wait {ABORTED_AFTER}"
             )
         aborts = aborts or days or 0
     if harmful:
-        return Check(what, "bad", harmful, "harmful")
+        return Check(what, "bad", "; ".join(harmful), "harmful")
     if aborts:
         words = f"unfinished uploads are aborted after {aborts} d, and nothing else is touched"
         return Check(what, "good", words, "abort uploads")

@@ -128,7 +128,7 @@ class Inspector:
                     "missing",
                     newest.key,
                     f"The content of {name!r}, {newest.blob}, is not there.",
-                    "It is not copied; verify() says how it is repaired.",
+                    "It is left alone; verify() says what can be done.",
                     sid=newest.sid,
                     reference=to_reference(newest, name),
                 )

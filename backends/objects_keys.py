@@ -238,6 +238,6 @@ def parse_body(sid: str, data: bytes) -> tuple[SessionKey, str] | None:
     """The session and the file's name, None when the body is not one of ours."""
     try:
         told = json.loads(data)
-        return SessionKey(sid, str(told["id"]), told["owner"]), str(told["name"])
+        return SessionKey.told(sid, told["id"], told["owner"]), str(told["name"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -56,6 +56,13 @@ class SessionKey(NamedTuple):
     owner: str | None
 
     @classmethod
+    def told(cls, sid: str, id: object, owner: object) -> Self:  # noqa: A002 - the field's name
+        """The key with an id and owner that were read. Raises TypeError when they are none."""
+        if not isinstance(id, str) or not isinstance(owner, str | None):
+            raise TypeError(f"{id!r} of {owner!r} is no session.")
+        return cls(sid, id, owner)
+
+    @classmethod
     def nameless(cls, sid: str) -> Self:
         """A key for a session that does not say whose it is: the id is the ``sid``."""
         return cls(sid, sid, None)

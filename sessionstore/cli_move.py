@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import typer
 
@@ -96,11 +96,12 @@ def put(
 ) -> None:  # fmt: skip
     """Save local files into a session.
 
-    They replace those of the same names. Links are passed over.
+    They replace those of the same names. Links and special files are passed over, and counted.
     """
     with opened(store, make=True, saves=True) as place:
         whose = named(place, session, owner)
-        wanted = list(_found(paths, name))
+        passed: list[Path] = []
+        wanted = list(_found(paths, name, passed))
         total = sum(path.stat().st_size for _, path in wanted if path.is_file())
         saved = []
         # One more for each file: when its bytes are read, the store still has work with it.
@@ -115,10 +116,15 @@ def put(
     else:
         size = show_size(sum(each.size for each in saved))
         output.note(f"{text.count(len(saved), 'file')}, {size}, are in {whose.sid}.")
+    if passed:
+        output.note(f"{text.count(len(passed), 'link or special file')} passed over.")
 
 
-def _found(paths: list[Path], name: str | None) -> Iterator[tuple[str, Path]]:
-    """The names to save under, and the files. Links are passed over, as in ``directory()``."""
+def _found(paths: list[Path], name: str | None, passed: list[Path]) -> Iterator[tuple[str, Path]]:
+    """The names to save under, and the files.
+
+    Links and special files in folders are ``passed`` over, as in ``directory()``.
+    """
     if name is not None:
         if len(paths) != 1 or paths[0].is_dir():
             raise Ambiguous("--name is for one file: name a single PATH that is no folder.")
@@ -130,11 +136,21 @@ def _found(paths: list[Path], name: str | None) -> Iterator[tuple[str, Path]]:
         if not path.is_dir():
             yield path.name, path
             continue
-        for parent, _, names in os.walk(path):
+        for parent, folders, names in os.walk(path, onerror=_refuse):
+            passed += [each for each in map(Path(parent).joinpath, folders) if each.is_symlink()]
             for each in sorted(names):
                 file = Path(parent, each)
                 if file.is_file() and not file.is_symlink():
                     yield file.relative_to(path).as_posix(), file
+                else:
+                    passed.append(file)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Raise what ``os.walk`` would pass over: the files of a folder that cannot be read."""
+    raise SessionStoreError(
+        f"{text.plain(str(error.filename))!r} cannot be read: {error.strerror}."
+    ) from error
 
 
 @contextlib.contextmanager

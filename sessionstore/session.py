@@ -16,6 +16,7 @@ from sessionstore.backend import Reference, Saved, SessionKey
 from sessionstore.content import Buffer, Content, Ingest, ingest, refuse_text
 from sessionstore.errors import FileNotStored, LimitExceeded
 from sessionstore.names import HIDDEN, fresh_name, own_name
+from sessionstore.oserrors import translated
 from sessionstore.storedfile import StoredFile
 from sessionstore.values import check_duration
 
@@ -157,7 +158,9 @@ class Session:
         """
         with self.store.working.scratch() as root:
             yield root
-            found = {own_name(file.relative_to(root).as_posix()): file for file in _files(root)}
+            with translated("read a directory that is to be saved", str(root)):
+                files = list(_files(root))
+            found = {own_name(file.relative_to(root).as_posix()): file for file in files}
             for name in sorted(found):
                 self.put(name, found[name])
 
@@ -463,9 +466,15 @@ def _suffix_of(content: Source) -> str:
     return ".png" if images.is_image(content) else ""
 
 
+def _refuse(error: OSError) -> None:
+    """Raise what ``os.walk`` would pass over: a folder that cannot be read, unless it is gone."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 def _files(root: Path) -> Iterator[Path]:
-    """The regular files below a directory, no link followed."""
-    for parent, _, names in os.walk(root):
+    """The regular files below a directory, no link followed. Raises OSError."""
+    for parent, _, names in os.walk(root, onerror=_refuse):
         for name in names:
             path = Path(parent, name)
             if path.is_file() and not path.is_symlink():

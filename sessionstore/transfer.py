@@ -95,6 +95,8 @@ class Progress:
 
 Report = Callable[[Progress], object]
 
+_NOT_AS_IT_IS = "It is not copied as it is; verify() says what can be done."
+
 WORKERS = 8
 """Files of a session that are copied at once: a bucket takes some milliseconds for each request,
 and a file some ten of them."""
@@ -146,7 +148,7 @@ class _Copy:
             for flaw in self._source.omitted():
                 if flaw.sid is not None and flaw.reference is not None:
                     self._vanished.discard((flaw.sid, flaw.reference.token))
-                self._find(flaw)
+                self._find(replace(flaw, remedy=_NOT_AS_IT_IS))
         gone = self._done.gone + len(self._vanished)
         done = self._done = replace(self._done, gone=gone, findings=tuple(self._findings))
         said = (
@@ -170,7 +172,7 @@ class _Copy:
         if key is None and not is_nameless(self._source, sid):
             return None
         self._find(nameless(sid, "Its files are copied, and its visitor finds them."))
-        return key or SessionKey.nameless(sid)
+        return SessionKey.nameless(sid)
 
     def _find(self, flaw: Flaw) -> Finding:
         finding = finding_of(self._source, flaw)
@@ -307,7 +309,7 @@ def _settled(under_way: set[Future[None]], when: str) -> set[Future[None]]:
 def _not_copied(
     kind: Literal["damaged", "missing"], sid: str, reference: Reference, problem: str
 ) -> Flaw:
-    place, remedy = f"{sid}/{reference.name}", "It is not copied; verify() says how it is repaired."
+    place, remedy = f"{sid}/{reference.name}", _NOT_AS_IT_IS
     return Flaw(kind, place, problem, remedy, sid=sid, reference=reference)
 
 

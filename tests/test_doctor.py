@@ -205,6 +205,11 @@ ABORT = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}
             "bad",
             "aborts uploads after 1 d",
         ),
+        (
+            [rule(Expiration={"Days": 1}), rule(Transitions=[{"StorageClass": "GLACIER"}])],
+            "bad",
+            "prefix; the rule",
+        ),
     ],
 )
 def test_what_rules_would_do(rules: list[Mapping[str, Any]], verdict: str, words: str) -> None:

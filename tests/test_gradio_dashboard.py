@@ -113,6 +113,17 @@ def test_what_is_no_visitor_s_is_told_apart(store: SessionStore, clock: FakeCloc
     assert "All 3 sessions, and 2 of the app's own." in html.sessions(found, 10)
 
 
+def test_a_session_that_does_not_say_whose_it_is_is_shown_as_such(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.session("lost").put("a", b"a")
+    monkeypatch.setattr(store.backend, "identify", lambda _: None)
+    found = look(store, "recent", 10)
+    (row,) = found.rows
+    assert (row.key.id, row.state) == (store.session("lost").sid, "nameless")
+    assert "does not say whose it is" in html.sessions(found, 10)
+
+
 @pytest.mark.parametrize(
     ("order", "expected"),
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -11,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from sessionstore import Corrupted, FileNotStored, SessionStore
+from sessionstore import BackendUnavailable, Corrupted, FileNotStored, SessionStore
 from sessionstore.audit import Audit
 from sessionstore.backends import objects_keys as keys
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.limits import Limits
+from sessionstore.names import private_key
+from sessionstore.session import Session
 from sessionstore.testing import Call, FakeClock, Fault, FaultyBackend
 from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from sessionstore.transfer import Copied, Damaged
@@ -63,8 +67,9 @@ class TestLocal:
         return tmp_path / "sessions" / store.session("alice", "her").sid
 
     @pytest.mark.parametrize(
-        "told", ["", '{"id": "ali', "[]", '{"id": "mallory", "owner": null}'],
-        ids=["empty", "torn", "strange", "another's"],
+        "told",
+        ["", '{"id": "ali', "[]", '{"id": 5, "owner": null}', '{"id": "mallory", "owner": null}'],
+        ids=["empty", "torn", "strange", "a number", "another's"],
     )  # fmt: skip
     def test_a_session_that_does_not_say_whose_it_is_is_copied_with_a_row(
         self, store: SessionStore, target: SessionStore, alice: Path, told: str
@@ -142,6 +147,31 @@ class TestLocal:
         copied = store.copy_to(target)
         assert (copied.files, places(copied.findings)) == (2, [row])
         assert places(store.verify()) == [row]
+
+    def test_a_torn_file_is_a_finding(
+        self, store: SessionStore, target: SessionStore, tmp_path: Path, alice: Path
+    ) -> None:
+        (blob,) = (path for path in blobs(tmp_path) if path.read_bytes() == b"cat")
+        spoil(blob, b"")
+        copied = store.copy_to(target)
+        row = ("damaged", f"sessions/{alice.name}/files/cat.png")
+        assert (copied.files, places(copied.findings)) == (1, [row])
+
+    def test_a_name_of_no_encoding_is_a_finding(
+        self, store: SessionStore, target: SessionStore, alice: Path
+    ) -> None:
+        for folder in (alice / "files", alice.parent):
+            Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).mkdir()
+        rows = [("unknown", f"sessions/{alice.name}/files/\udcff"), ("unknown", "sessions/\udcff")]
+        assert places(store.copy_to(target).findings) == rows == places(store.verify())
+
+    def test_an_adapter_s_own_sessions_are_copied(
+        self, store: SessionStore, target: SessionStore
+    ) -> None:
+        own = private_key("gradio pinned")
+        Session(store, own).put("logo.png", b"logo")
+        assert store.copy_to(target) == Copied(files=3, bytes=10, skipped=0)
+        assert Session(target, own).read("logo.png") == b"logo"
 
     def test_every_damaged_file_has_a_row(
         self, store: SessionStore, target: SessionStore, tmp_path: Path
@@ -326,6 +356,29 @@ def test_what_makes_room_is_audited_also_of_a_session_without_an_id(
     assert [json.loads(line)["name"] for line in log.read_text().splitlines()] == ["a"]
 
 
+def unreadable(patch: pytest.MonkeyPatch, name: str) -> None:
+    """Make folders of that name fail as a broken disk does."""
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith(name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path)
+
+    patch.setattr(os, "scandir", scandir)
+
+
+def test_a_directory_that_cannot_be_read_whole_is_an_error(
+    target: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = target.session("alice")
+    with pytest.raises(BackendUnavailable), session.directory() as path:
+        (path / "a").write_bytes(b"a")
+        (path / "below").mkdir()
+        unreadable(monkeypatch, "below")
+    assert names(session) == []
+
+
 class TestCommandLine:
     @pytest.fixture(autouse=True)
     def elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,13 +433,27 @@ class TestCommandLine:
         assert Path("got", "cat.png").read_bytes() == b"cat"
 
     def test_ls_shows_an_adapter_s_own_files(self) -> None:
-        from sessionstore.names import private_key
-        from sessionstore.session import Session
-
         with SessionStore.open("here") as store:
             Session(store, private_key("gradio pinned")).put("logo.png", b"logo")
         (file,) = run("ls", "-s", "here", "--json").value
         assert (file["session"], file["name"]) == ("gradio pinned", "logo.png")
+
+    def test_put_says_that_it_passes_over_links(self) -> None:
+        Path("from", "below").mkdir(parents=True)
+        Path("from", "a").write_bytes(b"a")
+        Path("from", "link").symlink_to("a")
+        Path("from", "folder").symlink_to("below")
+        done = run("put", "alice", "from", "-s", "here")
+        assert (done.status, "2 link or special files passed over." in done.err) == (0, True)
+
+    def test_put_fails_at_a_folder_that_cannot_be_read(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("from", "below").mkdir(parents=True)
+        Path("from", "a").write_bytes(b"a")
+        unreadable(monkeypatch, "below")
+        done = run("put", "alice", "from", "-s", "here")
+        assert (done.status, "cannot be read" in done.err) == (1, True)
 
     def test_plan_shows_what_is_no_session(self, nameless: str) -> None:
         Path("here", "sessions", "stray").mkdir()

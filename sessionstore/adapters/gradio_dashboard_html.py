@@ -29,6 +29,7 @@ _STATES: Final = {
     "lingering": "its visitor left; dropped when the linger is over",
     "shared": "the app's own files, for everyone",
     "adapter": "kept by the app's adapter beside the visitors' files, and swept like them",
+    "nameless": "it does not say whose it is, and is shown by its stored name; see verify()",
 }
 _SORT: Final = (
     "this.closest('.ssd-root').querySelector('.ssd-sort input[value=' + this.value + ']').click()"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sessionstore.events import Event
     from sessionstore.store import SessionStore
 
-State = Literal["live", "quiet", "lingering", "shared", "adapter"]
+State = Literal["live", "quiet", "lingering", "shared", "adapter", "nameless"]
 
 SAMPLES: Final = 360
 """Points of the chart. With one more, every second one goes: the span grows, memory does not."""
@@ -147,7 +147,7 @@ def _row(store: SessionStore, record: SessionRecord, now: datetime) -> Row:
         oldest = reference.created if oldest is None else min(oldest, reference.created)
     key, state = store.backend.identify(record.sid), _state(store, record, now)
     if key is None:  # a crash can leave a session that does not know its id
-        key = SessionKey(record.sid, record.sid, None)
+        key, state = SessionKey.nameless(record.sid), "nameless"
     elif is_private(key):
         state = "adapter"
     return Row(key, state, record.active, oldest, files, size)
