@@ -19,6 +19,7 @@ BIN := .venv/bin
 DEMO := .venv-demo
 GRADIO5 := .venv-gradio5
 SITE := .venv-docs
+INSTALLS := pyproject.toml scripts/venv scripts/constraints.txt
 ARGS ?=
 JOBS ?= 2
 comma := ,
@@ -104,22 +105,22 @@ clean:
 	rm -rf .venv .venv-bench $(DEMO) $(GRADIO5) $(SITE) site .demo-data .gradio-suite build dist *.egg-info .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.venv/.ready-%: pyproject.toml scripts/venv
+.venv/.ready-%: $(INSTALLS)
 	@scripts/venv .venv '$*'
 	@touch $@
 
-.venv-bench/.ready-%: pyproject.toml scripts/venv
+.venv-bench/.ready-%: $(INSTALLS)
 	@scripts/venv .venv-bench '$*'
 	@touch $@
 
-$(GRADIO5)/.ready-%: pyproject.toml scripts/venv
+$(GRADIO5)/.ready-%: $(INSTALLS)
 	@scripts/venv $(GRADIO5) '$*' 'gradio<6'
 	@touch $@
 
-$(DEMO)/.ready-%: pyproject.toml scripts/venv
+$(DEMO)/.ready-%: $(INSTALLS)
 	@scripts/venv $(DEMO) '$*'
 	@touch $@
 
-$(SITE)/.ready-%: pyproject.toml scripts/venv
+$(SITE)/.ready-%: $(INSTALLS)
 	@scripts/venv $(SITE) '$*'
 	@touch $@

@@ -143,7 +143,7 @@ def test_a_run_that_a_thread_keeps_from_ending_fails_and_says_so(tmp_path: Path)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_run_that_is_stopped_says_what_it_was_at(tmp_path: Path) -> None:
-    impatient(tmp_path)
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)  # a busy machine makes no hang
     (tmp_path / "test_it.py").write_text(STOPPED)
 
     with subprocess.Popen(**asked(tmp_path, "-v", "-n1"), stdout=subprocess.PIPE) as process:
