@@ -33,7 +33,7 @@ LINGER = 2.0
 BUSY = (os.cpu_count() or 1) + 1
 """Processes waiting to run from which on a machine is too busy to be on time."""
 
-START = 60.0
+START = 180.0
 """Seconds until a program that has not started is a failure."""
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
