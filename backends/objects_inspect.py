@@ -342,10 +342,16 @@ class Inspector:
             age = now - entry.modified
             if keys.parse_intent(entry.key) is not None and age > UPLOAD_LIMIT:
                 yield _interrupted(entry.key, age, partial(self._delete, [entry.key]))
+        known: set[str] = set()
         for upload in self.bucket.uploads():
+            known.add(upload.id)
             age = now - upload.started
             if age > UPLOAD_LIMIT:
                 yield _interrupted(upload.key, age, partial(self._abort, upload))
+        for upload in self.bucket.client.uploads(""):
+            if upload.id not in known and not upload.key.startswith(keys.BLOBS):
+                problem = f"Nobody of a store uploads {upload.key!r}, which is not finished."
+                yield Flaw("unknown", upload.key, problem, _LEFT_ALONE)
 
     def _abort(self, upload: Upload) -> bool:
         self.bucket.client.abort(upload.key, upload.id)

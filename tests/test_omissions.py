@@ -244,6 +244,10 @@ class TestBucket:
         row = ("unknown", key)
         assert places(store.copy_to(target).findings) == [row] == places(store.verify())
 
+    def test_an_unknown_upload_is_a_finding(self, store: SessionStore, bucket: FakeBucket) -> None:
+        FakeObjectClient(bucket).begin("stray")
+        assert places(store.verify()) == [("unknown", "stray")]
+
     def test_a_file_whose_name_is_lost_is_a_finding(
         self, store: SessionStore, target: SessionStore, bucket: FakeBucket
     ) -> None:
