@@ -127,8 +127,9 @@ def with_a_default() -> gr.Blocks:
 
 
 def local(site: Replica) -> list[Path]:
-    """The files on the local disk."""
-    return [path for path in site.cache.rglob("*") if path.is_file()]
+    """The files on the local disk, without the leases, which are empty."""
+    leases = site.attachment.service.files.local.leases.directory
+    return [path for path in site.cache.rglob("*") if path.is_file() and leases not in path.parents]
 
 
 def with_bytes(site: Replica) -> list[Path]:
@@ -526,17 +527,17 @@ def test_what_a_killed_process_left_goes_at_once_when_nobody_else_is_there(tmp_p
     other, mine = LocalCopies(tmp_path, None), LocalCopies(tmp_path, None)
     orphan = left("orphan.txt")
     for copies in (other, mine):
-        copies.hold()
+        copies.leases.hold()
 
     mine.clean()
     while_another_lives = orphan.exists()
-    os.close(other._lock_fd)  # what the system does for a process that is killed
+    os.close(other.leases._alive)  # what the system does for a process that is killed
     mine.clean()
 
     assert while_another_lives
     assert not orphan.exists()
-    assert len(list((tmp_path / "sessionstore").iterdir())) == 1
-    mine.go()
+    assert len(list(mine.leases.directory.iterdir())) == 1
+    mine.leases.go()
     assert list((tmp_path / "sessionstore").iterdir()) == []
 
 

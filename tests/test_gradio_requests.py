@@ -204,3 +204,65 @@ def test_what_is_gone_is_served_elsewhere_for_two_seconds_at_most(
     assert (b.serves(NAME), b.serves(given)) == (None, None)
     assert not b.files.local.path(NAME).exists()
     assert not b.files.local.path(given).exists()
+
+
+def test_a_file_that_is_uploaded_again_is_in_its_session_alone(
+    a: Process, b: Process, clock: FakeClock
+) -> None:
+    """Wherever it came in: it goes with the session, and does not wait for an event once more."""
+    unclaimed = a.files.unclaimed("anna").sid
+    for uploader in (a, a, b):
+        uploader.makes(NAME, b"note")
+        uploader.files.keep_upload("anna", NAME)
+        assert len(list(a.store.backend.files(unclaimed))) == 1
+        if a.files.settled(ANNA, "anna", NAME) is None:  # as an event asks
+            assert a.files.claim(ANNA, "anna", NAME)
+
+        assert list(a.store.backend.files(unclaimed)) == []
+        clock.advance(timedelta(seconds=3))
+    with a.counting() as requests:
+        a.files.claim(ANNA, "anna", NAME)
+
+    assert requests() == {"LIST": 2}  # the session's file, and whether it was uploaded again
+    a.store.session(*ANNA).drop()
+    clock.advance(timedelta(seconds=3))
+    assert (a.serves(NAME), b.serves(NAME)) == (None, None)
+
+
+def test_a_pinned_file_is_found_again_when_another_replica_has_saved_it_anew(
+    a: Process, b: Process, clock: FakeClock
+) -> None:
+    for each in (a, b):
+        each.makes(NAME, b"default")
+        each.files.pin([NAME])  # b's is a newer version
+        clock.advance(timedelta(seconds=3))
+    a.files.local.path(NAME).unlink()  # somebody who cleans temporary files
+
+    assert a.serves(NAME, "boris") == b"default"
+    with a.counting() as requests:
+        assert a.serves(NAME, "boris") == b"default"
+    assert requests() == {}
+
+
+def test_a_pinned_file_is_renewed_when_another_replica_has_saved_it_anew(
+    a: Process, b: Process, clock: FakeClock
+) -> None:
+    for each in (a, b):
+        each.makes(NAME, b"default")
+        each.files.pin([NAME])
+    a.files.local.path(NAME).unlink()
+    clock.advance(timedelta(hours=16))
+    a.files.renew_pins()
+    clock.advance(timedelta(hours=16))
+    a.store.sweep()
+
+    assert [it.name for it in a.store.backend.files(a.files._pins.sid)] == [f"@/{NAME}"]
+
+
+def test_a_pinned_file_that_is_gone_is_served_to_nobody(a: Process) -> None:
+    a.makes(NAME, b"default")
+    a.files.pin([NAME])
+    a.files.local.path(NAME).unlink()
+    a.files._pins.delete(NAME)
+
+    assert a.serves(NAME, "boris") is None

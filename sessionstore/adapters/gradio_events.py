@@ -50,9 +50,9 @@ class Pins:
         self._names: set[str] = set()
         self._made: set[str] = set()
 
-    def add(self, name: str) -> bool:
-        """Pin a copy, once; False if there is none."""
-        if name not in self._names and not self._local.pin(name):
+    def add(self, name: str, *, wait: bool = True) -> bool:
+        """Pin a copy, once; False if there is none. For ``wait`` see ``LocalCopies.pin``."""
+        if name not in self._names and not self._local.pin(name, wait=wait):
             return False
         self._names.add(name)
         return True
@@ -109,7 +109,7 @@ class Event:
         if name is None:
             return path
         found = files.settled(self.sender.visitor, self.sender.owner, name)
-        if found is not None and self.pins.add(name):
+        if found is not None and self.pins.add(name, wait=False):
             self._touch()
             return path
         given = self.service.copies.whose(path)
@@ -142,8 +142,7 @@ class Event:
 
     def _use(self, found: Found, twin: Path | None = None) -> None:
         files = self.service.files
-        self.pins.add(found.name)
-        if not files.ready(found):
+        if not (self.pins.add(found.name) and files.ready(found)):
             files.fetch(found, twin)
             while not self.pins.add(found.name):  # it had to make room for another right away
                 files.fetch(found, twin)

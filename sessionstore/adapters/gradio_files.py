@@ -169,7 +169,12 @@ class Files:
         return self.local.ready(found.name, found.reference, found.sid)
 
     def fetch(self, found: Found, twin: Path | None = None) -> Path:
-        """The file on the local disk, fetched if need be. Raises FileNotStored and as ``make``."""
+        """The file on the local disk, fetched if need be. Raises FileNotStored and as ``make``.
+
+        Another process that shares the directory may have made the very copy.
+        """
+        if self._is_same(found):
+            return self.local.path(found.name)
         return self.local.make(
             found.name, found.reference, found.sid, lambda: self._open(found), twin
         )
@@ -192,7 +197,19 @@ class Files:
         return None
 
     def _open(self, found: Found) -> BinaryIO:
-        return self.store.backend.open(found.sid, found.reference)
+        try:
+            return self.store.backend.open(found.sid, found.reference)
+        except FileNotStored:
+            if found.sid != self._pins.sid:
+                raise
+            return self.store.backend.open(found.sid, self._pinned_anew(found.name))
+
+    def _pinned_anew(self, name: str) -> Reference:
+        """Look for a pinned file in the store again: a process that starts saves it once more."""
+        reference = self.store.backend.get(self._pins.sid, HIDDEN + name)
+        if name in self._pinned:
+            self._pinned[name] = reference
+        return reference
 
     # Keeping
 
@@ -224,16 +241,22 @@ class Files:
     def settled(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
         """The file, if ``keep`` and ``claim`` have nothing to do for it. Fit for an event loop.
 
+        Not when this process saw it come in once more: then it is to be claimed again.
+
         Gradio writes a picture that is shown again once more: a small one is compared here.
         """
         pinned = self._pinned.get(name)
         if pinned is not None:
             found = Found(name, self._pins.sid, pinned)
         else:
-            reference = self.seen.recent(owner, name, self.home(visitor, owner).sid)
-            if reference is None:
+            home = self.home(visitor, owner)
+            reference = self.seen.recent(owner, name, home.sid)
+            again = visitor is not None and self.unclaimed(owner).sid in self.seen.sessions(
+                owner, name
+            )
+            if reference is None or again:
                 return None
-            found = Found(name, self.home(visitor, owner).sid, reference)
+            found = Found(name, home.sid, reference)
         if self.ready(found):
             return found
         small = found.reference.size <= _SMALL
@@ -265,17 +288,29 @@ class Files:
             return self.obtain(owner, name)
         home = self.home(visitor, owner)
         mine = self._mine(home.sid, owner, name)
-        if mine is not None and self.ready(mine):
-            return mine
-        found = self.obtain(owner, name)
-        if found is None or found.sid in (home.sid, self._pins.sid) or visitor is None:
+        ready = mine is not None and self.ready(mine)
+        found = mine if ready else self.obtain(owner, name)
+        if found is None or found.sid == self._pins.sid or visitor is None:
             return found
-        claimed = self._keep(home, owner, name, None, whole=True)
-        unclaimed = self.unclaimed(owner)
-        if found.sid == unclaimed.sid:
-            unclaimed.delete(name)
-            self._gone(unclaimed.sid, name)
+        claimed = (
+            found if found.sid == home.sid else self._keep(home, owner, name, None, whole=True)
+        )
+        self._take_from_unclaimed(owner, name)
         return claimed
+
+    def _take_from_unclaimed(self, owner: str | None, name: str) -> None:
+        """Delete the owner's upload of a file that a session has now, or had already.
+
+        The upload may have come in by another replica, so the store is asked.
+        """
+        unclaimed = self.unclaimed(owner)
+        upload = self.seen.recent(owner, name, unclaimed.sid) or self._now(
+            unclaimed.sid, owner, name
+        )
+        if upload is not None:  # this very one: a tab may just upload it again
+            gone = self.store.backend.discard(unclaimed.sid, [upload])
+            self.store.removed(unclaimed.key, gone, "deleted", "an event used it")
+        self._gone(unclaimed.sid, name)
 
     def home(self, visitor: Visitor | None, owner: str | None) -> Kept:
         """Where an event's files belong. Raises InvalidName for an impossible session id."""

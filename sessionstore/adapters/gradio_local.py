@@ -7,9 +7,11 @@ beside it and renaming, so readers never see half of one.
 Copies go when the last session that holds them is gone, when they have to make room, or, with
 ``keep=False``, as soon as nobody uses them. What a killed process leaves is found without any
 list: copies carry the sticky bit, which has no meaning on files, and a living process renews the
-modification time of its own. Every process holds a directory of its own locked, too: who finds that
-it is alone knows that all older copies are nobody's; with others about, those that nobody has
-renewed for an hour.
+modification time of its own. A process that finds that it is alone (``gradio_leases``) removes all
+older copies; with others about, those that have not been renewed for an hour.
+
+Processes on one machine share the directory. A copy that another process leases is not removed, nor
+one that was written again since it was noted: another visitor's event may just have made it.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from sessionstore.adapters.gradio_leases import Leases
 from sessionstore.adapters.gradio_paths import OURS
 from sessionstore.backend import Reference
 from sessionstore.content import CHUNK
-from sessionstore.locks import lock
 from sessionstore.names import is_sid
 from sessionstore.oserrors import translated
 
@@ -44,7 +46,7 @@ _SLACK: Final = 0.9
 """The part of the cap that making room goes down to, so that not every new copy has to make it."""
 
 _LOCKS: Final = 64
-_PROCESS: Final = "process-"
+_PROCESSES: Final = "processes"
 
 _is_hash = re.compile(r"[0-9a-f]{64}").fullmatch
 _is_leftover = re.compile(r"tmp[a-z0-9_]{8}(\.ts)?").fullmatch
@@ -85,8 +87,9 @@ class LocalCopies:
         self._held: dict[str, set[str]] = {}
         self._total = 0
         self._started = time.time()
-        self._lock_fd = -1
-        self._mine = Path()
+        self._later: dict[str, Stamp] = {}
+        """Copies that are to be removed as soon as that can be done without a long wait."""
+        self.leases = Leases(root / OURS / _PROCESSES)
 
     def path(self, name: str) -> Path:
         """Where the copy is, or would be."""
@@ -190,12 +193,25 @@ class LocalCopies:
                 raise
         return there.st_mtime_ns, there.st_size
 
-    def pin(self, name: str) -> bool:
-        """Keep the copy until ``unpin``, however little room there is; False if there is none."""
+    def pin(self, name: str, *, wait: bool = True) -> bool:
+        """Keep the copy until ``unpin``, however little room there is, in all processes.
+
+        False if there is none, or it is not as it was noted; without ``wait``, as for an event
+        loop, also if another process is just removing something.
+        """
         with self._lock:
             copy = self._copies.get(name)
-            if copy is None:
+            if copy is not None and copy.pins and self.leases.has(name):
+                copy.pins += 1
+                return True
+        if copy is None:
+            return False
+        with self.leases.locked(wait=wait) as locked, self._lock:
+            copy = self._copies.get(name)
+            if not locked or copy is None or copy.stamp != self.stamp(name):
                 return False
+            if not copy.pins:
+                self.leases.take(name)
             copy.pins += 1
             return True
 
@@ -205,17 +221,18 @@ class LocalCopies:
             copy = self._copies.get(name)
             if copy is not None and copy.pins:
                 copy.pins -= 1
+                if not copy.pins:
+                    self.leases.give_back(name)
         self.settle(name)
 
     def settle(self, name: str) -> None:
         """Remove the copy if nobody uses it and none is to be kept, or nobody holds it."""
         with self._lock:
             copy = self._copies.get(name)
-            gone = copy is not None and not copy.pins and not (self.keep and copy.holders)
-            if gone:
-                self._forget(name)
-        if gone:
-            self._unlink(name)
+            if copy is None or copy.pins or (self.keep and copy.holders):
+                return
+            self._forget(name)
+        self._unlink(name, copy.stamp)
 
     def _hold(self, name: str, copy: _Copy, holder: str) -> None:
         copy.holders.add(holder)
@@ -257,25 +274,27 @@ class LocalCopies:
             if not self.has(name):
                 os.utime(path)
 
-    def _over(self, coming: int) -> list[str]:
+    def _over(self, coming: int) -> dict[str, Stamp]:
         """The copies to remove, least recently used first, so that ``coming`` more bytes fit."""
         with self._lock:
             if self.cap is None or self._total + coming <= self.cap:
-                return []
+                return {}
             excess = self._total + coming - int(self.cap * _SLACK)
             free = sorted((it.used, name) for name, it in self._copies.items() if not it.pins)
-            doomed: list[str] = []
+            doomed: dict[str, Stamp] = {}
             for _, name in free:
                 if excess <= 0:
                     break
                 excess -= self._copies[name].size
+                doomed[name] = self._copies[name].stamp
                 self._forget(name)
-                doomed.append(name)
             return doomed
 
     def make_room(self) -> None:
         """Remove copies until the cap is kept."""
-        self._remove(self._over(0))
+        with self._lock:
+            later, self._later = self._later, {}
+        self._remove(later | self._over(0))
 
     def _forget(self, name: str) -> None:
         copy = self._copies.pop(name)
@@ -287,27 +306,34 @@ class LocalCopies:
                 if not held:
                     del self._held[holder]
 
-    def _remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._unlink(name)
+    def _remove(self, doomed: dict[str, Stamp]) -> None:
+        for name, stamp in doomed.items():
+            self._unlink(name, stamp, wait=True)
 
-    def _unlink(self, name: str) -> None:
-        with contextlib.suppress(OSError):
-            self.path(name).unlink()
+    def _unlink(self, name: str, stamp: Stamp, *, wait: bool = False) -> None:
+        """Remove a file that is no copy any more, as it was then, unless somebody needs it."""
+        with self.leases.locked(wait=wait) as locked, self._lock:
+            if not locked:
+                self._later[name] = stamp
+            elif name not in self._copies and self.stamp(name) == stamp:
+                with contextlib.suppress(OSError):
+                    if not self.leases.others_have(name):
+                        self.path(name).unlink()
 
     def clear(self) -> None:
         """Remove every copy of this process."""
         with self._lock:
-            names = list(self._copies)
+            doomed = {name: copy.stamp for name, copy in self._copies.items()}
             self._copies.clear()
             self._held.clear()
             self._total = 0
-        self._remove(names)
+        self._remove(doomed)
 
     # What nobody else removes
 
     def renew(self) -> None:
         """Tell other processes that this one's copies are in use."""
+        self.leases.renew()
         now = time.time()
         with self._lock:
             old = [
@@ -331,7 +357,7 @@ class LocalCopies:
         cache may belong to an app that is not attached.
         """
         old = time.time() - LEASE
-        orphaned = max(self._started, old) if self._alone() else old
+        orphaned = max(self._started, old) if self.leases.alone() else old
         for entry in _entries(self.root):
             if entry.is_file(follow_symlinks=False):
                 if _is_leftover(entry.name) or _is_marked(entry):
@@ -357,54 +383,9 @@ class LocalCopies:
 
     def _clean_file(self, entry: os.DirEntry[str], oldest: float) -> None:
         name = Path(entry.path).relative_to(self.root).as_posix()
-        with self._lock:
-            if name in self._copies:
-                return
-        with contextlib.suppress(OSError):
-            if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                os.unlink(entry)
-
-    def hold(self) -> None:
-        """Tell other processes that this one has copies here, until it ends or lets ``go``."""
-        while self._lock_fd < 0:
-            mine = self.root / OURS / f"{_PROCESS}{secrets.token_hex(8)}"
-            mine.mkdir(parents=True)
-            try:
-                fd = os.open(mine, os.O_RDONLY)
-            except FileNotFoundError:
-                continue
-            except PermissionError:  # Windows opens no directories: nobody is alone there
-                return
-            # Another may have found it unlocked, and removed it.
-            if lock(fd, wait=False) and _is_at(fd, mine):
-                self._lock_fd, self._mine = fd, mine
-            else:
-                os.close(fd)
-
-    def go(self) -> None:
-        """Undo ``hold``."""
-        if self._lock_fd >= 0:
-            with contextlib.suppress(OSError):
-                self._mine.rmdir()
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
-    def _alone(self) -> bool:
-        """Whether no other living process holds copies here. Removes the signs of dead ones."""
-        alone = self._lock_fd >= 0
-        for entry in _entries(self.root / OURS):
-            if not entry.name.startswith(_PROCESS) or entry.path == str(self._mine):
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                fd = os.open(entry.path, os.O_RDONLY)
-                try:
-                    if lock(fd, wait=False):
-                        os.rmdir(entry.path)
-                    else:
-                        alone = False
-                finally:
-                    os.close(fd)
-        return alone
+        stamp = self.stamp(name)
+        if stamp is not None and stamp[0] / 1e9 < oldest:
+            self._unlink(name, stamp, wait=True)
 
 
 def large_to_cache(path: str, cache: str) -> str:
@@ -435,13 +416,6 @@ def _entries(directory: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         return list(entries)
     return []
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    """Whether the path still is the open file."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(fd), path.stat())
-    return False
 
 
 def _is_marked(entry: os.DirEntry[str]) -> bool:

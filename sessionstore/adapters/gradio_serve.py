@@ -140,7 +140,7 @@ def _is_public(app: App, service: Service, path: str) -> bool:
 async def _serving(service: Service, owner: str | None, name: str, path: str) -> Served | None:
     files = service.files
     found = files.known(owner, name)
-    if found is not None and files.ready(found) and files.local.pin(name):
+    if found is not None and files.ready(found) and files.local.pin(name, wait=False):
         return Served(found.reference, name)
     return await run_in_threadpool(_fetched, service, owner, name, path)
 

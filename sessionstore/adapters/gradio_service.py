@@ -99,7 +99,7 @@ class Copies(WorkingCopies):
         super().close()
         if self.files is not None:
             self.files.local.clear()
-            self.files.local.go()
+            self.files.local.leases.go()
 
 
 class Service:
@@ -160,7 +160,7 @@ class Service:
             return
         with self._lock:
             self._apps.add(app)
-            self.files.local.hold()
+            self.files.local.leases.hold()
             self.presences.start()
             self._beating.start()
             self._sweeping.start()
