@@ -83,6 +83,8 @@ campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.copy_kills
 	$(BIN)/python -m tests.campaigns.bit_flips
 	$(BIN)/python -m tests.campaigns.soak --minutes 30
+	$(BIN)/python -m tests.campaigns.differential
+	$(BIN)/python -m tests.campaigns.differential --catch --steps 60 --seeds 1 2 3 4 5 6 7 8
 
 explore: .venv/.ready-test
 	$(BIN)/python -m sessionstore.testing.explorer --schedules 100000

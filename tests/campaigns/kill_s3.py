@@ -250,9 +250,9 @@ def left(store: SessionStore) -> list[str]:
     return sorted(keys - _OWN | uploads)
 
 
-def url_of(engine: str, endpoint: str) -> str:
+def url_of(engine: str, endpoint: str, prefix: str | None = None) -> str:
     """A store of its own at a server, by one of the engines."""
-    place = f"{seaweed.BUCKET}/kill-{os.getpid()}"
+    place = f"{seaweed.BUCKET}/{prefix or f'kill-{os.getpid()}'}"
     grace = f"grace={GRACE.total_seconds():.0f}s"
     if engine != "fsspec":
         return f"s3://{place}?endpoint_url={endpoint}&{grace}&engine={engine}"
