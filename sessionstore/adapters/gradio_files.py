@@ -50,6 +50,7 @@ from sessionstore.session import Session
 from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
+    from sessionstore.adapters.gradio_uploads import Upload
     from sessionstore.store import SessionStore
 
 UNCLAIMED: Final = timedelta(hours=6)
@@ -100,6 +101,8 @@ class Files:
         self.paths = paths
         self.local = local
         self.seen = Sightings(seconds)
+        self.arriving: list[Upload] = []
+        """The uploads that are being received or saved."""
         self._lock = threading.Lock()
         self._listed: OrderedDict[tuple[str | None, str], None] = OrderedDict()
         self._pinned: dict[str, Reference] = {}

@@ -7,6 +7,7 @@
 * ``Queue.process_events``: who sent the samples of a batch, which Gradio 5 does not pass on.
 * ``Block.async_move_resource_to_block_cache`` and its synchronous twin, which every file goes
   through on its way to a handler or a page.
+* ``GradioUploadFile``, which each file of an upload is while it comes in.
 * ``get_config_file`` of an attached demo: Gradio's pages open a heartbeat only when the demo has a
   ``gr.State`` or an ``unload`` event (``gradio.utils.connect_heartbeat``); ours always do.
 * ``launch`` of an attached demo, to refuse static workers: they serve files in other processes.
@@ -29,10 +30,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from gradio import Error, processing_utils
 from gradio.blocks import Block, Blocks
 from gradio.queueing import Queue
+from gradio.route_utils import GradioUploadFile
 from gradio.routes import App
 from starlette.concurrency import run_in_threadpool
 
 from sessionstore.adapters import gradio_events as events
+from sessionstore.adapters import gradio_uploads as uploads
 from sessionstore.adapters.gradio_local import large_to_cache
 from sessionstore.adapters.gradio_middleware import SessionFiles
 from sessionstore.adapters.visitor_errors import reply_to
@@ -56,6 +59,8 @@ _EXPECTED: Final[dict[tuple[type, str], tuple[str, ...]]] = {
     (Blocks, "preprocess_data"): ("self", "block_fn", "inputs", "state"),
     (Blocks, "postprocess_data"): ("self", "block_fn", "predictions", "state"),
     (Queue, "process_events"): ("self", "events", "batch"),
+    (GradioUploadFile, "__init__"): ("self", "file"),
+    (GradioUploadFile, "write"): ("self", "data"),
     (Block, "async_move_resource_to_block_cache"): ("self", "url_or_file_path"),
     (Block, "move_resource_to_block_cache"): ("self", "url_or_file_path"),
 }
@@ -102,6 +107,8 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
         _async_move(Block.async_move_resource_to_block_cache, Block.move_resource_to_block_cache),
     )
     _replace(Block, "move_resource_to_block_cache", _move(Block.move_resource_to_block_cache))
+    _replace(GradioUploadFile, "__init__", _file_begins(GradioUploadFile.__init__))
+    _replace(GradioUploadFile, "write", _file_grows(GradioUploadFile.write))
     _seeds.append(processing_utils.hash_seed)
     processing_utils.hash_seed = hash_seed
 
@@ -321,6 +328,29 @@ def _move(original: Callable[[Block, Any], str | None]) -> Callable[[Block, Any]
         return moved
 
     return move_resource_to_block_cache
+
+
+def _file_begins(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def init(self: GradioUploadFile, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        upload = uploads.current.get()
+        if upload is not None:
+            upload.began(self)
+
+    return init
+
+
+def _file_grows(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(original)
+    async def write(self: GradioUploadFile, data: bytes) -> None:
+        upload = uploads.current.get()
+        if upload is None:
+            await original(self, data)
+        else:
+            await upload.write(self, data, original)
+
+    return write
 
 
 def refuse_workers(demo: Blocks) -> None:

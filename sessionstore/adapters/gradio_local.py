@@ -34,6 +34,7 @@ from sessionstore.adapters.gradio_leases import Leases
 from sessionstore.adapters.gradio_paths import OURS
 from sessionstore.backend import Reference
 from sessionstore.content import CHUNK
+from sessionstore.errors import BackendUnavailable
 from sessionstore.names import is_sid
 from sessionstore.oserrors import translated
 
@@ -46,6 +47,7 @@ _SLACK: Final = 0.9
 """The part of the cap that making room goes down to, so that not every new copy has to make it."""
 
 _LOCKS: Final = 64
+_TRIES: Final = 10
 _PROCESSES: Final = "processes"
 
 _is_hash = re.compile(r"[0-9a-f]{64}").fullmatch
@@ -180,9 +182,7 @@ class LocalCopies:
 
     def _written(self, path: Path, stream: Callable[[], BinaryIO]) -> Stamp:
         with stream() as source, translated("make a local copy", str(self.root)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.parent / f".{secrets.token_hex(8)}.new"
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            new, fd = _created(path.parent)
             try:
                 with open(fd, "wb") as to:
                     shutil.copyfileobj(source, to, CHUNK)
@@ -269,10 +269,20 @@ class LocalCopies:
     def abandon(self, name: str) -> None:
         """Have a file cleaned away an hour from now, unless it is a copy by then."""
         with contextlib.suppress(OSError):
-            path = self.path(name)
-            path.chmod(stat.S_IMODE(path.stat().st_mode) | MARK)
+            self._mark(name)
             if not self.has(name):
-                os.utime(path)
+                os.utime(self.path(name))
+
+    def _mark(self, name: str) -> None:
+        path = self.path(name)
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | MARK)
+
+    def discard(self, name: str) -> None:
+        """Remove a file that is not to be a copy, unless somebody has it by now."""
+        self.abandon(name)  # so that it goes in any case
+        stamp = self.stamp(name)
+        if stamp is not None:
+            self._unlink(name, stamp)
 
     def _over(self, coming: int) -> dict[str, Stamp]:
         """The copies to remove, least recently used first, so that ``coming`` more bytes fit."""
@@ -315,7 +325,12 @@ class LocalCopies:
         with self.leases.locked(wait=wait) as locked, self._lock:
             if not locked:
                 self._later[name] = stamp
-            elif name not in self._copies and self.stamp(name) == stamp:
+            elif name in self._copies:
+                pass  # again
+            elif self.stamp(name) != stamp:
+                with contextlib.suppress(OSError):
+                    self._mark(name)
+            else:
                 with contextlib.suppress(OSError):
                     if not self.leases.others_have(name):
                         self.path(name).unlink()
@@ -386,6 +401,16 @@ class LocalCopies:
         stamp = self.stamp(name)
         if stamp is not None and stamp[0] / 1e9 < oldest:
             self._unlink(name, stamp, wait=True)
+
+
+def _created(directory: Path) -> tuple[Path, int]:
+    """Make a file to write to, and the directory, which others remove when it is empty."""
+    new = directory / f".{secrets.token_hex(8)}.new"
+    for _ in range(_TRIES):
+        directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return new, os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    raise BackendUnavailable(f"{str(directory)!r} is removed all the time: try again.")
 
 
 def large_to_cache(path: str, cache: str) -> str:

@@ -16,6 +16,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from anyio import CancelScope
 from gradio import utils
 from gradio.data_classes import _StaticFiles
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from sessionstore.adapters.gradio_login import login_of, needs_login, owner_of
+from sessionstore.adapters.gradio_uploads import Upload, uploading
 from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.errors import SessionStoreError
 
@@ -91,32 +93,48 @@ async def file(  # noqa: PLR0917 - the first four are ASGI's
 async def upload(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, service: Service
 ) -> None:
-    """``POST`` of files: the answer waits until they are in the store."""
+    """``POST`` of files: the answer waits until they are in the store.
+
+    What is refused, or broken off, is gone from the disk before the answer.
+    """
     held: list[Message] = []
 
     async def hold(message: Message) -> None:
         held.append(message)
 
-    await app(_asking_for(scope, None), receive, hold)
-    if held and held[0]["type"] == "http.response.start" and held[0]["status"] == _OK:
+    async def owner() -> str | None:
         request = Request(scope)
-        owner = owner_of(await login_of(scope["app"], request), request)
-        body = b"".join(message.get("body", b"") for message in held)
-        try:
-            await run_in_threadpool(_keep, service.files, owner, body)
-        except SessionStoreError as error:
-            log.warning("Could not keep an upload: %s", error)
-            await _failure(error)(scope, receive, send)
-            return
+        return owner_of(await login_of(scope["app"], request), request)
+
+    refusal: PlainTextResponse | None = None
+    incoming = Upload(service.files, owner)
+    try:
+        with uploading(incoming):
+            await app(_asking_for(scope, None), receive, hold)
+        if held and held[0]["type"] == "http.response.start" and held[0]["status"] == _OK:
+            body = b"".join(message.get("body", b"") for message in held)
+            await run_in_threadpool(_keep, incoming, service.files, await owner(), body)
+    except SessionStoreError as error:
+        log.warning("Could not keep an upload: %s", error)
+        refusal = _failure(error)
+    finally:
+        with CancelScope(shield=True):
+            await run_in_threadpool(incoming.count_no_more)
+        incoming.over()
+    if refusal is not None:
+        await refusal(scope, receive, send)
+        return
     for message in held:
         await send(message)
 
 
-def _keep(files: Files, owner: str | None, body: bytes) -> None:
+def _keep(upload: Upload, files: Files, owner: str | None, body: bytes) -> None:
+    upload.count_no_more()  # each save counts for itself
     for path in json.loads(body):
         name = files.paths.relative(path)
         if name is not None:
             files.keep_upload(owner, name)
+    upload.kept = True
 
 
 def _failure(error: SessionStoreError) -> PlainTextResponse:
