@@ -292,5 +292,6 @@ class Releasing:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None and not self._gone:
-            self._blob.unlink(links=1)
+            with contextlib.suppress(OSError):  # the reference is gone; a sweep takes the rest
+                self._blob.unlink(links=1)
         self._blob.__exit__()

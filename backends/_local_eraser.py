@@ -18,13 +18,13 @@ from sessionstore.backend import Dropped
 from sessionstore.backends import _local_journal as journal
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blobs
-from sessionstore.backends._local_folder import Folder, Rules
+from sessionstore.backends._local_folder import NEW, Folder, Rules
 from sessionstore.backends._local_spool import is_unfinished
 from sessionstore.workspace import Workspace
 
 _DROPPED = ".drop"
 _FILE_AND_BLOB = 2
-_USUAL = (journal.NAME, "seen", "id", "ended", "expiring")
+_USUAL = (journal.NAME, "seen", "id", "ended", "expiring", NEW)
 """What a session's folder has in it besides its files."""
 
 

@@ -25,6 +25,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import NamedTuple, Self
 
@@ -39,6 +40,10 @@ from sessionstore.content import CHUNK, hasher
 from sessionstore.locks import lock, unlock
 
 NEW = "new"
+
+Step = Callable[[Directory, str], None]
+"""Something done with a name in a directory."""
+
 UTIME_TAKES_FD = os.utime in os.supports_fd
 
 
@@ -315,6 +320,10 @@ class Folder:
             if there is not None and is_unfinished(there):
                 yield file
 
+    def has_left(self) -> bool:
+        """Whether a death or a power cut may have left something here that is no file."""
+        return self.dir.has(NEW) or any(self.unfinished()) or any(self.torn())
+
     def torn(self) -> Iterator[str]:
         """Files of which a power cut left no bytes, a part of them, or bytes without their line."""
         known = {(file, token): size for file, token, size, _ in journal.kept(self.dir)}
@@ -393,21 +402,40 @@ class Folder:
         self._forced = False
         journal.compact(self.dir, keep)
 
-    def place(self, file: str, link: Callable[[Directory, str], None]) -> bool:
-        """Give a file its name here by ``link(directory, name)``; False when the name is taken."""
+    def place(self, file: str, link: Step, settle: Step) -> bool:
+        """Give a file its name here by ``link(directory, name)``; False when the name is taken.
+
+        The name is taken back when ``settle(directory, name)`` raises.
+        """
         try:
             link(self.files, file)
         except FileExistsError:
             return False
+        try:
+            settle(self.files, file)
+        except BaseException:
+            self.files.unlink(file)
+            raise
         return True
 
-    def replace(self, file: str, link: Callable[[Directory, str], None]) -> None:
-        """The same for a name that may be taken: what has it is replaced, at one instant."""
+    def replace(
+        self, file: str, link: Step, settle: Step, around: AbstractContextManager[None]
+    ) -> None:
+        """Give a file a name that may be taken: what has it is replaced, at one instant.
+
+        ``around`` is entered for that. Whatever raises before it leaves the older file.
+        """
         self.dir.unlink(NEW)
         link(self.dir, NEW)
-        self.dir.rename(NEW, self.files, file)
-        # rename(2) between two links of one inode does nothing and leaves both.
-        self.dir.unlink(NEW)
+        try:
+            settle(self.dir, NEW)
+            with around:
+                self.dir.rename(NEW, self.files, file)
+        finally:
+            # rename(2) between two links of one inode does nothing and leaves both. Should one be
+            # left, the next replacement or drop takes it.
+            with contextlib.suppress(OSError):
+                self.dir.unlink(NEW)
 
 
 def token_of(there: os.stat_result) -> str:

@@ -5,6 +5,10 @@
 3. The blob's name, when the content is new. A blob's name without any link would be garbage to a
    collector, so the link is made first.
 
+What fails before the file has its name leaves an older one as it is: a replacement waits under
+another name until the blob has its own. A new file whose blob gets no name, as on a full disk, is
+taken back. What fails afterwards is tidying up, which the sweep does too, and fails no save.
+
 A small new content under a new name is written in its place, which takes a sixth less of the time:
 the file has a mark in its mode at first, and as long nobody takes it for one. Taking off the mark
 stands for step 2. All of it happens under the lock, so a file that lies unfinished while the lock
@@ -13,6 +17,7 @@ is free is what a death left: it goes with the next save of that name, the drop,
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -23,7 +28,7 @@ from typing import NamedTuple
 from sessionstore.backend import Reference, Saved
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blob, Blobs
-from sessionstore.backends._local_folder import Folder
+from sessionstore.backends._local_folder import Folder, Step
 from sessionstore.backends._local_spool import FINISHED, UNFINISHED, LocalSpool, sealed, write_all
 from sessionstore.content import Content
 
@@ -68,6 +73,8 @@ class Save:
     """What has the name now."""
     stale: bool = False
     """The blob of that digest cannot take another link, or is damaged: ours takes its place."""
+    made: bool = False
+    """Whether the session was made for it."""
 
     def run(
         self, folder: Folder, blob: Blob, known: os.stat_result | None, now: datetime
@@ -126,9 +133,19 @@ class Save:
         reference = self._note(self.folder.token(blob))
         if self.old is not None and self.old.token == reference.token:
             return reference
+
+        def check(place: Directory, name: str) -> None:
+            """Look at the link: the blob may have been renewed or collected meanwhile."""
+            nonlocal reference
+            there = place.stat(name)
+            if there.st_ino != blob.st_ino or there.st_mtime_ns != blob.st_mtime_ns:
+                reference = self._note(self.folder.token(there))
+            if there.st_nlink == 1:
+                self.blob.adopt(place, name)
+
         try:
             self.blob.force()
-            self._place(self.blob.link)
+            self._place(self.blob.link, check)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -136,15 +153,6 @@ class Save:
                 raise
             self.stale = True
             return None
-        return self._check(blob, reference)
-
-    def _check(self, blob: os.stat_result, reference: Reference) -> Reference:
-        """Look at the link just made: the blob may have been renewed or collected meanwhile."""
-        there = self.folder.files.stat(self.file)
-        if there.st_ino != blob.st_ino or there.st_mtime_ns != blob.st_mtime_ns:
-            reference = self._note(self.folder.token(there))
-        if there.st_nlink == 1:
-            self.blob.adopt(self.folder.files, self.file)
         return reference
 
     def _in_place(self) -> Reference | None:
@@ -160,46 +168,53 @@ class Save:
             write_all(fd, data)
             reference = self._note(self.folder.token(sealed(fd)))
             os.fchmod(fd, FINISHED)
+            adopted = self.blob.adopt(files, self.file)
         except BaseException:
             files.unlink(self.file)
             raise
         finally:
             os.close(fd)
-        return self._adopted(reference)
+        return reference if adopted else self._merged(reference)
 
     def _new(self, spool: LocalSpool) -> Reference:
         reference = self._note(self.folder.token(spool.seal(durable=self.disk.durable)))
         if not self.disk.links:
             spool.move(self.folder.files, self.file)
             return reference
-        self._place(spool.link)
-        if self.stale:
-            with self.disk.work() as work:
-                self.blob.renew(self.folder.files, self.file, work)
-            return reference
-        return self._adopted(reference)
+        adopted = True
 
-    def _adopted(self, reference: Reference) -> Reference:
-        """Give the new file its blob's name."""
-        if self.blob.adopt(self.folder.files, self.file):
-            return reference
-        # Somebody saved the same bytes at the same time: keep one of the two.
-        twin = self.blob.stat()
+        def adopt(place: Directory, name: str) -> None:
+            """Give the blob its name."""
+            nonlocal adopted
+            if self.stale:
+                with self.disk.work() as work:
+                    self.blob.renew(place, name, work)
+            else:
+                adopted = self.blob.adopt(place, name)
+
+        self._place(spool.link, adopt)
+        return reference if adopted else self._merged(reference)
+
+    def _merged(self, reference: Reference) -> Reference:
+        """Keep one of two: somebody saved the same bytes at the same time as this file."""
         old, self.old = self.old, reference
-        again = None if twin is None else self._link(twin)
+        again = None
+        with contextlib.suppress(OSError):  # the file is saved already
+            twin = self.blob.stat()
+            again = None if twin is None else self._link(twin)
         self.old = old
         return again or reference
 
-    def _place(self, link: Callable[[Directory, str], None]) -> None:
-        if self.old is None and self.folder.place(self.file, link):
+    def _place(self, link: Step, settle: Step) -> None:
+        """Give the file its name by ``link(directory, name)``, unless ``settle`` of both raises."""
+        if self.old is None and self.folder.place(self.file, link, settle):
             return
         if self.old is None:
             self.old = self.folder.find(self.file)
-        if self.old is None:  # gone meanwhile by another hand than ours
-            self.folder.replace(self.file, link)
-            return
-        with self.disk.blobs.releasing(self.old):
-            self.folder.replace(self.file, link)
+        releasing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if self.old is not None:  # else it went meanwhile, by another hand than ours
+            releasing = self.disk.blobs.releasing(self.old)
+        self.folder.replace(self.file, link, settle, releasing)
 
     def _note(self, token: str) -> Reference:
         content = self.content

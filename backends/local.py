@@ -45,7 +45,7 @@ from sessionstore.backends import _local_folder
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blobs
 from sessionstore.backends._local_eraser import Eraser
-from sessionstore.backends._local_folder import Folder, Rules, token_of, token_of_copy
+from sessionstore.backends._local_folder import NEW, Folder, Rules, token_of, token_of_copy
 from sessionstore.backends._local_folders import Folders
 from sessionstore.backends._local_inspect import Inspector
 from sessionstore.backends._local_root import NO_LINKS, keep_secret, open_root
@@ -194,7 +194,9 @@ class LocalBackend:
                 if known is None and not save.small:
                     save.spool()
                 while True:
-                    with self._folders.changing(key.sid, make=partial(self._make, key)) as folder:
+                    with self._folders.changing(
+                        key.sid, make=partial(self._make, key, save)
+                    ) as folder:
                         assert folder is not None, "it is made"  # noqa: S101 - for mypy
                         folder.belongs_to(key, self._work)
                         saved = save.run(folder, blob, known, self._clock.now())
@@ -206,6 +208,8 @@ class LocalBackend:
         except SessionStoreError:
             raise
         except OSError as error:  # as ``_does``, which would cost each save some calls
+            if save.made:
+                self._unmake(key.sid)
             raise in_our_words(error, f"save {save.name!r}", self._where) from error
 
     # Reading
@@ -361,7 +365,7 @@ class LocalBackend:
         count = 0
         for sid in filter(is_sid, list(self._sessions.names())):
             with self._folders.reading(sid) as folder:
-                left = folder is not None and (any(folder.unfinished()) or any(folder.torn()))
+                left = folder is not None and folder.has_left()
             if left:
                 with self._folders.changing(sid, wait=False) as folder:
                     count += 0 if folder is None else self._remove_torn(folder)
@@ -371,6 +375,7 @@ class LocalBackend:
         left = [*folder.unfinished(), *folder.torn()]
         for file in left:
             self._remove(folder, file, folder.described(file)[1])
+        folder.dir.unlink(NEW)
         return len(left)
 
     def stored(self) -> Stored:
@@ -437,19 +442,30 @@ class LocalBackend:
         """This process's workspace, open."""
         return Directory(str(self._workspace.path))
 
-    def _make(self, key: SessionKey) -> bool:
-        """Make a session; False when somebody else just did."""
+    def _make(self, key: SessionKey, save: Save) -> bool:
+        """Make the session that a file is saved into; False when somebody else just did."""
         with self._work() as work:
             name = secrets.token_hex(8)
-            _local_folder.make(work, name, key, self.now())
             try:
+                _local_folder.make(work, name, key, self.now())
                 work.rename(name, self._sessions, key.sid)
             except OSError as error:
-                shutil.rmtree(os.path.join(work.path, name))
+                shutil.rmtree(os.path.join(work.path, name), ignore_errors=True)
                 if error.errno not in _TAKEN:
                     raise
                 return False
+        save.made = True
         return True
+
+    def _unmake(self, sid: str) -> None:
+        """Remove a session that was made for a save which failed, unless it has a file by now."""
+        with contextlib.suppress(OSError), self._eraser.taking() as (work, name):
+            with self._folders.changing(sid, wait=False) as folder:
+                if folder is None or next(folder.files.names(), None) is not None:
+                    return
+                self._sessions.rename(sid, work, name)
+            self._folders.close(sid)
+            self._eraser.erase(work, name)
 
 
 class _Stored(io.FileIO):

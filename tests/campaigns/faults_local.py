@@ -7,8 +7,8 @@ to fail in turn: the disk or the quota is full, the disk is broken, read-only or
 are too many open files or links, the name is too long. After each, the operation has succeeded or
 raised an error of ours, every other file is what it was, the one that was worked on is the old one
 or the new one, ``verify`` finds no damage, the store can be written to, and a sweep past the age
-leaves nothing. ``--every`` takes only each so-manieth case, drawn from the seed. Exit status 1 says
-it was not so.
+leaves nothing. A save that was refused for want of room has left everything as it was. ``--every``
+takes only each so-manieth case, drawn from the seed. Exit status 1 says it was not so.
 """
 
 from __future__ import annotations
@@ -123,6 +123,18 @@ def put_known(session: Session) -> None:
     session.put("target", OTHER)
 
 
+def put_known_as_new(session: Session) -> None:
+    session.put("small", OTHER)
+
+
+def put_small_over(session: Session) -> None:
+    session.put("target", SMALL)
+
+
+def put_small_in_new_session(session: Session) -> None:
+    session.store.session("brand new").put("target", SMALL)
+
+
 def put_in_new_session(session: Session) -> None:
     session.store.session("brand new").put("target", NEW)
 
@@ -150,6 +162,9 @@ OPERATIONS: tuple[Operation, ...] = (
     put_new,
     put_small,
     put_known,
+    put_known_as_new,
+    put_small_over,
+    put_small_in_new_session,
     put_in_new_session,
     delete,
     drop,
@@ -160,12 +175,34 @@ MAY_BE: dict[Operation, tuple[bytes | None, ...]] = {
     put_new: (OLD, NEW),
     put_small: (OLD,),
     put_known: (OLD, OTHER),
+    put_known_as_new: (OLD,),
+    put_small_over: (OLD, SMALL),
+    put_small_in_new_session: (OLD,),
     put_in_new_session: (OLD,),
     delete: (OLD, None),
     drop: (OLD, None),
     end_and_resume: (OLD,),
     sweep: (OLD, None),
 }
+
+
+SAVES = [it for it in OPERATIONS if it.__name__.startswith("put_")]
+PREPARED = {
+    ("bystander", "other"): OTHER,
+    ("bystander", "same"): OLD,
+    ("bystander", None): None,
+    ("one", "target"): OLD,
+    ("one", None): None,
+}
+
+
+def visible(store: SessionStore) -> dict[tuple[str, str | None], bytes | None]:
+    """Every file, and every session, that can be seen."""
+    seen: dict[tuple[str, str | None], bytes | None] = {}
+    for session in store.sessions():
+        seen[session.id, None] = None
+        seen |= {(session.id, file.name): file.read() for file in session.files()}
+    return seen
 
 
 @contextmanager
@@ -195,8 +232,8 @@ def check(root: Path, operation: Operation, *, repair: bool) -> None:
         if operation is not sweep:
             assert content(store, "bystander", "same") == OLD
             assert content(store, "bystander", "other") == OTHER
-        assert content(store, "brand new", "target") in (None, NEW)
-        assert content(store, "one", "small") in (None, SMALL)
+        assert content(store, "brand new", "target") in (None, NEW, SMALL)
+        assert content(store, "one", "small") in (None, SMALL, OTHER)
         assert [it for it in store.verify(repair=repair) if it.kind != "leftover"] == []
         if repair:
             assert store.verify() == []
@@ -220,15 +257,17 @@ def calls_of(operation: Operation, root: Path) -> int:
 
 def one_case(operation: Operation, number: int, code: int, root: Path, *, repair: bool) -> bool:
     """Make that call fail; whether the operation did. Raises for whatever is not as it must be."""
-    failed = False
+    failed = full = False
     with prepared(root) as store, warnings.catch_warnings():
         # A sweeper whose probe for hard links fails takes it that there are none, and says so.
         warnings.filterwarnings("ignore", "The file system of .* has no hard links")
         try:
             with Fault(number, refuse(code)).armed():
                 operation(store.session("one"))
-        except OURS:
-            failed = True
+        except OURS as error:
+            failed, full = True, isinstance(error, LimitExceeded)
+        if full and operation in SAVES:
+            assert visible(store) == PREPARED, "a save that was refused for want of room left this"
     unfinished = [path for path in root.rglob("files/*") if is_unfinished(path.stat())]
     assert unfinished == [], "only a death leaves what is being written"
     check(root, operation, repair=repair)
