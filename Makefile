@@ -77,6 +77,7 @@ campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.kill_s3 --server rclone --writes 1000
 	$(BIN)/python -m pytest -n0 tests/campaigns/contract_s3fs.py tests/campaigns/contract_rclone.py
 	$(BIN)/python -m tests.campaigns.faults_local
+	$(BIN)/python -m tests.campaigns.full_disk --kind ext4 # by root: it mounts a file system
 	$(BIN)/python -m tests.campaigns.faults_s3
 	$(BIN)/python -m tests.campaigns.stops_s3
 	$(BIN)/python -m tests.campaigns.sleeps_s3

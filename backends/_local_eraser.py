@@ -20,6 +20,7 @@ from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_blobs import Blobs
 from sessionstore.backends._local_folder import NEW, Folder, Rules
 from sessionstore.backends._local_spool import is_unfinished
+from sessionstore.oserrors import FULL
 from sessionstore.workspace import Workspace
 
 _DROPPED = ".drop"
@@ -40,12 +41,22 @@ class Eraser:
 
     @contextlib.contextmanager
     def taking(self, name: str = "") -> Iterator[tuple[Directory, str]]:
-        """This process's workspace, and a name in it that no collection touches meanwhile."""
+        """This process's workspace, and a name in it that no collection touches meanwhile.
+
+        On a disk that has no room for a workspace the name is that of one that nobody owns, which
+        any process may clear away while we do.
+        """
         name = name or secrets.token_hex(8) + _DROPPED
+        try:
+            path = self._workspace.path
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            path, name = self._workspace.parent, secrets.token_hex(8)
         with self._lock:
             self._busy.add(name)
         try:
-            with Directory(str(self._workspace.path)) as work:
+            with Directory(str(path)) as work:
                 yield work, name
         finally:
             with self._lock:
@@ -78,12 +89,15 @@ class Eraser:
                     folder.dir.unlink(each)
                 work.rmdir(name)
             except OSError:
-                shutil.rmtree(os.path.join(work.path, name))
+                with contextlib.suppress(FileNotFoundError):  # another process clears it away too
+                    shutil.rmtree(os.path.join(work.path, name))
         return Dropped(count, size)
 
     def finish_own(self) -> int:
         """Finish drops of this process that an error stopped."""
-        with Directory(str(self._workspace.path)) as work:
+        if self._workspace.claimed is None:
+            return 0
+        with Directory(str(self._workspace.claimed)) as work:
             left = [name for name in work.names() if name.endswith(_DROPPED)]
         with self._lock:
             left = [name for name in left if name not in self._busy]

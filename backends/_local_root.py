@@ -17,6 +17,7 @@ from sessionstore.backends._local_algorithm import algorithm_of
 from sessionstore.content import DIGESTS
 from sessionstore.errors import SettingsError
 from sessionstore.locks import lock
+from sessionstore.oserrors import FULL
 from sessionstore.workspace import Workspace
 
 log = logging.getLogger("sessionstore")
@@ -36,7 +37,8 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
     """Make or recognise the store at ``root``; returns its digest algorithm.
 
     ``workspace`` is this process's in that store; it is used when there is something to make.
-    Raises SettingsError, naming ``url``, when the directory is not ours to use.
+    Raises SettingsError, naming ``url``, when the directory is not ours to use, and OSError when
+    there is no room to make a store.
     """
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,6 +54,8 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
             text = _keep(root, "layout", partial(_first, root, digest), _is_torn_layout, workspace)
             layout = _algorithm(root, text)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise SettingsError(
             f"url=file://{root} is not right: {error.strerror or error}; name a directory that "
             "this process can make or write to."

@@ -46,6 +46,8 @@ class Disk(NamedTuple):
     new_spool: Callable[[], LocalSpool]
     durable: bool
     links: bool
+    unnamed: bool
+    """Whether files can be made without a name."""
     in_place: bool
     """Whether small contents are written in their place."""
 

@@ -16,7 +16,7 @@ from typing import Self
 
 from sessionstore.backends._directory import HAS_DIR_FD, Directory
 from sessionstore.content import CHUNK, Buffer
-from sessionstore.oserrors import in_our_words
+from sessionstore.oserrors import FULL, in_our_words
 
 FINISHED = 0o444
 """The mode of every stored file: nobody writes to one again."""
@@ -29,7 +29,10 @@ The sticky bit says so, which means nothing on a file and which open(2) sets, wh
 
 
 def can_be_unnamed(work: Directory) -> bool:
-    """Whether files without a name can be made there, and be given one later."""
+    """Whether files without a name can be made there, and be given one later.
+
+    Raises OSError on a full disk, which does not say.
+    """
     if not HAS_DIR_FD or not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
         return False
     name = secrets.token_hex(8)
@@ -39,7 +42,9 @@ def can_be_unnamed(work: Directory) -> bool:
             _name_it(fd, work, name)
         finally:
             os.close(fd)
-    except OSError:
+    except OSError as error:
+        if error.errno in FULL:
+            raise
         return False
     work.unlink(name)
     return True

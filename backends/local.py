@@ -61,7 +61,7 @@ from sessionstore.content import DIGESTS, Content, limited, verified
 from sessionstore.doctor import Check
 from sessionstore.errors import BackendUnavailable, FileNotStored, SessionStoreError
 from sessionstore.names import encode, is_sid
-from sessionstore.oserrors import in_our_words, translated
+from sessionstore.oserrors import FULL, in_our_words, translated
 from sessionstore.values import Parser
 from sessionstore.workspace import Workspace
 
@@ -94,17 +94,12 @@ class LocalBackend:
             self.digest = open_root(root, digest, self._workspace)
             self._sessions = opened.enter_context(Directory(str(root / "sessions")))
             blobs = opened.enter_context(Directory(str(root / "blobs")))
-            with self._work() as work:
-                self._links = _can_link(work)
-                self._unnamed = self._links and can_be_unnamed(work)
-                in_place = self._unnamed and not durable and can_be_unfinished(work)
+            self._claim()
+            self._links = _can_link(root / "layout", self._workspace.name_to_try())
             opened.pop_all()
         self._blobs = Blobs(blobs, durable=durable)
         self._token = token_of if self._links else token_of_copy
-        self._disk = Disk(
-            self._blobs, self._work, self._new_spool, durable=durable, links=self._links,
-            in_place=in_place,
-        )  # fmt: skip
+        self._found: Disk | None = None
         rules = Rules(self._token, self.digest, self._blobs.stat, durable)
         self._folders = Folders(self._sessions, rules)
         self._turns = Turns()
@@ -134,6 +129,28 @@ class LocalBackend:
             durable=bool(options.get("durable", False)),
         )
 
+    def _claim(self) -> bool:
+        """Show other processes that this one is here; False on a disk without room for that."""
+        try:
+            return self._workspace.path.is_dir()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return False
+
+    @property
+    def _disk(self) -> Disk:
+        """What the disk can do for saves. Found out by the first, since it takes room to try."""
+        if self._found is None:
+            with self._does("make a new file"), self._work() as work:
+                unnamed = self._links and can_be_unnamed(work)
+                self._found = Disk(
+                    self._blobs, self._work, self._new_spool, durable=self._durable,
+                    links=self._links, unnamed=unnamed,
+                    in_place=unnamed and not self._durable and can_be_unfinished(work),
+                )  # fmt: skip
+        return self._found
+
     def now(self) -> datetime:
         return self._clock.now()
 
@@ -142,10 +159,10 @@ class LocalBackend:
             return self._new_spool()
 
     def _new_spool(self) -> LocalSpool:
-        workspace = self._workspace.path
-        if self._unnamed:
+        self._workspace.path  # noqa: B018 - claims one: so a fork is known to be at work
+        if self._disk.unnamed:
             return LocalSpool.unnamed(self._sessions, self._where)
-        work = Directory(str(workspace))
+        work = self._work()
         try:
             return LocalSpool.named(work, self._where)
         except BaseException:
@@ -414,7 +431,7 @@ class LocalBackend:
 
     def alone(self) -> bool:
         with self._does("look for other processes"):
-            return self._workspace.path.is_dir() and self._workspace.alone()
+            return self._claim() and self._workspace.alone()
 
     def secret(self) -> bytes:
         with self._does("keep the secret"):
@@ -480,17 +497,14 @@ class _Stored(io.FileIO):
             return super().read(-1 if size is None else size)
 
 
-def _can_link(work: Directory) -> bool:
-    """Whether the file system has hard links."""
-    name, twin = secrets.token_hex(8), secrets.token_hex(8)
-    os.close(work.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+def _can_link(file: Path, twin: Path) -> bool:
+    """Whether the file system has hard links; ``file`` is there on a full disk too."""
     try:
-        work.link(name, work, twin)
+        os.link(file, twin)
     except OSError as error:
-        if error.errno not in NO_LINKS:
+        if error.errno not in (*NO_LINKS, *FULL):
             raise
-        return False
+        return error.errno in FULL  # it would make one if it had room
     finally:
-        work.unlink(name)
-        work.unlink(twin)
+        twin.unlink(missing_ok=True)
     return True

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sessionstore.locks import lock
+from sessionstore.oserrors import FULL
 
 _LOCK = ".lock"
 _TOKEN_BYTES = 8
@@ -46,6 +47,15 @@ class Workspace:
                 if self._pid != os.getpid():
                     self._claim()
         return self._own
+
+    @property
+    def claimed(self) -> Path | None:
+        """The folder if there is one already, None when none was asked for."""
+        return self._own if self._pid == os.getpid() else None
+
+    def name_to_try(self) -> Path:
+        """A new name beside the folder, for a file that the next sweep removes if we die."""
+        return self.parent / (secrets.token_hex(_TOKEN_BYTES) + _LOCK)
 
     @property
     def token(self) -> str:
@@ -113,20 +123,27 @@ class Workspace:
 
     @contextlib.contextmanager
     def dead(self) -> Iterator[list[Path]]:
-        """The folders of dead processes, ours alone inside the block and erased after it."""
-        taken: list[tuple[str, int]] = []
-        try:
+        """The folders of dead processes, ours alone inside the block and erased after it.
+
+        On a full disk a folder without a lock gets none, and another sweeper may be at it too.
+        """
+        taken: list[str] = []
+        with contextlib.ExitStack() as locks:
             for token in self._others():
                 folder = self.parent / token
-                fd = _take(self.parent / (token + _LOCK), create=folder.is_dir())
-                if fd is not None:
-                    taken.append((token, fd))
-            yield [self.parent / token for token, _ in taken if (self.parent / token).is_dir()]
-            for token, _ in taken:
+                try:
+                    fd = _take(self.parent / (token + _LOCK), create=folder.is_dir())
+                except OSError as error:
+                    if error.errno not in FULL:
+                        raise
+                else:
+                    if fd is None:
+                        continue
+                    locks.callback(os.close, fd)
+                taken.append(token)
+            yield [self.parent / token for token in taken if (self.parent / token).is_dir()]
+            for token in taken:
                 _erase(self.parent, token)
-        finally:
-            for _, fd in taken:
-                os.close(fd)
 
     def _others(self) -> list[str]:
         with contextlib.suppress(FileNotFoundError), os.scandir(self.parent) as entries:

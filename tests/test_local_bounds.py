@@ -15,6 +15,7 @@ from sessionstore import BackendUnavailable, LimitExceeded, Limits, SessionStore
 from sessionstore.content import Buffer
 from tests.campaigns import kill_local
 from tests.local import everything
+from tests.small_disk import CannotMount, cannot, mounted
 
 GIBIBYTE = """
 import sys, pathlib
@@ -100,15 +101,11 @@ def test_a_short_kill_campaign(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of 8 MiB: needs root."""
-    path = tmp_path / "small"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)]
     try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"cannot mount a tmpfs here: {error}")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
+        with mounted(tmp_path / "small") as path:
+            yield path
+    except CannotMount as error:
+        cannot(error)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(small_disk: Path) -> None:
