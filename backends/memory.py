@@ -1,16 +1,22 @@
-"""A store in this process's memory: dictionaries under one lock.
+"""A store in the memory of this process: dictionaries under one lock.
 
-For apps that may leave nothing on disk, and the reference model that ``sessionstore.testing``
-compares other backends with. What it keeps ends with the process and is not shared with others;
-a forked child goes on with a copy of its own.
+It serves apps that must leave nothing on disk, and it is the reference model that
+``sessionstore.testing`` compares other backends with. Its files end with the process, and other
+processes do not see them. A forked child continues with its own copy.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+import secrets
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO, ClassVar, Self
+from itertools import count
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Self, cast
 
 from sessionstore import values
 from sessionstore.backend import (
@@ -23,29 +29,35 @@ from sessionstore.backend import (
     SessionRecord,
     Stored,
 )
-from sessionstore.backends._memory_place import MemorySpool, Place, Session, find_place
-from sessionstore.backends._memory_stream import Pieces, window
 from sessionstore.clock import Clock
-from sessionstore.content import DIGESTS, Content
-from sessionstore.errors import FileNotStored
+from sessionstore.content import CHUNK, DIGESTS, Buffer, Content
+from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
 from sessionstore.values import Parser
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 __all__ = ["MemoryBackend", "MemorySpool", "Place"]
 
+DEFAULT_CAP = 1 << 30
+"""Bytes of content that a place takes by default: 1 GiB, half of a small (2 GiB) host."""
+
 
 class MemoryBackend:
-    """Files in memory, each content once, refused rather than evicted when the cap is reached.
+    """Files in memory, deduplicated. A save beyond the cap is refused; no file is evicted for it.
 
-    ``memory://`` is a fresh store of its own. ``memory://name`` is one store for everybody in the
-    process who asks for that name, and is kept until the process ends.
+    ``memory://`` opens a new, unshared store. ``memory://name`` opens the store of that name, which
+    the whole process shares and which lives until the process ends.
 
-    Options: ``cap``, the bytes of content it takes, what is still being written included (1 GiB
-    by default; the last that opens a named store with a cap sets it), and ``digest``
-    (``sha256``, the default, or ``blake3``; fixed when the store is made). The cap does not count
-    what a file takes besides its bytes, some 500 bytes: ``Limits.max_session_files`` bounds those.
+    Options:
 
-    Calls from any thread wait for each other; no call does any I/O. Content never changes after
-    it was saved, as Python's ``bytes`` cannot, so reads are not verified again.
+    * ``cap``: the most bytes of content, unfinished writes included. The default is 1 GiB. When a
+      named store is opened again with a cap, the new cap holds. The cap does not count the overhead
+      of a file, some 500 bytes: ``Limits.max_session_files`` bounds that.
+    * ``digest``: ``sha256``, the default, or ``blake3``; fixed when the store is made.
+
+    Any thread may call any method; the calls wait for each other and do no I/O. Content is stored
+    as Python's ``bytes``, which cannot change, so a read does not verify the digest again.
     """
 
     options: ClassVar[Mapping[str, Parser]] = {
@@ -144,24 +156,25 @@ class MemoryBackend:
         wanted = list(names)
         with self._place.lock:
             files = self._place.files(sid)
-            # Asked for twice, a name is there once.
-            there = [files[name] for name in dict.fromkeys(wanted) if name in files]
-            return self._forget(sid, there)
+            # dict.fromkeys: a name that is passed twice is deleted once.
+            found = [files[name] for name in dict.fromkeys(wanted) if name in files]
+            return self._forget(sid, found)
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
         wanted = list(references)
         with self._place.lock:
             files = self._place.files(sid)
-            there = {it.name: it for it in wanted if _is_current(files, it)}
-            return self._forget(sid, list(there.values()))
+            current = {ref.name: ref for ref in wanted if _is_current(files, ref)}
+            return self._forget(sid, list(current.values()))
 
-    def _forget(self, sid: str, there: list[Reference]) -> list[Reference]:
-        for reference in there:
+    def _forget(self, sid: str, references: list[Reference]) -> list[Reference]:
+        """Delete files that the session has, and return them. The caller holds the lock."""
+        for reference in references:
             del self._place.files(sid)[reference.name]
             self._place.release(reference)
-        if there:
+        if references:
             self._place.sessions[sid].bounds = None
-        return there
+        return references
 
     # Sessions
 
@@ -205,14 +218,14 @@ class MemoryBackend:
                 return None
             if only_ended and session.ended is None:
                 return None
-            gone = self._forget(sid, list(session.files.values()))
+            dropped = self._forget(sid, list(session.files.values()))
             del self._place.sessions[sid]
-        return Dropped(len(gone), sum(reference.size for reference in gone))
+        return Dropped(len(dropped), sum(reference.size for reference in dropped))
 
-    # The rest
+    # Garbage collection, sizes, secret
 
     def collect(self, *, force: bool = False) -> Collected:
-        """Nothing to do: content goes with its last reference."""
+        """Do nothing: content is deleted together with its last reference."""
         return Collected(0, 0, 0)
 
     def stored(self) -> Stored:
@@ -228,9 +241,229 @@ class MemoryBackend:
         return self._place.secret
 
     def close(self) -> None:
-        """Nothing to give back: the place goes with its last user, a named one with the process."""
+        """Do nothing: Python frees the place after its last user, a named one lives on."""
+
+
+class Place:
+    """The sessions and blobs of one store, shared by all backends that are made with it.
+
+    Hold ``lock`` when you call a method; only ``spool`` takes the lock itself.
+    """
+
+    def __init__(self, cap: int = DEFAULT_CAP, digest: str = DIGESTS[0]) -> None:
+        self.lock = threading.RLock()
+        self.cap = cap
+        self.digest = digest
+        self.sessions: dict[str, Session] = {}
+        self.blobs: dict[str, Blob] = {}
+        self.secret = secrets.token_bytes(32)
+        self._kept = 0
+        self._versions = count(1)
+        # Weak references: a spool that was never closed gives its bytes back when it is freed.
+        self._spools: weakref.WeakSet[MemorySpool] = weakref.WeakSet()
+
+    def used(self) -> int:
+        """Return the bytes of content, those of unfinished writes included."""
+        if not self._spools:  # the usual case; to iterate over an empty weak set is slow
+            return self._kept
+        return self._kept + sum(spool.unkept for spool in self._spools)
+
+    def spool(self) -> MemorySpool:
+        """Return a new spool; its bytes count towards the cap."""
+        spool = MemorySpool(self)
+        with self.lock:
+            self._spools.add(spool)
+        return spool
+
+    def require(self, size: int) -> None:
+        """Raise LimitExceeded if ``size`` more bytes do not fit."""
+        if self.used() + size > self.cap:
+            raise LimitExceeded(
+                f"The memory store is full: {size} more bytes would exceed its cap of "
+                f"{self.cap} bytes; delete files, drop sessions or set a larger cap."
+            )
+
+    def keep(self, content: Content) -> bool:
+        """Add a reference to ``content``. Return True if its bytes were not stored yet."""
+        blob = self.blobs.get(content.digest)
+        if blob is None:
+            self.blobs[content.digest] = Blob(self._take(content), content.size, 1)
+            self._kept += content.size
+            return True
+        blob.references += 1
+        return False
+
+    def _take(self, content: Content) -> Sequence[bytes]:
+        """Return the bytes of ``content`` as immutable pieces; those of a spool are not copied."""
+        if isinstance(content.spool, MemorySpool):
+            return content.spool.keep()
+        self.require(content.size)
+        return [frozen(chunk) for chunk in content.chunks()]
+
+    def release(self, reference: Reference) -> None:
+        """Remove ``reference``; content is deleted together with its last reference."""
+        blob = self.blobs[reference.digest]
+        blob.references -= 1
+        if not blob.references:
+            del self.blobs[reference.digest]
+            self._kept -= blob.size
+
+    def files(self, sid: str) -> dict[str, Reference]:
+        """Return the files of session ``sid`` by name; empty if there is no such session."""
+        session = self.sessions.get(sid)
+        return {} if session is None else session.files
+
+    def new_token(self) -> str:
+        """Return the token of a new version, unique in this place."""
+        return str(next(self._versions))
+
+
+class MemorySpool:
+    """The bytes of an unfinished save. Each write is refused if the place is full."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._pieces: list[bytes] = []
+        self._tail = bytearray()
+        self.unkept = 0
+        """Bytes that were written here and are neither saved nor discarded yet."""
+
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data)
+        with self._place.lock:
+            self._place.require(len(view))
+            self.unkept += len(view)
+        if len(view) >= CHUNK:
+            self._seal()
+            self._pieces.append(frozen(view))
+        else:
+            self._tail += view
+            if len(self._tail) >= CHUNK:  # large pieces: each bytes object has an overhead
+                self._seal()
+        return len(view)
+
+    def chunks(self) -> Iterator[bytes]:
+        self._seal()
+        return iter(self._pieces)
+
+    def keep(self) -> Sequence[bytes]:
+        """Return the pieces. The caller counts their bytes from now on."""
+        self._seal()
+        self.unkept = 0
+        return self._pieces
+
+    def close(self) -> None:
+        self._pieces, self._tail, self.unkept = [], bytearray(), 0
+
+    def _seal(self) -> None:
+        """Move the collected short writes to the pieces."""
+        if self._tail:
+            self._pieces.append(bytes(self._tail))
+            self._tail = bytearray()
+
+
+@dataclass(slots=True)
+class Blob:
+    pieces: Sequence[bytes]
+    size: int
+    references: int
+
+
+@dataclass(slots=True)
+class Session:
+    key: SessionKey
+    active: datetime
+    ended: datetime | None = None
+    files: dict[str, Reference] = field(default_factory=dict)
+    bounds: tuple[datetime, datetime | None] | None = None
+    """``oldest`` and ``expiring`` of the record, cached; None after the files changed."""
+
+    def changed(self, now: datetime) -> None:
+        """Record a save at ``now``."""
+        self.active, self.bounds = now, None
+
+    def record(self) -> SessionRecord:
+        """Return the record of the session."""
+        if self.bounds is None:
+            files = self.files.values()
+            self.bounds = (
+                min((ref.created for ref in files), default=self.active),
+                min((ref.expires for ref in files if ref.expires is not None), default=None),
+            )
+        return SessionRecord(self.key.sid, self.active, self.ended, *self.bounds)
+
+
+_places: dict[str, Place] = {}
+_places_lock = threading.Lock()
+
+
+def find_place(name: str, options: Mapping[str, object]) -> Place:
+    """Return the place called ``name``, made at its first use; an empty ``name`` is always new.
+
+    Raises SettingsError when the place has another digest than ``options`` ask for.
+    """
+    cap = cast("int | None", options.get("cap"))
+    digest = cast("str | None", options.get("digest"))
+    with _places_lock:
+        place = _places.get(name)
+        if place is None:
+            place = Place(DEFAULT_CAP if cap is None else cap, digest or DIGESTS[0])
+            if name:
+                _places[name] = place
+    if digest not in {None, place.digest}:
+        raise SettingsError(
+            f"invalid digest={digest!r}: memory://{name} was made with {place.digest!r}; leave "
+            "digest out or use another name."
+        )
+    if cap is not None:
+        place.cap = cap
+    return place
+
+
+class Pieces(io.RawIOBase):
+    """A stream over pieces of bytes, without a copy of them."""
+
+    def __init__(self, views: Iterable[memoryview]) -> None:
+        self._views = deque(views)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        into = memoryview(buffer).cast("B")
+        if not self._views or not into:
+            return 0
+        view = self._views.popleft()
+        size = min(len(into), len(view))
+        into[:size] = view[:size]
+        if size < len(view):
+            self._views.appendleft(view[size:])
+        return size
+
+    def readall(self) -> bytes:
+        views, self._views = self._views, deque()
+        return b"".join(views)
+
+
+def window(pieces: Sequence[bytes], start: int, stop: int | None) -> Iterator[memoryview]:
+    """Yield views of the bytes from ``start`` to ``stop`` (None: the end), without a copy."""
+    position = 0
+    for piece in pieces:
+        until = len(piece) if stop is None else stop - position
+        if view := memoryview(piece)[max(start - position, 0) : max(until, 0)]:
+            yield view
+        position += len(piece)
+
+
+def frozen(chunk: Buffer) -> bytes:
+    """Return ``chunk`` as immutable bytes; a view of a whole bytes object is not copied."""
+    whole = chunk.obj if isinstance(chunk, memoryview) else chunk
+    if type(whole) is bytes and len(whole) == len(chunk):
+        return whole
+    return bytes(chunk)
 
 
 def _is_current(files: Mapping[str, Reference], reference: Reference) -> bool:
-    there = files.get(reference.name)
-    return there is not None and there.token == reference.token
+    """Return whether ``reference`` is the version that the session has."""
+    current = files.get(reference.name)
+    return current is not None and current.token == reference.token
