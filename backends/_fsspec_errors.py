@@ -1,58 +1,40 @@
-"""What a failing call of a file system becomes: one table, from any library's error to ours.
+"""The table of fsspec's errors: from a failed call of any file system to the error to raise.
 
-fsspec has no errors of its own. Its file systems raise OSErrors where they know one that fits, and
-let through what the library below raised otherwise. A row is found by what the error or one of its
-causes says it is: an errno, the code of a store's answer, or the name of the exception's class.
+fsspec has no errors of its own. Its file systems raise a fitting OSError where they know one;
+otherwise the error of the library below passes through. The row is selected by a property of the
+error or of one of its causes: the errno, the code of a store's response, or the class's name.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from sessionstore.errors import BackendUnavailable, LimitExceeded, SessionStoreError, SettingsError
+from sessionstore.backends._error_rows import Row, by_class, one_line
+from sessionstore.errors import SessionStoreError
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is wrong and what to do.
-
-    ``setting``: while the store is being opened, this is a SettingsError. ``full``: there is no
-    room, which is a LimitExceeded.
-    """
-
-    why: str
-    setting: bool = False
-    full: bool = False
-
-    def error(self, *, opening: bool) -> type[SessionStoreError]:
-        if self.full:
-            return LimitExceeded
-        return SettingsError if self.setting and opening else BackendUnavailable
-
-
-_FULL = Row("there is no room left ({detail}); free some, or set max_store", full=True)
+_FULL = Row("there is no space left ({detail}); free some, or set max_store", full=True)
 _MISSING = Row(
     "there is no such bucket, container or directory ({detail}); create it, or set url to one "
-    "that is there",
+    "that exists",
     setting=True,
 )
 _FORBIDDEN = Row(
-    "it is forbidden ({detail}); see that the credentials may list, read, write and delete there",
+    "it is forbidden ({detail}); make sure that the credentials may list, read, write and delete "
+    "there",
     setting=True,
 )
 _NO_CREDENTIALS = Row(
-    "there are no credentials that are good for it ({detail}); set those of this file system, in "
-    "the environment or in storage_options",
+    "no valid credentials were found ({detail}); set those of this file system, in the environment "
+    "or in storage_options",
     setting=True,
 )
 _CONDITION = Row("the object was changed while it was read or written ({detail}); try again")
 _AWAY = Row("nothing answers ({detail}); check storage_options and the network")
-_SLOW = Row("it did not answer in time ({detail}); try again, or check the network")
+_SLOW = Row("the file system did not answer in time ({detail}); try again, or check the network")
 _ARGUMENTS = Row(
-    "the file system does not take its settings ({detail}); check storage_options", setting=True
+    "the file system refuses its settings ({detail}); check storage_options", setting=True
 )
 _OTHER = Row("{detail}")
 
@@ -65,10 +47,10 @@ ERRNOS: Mapping[int, Row] = {
     errno.ETIMEDOUT: _SLOW,
     errno.ECONNREFUSED: _AWAY,
 }
-"""By the errno of an OSError."""
+"""The row for the errno of an OSError."""
 
 CODES: Mapping[str, Row] = {
-    "412": _CONDITION,  # s3fs raises OSError(EINVAL) for it, which tells nothing
+    "412": _CONDITION,  # s3fs raises OSError(EINVAL) for it, which is too vague
     "PreconditionFailed": _CONDITION,
     "NoSuchBucket": _MISSING,
     "AccessDenied": _FORBIDDEN,
@@ -77,7 +59,7 @@ CODES: Mapping[str, Row] = {
     "SignatureDoesNotMatch": _NO_CREDENTIALS,
     "ExpiredToken": _NO_CREDENTIALS,
 }
-"""By the code of a store's answer, as botocore's ClientError has it."""
+"""The row for the code or status of a store's response, as botocore's ClientError has it."""
 
 CLASSES: Mapping[str, Row] = {
     "FileNotFoundError": _MISSING,
@@ -99,18 +81,17 @@ CLASSES: Mapping[str, Row] = {
     "TypeError": _ARGUMENTS,
     "Exception": _OTHER,
 }
-"""By the name of the exception's class, or of the nearest class above it."""
+"""The row for the name of the exception's class, or of its nearest base class."""
 
 
 def ours(error: Exception, doing: str, url: str, *, opening: bool) -> SessionStoreError:
-    """The error to raise instead; ``doing`` completes "Could not ..."."""
-    row = next(filter(None, map(_by_code, _causes(error))), None) or _by_class(error)
-    doing = "open the store" if opening else doing
-    why = row.why.format(detail=_one_line(error))
-    return row.error(opening=opening)(f"Could not {doing} in {url}: {why}.")
+    """Return the error to raise in place of ``error``; ``doing`` completes "Could not ..."."""
+    row = next(filter(None, map(_by_code, _causes(error))), None) or by_class(CLASSES, error)
+    return row.error(doing, url, {"detail": one_line(error)}, opening=opening)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield ``error`` and the errors below it, each once: a chain may be a circle."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -119,18 +100,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _by_code(error: BaseException) -> Row | None:
-    told: Any = getattr(error, "response", None)
-    if isinstance(told, Mapping):
-        code = str(told.get("Error", {}).get("Code", ""))
-        status = str(told.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+    response: Any = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        code = str(response.get("Error", {}).get("Code", ""))
+        status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
         return CODES.get(code) or CODES.get(status)
     return ERRNOS.get(error.errno or 0) if isinstance(error, OSError) else None
-
-
-def _by_class(error: BaseException) -> Row:
-    names = (each.__name__ for each in type(error).__mro__)
-    return next(CLASSES[name] for name in names if name in CLASSES)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__

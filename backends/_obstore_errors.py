@@ -1,9 +1,9 @@
-"""What a failing request of obstore becomes: the store's answer, found in the error's text.
+"""Translate the errors of obstore: parse the store's response out of the error's text.
 
-obstore has an exception for a few kinds of failure and puts everything else into words: the
-request, the status, the body of the answer, and a description of the error below. The answer is
-read from there and looked up in the table of S3's codes; for requests without an answer there is a
-table here.
+obstore has exception classes for a few kinds of failure only. For all others its text has the
+request, the status, the body of the response and a description of the underlying error. The code
+and status in this text select the row in the table of S3's errors; ``KINDS`` here is the table for
+requests without a response.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sessionstore.backends._error_rows import Row
 from sessionstore.backends._s3_errors import (
     CUT_OFF,
     NO_CREDENTIALS,
@@ -20,7 +21,6 @@ from sessionstore.backends._s3_errors import (
     TLS,
     UNREACHABLE,
     Place,
-    Row,
     Task,
     made,
     refused,
@@ -35,7 +35,7 @@ _find_region = re.compile(r"<Region>([^<]+)</Region>").search
 
 _find_refusal = re.compile(r"InvalidCertificate\(\s*(\w+)").search
 _is_no_tls = re.compile(r"error: (?:InvalidMessage|AlertReceived|Peer\w+)\b").search
-"""What rustls says, below "kind: Connect", when the connection is there and cannot be secured."""
+"""The errors of rustls after "kind: Connect": the host answers, but the TLS handshake failed."""
 
 REFUSALS: Mapping[str, str] = {
     "UnknownIssuer": "its certificate is signed by an authority that is not known",
@@ -48,10 +48,10 @@ REFUSALS: Mapping[str, str] = {
     "NotValidYetContext": "its certificate is not valid yet",
     "Revoked": "its certificate has been revoked",
 }
-"""Why a certificate is refused, by the name of rustls's error."""
+"""The reason why a certificate is refused, for the name of rustls's error."""
 
 KINDS: Mapping[str, Row] = {
-    "169.254.": NO_CREDENTIALS,  # it asked the machine for a role, having found nothing else
+    "169.254.": NO_CREDENTIALS,  # the metadata server, the last place where it looks
     "kind: Connect": UNREACHABLE,
     "kind: Timeout": TIMEOUT,
     "kind: Request": CUT_OFF,
@@ -61,39 +61,39 @@ KINDS: Mapping[str, Row] = {
     "IncompleteBody": CUT_OFF,
     "ConnectionReset": CUT_OFF,
 }
-"""What an error's text says when there was no answer, or only the beginning of one."""
+"""The row for a part of the error's text, if there was no response or an incomplete one."""
 
 
 def ours(
     error: BaseException, task: Task, place: Place, *, opening: bool
 ) -> SessionStoreError | NotFound:
-    """The error to raise instead."""
+    """Return the error to raise in place of obstore's ``error``."""
     text = str(error)
-    told = answer(text)
-    code = str(told["Error"].get("Code", ""))
+    response = answer(text)
+    code = str(response["Error"].get("Code", ""))
     if code in task.missing or (isinstance(error, FileNotFoundError) and not code and task.missing):
         return NotFound(code)
-    if told["ResponseMetadata"]["HTTPStatusCode"] or code:
-        return refused(told, task, place, opening=opening)
-    if "without LOCATION" in text:  # its word for the redirect of a bucket that is elsewhere
+    if response["ResponseMetadata"]["HTTPStatusCode"] or code:
+        return refused(response, task, place, opening=opening)
+    if "without LOCATION" in text:  # obstore's text for the redirect to another region
         moved = {"Error": {"Code": "PermanentRedirect"}}
         return refused(moved, task, place, opening=opening)
-    if (unsafe := insecure(text)) is not None:
-        return made(TLS, task, place, {"detail": unsafe}, opening=opening)
-    row = next((row for said, row in KINDS.items() if said in text), OTHER)
+    if (reason := insecure(text)) is not None:
+        return made(TLS, task, place, {"detail": reason}, opening=opening)
+    row = next((row for part, row in KINDS.items() if part in text), OTHER)
     return made(row, task, place, {"detail": first_line(text)}, opening=opening)
 
 
 def insecure(text: str) -> str | None:
-    """Return why the connection could not be secured; None when something else was wrong."""
+    """Return why the connection could not be secured; None if the cause is another."""
     refusal = _find_refusal(text)
     if refusal is not None:
         return REFUSALS.get(refusal[1], f"its certificate is refused ({refusal[1]})")
-    return "what answers there does not speak TLS as it should" if _is_no_tls(text) else None
+    return "the server does not speak TLS correctly" if _is_no_tls(text) else None
 
 
 def answer(text: str) -> dict[str, Any]:
-    """The store's answer as botocore would have it, as far as the text holds it."""
+    """Return the store's response in the form of botocore, as far as ``text`` contains it."""
     status, code = _find_status(text), _find_code(text)
     message, region = _find_message(text), _find_region(text)
     error = {
@@ -108,5 +108,5 @@ def answer(text: str) -> dict[str, Any]:
 
 
 def first_line(text: str) -> str:
-    """What the error says before it describes itself."""
+    """Return the first line of ``text``, without the description of the error that follows."""
     return " ".join(text.partition("\n")[0].split()).removesuffix(".") or "no reason is given"

@@ -1,6 +1,6 @@
 """The obstore store of a bucket, made from the same settings as boto3's client.
 
-What obstore cannot do is refused here, so that no setting is passed over in silence.
+A setting that obstore does not support is refused here, so that none is silently ignored.
 """
 
 from __future__ import annotations
@@ -20,54 +20,54 @@ from sessionstore.errors import SettingsError
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 READ_TIMEOUT = timedelta(seconds=60)
-"""As with boto3: without a byte of an answer."""
+"""The time without a byte of the response, as with boto3."""
 
 TIMEOUT = timedelta(days=1)
-"""Of one request with its body. obstore has 30 s of its own, in which no large file is read."""
+"""The time for one request with its body. obstore's default, 30 s, is too short for large files."""
 
 RETRIES = 3
 RETRY_TIMEOUT = timedelta(minutes=3)
 
 ATTRIBUTES = {"CacheControl": "Cache-Control", "StorageClass": "Storage-Class"}
-"""Arguments of ``put_args`` that obstore calls attributes of an object."""
+"""Arguments of ``put_args`` that are attributes of an object for obstore."""
 
-_DONE = {*ATTRIBUTES, "BucketKeyEnabled", "Metadata", "Tagging"}
+_SUPPORTED = {*ATTRIBUTES, "BucketKeyEnabled", "Metadata", "Tagging"}
 
 _is_changed = re.compile(r"[\\{^}%`\]\">\[~<#|*?]").search
-"""Characters that obstore writes otherwise in a key, so that the two engines would not meet."""
+"""Characters that obstore encodes in a key: the two engines would use different keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What goes with every object that is written."""
+    """The attributes and tags of every object that is written."""
 
     attributes: dict[str, str] | None = None
     tags: dict[str, str] | None = field(default=None)
 
 
 def refuse_what_it_cannot(options: Options) -> None:
-    """Raise SettingsError for a setting that only the boto3 engine knows."""
+    """Raise SettingsError for a setting that only the boto3 engine supports."""
     if options.profile is not None:
         raise SettingsError(
-            f"profile={options.profile!r} is not right with engine=obstore, which reads no AWS "
-            "configuration files: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, give the "
+            f"invalid profile={options.profile!r}: engine=obstore does not read the AWS "
+            "configuration files; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, give the "
             "machine a role, or leave engine out."
         )
     for name in options.put_args:
-        if name not in _DONE:
+        if name not in _SUPPORTED:
             raise SettingsError(
-                f"put_args is not right with engine=obstore, which cannot send {name}: it knows "
-                f"{', '.join(sorted(_DONE))}; leave it or engine out."
+                f"invalid put_args: engine=obstore cannot send {name}, only "
+                f"{', '.join(sorted(_SUPPORTED))}; leave {name} or engine out."
             )
-    if (found := _is_changed(options.prefix)) is not None:
+    if (character := _is_changed(options.prefix)) is not None:
         raise SettingsError(
-            f"url={options.url!r} is not right with engine=obstore, which writes {found[0]!r} "
-            "otherwise in a key: use another prefix, or leave engine out."
+            f"invalid url={options.url!r}: engine=obstore encodes {character[0]!r} in a key; use "
+            "another prefix, or leave engine out."
         )
 
 
 def extras(options: Options) -> Extras:
-    """What ``put_args`` adds to every object."""
+    """Return the attributes and tags that ``put_args`` adds to every object."""
     given = options.put_args
     attributes = {ATTRIBUTES[name]: given[name] for name in ATTRIBUTES if name in given}
     attributes.update(given.get("Metadata", {}))
@@ -76,10 +76,10 @@ def extras(options: Options) -> Extras:
 
 
 def own_authority() -> bytes | None:
-    """Return the certificates that ``AWS_CA_BUNDLE`` names, as botocore takes them; else None.
+    """Return the certificates in the file ``AWS_CA_BUNDLE``, as botocore has it; None if unset.
 
-    obstore trusts them beside those of the system, or of ``SSL_CERT_FILE``, which it reads itself.
-    Raises SettingsError.
+    obstore trusts them in addition to the authorities of the system or of ``SSL_CERT_FILE``, which
+    it reads itself. Raises SettingsError if the file is unreadable or has no certificate.
     """
     path = os.environ.get("AWS_CA_BUNDLE")
     if not path:
@@ -89,30 +89,30 @@ def own_authority() -> bytes | None:
             bundle = file.read()
     except OSError as error:
         raise SettingsError(
-            f"AWS_CA_BUNDLE={path!r} is not right: the file cannot be read ({error.strerror}); "
+            f"invalid AWS_CA_BUNDLE={path!r}: the file cannot be read ({error.strerror}); "
             "name a file of certificates in PEM form, or unset it."
         ) from error
     if b"-----BEGIN CERTIFICATE-----" not in bundle:
         raise SettingsError(
-            f"AWS_CA_BUNDLE={path!r} is not right: no certificate is in the file; name a file of "
+            f"invalid AWS_CA_BUNDLE={path!r}: the file has no certificate; name a file of "
             "certificates in PEM form, or unset it."
         )
     return bundle
 
 
 def for_boto3(options: Options) -> Options:
-    """Return the options for the requests that boto3 makes here, with the same authority.
+    """Return the options for the boto3 client beside obstore, with the same authorities.
 
-    botocore reads ``AWS_CA_BUNDLE`` itself, and has to be given what ``SSL_CERT_FILE`` names.
+    botocore reads ``AWS_CA_BUNDLE`` itself. It does not read ``SSL_CERT_FILE``, so this passes it.
     """
     path = None if os.environ.get("AWS_CA_BUNDLE") else os.environ.get("SSL_CERT_FILE")
     return replace(options, ca_bundle=path or None)
 
 
 def make_store(options: Options, authority: bytes | None = None) -> S3Store:
-    """Make a store for the bucket and prefix, which also trusts the ``authority``.
+    """Return a store for the bucket and prefix that also trusts the certificates ``authority``.
 
-    Raises what obstore raises for settings it cannot read.
+    Errors of obstore for invalid settings pass through.
     """
     config: Any = {**_place(options), **_credentials(options), **_encryption(options)}
     return S3Store(
@@ -123,7 +123,7 @@ def make_store(options: Options, authority: bytes | None = None) -> S3Store:
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": READ_TIMEOUT,
             "timeout": TIMEOUT,
-            "allow_http": True,  # where endpoint_url says so
+            "allow_http": True,  # for an endpoint_url with http
             **({} if authority is None else {"root_certificate": authority}),
         },
         retry_config={"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT},
@@ -135,7 +135,7 @@ def _place(options: Options) -> Mapping[str, Any]:
     if options.region is not None:
         place["region"] = options.region
     in_host = options.addressing == "virtual" or (
-        # As boto3 has it: virtual at Amazon's, but no certificate is right for dots in the name.
+        # As in boto3: virtual at Amazon's, except that no certificate covers dots in the name.
         options.addressing != "path" and options.endpoint_url is None and "." not in options.bucket
     )
     place["virtual_hosted_style_request"] = in_host
@@ -152,7 +152,7 @@ def _credentials(options: Options) -> Mapping[str, str]:
         "secret_access_key": options.secret_access_key,
         "session_token": options.session_token,
     }
-    return {name: each for name, each in given.items() if each is not None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _encryption(options: Options) -> Mapping[str, Any]:
@@ -161,4 +161,4 @@ def _encryption(options: Options) -> Mapping[str, Any]:
         "sse_kms_key_id": options.kms_key_id,
         "sse_bucket_key_enabled": options.put_args.get("BucketKeyEnabled"),
     }
-    return {name: each for name, each in given.items() if each is not None}
+    return {name: value for name, value in given.items() if value is not None}

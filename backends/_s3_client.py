@@ -1,4 +1,4 @@
-"""The requests of the object protocol, by boto3."""
+"""The requests of the object protocol, made with boto3."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # type checkers know it without the package
 
 SMALL = 1 << 16
-"""Bytes up to which a body is sent from memory and with a digest made for it, 30 us at most."""
+"""Bytes up to which a body is sent from memory and hashed first, which takes 30 us at most."""
 
 _FAILURES = (BotoCoreError, ClientError, ResponseParserError)
 
@@ -43,15 +43,17 @@ Answer = Mapping[str, Any]
 
 
 class S3Client:
-    """One prefix of one bucket. Every method is one request, but for repeated and redirected ones.
+    """One prefix of one bucket. A method makes one request, plus its retries and redirects.
 
-    While the store is being opened, errors that another setting cures are SettingsErrors.
+    While the store is being opened, a failure that another setting cures is a SettingsError.
     """
 
     shows_date: ClassVar[bool] = True
     at_once: int = 2
-    """A second request hides the digest and the round trip of the first. On a server that is short
-    of processors itself, four took longer than one."""
+    """Parts in parallel: a second request hides the hashing and the round trip of the first.
+
+    On a server that was short of processors, four requests took longer than one.
+    """
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -67,8 +69,10 @@ class S3Client:
         digest = bytes.fromhex(payload.sha256) if payload.sha256 else None
         if digest is None and isinstance(body, bytes):
             digest = hashlib.sha256(body).digest()
-        known = {"ChecksumSHA256": base64.b64encode(digest).decode()} if digest else None
-        checksum = self._guard(payload) if known is None else known
+        if digest is None:
+            checksum = self._md5(payload)
+        else:
+            checksum = {"ChecksumSHA256": base64.b64encode(digest).decode()}
         return _date(self._put("put_object", key, Body=body, **checksum))
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
@@ -76,12 +80,13 @@ class S3Client:
         answer = self._ask("get_object", key, **wanted)
         stream = _Body(answer["Body"], lambda error: self._ours(error, "get_object"))
         if wanted and "ContentRange" not in answer:
-            _skip(stream, start)  # rclone, for one, may answer with the whole
+            _skip(stream, start)  # rclone, for example, may send the whole object
         elif wanted and not answer["ContentRange"].startswith(f"bytes {start}-"):
             stream.close()
             raise BackendUnavailable(
-                f"Could not read an object in {self.options.url}: bytes from {start} were asked "
-                f"for, and {answer['ContentRange']!r} came; check what stands before the store."
+                f"Could not read an object in {self.options.url}: the request was for the bytes "
+                f"from {start}, the response has {answer['ContentRange']!r}; check the proxy or "
+                "cache in front of the store."
             )
         return Download(cast("BinaryIO", stream), str(answer.get("ETag", "")), _date(answer))
 
@@ -91,8 +96,8 @@ class S3Client:
         while True:
             answer = self._list(prefix, MaxKeys=page_size, **after)
             entries = [
-                Entry(it["Key"][own:], it["Size"], it["LastModified"])
-                for it in answer.get("Contents", ())
+                Entry(item["Key"][own:], item["Size"], item["LastModified"])
+                for item in answer.get("Contents", ())
             ]
             yield Page(entries, _date(answer))
             if not answer["IsTruncated"]:
@@ -117,19 +122,22 @@ class S3Client:
     def upload_part(self, key: str, upload: str, number: int, payload: Payload) -> Part:
         answer = self._ask(
             "upload_part", key, UploadId=upload, PartNumber=number, Body=payload.open(),
-            **self._guard(payload),
+            **self._md5(payload),
         )  # fmt: skip
         return Part(number, str(answer["ETag"]))
 
     def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
-        made = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        uploaded = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         try:
             answer = self._ask(
-                "complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": made}
+                "complete_multipart_upload",
+                key,
+                UploadId=upload,
+                MultipartUpload={"Parts": uploaded},
             )
         except NotFound:
-            # Gone, or complete already: botocore repeats a request whose answer was lost. Nobody
-            # else writes this key.
+            # The upload was aborted, or it is complete already: botocore retries a request when
+            # the response was lost. The key tells which, since no other writer uses it.
             page = next(self.list(key, page_size=1))
             if key not in {entry.key for entry in page.entries}:
                 raise
@@ -152,8 +160,8 @@ class S3Client:
                 )
             except NotFound:
                 return
-            for it in answer.get("Uploads", ()):
-                yield Upload(it["Key"][own:], it["UploadId"], it["Initiated"])
+            for item in answer.get("Uploads", ()):
+                yield Upload(item["Key"][own:], item["UploadId"], item["Initiated"])
             if not answer.get("IsTruncated"):
                 return
             after = self._next(
@@ -164,29 +172,29 @@ class S3Client:
         self._closed = True
         self.connection.close()
 
-    # Besides the protocol
+    # Operations of S3 beyond the object protocol
 
     def probe(self, key: str) -> None:
-        """Ask for a listing, to see that the bucket is there and may be used; one request.
+        """Check with one listing request that the bucket exists and can be used.
 
-        Settles the region, which a URL has to be signed for: where none was set, it is the one that
-        the store says the bucket is in.
+        It also settles the region, which the signature of a URL contains: if none is set, take the
+        region that the store reports for the bucket. Raises SettingsError if another one is set.
         """
         answer = self._list(key, MaxKeys=1)
-        there = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
-        if there is None or there == self.connection.client.meta.region_name:
+        actual = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+        if actual is None or actual == self.connection.client.meta.region_name:
             return
         if self.options.region is not None:
             raise SettingsError(
-                f"region={self.options.region!r} is not right: the bucket "
-                f"{self.options.bucket!r} is in {there!r}; set region to that."
+                f"invalid region={self.options.region!r}: the bucket {self.options.bucket!r} is in "
+                f"{actual!r}; set region to that."
             )
-        self._region = there
+        self._region = actual
         self.connection.close()
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
-        """A URL that anybody may GET the object by until then. No request."""
-        with_headers = {
+        """Return a presigned URL to GET the object, valid for ``expires``. No request."""
+        parameters = {
             "Bucket": self.options.bucket,
             "Key": f"{self.options.prefix}{key}",
             "ResponseContentType": media_type,
@@ -195,18 +203,18 @@ class S3Client:
         url: str = self._do(
             "generate_presigned_url",
             ClientMethod="get_object",
-            Params=with_headers,
+            Params=parameters,
             ExpiresIn=int(expires.total_seconds()),
         )
         return url
 
-    # Asking
+    # Requests
 
-    def _guard(self, payload: Payload) -> dict[str, str]:
-        """What the store checks a body by whose digest is not known. TLS needs none.
+    def _md5(self, payload: Payload) -> dict[str, str]:
+        """Return the checksum argument for a body without a known digest; none for TLS.
 
-        MD5, since a part's SHA-256 would have to be announced when the upload begins, and some
-        stores know nothing of that. It guards against accidents on the way.
+        MD5, because SHA-256 of parts must be announced when the upload begins, which some stores do
+        not support. It protects against damage in transit, not against an attacker.
         """
         if not (self.options.endpoint_url or "").startswith("http:"):
             return {}
@@ -222,7 +230,7 @@ class S3Client:
     def _list(self, prefix: str, **arguments: Any) -> Answer:
         method = "list_objects_v2"
         answer = self._call(method, Prefix=f"{self.options.prefix}{prefix}", **arguments)
-        if "IsTruncated" not in answer:  # a web page would pass for an empty bucket
+        if "IsTruncated" not in answer:  # botocore reads a web page as an empty listing
             raise not_s3(TASKS[method], self._place, opening=self.opening)
         return answer
 
@@ -255,27 +263,29 @@ class S3Client:
         return ours(error, TASKS[method], self._place, opening=self.opening)
 
     def _next(self, answer: Answer, after: Mapping[str, str], **markers: str) -> dict[str, str]:
-        """Where the next page of a listing begins, whose last one began at ``after``.
+        """Return the arguments that request the page after ``answer``.
 
-        ``markers`` are the names of what the answer tells, by those of what the request says.
+        ``after`` are those that requested ``answer``. ``markers`` maps the names of the arguments
+        to the fields of the response that hold them. Raises BackendUnavailable when the listing
+        does not continue, since a part of a listing must never pass for the whole.
         """
         for marker in markers.values():
             if not answer.get(marker):
                 raise self._broken_off(f"without {marker}")
         following = {name: str(answer[marker]) for name, marker in markers.items()}
         if following == after:
-            raise self._broken_off("where it began")
+            raise self._broken_off("at the place where the page began")
         return following
 
     def _broken_off(self, how: str) -> BackendUnavailable:
         return BackendUnavailable(
-            f"Could not list the objects in {self.options.url}: the store breaks its listing off "
-            f"{how}; check endpoint_url."
+            f"Could not list the objects in {self.options.url}: the listing breaks off {how}; "
+            "check endpoint_url."
         )
 
 
 class _Body(io.RawIOBase):
-    """The bytes of an answer, their errors translated. Ends with an error, not early."""
+    """The body of a response. It translates errors, and a body that is too short is an error."""
 
     def __init__(self, body: Any, translate: Callable[[Exception], Exception]) -> None:
         self._body = body
@@ -301,7 +311,7 @@ class _Body(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Give the connection back; one that was not read to the end is closed."""
+        """Return the connection to the pool, or close it if the body was not read to its end."""
         self._body.close()
         super().close()
 
@@ -318,12 +328,12 @@ def _skip(stream: _Body, count: int) -> None:
 
 
 def _date(answer: Answer) -> datetime | None:
-    """When the store answered, by its own clock; moto leaves the header out now and then."""
+    """Return the Date of a response, from the store's clock; None without one, as moto may send."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return None if date is None else _parsed(date)
 
 
 @lru_cache(maxsize=16)
 def _parsed(date: str) -> datetime:
-    """The time in a Date header: all answers of a second have the same, and parsing is slow."""
+    """Parse a Date header; cached, because parsing is slow and one header serves a whole second."""
     return parsedate_to_datetime(date)

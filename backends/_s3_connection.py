@@ -1,4 +1,4 @@
-"""The boto3 client of a store."""
+"""The boto3 client of a store, and the settings of its connections."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from sessionstore.backends._connection import Client
 from sessionstore.backends._s3_options import Options
 
 CONNECTIONS = 64
-"""Requests that may be under way at once: more than asyncio's default executor has threads."""
+"""The most requests at once: more than asyncio's default executor has threads."""
 
 CONNECT_TIMEOUT = 5
 """Seconds; a connection within a region takes milliseconds, one around the world 0.3 s."""
 
 READ_TIMEOUT = 60
-"""Seconds without a byte: botocore's own, and more than S3's 99.9th percentile by far."""
+"""Seconds without a byte: botocore's default, and far above S3's 99.9th percentile."""
 
 ATTEMPTS = 4
-"""Of a request that may be repeated, the first included; botocore waits 0.5, 1 and 2 s between
-them on average."""
+"""Attempts of a request that may be retried, the first included.
+
+botocore waits 0.5, 1 and 2 s between them on average.
+"""
 
 
 def make_client(options: Options, region: str | None) -> Client:
-    """A client for the store, in a boto3 session of its own."""
+    """Return a client for the store, made in a new boto3 session."""
     core = botocore.session.get_session()
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=timestamp)
     session = boto3.Session(
@@ -56,9 +58,9 @@ def make_client(options: Options, region: str | None) -> Client:
 
 
 def timestamp(value: Any) -> datetime:
-    """A time in an answer, of which S3 writes two forms: in a listing and in a header.
+    """Parse a time in a response. S3 writes two forms: one in listings, one in headers.
 
-    botocore tries all that anybody writes, which is two thirds of the CPU time of a listing.
+    botocore's own parser tries all known forms, which is two thirds of the CPU time of a listing.
     """
     if isinstance(value, str):
         with suppress(ValueError):
@@ -70,37 +72,38 @@ def timestamp(value: Any) -> datetime:
 
 
 def _at_once(params: dict[str, Any], **_: object) -> None:
-    """Send a body that is in memory with its headers, and not after the store has asked for it.
+    """Send a body that is in memory together with its headers, without Expect: 100-continue.
 
-    botocore asks (Expect: 100-continue) before every body, which doubles the messages of a small
-    save. For a large one, which comes from a file, it is right to ask.
+    botocore waits for the store's permission before every body, which doubles the messages of a
+    small save. A large body, which comes from a file, keeps the header: a refusal saves its upload.
     """
     if isinstance(params.get("body"), bytes | io.BytesIO):
         params["headers"].pop("Expect", None)
 
 
 def _not_sent(**_: object) -> tuple[AWSResponse, dict[str, Any]]:
-    """The answer to a HEAD of the bucket, which botocore sends on a redirect without a region.
+    """Return a made-up response to HeadBucket, which botocore sends after a redirect.
 
-    S3 always names the region. What else redirects, such as a proxy to https, redirects the HEAD
-    as well, and botocore goes round in a circle until the stack is full.
+    botocore sends it when the redirect does not name the region, which S3 always does. Any other
+    server that redirects, such as a proxy from http to https, redirects the HEAD as well, and
+    botocore would recurse until the stack overflows.
     """
     return AWSResponse("", 301, HTTPHeaders(), None), {"ResponseMetadata": {"HTTPHeaders": {}}}
 
 
 def _config(options: Options, user_agent: str) -> Config:
-    # TLS or the digest we send guards the bytes; to hash them once more would double the cost of a
-    # large save.
+    # TLS or the digest that is sent protects the body. To hash it again for the signature would
+    # double the cost of a large save.
     s3: Any = {"payload_signing_enabled": False}
     if options.addressing is not None:
         s3["addressing_style"] = options.addressing
     return Config(
-        signature_version="s3v4",  # or URLs for us-east-1 would be signed in the way of 2006
+        signature_version="s3v4",  # the default for URLs in us-east-1 is version 2, of 2006
         s3=s3,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         parameter_validation=False,
-        user_agent=user_agent,  # or it is put together anew for every request: a tenth of the CPU
+        user_agent=user_agent,  # else botocore builds it for each request: a tenth of the CPU
         max_pool_connections=CONNECTIONS,
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=READ_TIMEOUT,

@@ -1,7 +1,7 @@
-"""What the settings of an S3 bucket would do to a store: versioning, lock, lifecycle rules.
+"""The doctor's checks of an S3 bucket's settings: versioning, object lock, lifecycle rules.
 
-By boto3, since no other engine asks for them. They take permissions that a store does not need;
-without these the answer is "unknown".
+boto3 makes the requests, because no other engine has them. They need permissions that a store does
+not need; without these the verdict is "unknown".
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from sessionstore.backends._s3_options import Options
 from sessionstore.doctor import Check
 
 ABORTED_AFTER = 2
-"""Days after which a rule may abort an upload: a save takes 12 hours at most, a sweep aborts after
-24, and a rule counts from midnight."""
+"""The fewest days after which a rule may abort an upload.
+
+A save takes 12 hours at most, a sweep aborts uploads after 24, and a rule counts from midnight.
+"""
 
 NONE = ("NoSuchLifecycleConfiguration", "ObjectLockConfigurationNotFoundError")
-"""Codes that say there is none."""
+"""Error codes that mean that the bucket has no such setting."""
 
 LOCK = "s3:GetBucketObjectLockConfiguration"
 LIFECYCLE = "s3:GetLifecycleConfiguration"
@@ -36,107 +38,106 @@ Judge = Callable[[Answer], Check]
 
 
 def examine(options: Options) -> Iterator[Check]:
-    """The checks of a bucket's settings."""
+    """Yield the checks of the bucket's settings."""
 
     def rules(answer: Answer) -> Check:
         return lifecycle(answer.get("Rules", ()), options.prefix)
 
-    asked: Sequence[tuple[str, str, str, Judge]] = (
+    requests: Sequence[tuple[str, str, str, Judge]] = (
         ("versioning", "get_bucket_versioning", "s3:GetBucketVersioning", _versioning),
         ("object lock", "get_object_lock_configuration", LOCK, _lock),
         ("lifecycle rules", "get_bucket_lifecycle_configuration", LIFECYCLE, rules),
     )
     with closing(make_client(options, options.region)) as client:
-        for what, method, permission, judge in asked:
-            ask = partial(getattr(client, method), Bucket=options.bucket)
-            yield _asked(what, ask, permission, judge)
+        for name, method, permission, judge in requests:
+            request = partial(getattr(client, method), Bucket=options.bucket)
+            yield _check(name, request, permission, judge)
         yield _checksums(client, options)
 
 
-def _asked(what: str, ask: Callable[[], Answer], permission: str, judge: Judge) -> Check:
+def _check(name: str, request: Callable[[], Answer], permission: str, judge: Judge) -> Check:
+    """Make the request and judge its response; "unknown" if the store refuses it."""
     try:
-        return judge(ask())
+        return judge(request())
     except (BotoCoreError, ClientError) as error:
         code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
         if code in NONE:
             return judge({})
-        words = f"the store does not tell ({code or error}); {permission} would let it be seen"
-        return Check(what, "unknown", words, "not told")
+        words = f"the request was refused ({code or error}); grant {permission} to check it"
+        return Check(name, "unknown", words, "not checked")
 
 
 def _checksums(client: Client, options: Options) -> Check:
-    """Whether the store looks at the digest that every save of the boto3 engine brings."""
-    what, wrong = "checksums", base64.b64encode(bytes(32)).decode()
-    place = {"Bucket": options.bucket, "Key": f"{options.prefix}doctor-{secrets.token_hex(4)}"}
+    """Check that the store verifies the digest that the boto3 engine sends with every save."""
+    name, wrong = "checksums", base64.b64encode(bytes(32)).decode()
+    target = {"Bucket": options.bucket, "Key": f"{options.prefix}doctor-{secrets.token_hex(4)}"}
     try:
-        client.put_object(**place, Body=b"damaged", ChecksumSHA256=wrong, **options.arguments)
+        client.put_object(**target, Body=b"damaged", ChecksumSHA256=wrong, **options.arguments)
     except (BotoCoreError, ClientError):
-        return Check(what, "good", "a save that arrives damaged is refused")
-    client.delete_object(**place)
-    words = "a save that arrives damaged is not noticed by the store; reading it is refused"
-    return Check(what, "note", words, "not looked at")
+        return Check(name, "good", "the store refuses a save that is damaged in transit")
+    client.delete_object(**target)
+    words = "the store accepts a save that is damaged in transit; reading it is refused"
+    return Check(name, "note", words, "not verified")
 
 
 def _versioning(answer: Answer) -> Check:
-    what = "versioning"
+    name = "versioning"
     if answer.get("Status") != "Enabled":
-        return Check(what, "good", "off: what is deleted is gone", "off")
+        return Check(name, "good", "off: deleted objects leave no old version", "off")
     words = (
-        "on: what is deleted stays as an old version, and is paid for; switch it off, or let a "
-        "lifecycle rule remove noncurrent versions"
+        "on: a deleted object stays as an old version, which costs money; switch versioning off, "
+        "or let a lifecycle rule remove noncurrent versions"
     )
-    return Check(what, "note", words, "on")
+    return Check(name, "note", words, "on")
 
 
 def _lock(answer: Answer) -> Check:
-    what, found = "object lock", answer.get("ObjectLockConfiguration", {})
-    if found.get("Rule"):
+    name, configuration = "object lock", answer.get("ObjectLockConfiguration", {})
+    if configuration.get("Rule"):
         words = "objects cannot be deleted for some time after they are written: use another bucket"
-        return Check(what, "bad", words, "on")
-    return Check(what, "good", "no rule keeps objects from being deleted", "off")
+        return Check(name, "bad", words, "on")
+    return Check(name, "good", "no rule prevents the deletion of objects", "off")
 
 
 def lifecycle(rules: Sequence[Mapping[str, Any]], prefix: str) -> Check:
-    """What rules of a bucket do to a store below a prefix."""
-    what, harmful, aborts = "lifecycle rules", list[str](), 0
+    """Check the effect of the lifecycle ``rules`` on a store below ``prefix``."""
+    check, harmful, aborts = "lifecycle rules", list[str](), 0
     for rule in rules:
         if rule.get("Status") != "Enabled" or not _touches(rule, prefix):
             continue
         name = rule.get("ID", "without a name")
         if "Expiration" in rule and {"Days", "Date"} & {*rule["Expiration"]}:
             harmful.append(
-                f"the rule {name!r} deletes objects by their age, among them content that younger "
-                "files share: keep it away from the store's prefix"
+                f"the rule {name!r} deletes objects by their age, even content that newer files "
+                "share: it must not cover the store's prefix"
             )
-        if any("GLACIER" in str(each) or "ARCHIVE" in str(each) for each in _classes(rule)):
+        classes = [str(step.get("StorageClass")) for step in rule.get("Transitions", ())]
+        if any("GLACIER" in kind or "ARCHIVE" in kind for kind in classes):
             harmful.append(
-                f"the rule {name!r} moves objects to a class that has to be restored before it is "
-                "read: keep it away from the store's prefix"
+                f"the rule {name!r} moves objects to a storage class that must be restored before "
+                "a read: it must not cover the store's prefix"
             )
         days = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
         if days is not None and days < ABORTED_AFTER:
             harmful.append(
-                f"the rule {name!r} aborts uploads after {days} d, when a save may still be at it: "
-                f"let it wait {ABORTED_AFTER}"
+                f"the rule {name!r} aborts uploads after {days} d, when a save may still be "
+                f"uploading: set it to {ABORTED_AFTER} d or more"
             )
         aborts = aborts or days or 0
     if harmful:
-        return Check(what, "bad", "; ".join(harmful), "harmful")
+        return Check(check, "bad", "; ".join(harmful), "harmful")
     if aborts:
-        words = f"unfinished uploads are aborted after {aborts} d, and nothing else is touched"
-        return Check(what, "good", words, "abort uploads")
-    words = "none for the store; one that aborts unfinished uploads after two days is welcome"
-    return Check(what, "good", words, "none")
-
-
-def _classes(rule: Mapping[str, Any]) -> Iterator[object]:
-    return (each.get("StorageClass") for each in rule.get("Transitions", ()))
+        words = f"unfinished uploads are aborted after {aborts} d; no rule deletes objects"
+        return Check(check, "good", words, "abort uploads")
+    words = "none for the store; consider one that aborts unfinished uploads after two days"
+    return Check(check, "good", words, "none")
 
 
 def _touches(rule: Mapping[str, Any], prefix: str) -> bool:
-    """Whether a rule may hold for a key below the prefix. One for tags does not: there are none."""
-    told = rule.get("Filter") or {}
-    if "Tag" in told or told.get("And", {}).get("Tags"):
+    """Return whether ``rule`` may apply to a key below ``prefix``."""
+    chosen = rule.get("Filter") or {}
+    # A rule for tags does not apply: objects of a store have no tags.
+    if "Tag" in chosen or chosen.get("And", {}).get("Tags"):
         return False
-    own = str(told.get("Prefix", told.get("And", {}).get("Prefix", rule.get("Prefix", ""))))
+    own = str(chosen.get("Prefix", chosen.get("And", {}).get("Prefix", rule.get("Prefix", ""))))
     return own.startswith(prefix) or prefix.startswith(own)

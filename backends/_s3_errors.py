@@ -1,8 +1,8 @@
-"""What a failing request becomes: one table, from botocore's error to ours and what to do.
+"""The table of S3's errors: from a failed request to the error to raise, with its remedy.
 
-A row is found by the error code of the store's answer, else by its HTTP status, or by the name of
-the exception where there was no answer. Names, because versions of botocore differ in what they
-have. The codes are those of Amazon's "Error responses" page and of the stores that add their own.
+The error code of the store's response selects the row, then the HTTP status; without a response
+it is the name of the exception's class. Names, because the versions of botocore have different
+classes. The codes are those of Amazon's "Error responses" page and of stores that add their own.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from sessionstore.backends._error_rows import Row, by_class, one_line
 from sessionstore.backends.objects_client import NotFound
-from sessionstore.errors import BackendUnavailable, LimitExceeded, SessionStoreError, SettingsError
+from sessionstore.errors import SessionStoreError
 from sessionstore.values import show_duration
 
 
 class Task(NamedTuple):
-    """What a request is for: completes "Could not ..."; ``missing`` are codes of NotFound."""
+    """A request: ``doing`` completes "Could not ..."; ``missing`` are the codes of NotFound."""
 
     operation: str
     doing: str
@@ -47,60 +48,44 @@ TASKS: Mapping[str, Task] = {
         "ListMultipartUploads",
         "list unfinished uploads",
         "s3:ListBucketMultipartUploads",
-        ("NoSuchUpload",),  # rclone, of a bucket that has none
+        ("NoSuchUpload",),  # rclone sends it for a bucket without uploads
     ),
     "generate_presigned_url": Task("GetObject", "sign a URL", "s3:GetObject"),
 }
-"""Each request that is made, by the name of the client's method."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is wrong and what to do.
-
-    ``setting``: while the store is being opened, this is a SettingsError. ``full``: there is no
-    room, which is a LimitExceeded.
-    """
-
-    why: str
-    setting: bool = False
-    full: bool = False
-
-    def error(self, *, opening: bool) -> type[SessionStoreError]:
-        if self.full:
-            return LimitExceeded
-        return SettingsError if self.setting and opening else BackendUnavailable
+"""Every request of a store, by the name of the boto3 client's method."""
 
 
 _NO_BUCKET = Row(
-    "there is no bucket {bucket!r}; create it, or set url to one that is there", setting=True
+    "there is no bucket {bucket!r}; create it, or set url to one that exists", setting=True
 )
 _DENIED = Row(
-    "the credentials lack the permission {permission} on it; have it granted, or use others",
+    "the credentials lack the permission {permission}; grant it, or use other credentials",
     setting=True,
 )
 _FORBIDDEN = Row(
-    "the store forbids it ({code}: {detail}); see that the credentials have the permission "
+    "the store forbids it ({code}: {detail}); make sure that the credentials have the permission "
     "{permission}",
     setting=True,
 )
 _REGION = Row("the bucket is in {region}; set region to that", setting=True)
 _MOVED = Row("it redirects to {location}; set endpoint_url to that", setting=True)
-_SKEW = Row("this machine's clock differs from the store's{skew}; set it right, by NTP for example")
-_BUSY = Row("the store has too much to do ({code}); try again later, with fewer requests at once")
-_TROUBLE = Row("the store failed ({code}: {detail}); try again later, or look into its log")
+_SKEW = Row(
+    "the clock of this machine differs from the store's{skew}; correct it, with NTP if possible"
+)
+_BUSY = Row("the store is overloaded ({code}); try again later, with fewer requests at once")
+_TROUBLE = Row("the store failed ({code}: {detail}); try again later, or read its log")
 _UNKNOWN_KEY = Row(
     "the store does not know the access key; check the credentials and endpoint_url", setting=True
 )
 _WRONG_SECRET = Row(
-    "the secret key does not fit the access key; check the credentials for a typing error",
+    "the secret key does not match the access key; check the credentials for a typing error",
     setting=True,
 )
 _EXPIRED = Row(
     "the credentials have expired; renew them (aws sso login, or a new session token)", setting=True
 )
 _INVALID_TOKEN = Row(
-    "the session token is not valid; get a new one, or unset AWS_SESSION_TOKEN if there is none",
+    "invalid session token; get a new one, or unset AWS_SESSION_TOKEN if you do not use one",
     setting=True,
 )
 _KMS = Row(
@@ -115,8 +100,8 @@ _UNSUPPORTED = Row(
     "the store does not know this request ({code}); check that endpoint_url leads to S3",
     setting=True,
 )
-_FULL = Row("the store has no room left ({code}); free some, or set max_store", full=True)
-_TOO_LARGE = Row("the object is larger than the store takes ({code}); set max_file", full=True)
+_FULL = Row("the store has no space left ({code}); free some, or set max_store", full=True)
+_TOO_LARGE = Row("the object is larger than the store accepts ({code}); set max_file", full=True)
 _REFUSED = Row("the store answered {code}: {detail}")
 
 CODES: Mapping[str, Row] = {
@@ -165,7 +150,7 @@ CODES: Mapping[str, Row] = {
     "XMinioStorageFull": _FULL,
     "XMinioAdminBucketQuotaExceeded": _FULL,
 }
-"""By the code of the store's answer."""
+"""The row for the error code of the store's response."""
 
 STATUSES: Mapping[int, Row] = {
     301: _REGION,
@@ -184,36 +169,38 @@ STATUSES: Mapping[int, Row] = {
     504: _TROUBLE,
     507: _FULL,
 }
-"""By the status of an answer whose code is none of those."""
+"""The row for the HTTP status, if ``CODES`` does not have the code."""
 
 NO_CREDENTIALS = Row(
-    "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, set profile, or "
+    "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, set profile, or "
     "give this machine a role",
     setting=True,
 )
 _HALF_CREDENTIALS = Row("the credentials are incomplete: {detail}", setting=True)
-_ROLE = Row("the credentials cannot be had: {detail}; check profile and the role", setting=True)
-_PROFILE = Row(
-    "{detail}; set profile (or AWS_PROFILE) to one in the AWS configuration", setting=True
+_ROLE = Row(
+    "the credentials cannot be obtained: {detail}; check profile and the role", setting=True
 )
-_CONFIGURATION = Row("the AWS configuration is not right: {detail}", setting=True)
+_PROFILE = Row(
+    "{detail}; set profile (or AWS_PROFILE) to a profile of the AWS configuration", setting=True
+)
+_CONFIGURATION = Row("invalid AWS configuration: {detail}", setting=True)
 UNREACHABLE = Row("nothing answers at {endpoint}; check endpoint_url, region and the network")
 TIMEOUT = Row("the store at {endpoint} did not answer in time; try again, or check the network")
 CUT_OFF = Row("the connection to {endpoint} broke off; try again, or check the network")
 TLS = Row(
-    "the connection to {endpoint} cannot be secured: {detail}; check that endpoint_url is right "
-    "about https, and that AWS_CA_BUNDLE names the authority of its certificate"
+    "the connection to {endpoint} cannot be secured: {detail}; check the https of endpoint_url, "
+    "and that AWS_CA_BUNDLE names the authority of its certificate"
 )
 _PROXY = Row("{detail}; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
-_NO_REGION = Row("no region is known; set region", setting=True)
+_NO_REGION = Row("no region is set; set region", setting=True)
 _BAD_REGION = Row("{detail}; set region to one such as eu-central-1", setting=True)
 _BAD_ENDPOINT = Row(
     "{detail}; set endpoint_url to a URL such as http://127.0.0.1:9000, and check the bucket's "
     "name and addressing",
     setting=True,
 )
-_NOT_S3 = Row("what answers at {endpoint} is not S3; check endpoint_url", setting=True)
-_DAMAGED = Row("the answer was damaged on its way: {detail}; try again")
+_NOT_S3 = Row("the server at {endpoint} does not speak S3; check endpoint_url", setting=True)
+_DAMAGED = Row("the response was damaged in transit: {detail}; try again")
 OTHER = Row("{detail}")
 
 EXCEPTIONS: Mapping[str, Row] = {
@@ -252,7 +239,7 @@ EXCEPTIONS: Mapping[str, Row] = {
     "BaseEndpointResolverError": _BAD_ENDPOINT,
     "EndpointProviderError": _BAD_ENDPOINT,
     "InvalidEndpointConfigurationError": _BAD_ENDPOINT,
-    "ParamValidationError": _BAD_ENDPOINT,  # of a bucket's name: nothing else is looked at
+    "ParamValidationError": _BAD_ENDPOINT,  # botocore checks only the bucket's name here
     "InvalidHostLabelError": _BAD_ENDPOINT,
     "ValueError": _BAD_ENDPOINT,  # botocore's "Invalid endpoint"
     "ResponseParserError": _NOT_S3,
@@ -260,7 +247,7 @@ EXCEPTIONS: Mapping[str, Row] = {
     "ChecksumError": _DAMAGED,
     "Exception": OTHER,
 }
-"""By the name of the exception's class, or of the nearest class above it."""
+"""The row for the name of the exception's class, or of its nearest base class."""
 
 _action = re.compile(r"perform: ([a-z0-9-]+:[A-Za-z]+)").search
 _host_region = re.compile(r"\bs3[.-]([a-z]{2,}(?:-[a-z]+)+-\d)\.").search
@@ -268,7 +255,7 @@ _host_region = re.compile(r"\bs3[.-]([a-z]{2,}(?:-[a-z]+)+-\d)\.").search
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which store it is, for messages."""
+    """The store, for messages: its URL, its bucket and its server."""
 
     url: str
     bucket: str
@@ -278,38 +265,41 @@ class Place:
 def ours(
     error: Exception, task: Task, place: Place, *, opening: bool
 ) -> SessionStoreError | NotFound:
-    """The error to raise instead."""
+    """Return the error to raise in place of boto3's ``error``."""
     from botocore.exceptions import ClientError  # the table serves engines without botocore too
 
     if not isinstance(error, ClientError):
-        names = (each.__name__ for each in type(error).__mro__)
-        row = next(EXCEPTIONS[name] for name in names if name in EXCEPTIONS)
-        return made(row, task, place, {"detail": _one_line(error)}, opening=opening)
-    told: Mapping[str, Any] = error.response
-    code = str(told.get("Error", {}).get("Code", ""))
-    if error.operation_name != task.operation:  # of STS, on the way to credentials
+        row = by_class(EXCEPTIONS, error)
+        return made(row, task, place, {"detail": one_line(error)}, opening=opening)
+    response: Mapping[str, Any] = error.response
+    code = str(response.get("Error", {}).get("Code", ""))
+    # A request of another operation is one of STS, which botocore sends to get credentials.
+    if error.operation_name != task.operation:
         detail = f"{error.operation_name} was answered {code}"
         return made(_ROLE, task, place, {"detail": detail}, opening=opening)
     if code in task.missing:
         return NotFound(code)
-    return refused(told, task, place, opening=opening)
+    return refused(response, task, place, opening=opening)
 
 
 def refused(
-    told: Mapping[str, Any], task: Task, place: Place, *, opening: bool
+    response: Mapping[str, Any], task: Task, place: Place, *, opening: bool
 ) -> SessionStoreError:
-    """The error to raise for an answer that says no; ``told`` is a ClientError's ``response``."""
-    error = told.get("Error", {})
-    status = int(told.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    """Return the error to raise when the store refused the request.
+
+    ``response`` has the form of a ClientError's ``response``.
+    """
+    error = response.get("Error", {})
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code, detail = str(error.get("Code") or status), str(error.get("Message") or "nothing more")
-    said, region, location = _action(detail), _region(told), _location(told)
+    permission, region, location = _action(detail), _region(response), _location(response)
     facts = {
         "code": code,
         "detail": " ".join(detail.split()).removesuffix("."),
-        "permission": said[1] if said else task.permission,
+        "permission": permission[1] if permission else task.permission,
         "region": f"the region {region}" if region else "another region",
         "location": location or "",
-        "skew": _skew(told),
+        "skew": _skew(response),
     }
     row = CODES.get(code) or STATUSES.get(status) or _REFUSED
     if row is _REGION and not region and location:
@@ -318,46 +308,41 @@ def refused(
 
 
 def not_s3(task: Task, place: Place, *, opening: bool) -> SessionStoreError:
-    """The error to raise for an answer that S3 would not give."""
+    """Return the error to raise for a response that S3 would not send."""
     return made(_NOT_S3, task, place, {}, opening=opening)
 
 
 def made(
     row: Row, task: Task, place: Place, facts: Mapping[str, str], *, opening: bool
 ) -> SessionStoreError:
-    """The error of a row, in words."""
-    doing = "open the store" if opening else task.doing
-    why = row.why.format_map({**facts, "bucket": place.bucket, "endpoint": place.endpoint})
-    return row.error(opening=opening)(f"Could not {doing} in {place.url}: {why}.")
+    """Return the error of ``row``, with the ``facts`` of the failure in its message."""
+    facts = {**facts, "bucket": place.bucket, "endpoint": place.endpoint}
+    return row.error(task.doing, place.url, facts, opening=opening)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
-
-
-def _headers(told: Mapping[str, Any]) -> Mapping[str, str]:
-    headers: Mapping[str, str] = told.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+def _headers(response: Mapping[str, Any]) -> Mapping[str, str]:
+    headers: Mapping[str, str] = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return headers
 
 
-def _region(told: Mapping[str, Any]) -> str | None:
-    """Where the bucket is, as far as the answer says it."""
-    error = told.get("Error", {})
+def _region(response: Mapping[str, Any]) -> str | None:
+    """Return the region of the bucket; None if the response does not name it."""
+    error = response.get("Error", {})
     host = _host_region(str(error.get("Endpoint", "")))
-    said = error.get("Region") or _headers(told).get("x-amz-bucket-region")
-    return said or (host[1] if host else None)
+    region = error.get("Region") or _headers(response).get("x-amz-bucket-region")
+    return region or (host[1] if host else None)
 
 
-def _location(told: Mapping[str, Any]) -> str | None:
-    """The server that a redirect leads to."""
-    parts = urlsplit(_headers(told).get("location", ""))
+def _location(response: Mapping[str, Any]) -> str | None:
+    """Return the server that a redirect leads to; None if the response is no redirect."""
+    parts = urlsplit(_headers(response).get("location", ""))
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else None
 
 
-def _skew(told: Mapping[str, Any]) -> str:
-    """By how much the clocks differ, as far as the answer says it."""
+def _skew(response: Mapping[str, Any]) -> str:
+    """Return " by " and the difference of the clocks; empty if the response has no valid Date."""
     try:
-        date = parsedate_to_datetime(_headers(told)["date"])
+        date = parsedate_to_datetime(_headers(response)["date"])
         seconds = round(abs((datetime.now(UTC) - date).total_seconds()))
         return f" by {show_duration(timedelta(seconds=seconds))}"
     except (KeyError, ValueError, TypeError):

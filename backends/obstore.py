@@ -1,20 +1,21 @@
-"""The requests of the object protocol, by obstore: the engine that the user chooses for speed.
+"""The requests of the object protocol, made with obstore, an engine chosen for its speed.
 
     s3://bucket/prefix?engine=obstore
 
-obstore is written in Rust; a request takes a sixth of the CPU that boto3 needs and no lock of the
-interpreter. It does not do everything, and what follows from that stands here:
+obstore is written in Rust; a request takes a sixth of the CPU that boto3 needs, and does not hold
+the interpreter's lock. It has limits, and this module works around them:
 
-* It shows no header of an answer, so the store's time is asked for by a small object now and then.
-* Its prefixes are whole directories. A listing of keys that begin otherwise asks for the directory,
-  from there on, and picks them out.
-* A web page, where the store should answer, is an empty listing to it. So an empty listing counts
-  only where the store's marker can be read.
-* It makes its own multipart uploads, and can neither list nor abort what others left, nor sign a
-  URL that says type and name. boto3 does these where it is installed. Without it, let a lifecycle
-  rule of the bucket abort unfinished uploads.
-* After a fork it stands still in the child, and disturbs the parent if it is used there. boto3 does
-  the work in such a process.
+* It does not expose the headers of a response. To read the store's clock, a small object is written
+  now and then.
+* It lists whole directories only. A listing of another prefix lists the directory from that prefix
+  on and filters the keys.
+* It reads a web page, from a proxy for example, as an empty listing. An empty listing is therefore
+  accepted only if the store's marker can be read.
+* It makes multipart uploads itself, but it cannot list or abort those of other processes, and it
+  cannot presign a URL with a media type and a file name. boto3 does these if it is installed.
+  Without boto3, let a lifecycle rule of the bucket abort unfinished uploads.
+* In the child of a fork it hangs, and there it can disturb the connections of the parent. boto3
+  makes the requests in such a process.
 """
 
 from __future__ import annotations
@@ -65,17 +66,19 @@ if TYPE_CHECKING:
 __all__ = ["ObstoreClient"]
 
 WHOLE = 5 << 20
-"""Bytes up to which an object is one request, from memory; longer ones go in parts of so many, the
-least that S3 takes."""
+"""Bytes up to which an object is sent in one request, from memory.
+
+Also the size of the parts of larger objects: the least that S3 accepts.
+"""
 
 AT_ONCE = 2
-"""Parts on their way at once: with the one that is being filled 15 MiB."""
+"""Parts that are sent in parallel: 15 MiB together with the part that is being filled."""
 
 PARTS = 9_000
-"""The most parts, a little under S3's 10,000: beyond 44 GiB they grow."""
+"""The most parts, a little under S3's 10,000: beyond 44 GiB the parts grow."""
 
 PIECE = 1 << 20
-"""Bytes that are handed from one side to the other at a time."""
+"""Bytes per read or write between obstore and the stream of the caller."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +86,10 @@ _FAILURES = (BaseError, OSError, ValueError)
 
 
 class _Process:
-    """Whether obstore works in this process: its threads do not come along through a fork."""
+    """Records whether obstore works in this process: its threads do not survive a fork.
+
+    ``used``: obstore was used here or in a parent. ``lost``: and the process was forked afterwards.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -91,13 +97,14 @@ class _Process:
         self.lost = False
 
     def forked(self) -> None:
+        """Update the state in the child of a fork."""
         self.lock = threading.Lock()
         self.lost = self.lost or self.used
 
 
 _process = _Process()
 _kept: list[object] = []
-"""Stores of the parent of a fork: even to throw them away would reach into its connections."""
+"""Stores of the parent of a fork. They are never freed: that would touch its connections."""
 
 _clients: weakref.WeakSet[ObstoreClient] = weakref.WeakSet()
 
@@ -116,12 +123,12 @@ if hasattr(os, "register_at_fork"):
 class ObstoreClient:
     """One prefix of one bucket.
 
-    While the store is being opened, errors that another setting cures are SettingsErrors.
+    While the store is being opened, a failure that another setting cures is a SettingsError.
     """
 
     shows_date: ClassVar[bool] = False
     at_once: int = 2
-    """Long answers are read ahead. Parts of an upload are obstore's own affair (``AT_ONCE``)."""
+    """Parallel reads of a long object. obstore itself sends an upload's parts (``AT_ONCE``)."""
 
     def __init__(self, options: Options) -> None:
         refuse_what_it_cannot(options)
@@ -132,7 +139,7 @@ class ObstoreClient:
         self._extras = extras(options)
         self._authority = own_authority()
         self._made: S3Store | None = None
-        self._spare: S3Client | None = None
+        self._boto3: S3Client | None = None
         self._marker = Marker(self._read_marker, options.url)
         _clients.add(self)
 
@@ -149,16 +156,16 @@ class ObstoreClient:
             with self._asking("complete_multipart_upload"):
                 self._put_in_parts(key, payload)
         except NotFound as error:
-            # Complete already: the request was repeated when its answer was lost. Nobody else
-            # writes this key.
+            # obstore retried the request because the response was lost, and the upload is
+            # complete already if the key exists: no other writer uses this key.
             if not any(entry.key == key for page in self.list(key) for entry in page.entries):
                 raise BackendUnavailable(
-                    f"The upload of {key} was aborted by somebody else; save the file again."
+                    f"The upload of {key} was aborted by another process; save the file again."
                 ) from error
         return None
 
     def _put_in_parts(self, key: str, payload: Payload) -> None:
-        """An upload whose parts obstore makes; one that fails is aborted."""
+        """Upload in parts, which obstore makes; it aborts an upload that fails."""
         size = max(WHOLE, -(-payload.size // PARTS))
         with (
             payload.open() as source,
@@ -179,7 +186,7 @@ class ObstoreClient:
             return Download(cast("BinaryIO", stream), str(answer.meta["e_tag"] or ""), None)
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
-        """One page of up to 1,000 objects is one request, whatever ``page_size`` is."""
+        """Yield pages of up to 1,000 objects, a request each; ``page_size`` is ignored."""
         if _process.lost:
             yield from self.boto3.list(prefix, start_after=start_after, page_size=page_size)
             return
@@ -188,7 +195,7 @@ class ObstoreClient:
         seen = False
         for entries in self._to_the_end(prefix, directory, offset):
             done = bool(rest) and self._is_past(prefix, entries)
-            matching = [it for it in entries if it.key.startswith(prefix)] if rest else entries
+            matching = [e for e in entries if e.key.startswith(prefix)] if rest else entries
             if matching:
                 seen = True
                 yield Page(matching, None)
@@ -199,29 +206,29 @@ class ObstoreClient:
             yield Page([], None)
 
     def _to_the_end(self, prefix: str, directory: str, offset: str) -> Iterator[Sequence[Entry]]:
-        """The pages of a directory from there on.
+        """Yield the pages of ``directory`` after the key ``offset``, to the listing's real end.
 
-        An error that the store answers with 200 is an empty page to obstore, which ends a listing
-        where any page ends. A sweep that believes it would delete what the rest refers to, so the
-        store is asked for more.
+        obstore reads an error in a response with status 200 as an empty page, which may end the
+        listing after any page. A sweep would then delete content that the missing references use.
+        So the end is confirmed: a second listing after the last key must be empty as well.
         """
-        pages, last, asked = self._pages(directory, offset), offset, False
-        begun: set[str] = set()
+        pages, last, confirming = self._pages(directory, offset), offset, False
+        first_keys: set[str] = set()  # of each listing; the same one twice: there is no progress
         while True:
             with self._asking("list_objects_v2"):
-                found = next(pages, None)
-            if found is None:
-                if asked or is_harmless(prefix):
+                page = next(pages, None)
+            if page is None:
+                if confirming or is_harmless(prefix):
                     return
-                pages, asked = self._pages(directory, last), True
+                pages, confirming = self._pages(directory, last), True
                 continue
-            entries = [Entry(it["path"], it["size"], it["last_modified"]) for it in found]
-            if asked or not begun:
-                if entries[0].key in begun:
+            entries = [Entry(obj["path"], obj["size"], obj["last_modified"]) for obj in page]
+            if confirming or not first_keys:
+                if entries[0].key in first_keys:
                     raise self._without_order()
-                begun.add(entries[0].key)
-            # The last in the store's order, which is not the alphabet's everywhere (``_is_past``).
-            asked, last = False, entries[-1].key
+                first_keys.add(entries[0].key)
+            # The last key in the store's order, which is not always alphabetical (``_is_past``).
+            confirming, last = False, entries[-1].key
             yield entries
 
     def _pages(self, directory: str, offset: str) -> Iterator[Sequence[Any]]:
@@ -233,7 +240,10 @@ class ObstoreClient:
             )
 
     def _is_past(self, prefix: str, entries: Sequence[Entry]) -> bool:
-        """Whether nothing more can begin so. Only an order allows to look no further."""
+        """Return whether no key after ``entries`` can begin with ``prefix``.
+
+        Raises BackendUnavailable if the keys are in no order, since then no end can be known.
+        """
         keys = [entry.key for entry in entries]
         # SeaweedFS sorts the names of each directory, so that "a/b" comes before "a-b".
         if keys != sorted(keys) and keys != sorted(keys, key=lambda key: key.split("/")):
@@ -242,7 +252,7 @@ class ObstoreClient:
 
     def _without_order(self) -> BackendUnavailable:
         return BackendUnavailable(
-            f"Could not list the objects in {self.options.url}: the store lists them in no "
+            f"Could not list the objects in {self.options.url}: the store does not list them in "
             "order, which engine=obstore needs; leave engine out."
         )
 
@@ -261,48 +271,48 @@ class ObstoreClient:
         self.boto3.abort(key, upload)
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
-        """By boto3; none without it."""
+        """Yield unfinished uploads, with boto3; none if it is not installed."""
         if self._has_boto3:
             yield from self.boto3.uploads(prefix)
 
     def close(self) -> None:
         self._closed = True
         self._made = None
-        if self._spare is not None:
-            self._spare.close()
+        if self._boto3 is not None:
+            self._boto3.close()
 
-    # Besides the protocol
+    # Operations of S3 beyond the object protocol
 
     @property
     def opening(self) -> bool:
-        """Whether the store is being opened."""
+        """Return whether the store is being opened."""
         return self._opening
 
     @opening.setter
     def opening(self, value: bool) -> None:
         self._opening = value
-        if self._spare is not None:
-            self._spare.opening = value
+        if self._boto3 is not None:
+            self._boto3.opening = value
 
     @property
     def sees_uploads(self) -> bool:
-        """Whether ``uploads`` finds what killed processes left."""
+        """Return whether ``uploads`` finds the unfinished uploads of killed processes."""
         return self._has_boto3
 
     def probe(self, key: str) -> None:
-        """Ask for a listing, to see that the bucket is there and may be used; one request."""
+        """Check with a listing that the bucket exists and can be used. Raises SettingsError."""
         next(self.list(key))
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
-        """A URL that anybody may GET the object by until then; by boto3. No request."""
+        """Return a presigned URL to GET the object, made with boto3. No request."""
         return self.boto3.sign(key, media_type=media_type, disposition=disposition, expires=expires)
 
     def leave(self) -> None:
-        """Leave the parent's connections alone, in the child of a fork."""
+        """Stop using the parent's store, in the child of a fork."""
         _kept.append(self._made)
         self._made = None
 
-    # boto3, for what obstore does not do
+    # boto3, for the requests that obstore cannot make
 
     @cached_property
     def _has_boto3(self) -> bool:
@@ -310,37 +320,37 @@ class ObstoreClient:
 
     @property
     def boto3(self) -> S3Client:
-        """The other engine, on the same bucket."""
-        if self._spare is None:
+        """Return the boto3 client of the same bucket, made at its first use."""
+        if self._boto3 is None:
             if not self._has_boto3:
                 raise self._without_boto3()
             from sessionstore.backends._s3_client import S3Client
 
             if _process.lost:
                 _log.warning(
-                    "obstore does not work in a process that was forked after it was used: %s is "
-                    "asked by boto3 here. Open the store after the fork.",
+                    "obstore does not work in a process that was forked after its first use: boto3 "
+                    "makes the requests to %s here. Open the store after the fork.",
                     self.options.url,
                 )
             with _process.lock:
-                if self._spare is None:
-                    self._spare = S3Client(for_boto3(self.options))
-                    self._spare.opening = self._opening
-        return self._spare
+                if self._boto3 is None:
+                    self._boto3 = S3Client(for_boto3(self.options))
+                    self._boto3.opening = self._opening
+        return self._boto3
 
     def _without_boto3(self) -> Exception:
         if _process.lost:
             return BackendUnavailable(
-                f"Could not ask {self.options.url}: obstore does not work in a process that was "
-                "forked after it was used. Open the store after the fork, or install boto3 for "
+                f"Could not use {self.options.url}: obstore does not work in a process that was "
+                "forked after its first use. Open the store after the fork, or install boto3 for "
                 "such processes: pip install 'sessionstore[s3]'."
             )
         return SettingsError(
-            "engine=obstore signs URLs and looks after unfinished uploads by boto3, which is not "
-            "installed: pip install 'sessionstore[s3]'."
+            "engine=obstore needs boto3 to sign URLs and to abort unfinished uploads: "
+            "pip install 'sessionstore[s3]'."
         )
 
-    # Asking
+    # Requests
 
     @property
     def _store(self) -> S3Store:
@@ -356,7 +366,10 @@ class ObstoreClient:
         return {"attributes": self._extras.attributes, "tags": self._extras.tags}
 
     def _asking(self, method: str) -> _Asking:
-        """Around a request: what fails is an error of ours."""
+        """Return a context for one request, which translates its errors.
+
+        Raises BackendUnavailable if the store is closed.
+        """
         if self._closed:
             doing = TASKS[method].doing
             raise BackendUnavailable(
@@ -365,12 +378,12 @@ class ObstoreClient:
         return _Asking(self, method)
 
     def ours(self, error: Exception, method: str) -> Exception:
-        """The error to raise instead."""
+        """Return the error to raise in place of obstore's ``error``."""
         return ours(error, TASKS[method], self._place, opening=self._opening)
 
 
 class _Asking:
-    """A context that translates errors, around every request: a generator takes thrice as long."""
+    """A context that translates errors. A class: a generator takes three times as long."""
 
     __slots__ = ("_client", "_method")
 
@@ -387,9 +400,10 @@ class _Asking:
 
 
 class _Body(io.RawIOBase):
-    """The bytes of an answer, as they come, their errors translated.
+    """The body of a response, as a stream. It translates errors.
 
-    ``left`` is how many there are: to ask for more behind the last takes as long as for some.
+    ``left`` is the number of bytes. The stream ends there by itself, because to ask obstore for a
+    chunk after the last one takes as long as to ask for a real one.
     """
 
     def __init__(self, chunks: Iterator[Buffer], left: int, client: ObstoreClient) -> None:
@@ -431,7 +445,7 @@ class _Body(io.RawIOBase):
         return memoryview(b"")
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connection back to obstore."""
         self._chunks = None
         super().close()
 
@@ -443,8 +457,8 @@ def _range(start: int, length: int | None) -> Any:
 
 
 def _just_before(prefix: str) -> str:
-    """A key that no key of the store lies between, and the first that begins with ``prefix``.
+    """Return a key just before ``prefix``: no key of the store is between the two.
 
-    Keys have no "~", and what obstore makes of it sorts before that only.
+    It ends in "~", which no key of the store has; obstore's encoding of it sorts only before it.
     """
     return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}~"

@@ -1,14 +1,14 @@
-"""A store in a bucket of Amazon S3, or of any server that speaks its protocol.
+"""A store in a bucket of Amazon S3, or of any server that speaks the S3 protocol.
 
     s3://bucket/prefix?region=eu-central-1
     s3://bucket/prefix?endpoint_url=http://127.0.0.1:9000
     s3://bucket/prefix?engine=obstore
 
-The requests are made by boto3, or by obstore where the user says so; never by obstore of itself,
-because moto's decorator does not reach it and a test would go to the real bucket. The protocol is
-``ObjectBackend``'s. Credentials are found as boto3 finds them everywhere (the environment, the
-shared files, SSO, a role of the machine), unless settings name them. docs/s3.md has the settings,
-the permissions that are needed and what every error means.
+boto3 makes the requests, or obstore if the user sets ``engine=obstore``. obstore is never the
+default, because moto's decorator does not intercept it: a test would use the real bucket.
+``ObjectBackend`` implements the protocol. boto3 finds the credentials as always (environment,
+shared files, SSO, role of the machine) unless settings name them. docs/s3.md lists the settings,
+the permissions and the errors.
 """
 
 from __future__ import annotations
@@ -31,39 +31,41 @@ from sessionstore.values import Parser
 __all__ = ["S3Backend"]
 
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=5)
-"""What a signed URL may be good for: S3 counts seconds, and nobody can take it back."""
-
+"""The limits of a presigned URL's validity: S3 counts seconds, and it cannot be revoked."""
 
 ENGINES = ("boto3", "obstore")
-"""Each is the name of the package, and of the extra that installs it but for boto3's, "s3"."""
+"""Package names. The extra has the name of the package, except boto3's, which is "s3"."""
 
 
 class Engine(ObjectClient, Protocol):
-    """A client that knows S3 besides the protocol."""
+    """An ``ObjectClient`` that also has the operations of S3 that the backend needs."""
 
     opening: bool
-    """Whether the store is being opened: what another setting cures is a SettingsError then."""
+    """True while the store is being opened: failures that a setting cures are SettingsErrors."""
 
     def probe(self, key: str) -> None:
-        """See that the bucket is there and may be listed. Raises SettingsError."""
+        """Check that the bucket exists and can be listed. Raises SettingsError."""
         ...
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
-        """A URL that anybody may GET the object by until then, under that type and name."""
+        """Return a presigned URL to GET the object, valid for ``expires``.
+
+        The response has ``media_type`` as Content-Type and ``disposition`` as Content-Disposition.
+        """
         ...
 
 
 class S3Backend(ObjectBackend):
-    """Files in S3, safe with any number of processes and machines on one bucket.
+    """Files in S3. Any number of processes and machines may share one bucket.
 
     Options: those of every object store (``grace``, ``digest``), and
 
-    * ``engine``: who makes the requests, ``boto3``, the default, or ``obstore``,
-    * ``region``; by default boto3's, else the one that the bucket says it is in,
-    * ``endpoint_url`` of a server that is not Amazon's,
+    * ``engine``: the library that makes the requests: ``boto3``, the default, or ``obstore``,
+    * ``region``: by default boto3's, or the region that the store reports for the bucket,
+    * ``endpoint_url``: the URL of a server other than Amazon's,
     * ``profile``, or ``access_key_id`` and ``secret_access_key`` (and ``session_token``),
-    * ``addressing``: ``path``, ``virtual`` or ``auto``, boto3's choice, the default,
-    * ``sse`` and ``kms_key_id``: encryption other than the bucket's own,
+    * ``addressing``: ``path``, ``virtual`` or ``auto``, the default: boto3 decides,
+    * ``sse`` and ``kms_key_id``: encryption other than the bucket's default,
     * ``put_args``: more arguments for every object that is written, such as StorageClass.
     """
 
@@ -97,8 +99,11 @@ class S3Backend(ObjectBackend):
         try:
             from sessionstore.backends import _s3_doctor
         except ModuleNotFoundError:
-            words = "only boto3 can ask for its versioning, object lock and lifecycle rules"
-            yield Check("bucket settings", "unknown", words, "not told")
+            words = (
+                "versioning, object lock and lifecycle rules are checked with boto3, which is not "
+                "installed: pip install 'sessionstore[s3]'"
+            )
+            yield Check("bucket settings", "unknown", words, "not checked")
         else:
             yield from _s3_doctor.examine(Options.of(location, options))
 
@@ -111,9 +116,12 @@ class S3Backend(ObjectBackend):
         disposition: str,
         expires: timedelta,
     ) -> str:
-        """``SignsUrls.url``. No request: whether the file is there is not looked at."""
+        """Return a presigned URL, as ``SignsUrls.url`` does. No request: the file may be missing.
+
+        Raises ValueError when ``expires`` is out of range.
+        """
         if not SHORTEST <= expires <= LONGEST:
-            raise ValueError(f"A signed URL is good for 1 second to 5 minutes: expires={expires}.")
+            raise ValueError(f"expires must be from 1 second to 5 minutes (got {expires}).")
         blob = keys.blob(reference.digest, keys.generation(reference.token))
         return self.client.sign(
             blob, media_type=media_type, disposition=disposition, expires=expires
@@ -121,7 +129,7 @@ class S3Backend(ObjectBackend):
 
 
 def _engine(name: str, options: Options) -> Engine:
-    """The client of that name. Raises SettingsError when its library is not installed."""
+    """Return a client of the engine ``name``. Raises SettingsError if it is not installed."""
     try:
         if name == "obstore":
             from sessionstore.backends.obstore import ObstoreClient

@@ -187,7 +187,7 @@ ABORT = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}
 @pytest.mark.parametrize(
     ("rules", "verdict", "words"),
     [
-        ([], "good", "none for the store; one that aborts unfinished uploads"),
+        ([], "good", "none for the store; consider one that aborts unfinished uploads"),
         ([rule(**ABORT)], "good", "unfinished uploads are aborted after 7 d"),
         ([rule(Expiration={"Days": 1})], "bad", "'r' deletes objects by their age"),
         ([rule(**ABORT), rule(Expiration={"Days": 1})], "bad", "deletes objects by their age"),
@@ -198,7 +198,7 @@ ABORT = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}
         ([{"Status": "Enabled", "Prefix": "app/", "Expiration": {"Days": 1}}], "bad", "their age"),
         ([rule(Expiration={"Days": 1}, Filter={"Tag": {"Key": "k"}})], "good", "none"),
         ([rule(Expiration={"ExpiredObjectDeleteMarker": True})], "good", "none for the store"),
-        ([rule(Transitions=[{"StorageClass": "GLACIER"}])], "bad", "has to be restored"),
+        ([rule(Transitions=[{"StorageClass": "GLACIER"}])], "bad", "must be restored"),
         ([rule(Transitions=[{"StorageClass": "STANDARD_IA"}])], "good", "none"),
         (
             [rule(AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1})],

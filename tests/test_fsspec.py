@@ -195,7 +195,7 @@ def translated(code: str, status: int) -> OSError:
             "was changed while it was read",
         ),
         (translated("Unknown", 412), BackendUnavailable, "was changed while"),
-        (translated("InvalidAccessKeyId", 403), SettingsError, "no credentials that are good"),
+        (translated("InvalidAccessKeyId", 403), SettingsError, "no valid credentials were found"),
         (OSError(errno.ENOSPC, "No space left"), LimitExceeded, "set max_store"),
         (OSError(errno.EDQUOT, "Quota exceeded"), LimitExceeded, "set max_store"),
         (PermissionError("no"), SettingsError, "may list, read, write and delete there"),

@@ -235,7 +235,7 @@ def test_a_delete_that_is_refused_is_an_error(
     ("status", "code", "kind", "words"),
     [
         (403, "AccessDenied", SettingsError, "may list, read, write and delete there"),
-        (403, "InvalidAccessKeyId", SettingsError, "no credentials that are good for it"),
+        (403, "InvalidAccessKeyId", SettingsError, "no valid credentials were found"),
         (404, "NoSuchBucket", SettingsError, "there is no such bucket"),
         (412, "PreconditionFailed", BackendUnavailable, "was changed while it was read or written"),
     ],

@@ -29,10 +29,14 @@ from tests.s3.scripted import Reply, ScriptedServer, listing, refusal
 AWAY, SETTING, FULL = "away", "setting", "full"
 """What kind of failure it is: of the service, of a setting, of a limit."""
 
-NO_BUCKET = (404, SETTING, "there is no bucket 'sessions'; create it, or set url to one that is")
-DENIED = (403, SETTING, "lack the permission s3:PutObject on it; have it granted, or use others")
+NO_BUCKET = (
+    404,
+    SETTING,
+    "there is no bucket 'sessions'; create it, or set url to one that exists",
+)
+DENIED = (403, SETTING, "lack the permission s3:PutObject; grant it, or use other credentials")
 REGION = (301, SETTING, "the bucket is in another region; set region to that")
-SKEW = (403, AWAY, "; set it right, by NTP for example")
+SKEW = (403, AWAY, "; correct it, with NTP if possible")
 BUSY = (503, AWAY, "try again later, with fewer requests at once")
 EXPIRED = (400, SETTING, "the credentials have expired; renew them (aws sso login")
 KMS = (400, SETTING, "check kms_key_id and the key's policy")
@@ -40,7 +44,7 @@ ARGUMENT = (400, SETTING, "check sse, kms_key_id and put_args")
 UNSUPPORTED = (501, SETTING, "check that endpoint_url leads to S3")
 NO_ROOM = (507, FULL, "free some, or set max_store")
 TOO_LARGE = (413, FULL, "set max_file")
-TROUBLE = (500, AWAY, "try again later, or look into its log")
+TROUBLE = (500, AWAY, "try again later, or read its log")
 
 ANSWERS = {
     "NoSuchBucket": NO_BUCKET,
@@ -66,7 +70,7 @@ ANSWERS = {
     "OperationAborted": BUSY,
     "InternalError": TROUBLE,
     "InvalidAccessKeyId": (403, SETTING, "does not know the access key; check the credentials"),
-    "SignatureDoesNotMatch": (403, SETTING, "the secret key does not fit the access key"),
+    "SignatureDoesNotMatch": (403, SETTING, "the secret key does not match the access key"),
     "ExpiredToken": EXPIRED,
     "ExpiredTokenException": EXPIRED,
     "TokenRefreshRequired": EXPIRED,
@@ -95,7 +99,7 @@ BY_STATUS = {
     302: REGION,
     307: REGION,
     308: REGION,
-    403: (403, SETTING, "the store forbids it (Odd: odd); see that the credentials have the"),
+    403: (403, SETTING, "the store forbids it (Odd: odd); make sure that the credentials have the"),
     405: UNSUPPORTED,
     408: BUSY,
     413: TOO_LARGE,
@@ -110,12 +114,12 @@ BY_STATUS = {
 
 NO_CREDENTIALS = (SETTING, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, set profile, or")
 ROLE = (SETTING, "check profile and the role")
-CONFIGURATION = (SETTING, "the AWS configuration is not right")
+CONFIGURATION = (SETTING, "invalid AWS configuration: ")
 CUT_OFF = (AWAY, "broke off; try again, or check the network")
 UNREACHABLE = (AWAY, "nothing answers at http://store.example; check endpoint_url, region and the")
 BAD_ENDPOINT = (SETTING, "set endpoint_url to a URL such as http://127.0.0.1:9000")
 BAD_REGION = (SETTING, "set region to one such as eu-central-1")
-DAMAGED = (AWAY, "the answer was damaged on its way")
+DAMAGED = (AWAY, "the response was damaged in transit")
 
 NO_ANSWER = {
     "NoCredentialsError": NO_CREDENTIALS,
@@ -133,7 +137,10 @@ NO_ANSWER = {
     "InvalidS3UsEast1RegionalEndpointConfigError": CONFIGURATION,
     "InvalidProxiesConfigError": CONFIGURATION,
     "InvalidDefaultsMode": CONFIGURATION,
-    "ProfileNotFound": (SETTING, "set profile (or AWS_PROFILE) to one in the AWS configuration"),
+    "ProfileNotFound": (
+        SETTING,
+        "set profile (or AWS_PROFILE) to a profile of the AWS configuration",
+    ),
     "SSOError": EXPIRED[1:],
     "UnauthorizedSSOTokenError": EXPIRED[1:],
     "LoginError": EXPIRED[1:],
@@ -148,7 +155,7 @@ NO_ANSWER = {
     "OSError": CUT_OFF,
     "SSLError": (AWAY, "cannot be secured"),
     "ProxyConnectionError": (AWAY, "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"),
-    "NoRegionError": (SETTING, "no region is known; set region"),
+    "NoRegionError": (SETTING, "no region is set; set region"),
     "InvalidRegionError": BAD_REGION,
     "UnknownRegionError": BAD_REGION,
     "BaseEndpointResolverError": BAD_ENDPOINT,
@@ -157,7 +164,7 @@ NO_ANSWER = {
     "ParamValidationError": BAD_ENDPOINT,
     "InvalidHostLabelError": BAD_ENDPOINT,
     "ValueError": BAD_ENDPOINT,
-    "ResponseParserError": (SETTING, "what answers at http://store.example is not S3"),
+    "ResponseParserError": (SETTING, "the server at http://store.example does not speak S3"),
     "FlexibleChecksumError": DAMAGED,
     "ChecksumError": DAMAGED,
     "Exception": (AWAY, "Could not save an object in s3://sessions/app: Exception."),
@@ -308,7 +315,7 @@ def test_access_denied_names_the_permission(
 ) -> None:
     server.replies = [refusal(403, "AccessDenied", "Access Denied")]
     assert callable(ask)
-    with pytest.raises(SessionStoreError, match=f"lack the permission {permission} on it"):
+    with pytest.raises(SessionStoreError, match=f"lack the permission {permission}; grant it"):
         ask(shared_client)
 
 
@@ -342,7 +349,7 @@ def test_clock_skew_says_how_much(shared_client: S3Client, server: ScriptedServe
     later = format_datetime(datetime.now(UTC) + timedelta(hours=2, seconds=30), usegmt=True)
     skewed = refusal(403, "RequestTimeTooSkewed", "The difference is too large.")
     server.replies = [Reply(403, skewed.body, {"Date": later})]
-    with pytest.raises(SessionStoreError, match=r"differs from the store's by 2h\d+s; set it"):
+    with pytest.raises(SessionStoreError, match=r"differs from the store's by 2h\d+s; correct it"):
         next(shared_client.list(""))
 
 
@@ -354,7 +361,7 @@ def test_what_could_not_be_deleted_is_told(client: S3Client, server: ScriptedSer
             b"</DeleteResult>"
         )
     ]
-    with pytest.raises(SessionStoreError, match="lack the permission s3:DeleteObject on it"):
+    with pytest.raises(SessionStoreError, match="lack the permission s3:DeleteObject; grant it"):
         client.delete(["a", "b"])
 
 
@@ -363,7 +370,7 @@ def test_a_role_that_cannot_be_assumed() -> None:
     error = botocore_exceptions.ClientError(told, "AssumeRoleWithWebIdentity")
     place = Place("s3://sessions/app", "sessions", "http://store.example")
     seen = ours(error, TASKS["list_objects_v2"], place, opening=True)
-    words = "cannot be had: AssumeRoleWithWebIdentity was answered AccessDenied; check profile"
+    words = "cannot be obtained: AssumeRoleWithWebIdentity was answered AccessDenied; check profile"
     assert words in str(seen)
     assert is_one_sentence(str(seen))
 
@@ -415,7 +422,7 @@ def test_a_redirect_names_where_to(client: S3Client, server: ScriptedServer) -> 
 
 def test_what_is_not_s3_is_told(client: S3Client, server: ScriptedServer) -> None:
     server.replies = [Reply(body=b"<html><body>Welcome!</body></html>")]
-    with pytest.raises(SessionStoreError, match="is not S3; check endpoint_url") as raised:
+    with pytest.raises(SessionStoreError, match="does not speak S3; check endpoint_url") as raised:
         next(client.list(""))
     assert type(raised.value) is kind_of(SETTING, opening=client.opening)
 
@@ -442,7 +449,7 @@ def test_a_listing_that_does_not_get_on_is_an_error(
 ) -> None:
     """botocore's own paginators look for that too."""
     server.replies = [listing("app/a", IsTruncated="true", NextContinuationToken="same")]
-    with pytest.raises(BackendUnavailable, match="breaks its listing off where it began"):
+    with pytest.raises(BackendUnavailable, match="breaks off at the place where the page began"):
         list(shared_client.list(""))
     assert len(server.asked) == 2
 
@@ -480,14 +487,16 @@ def test_nothing_listens() -> None:
 
 
 def test_https_where_there_is_http(server: ScriptedServer) -> None:
-    with pytest.raises(BackendUnavailable, match=r"cannot be secured.*is right about https"):
+    with pytest.raises(
+        BackendUnavailable, match=r"cannot be secured.*check the https of endpoint_url"
+    ):
         connect(server.endpoint.replace("http:", "https:"))
 
 
 def test_no_credentials(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in seaweed.ENVIRONMENT:
         monkeypatch.delenv(name)
-    with pytest.raises(SettingsError, match="there are no credentials; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(SettingsError, match="no credentials were found; set AWS_ACCESS_KEY_ID"):
         connect(server.endpoint)
     assert server.asked == []
 

@@ -56,32 +56,32 @@ WRONG = [
     ("kms_key_id", 7, "write text in quotes"),
     ("put_args", "StorageClass", 'write a table, or JSON such as {"StorageClass"'),
     ("put_args", "[1]", 'write a table, or JSON such as {"StorageClass"'),
-    ("put_args", '{"Bucket": "b"}', "Bucket is none of ACL, "),
+    ("put_args", '{"Bucket": "b"}', "the argument Bucket is unknown; choose from ACL, "),
     ("put_args", {"StorageClass": 1}, "StorageClass takes a str"),
     ("put_args", {"Metadata": "x"}, "Metadata takes a dict"),
 ]
 
 TOGETHER = [
-    ({"access_key_id": "a"}, "access_key_id and secret_access_key go together: set both"),
-    ({"secret_access_key": "a"}, "access_key_id and secret_access_key go together: set both"),
-    ({"session_token": "a"}, "session_token goes with access_key_id and secret_access_key"),
+    ({"access_key_id": "a"}, "access_key_id and secret_access_key belong together: set both"),
+    ({"secret_access_key": "a"}, "access_key_id and secret_access_key belong together: set both"),
+    ({"session_token": "a"}, "session_token needs access_key_id and secret_access_key"),
     (
         {"profile": "p", "access_key_id": "a", "secret_access_key": "s"},
-        "profile and access_key_id both say who asks: set one",
+        "profile and access_key_id are two sources of credentials: set one",
     ),
-    ({"kms_key_id": "k"}, "kms_key_id needs a sse that uses keys of KMS: set sse=aws:kms"),
-    ({"kms_key_id": "k", "sse": "AES256"}, "kms_key_id needs a sse that uses keys of KMS"),
+    ({"kms_key_id": "k"}, "kms_key_id needs an sse that uses KMS keys: set sse=aws:kms"),
+    ({"kms_key_id": "k", "sse": "AES256"}, "kms_key_id needs an sse that uses KMS keys"),
 ]
 
 URLS = [
-    ("s3://", "'' is no name of a bucket"),
-    ("s3://a", "'a' is no name of a bucket"),
-    ("s3://b:9000/x", "is no name of a bucket; write s3://bucket/prefix, and set endpoint_url"),
-    ("s3://key:secret@bucket/x", "credentials do not stand in it; set AWS_ACCESS_KEY_ID"),
-    ("s3://bucket--use1-az4--x-s3/x", "a directory bucket lists its keys in no order"),
-    ("s3://bucket/a//b", "a prefix has neither empty segments"),
-    ("s3://bucket/a/../b", "a prefix has neither empty segments"),
-    ("s3://bucket/%0a", "a prefix has neither empty segments"),
+    ("s3://", "'' is not a bucket name"),
+    ("s3://a", "'a' is not a bucket name"),
+    ("s3://b:9000/x", "is not a bucket name; write s3://bucket/prefix, and set endpoint_url"),
+    ("s3://key:secret@bucket/x", "it must not hold credentials; set AWS_ACCESS_KEY_ID"),
+    ("s3://bucket--use1-az4--x-s3/x", "a directory bucket does not list its keys in order"),
+    ("s3://bucket/a//b", "a prefix must not have empty segments"),
+    ("s3://bucket/a/../b", "a prefix must not have empty segments"),
+    ("s3://bucket/%0a", "a prefix must not have empty segments"),
     (f"s3://bucket/{'x' * 121}", "its prefix is longer than 120 bytes; write a shorter one"),
 ]
 

@@ -1,0 +1,50 @@
+"""The rows of the error tables: the message and the class that a failure becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sessionstore.errors import BackendUnavailable, LimitExceeded, SessionStoreError, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The reason of a failure and its remedy, as the end of the sentence "Could not ...: ...".
+
+    ``why`` may hold the names of facts in braces, such as ``{detail}``. ``setting``: another
+    setting would cure it, so it is a SettingsError while the store is being opened. ``full``: there
+    is no space left, so it is a LimitExceeded. Any other failure is a BackendUnavailable.
+    """
+
+    why: str
+    setting: bool = False
+    full: bool = False
+
+    def kind(self, *, opening: bool) -> type[SessionStoreError]:
+        """Return the class of the error; ``opening``: the store is being opened."""
+        if self.full:
+            return LimitExceeded
+        return SettingsError if self.setting and opening else BackendUnavailable
+
+    def error(
+        self, doing: str, url: str, facts: Mapping[str, str], *, opening: bool
+    ) -> SessionStoreError:
+        """Return the error to raise. ``doing`` completes "Could not ..."; ``url`` is the store."""
+        doing = "open the store" if opening else doing
+        why = self.why.format_map(facts)
+        return self.kind(opening=opening)(f"Could not {doing} in {url}: {why}.")
+
+
+def by_class(rows: Mapping[str, Row], error: BaseException) -> Row:
+    """Return the row for the class of ``error`` or its nearest base class, by name.
+
+    ``rows`` must have a row "Exception".
+    """
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next(rows[name] for name in names if name in rows)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of ``error`` on one line, without its full stop; else its class name."""
+    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
