@@ -1,8 +1,8 @@
-"""File systems of fsspec as the object protocol needs them, by how they write.
+"""Adapters from fsspec's file systems to the object protocol, one for each way to write.
 
-``Files``        an object store: a file is there when it is closed, whole and at once
-``MemoryFiles``  fsspec's own memory, which shows a file while it is written and shares its position
-``LocalFiles``   a disk: written beside, then renamed; directories that are empty go
+``Files``        an object store: a file appears when it is closed, complete and atomically
+``MemoryFiles``  fsspec's memory: it shows a file while it is written, and readers share a position
+``LocalFiles``   a disk: write a temporary file, then rename it; empty directories are removed
 """
 
 from __future__ import annotations
@@ -25,30 +25,35 @@ from sessionstore.backends.objects_client import Payload
 from sessionstore.errors import BackendUnavailable
 
 WHOLE = 5 << 20
-"""Bytes up to which a file is written in one call, and of each block beyond: the least part that
-S3 takes."""
+"""Bytes up to which a file is written in one call.
+
+Also the size of the blocks of larger files: the smallest part that S3 accepts.
+"""
 
 PARTS = 9_000
-"""The most blocks, a little under S3's 10,000 parts."""
+"""The most blocks, a little under S3's 10,000 parts. Beyond it the blocks grow."""
 
 BLOCK = 1 << 21
-"""Bytes that are read at a time."""
+"""Bytes that fsspec reads per request."""
 
 PIECE = 1 << 18
+"""Bytes that are copied at a time when a file is written."""
 
 AT_ONCE = 32
-"""Deletions on their way at once."""
+"""Deletions in parallel."""
 
 TIMES = ("LastModified", "uploaded_at", "last_modified", "updated", "created", "modified", "mtime")
-"""What file systems call the time at which the store took a file: s3fs, huggingface_hub (whose
-``mtime`` is the client's), adlfs, gcsfs, memory."""
+"""The fields with the time at which the store accepted a file, in the order of preference.
+
+s3fs, huggingface_hub (its ``mtime`` is from the client), adlfs, gcsfs, memory.
+"""
 
 TEMPORARY = "tmp/"
-"""Where a disk's files are written before they are renamed."""
+"""The directory of unfinished files on a disk, before they are renamed."""
 
 
 class Found(NamedTuple):
-    """One file in a listing, by its path."""
+    """One file in a listing, with the path that the file system has for it."""
 
     path: str
     size: int
@@ -56,13 +61,13 @@ class Found(NamedTuple):
 
 
 class Files:
-    """One file system, below one path. Raises what the file system raises."""
+    """One file system, below one path. Errors of the file system pass through."""
 
     arguments: ClassVar[Mapping[str, Any]] = {}
-    """What the file system is made with besides what the user says."""
+    """Arguments of the file system in addition to those of the user."""
 
     sees_unfinished: ClassVar[bool] = False
-    """Whether ``unfinished`` finds all that there is."""
+    """Whether ``unfinished`` finds all unfinished writes."""
 
     def __init__(self, fs: Any, root: str) -> None:
         self.fs = fs
@@ -71,16 +76,17 @@ class Files:
         self._lists_flat = (
             kind.find is not fsspec.AbstractFileSystem.find
             if not isinstance(fs, AsyncFileSystem)
-            else kind._find is not AsyncFileSystem._find  # noqa: SLF001 - what its authors override
+            else kind._find is not AsyncFileSystem._find  # noqa: SLF001 - the method that an implementation overrides
         )
 
     def path(self, key: str) -> str:
+        """Return the path of ``key`` in the file system."""
         return f"{self.root}/{key}"
 
     # Writing
 
     def put(self, key: str, payload: Payload) -> None:
-        """Nobody sees it before it is there whole."""
+        """Write a file, which must not be visible before it is complete."""
         if payload.size <= WHOLE:
             self.fs.pipe_file(self.path(key), payload.read())
         else:
@@ -101,7 +107,7 @@ class Files:
     # Reading
 
     def open(self, key: str, start: int, length: int | None) -> BinaryIO:
-        """Raises FileNotFoundError here."""
+        """Open a file at the byte ``start``. Raises FileNotFoundError, or the first read does."""
         file: BinaryIO = self.fs.open(self.path(key), "rb", block_size=BLOCK)
         if start:
             file.seek(start)
@@ -110,16 +116,16 @@ class Files:
     # Listing
 
     def tree(self, directory: str) -> Iterator[Found]:
-        """All files below a directory, in no order. Ends early with an error only.
+        """Yield all files below ``directory``, in no order. An incomplete listing is an error.
 
-        What says that there is nothing is asked once more: a sweep deletes what it misses here.
-        fsspec's own ``walk``, which ``find`` is made of unless it is overridden, passes over a
-        directory that cannot be listed.
+        An empty listing is read a second time, because a sweep deletes the content of references
+        that are missing here. fsspec's default ``find`` uses ``walk``, which skips a directory that
+        cannot be listed, so such a file system is walked by ``_walk`` instead.
         """
         path = self.path(directory).rstrip("/")
         if self._lists_flat:
             found = self._flat(path) or self._flat(path)
-            yield from (self.found(it) for it in found if _is_below(path, it))
+            yield from (self.found(info) for info in found if _is_below(path, info))
         else:
             yield from self._walk(path)
 
@@ -139,13 +145,13 @@ class Files:
                 yield self.found(info)
 
     def directory(self, directory: str) -> Iterator[tuple[str, Found | None]]:
-        """What stands directly in a directory: each file's or directory's path, and the file."""
+        """Yield the path of each entry of ``directory``, with the file; None: a directory."""
         for info in self._infos(self.path(directory).rstrip("/")):
             if info["type"] == "directory":
                 yield info["name"].rstrip("/"), None
             else:
-                found = self.found(info)
-                yield found.path, found
+                file = self.found(info)
+                yield file.path, file
 
     def _infos(self, path: str) -> Sequence[Mapping[str, Any]]:
         self.fs.invalidate_cache()
@@ -156,7 +162,7 @@ class Files:
         return [info for info in found if info["name"].rstrip("/") != path.rstrip("/")]
 
     def found(self, info: Mapping[str, Any]) -> Found:
-        """A file of a listing."""
+        """Return the file that an entry of a listing describes."""
         return Found(info["name"], int(info["size"] or 0), self._modified(info))
 
     def _modified(self, info: Mapping[str, Any]) -> datetime:
@@ -164,16 +170,17 @@ class Files:
             if info.get(name) is not None:
                 return _time(info[name])
         raise BackendUnavailable(
-            "The file system does not tell when the store took a file, which is what says how old "
-            "content is: it cannot keep a store."
+            "The file system does not report when a file was stored, so the age of content is "
+            "unknown: use another file system."
         )
 
     # Deleting
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete files; one that is not there is no error. Raises the first error at the end.
+        """Delete files; a missing one is no error. All are tried before the first error is raised.
 
-        One by one: s3fs says nothing of what its request for many could not delete.
+        Each file is a request of its own: the bulk request of s3fs does not report which files it
+        could not delete.
         """
         paths = [self.path(key) for key in keys]
         if isinstance(self.fs, AsyncFileSystem):
@@ -188,24 +195,24 @@ class Files:
             self.fs.rm_file(path)
         except FileNotFoundError:
             return None
-        except Exception as error:  # noqa: BLE001 - raised when all others were tried
+        except Exception as error:  # noqa: BLE001 - raised after all others were tried
             return error
         return None
 
     # Unfinished writes
 
     def unfinished(self) -> Iterator[Found]:
-        """What writers that died have left, where it can be seen."""
+        """Yield the unfinished files of killed processes, as far as they are visible."""
         return iter(())
 
 
 class MemoryFiles(Files):
-    """fsspec's memory: files of this process, which go with it."""
+    """fsspec's memory: files that end with this process."""
 
-    sees_unfinished: ClassVar[bool] = True  # there are none
+    sees_unfinished: ClassVar[bool] = True  # a killed process leaves none
 
     _lock: ClassVar[threading.RLock] = threading.RLock()
-    """Of all, since they share one dictionary."""
+    """One lock for all instances, because they share one dictionary."""
 
     def put(self, key: str, payload: Payload) -> None:
         data = bytearray(payload.size)
@@ -235,46 +242,49 @@ class MemoryFiles(Files):
 
 
 class LocalFiles(Files):
-    """A local disk. ``file://`` is better at it: this is fsspec's, for those who need just that.
+    """A local disk through fsspec. Prefer ``file://``, unless you need exactly this.
 
-    A file's time is that of its rename (``st_ctime``), since it is then that others see it. Of
-    content it is the earlier time of its writing, which no ``chmod`` moves.
+    The time of a file is that of its rename (``st_ctime``), when it becomes visible to others. The
+    time of content is the earlier time of its writing (``st_mtime``), which ``chmod`` keeps.
     """
 
     arguments: ClassVar[Mapping[str, Any]] = {"auto_mkdir": True}
     sees_unfinished: ClassVar[bool] = True
 
     def put(self, key: str, payload: Payload) -> None:
-        beside = self.path(f"{TEMPORARY}{secrets.token_hex(16)}")
+        temporary = self.path(f"{TEMPORARY}{secrets.token_hex(16)}")
         try:
-            with self.fs.open(beside, "wb") as file, payload.open() as source:
+            with self.fs.open(temporary, "wb") as file, payload.open() as source:
                 while chunk := source.read(PIECE):
                     file.write(chunk)
-            self._rename(beside, self.path(key))
+            self._rename(temporary, self.path(key))
         except BaseException:
             with suppress(OSError):
-                os.unlink(beside)
+                os.unlink(temporary)
             raise
 
-    def _rename(self, beside: str, path: str) -> None:
-        while os.path.exists(beside):
-            with suppress(FileNotFoundError):  # somebody found a directory empty, and took it away
+    def _rename(self, temporary: str, path: str) -> None:
+        while os.path.exists(temporary):
+            # Another process may remove the empty directory between the two calls: try again.
+            with suppress(FileNotFoundError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                os.replace(beside, path)
+                os.replace(temporary, path)
                 return
-        raise FileNotFoundError(errno.ENOENT, "somebody removed a file that was being saved", path)
+        message = "another process removed the file while it was being saved"
+        raise FileNotFoundError(errno.ENOENT, message, path)
 
     def _infos(self, path: str) -> Sequence[Mapping[str, Any]]:
-        """As one moment shows it, which fsspec's own listing does not.
+        """Return the entries of a directory. No file that exists throughout is missed.
 
-        When a file is replaced while a directory is read, the old one may be gone before it is
-        looked at and the new one have come too late to be read: so it is read again.
+        When a file is replaced during the scan, its old version may be gone before ``stat`` and its
+        new version may appear too late for the scan. The directory is then read again, which
+        fsspec's own listing does not do.
         """
         while True:
             try:
                 with os.scandir(path) as entries:
-                    found = [(each.path, each.is_dir(follow_symlinks=False)) for each in entries]
-                return [self._info(name, is_directory) for name, is_directory in found]
+                    found = [(e.path, e.is_dir(follow_symlinks=False)) for e in entries]
+                return [self._info(path, is_directory) for path, is_directory in found]
             except FileNotFoundError:
                 if not os.path.isdir(path):
                     return []
@@ -296,7 +306,8 @@ class LocalFiles(Files):
                 self._prune(directory)
 
     def _prune(self, directory: str) -> None:
-        with suppress(OSError):  # not empty
+        """Remove ``directory`` and its parents as far as they are empty."""
+        with suppress(OSError):  # the directory is not empty
             while len(directory) > len(self.root):
                 os.rmdir(directory)
                 directory = os.path.dirname(directory)
@@ -306,7 +317,7 @@ class LocalFiles(Files):
 
 
 async def _delete_all(fs: Any, paths: Sequence[str]) -> list[Exception]:
-    """The errors of deleting them, a few at a time."""
+    """Delete ``paths``, ``AT_ONCE`` in parallel, and return the errors."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def delete(path: str) -> None:
@@ -319,24 +330,28 @@ async def _delete_all(fs: Any, paths: Sequence[str]) -> list[Exception]:
 
 
 def _is_below(path: str, info: Mapping[str, Any]) -> bool:
+    # A file system may list the path itself as an entry.
     return bool(info["type"] == "file" and info["name"] != path)
 
 
 def _throw_away(file: Any) -> None:
-    """End a write without the file: to close one of fsspec's buffered files would keep it."""
-    with suppress(Exception):  # of what is thrown away nothing can go wrong
+    """Discard an unfinished write. ``close()`` of a buffered file of fsspec would save it."""
+    with suppress(Exception):  # the error of the write is the one to raise
         file.discard()
     with suppress(AttributeError):
         file.closed = True
 
 
-def _time(told: Any) -> datetime:
-    """A time as one of these libraries has it, cut to the second."""
-    if isinstance(told, int | float):
-        told = datetime.fromtimestamp(told, UTC)
-    elif isinstance(told, str):
-        told = datetime.fromisoformat(told)
-    if told.tzinfo is None:
-        told = told.replace(tzinfo=UTC)
-    whole: datetime = told.astimezone(UTC).replace(microsecond=0)
+def _time(value: Any) -> datetime:
+    """Return a time of a listing as UTC, cut to the second.
+
+    ``value`` is a ``datetime`` (UTC if it has no zone), seconds since 1970, or an ISO 8601 text.
+    """
+    if isinstance(value, int | float):
+        value = datetime.fromtimestamp(value, UTC)
+    elif isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    whole: datetime = value.astimezone(UTC).replace(microsecond=0)
     return whole

@@ -1,4 +1,4 @@
-"""Which file systems of fsspec can keep a store, and how each is made."""
+"""The file systems of fsspec: which of them can hold a store, and how each is created."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sessionstore.backends._fsspec_files import Files, LocalFiles, MemoryFiles
 from sessionstore.errors import SettingsError
 
 CHAINED = "fsspec+"
-"""What stands before the name of a file system in the scheme of a URL."""
+"""The prefix of a file system's name in the scheme of a URL."""
 
 PACKAGES: Mapping[str, str] = {
     "s3": "s3fs>=2024",
@@ -27,7 +27,7 @@ PACKAGES: Mapping[str, str] = {
     "hf": "huggingface_hub",
     "oss": "ossfs",
 }
-"""The object stores that are known to do what the protocol needs, and the package of each."""
+"""The object stores that meet the needs of the protocol, and the package of each."""
 
 KINDS: Mapping[str, type[Files]] = {
     **dict.fromkeys(PACKAGES, Files),
@@ -36,14 +36,14 @@ KINDS: Mapping[str, type[Files]] = {
     "local": LocalFiles,
 }
 
-_CACHE = "it serves what it remembers, so that files that are gone stay and new ones are missed"
-_ARCHIVE = "what it shows cannot be written to file by file"
+_CACHE = "it is a cache, which may show deleted files and miss new ones"
+_ARCHIVE = "it does not support writing single files"
 _IN_PLACE = (
-    "it writes files in place and dates them by no one clock, so that neither a file's wholeness "
-    "nor its age is certain"
+    "it writes files in place and its times are not from one clock, so a file may be incomplete "
+    "and its age is uncertain"
 )
-_LATE = "its listings may lag behind what was written"
-_WRAPPER = "it stands for another file system; name that one"
+_LATE = "its listings may lag behind the writes"
+_WRAPPER = "it is a wrapper of another file system; name that one"
 
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("simplecache", "filecache", "blockcache", "cached"), _CACHE),
@@ -59,68 +59,68 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("gdrive", "dropbox", "box", "wandb", "dvc", "lakefs"), _LATE),
     **dict.fromkeys(("dir", "generic", "asyncwrapper", "dask"), _WRAPPER),
 }  # fmt: skip
-"""What cannot keep a store, and why."""
+"""The file systems that cannot hold a store, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A file system and a path in it. Raises SettingsError for what cannot keep a store."""
+    """A file system and a path in it. Raises SettingsError if it cannot hold a store."""
 
     url: str
     protocol: str
     address: str
-    """The URL as fsspec has it."""
+    """The URL in the form of fsspec."""
 
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, location: Location, storage_options: Mapping[str, Any]) -> Self:
         protocol = location.scheme.removeprefix(CHAINED)
-        place = f"{location.netloc}{location.path}"
-        if not place.strip("/"):
+        path = f"{location.netloc}{location.path}"
+        if not path.strip("/"):
             raise SettingsError(
-                f"url={location.url!r} is not right: name a bucket, container or directory, as in "
+                f"invalid url={location.url!r}: name a bucket, container or directory, as in "
                 f"{location.scheme}://bucket/prefix."
             )
-        if found := {"*", "?", "[", "]"} & {*place}:
+        if wildcards := {"*", "?", "[", "]"} & {*path}:
             raise SettingsError(
-                f"url={location.url!r} is not right: fsspec takes {min(found)!r} in a path for a "
-                "pattern; use another prefix."
+                f"invalid url={location.url!r}: {min(wildcards)!r} is a wildcard in a path of "
+                "fsspec; use another prefix."
             )
-        return cls(location.url, protocol, f"{protocol}://{place}", storage_options)
+        return cls(location.url, protocol, f"{protocol}://{path}", storage_options)
 
     def __post_init__(self) -> None:
         if KINDS.get(self.protocol) is LocalFiles and os.name == "nt":
             raise SettingsError(
-                f"url={self.url!r} is not right: Windows does not tell when a file was renamed; "
-                "use file://."
+                f"invalid url={self.url!r}: Windows does not record when a file was renamed; use "
+                "file://."
             )
         if (why := REFUSED.get(self.protocol)) is not None:
             raise SettingsError(
-                f"url={self.url!r} is not right: the file system {self.protocol!r} cannot keep a "
-                f"store, because {why}."
+                f"invalid url={self.url!r}: the file system {self.protocol!r} cannot hold a store, "
+                f"because {why}; use another one, listed in docs/fsspec.md."
             )
 
     def files(self) -> Files:
-        """The file system, made anew. Raises what it raises for its settings."""
+        """Return a new instance of the file system. Its errors for wrong settings pass through."""
         kind = self._class()
         files = KINDS.get(self.protocol, Files)
-        given = {
-            **kind._get_kwargs_from_urls(self.address),  # noqa: SLF001 - how fsspec itself does it
+        arguments = {
+            **kind._get_kwargs_from_urls(self.address),  # noqa: SLF001 - as fsspec.core itself does
             **files.arguments,
             **self.storage_options,
             "use_listings_cache": False,
             "skip_instance_cache": True,
         }
-        return files(kind(**given), kind._strip_protocol(self.address))  # noqa: SLF001 - as above
+        return files(kind(**arguments), kind._strip_protocol(self.address))  # noqa: SLF001 - as above
 
     def warn(self) -> None:
-        """Say so when nobody has tried this file system."""
+        """Emit a warning if sessionstore was not tested with this file system."""
         if self.protocol not in KINDS:
             warnings.warn(
-                f"sessionstore has not been tried on the file system {self.protocol!r}. It has to "
-                "show a file only when it is whole, list at once what was written, and tell times "
-                "by the store's clock: let sessionstore.doctor look at it first.",
+                f"sessionstore was not tested with the file system {self.protocol!r}. It must show "
+                "a file only when it is complete, list a file as soon as it is written, and have "
+                "times of the store's clock: check it with sessionstore.doctor first.",
                 stacklevel=2,
             )
 
@@ -134,5 +134,6 @@ class Where:
             ) from error
         except ValueError as error:
             raise SettingsError(
-                f"url={self.url!r} is not right: fsspec knows no file system {self.protocol!r}."
+                f"invalid url={self.url!r}: fsspec has no file system {self.protocol!r}; check the "
+                "spelling, or install the package that registers it."
             ) from error

@@ -1,12 +1,13 @@
-"""A store in any object store that fsspec reaches, and in its memory and local file systems.
+"""A store in an object store that fsspec supports, or in its memory or local file system.
 
     gs://bucket/prefix        az://container/prefix        hf://buckets/user/bucket/prefix
     fsspec+s3://bucket/prefix?storage_options={"endpoint_url":"http://127.0.0.1:9000"}
 
-The protocol is ``ObjectBackend``'s. It asks of a file system that a file is seen only when it is
-whole, that a listing shows what was written before, and that times are the store's. Which ones do,
-which are refused and which are merely unknown stands in ``_fsspec_kinds``; docs/fsspec.md has
-recipes. For S3 itself the ``s3://`` backend costs half the CPU and a third of the requests.
+``ObjectBackend`` implements the protocol. It needs a file system that shows a file only when it is
+complete, lists a file as soon as it is written, and has the times of the store's clock.
+``_fsspec_kinds`` lists the file systems that do, and those that are refused; others are accepted
+with a warning. docs/fsspec.md has recipes. For S3 itself, the ``s3://`` backend needs half the CPU
+and a third of the requests.
 """
 
 from __future__ import annotations
@@ -51,20 +52,20 @@ __all__ = ["FsspecBackend", "FsspecClient"]
 
 
 def storage_options(value: object) -> Mapping[str, Any]:
-    """A parser of what a file system is made with: a table, or JSON as text."""
+    """Parse the arguments of the file system: a table, or JSON as text."""
     try:
-        told = json.loads(value) if isinstance(value, str) else value
+        arguments = json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        told = None
-    if not isinstance(told, Mapping) or not all(isinstance(name, str) for name in told):
+        arguments = None
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
         raise ValueError('write a table, or JSON such as {"endpoint_url": "http://127.0.0.1:9000"}')
-    return dict(told)
+    return dict(arguments)
 
 
 class FsspecClient:
-    """One directory of one file system. It is made when it is first needed, and after a fork.
+    """One directory of one file system, which is created at its first use and after a fork.
 
-    While the store is being opened, errors that another setting cures are SettingsErrors.
+    While the store is being opened, a failure that another setting cures is a SettingsError.
     """
 
     shows_date: ClassVar[bool] = False
@@ -83,16 +84,16 @@ class FsspecClient:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         with self._asking("read an object") as files:
-            again = partial(files.open, key, start, length)
+            reopen = partial(files.open, key, start, length)
             try:
-                stream = io.BufferedReader(_Stream(again(), length, self, again))
-                stream.peek(1)  # s3fs asks for bytes, and finds that there are none, only then
+                stream = io.BufferedReader(_Stream(reopen(), length, self, reopen))
+                stream.peek(1)  # s3fs sends the request, and notices a missing file, only here
             except FileNotFoundError as error:
                 raise NotFound(key) from error
         return Download(cast("BinaryIO", stream), "", None)
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
-        """The whole listing comes at once: fsspec knows no pages."""
+        """Yield pages of a listing that is read as a whole: fsspec has no pages."""
         entries = iter(self._entries(prefix, start_after))
         seen = False
         while page := list(islice(entries, page_size)):
@@ -107,8 +108,8 @@ class FsspecClient:
         with self._asking("list the objects") as files:
             found = _starting(files, directory, prefix) if rest else files.tree(directory)
             own = len(files.path(""))
-            entries = [Entry(it.path[own:], it.size, it.modified) for it in found]
-        return sorted(it for it in entries if it.key > start_after)
+            entries = [Entry(file.path[own:], file.size, file.modified) for file in found]
+        return sorted(entry for entry in entries if entry.key > start_after)
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
         with self._asking("delete objects") as files:
@@ -119,32 +120,35 @@ class FsspecClient:
         self.delete([upload])
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
-        """What writers left that died, on a local disk. Object stores show none by fsspec."""
+        """Yield the unfinished files of killed processes on a disk; object stores hide theirs."""
         with self._asking("list unfinished files") as files:
             own = len(files.path(""))
             found = [*files.unfinished()]
-        for it in found:
-            yield Upload(it.path[own:], it.path[own:], it.modified)
+        for file in found:
+            yield Upload(file.path[own:], file.path[own:], file.modified)
 
     @property
     def sees_uploads(self) -> bool:
-        """Whether ``uploads`` finds what killed processes left."""
+        """Return whether ``uploads`` finds the unfinished files of killed processes."""
         with self._asking("look at the file system") as files:
             return files.sees_unfinished
 
     def close(self) -> None:
         self._closed = True
-        self.connection.forget()  # file systems have nothing to close; their sessions go with them
+        self.connection.forget()  # it has no close(); its HTTP sessions are freed with it
 
     def probe(self, key: str) -> None:
-        """See that the place can be listed; one request."""
+        """Check that the directory can be listed. Raises SettingsError."""
         next(self.list(key))
 
-    # Asking
+    # Requests
 
     @contextmanager
     def _asking(self, doing: str) -> Iterator[Files]:
-        """Around a call: what fails is an error of ours."""
+        """Return a context for one operation, which translates its errors.
+
+        ``doing`` completes "Could not ...". Raises BackendUnavailable if the store is closed.
+        """
         if self._closed:
             raise BackendUnavailable(f"Could not {doing} in {self.where.url}: the store is closed.")
         try:
@@ -155,7 +159,7 @@ class FsspecClient:
             raise self.ours(error, doing) from error
 
     def ours(self, error: Exception, doing: str) -> Exception:
-        """The error to raise instead."""
+        """Return the error to raise in place of ``error``; ``doing`` completes "Could not ..."."""
         return ours(error, doing, self.where.url, opening=self.opening)
 
     def _read_marker(self) -> bytes:
@@ -164,10 +168,10 @@ class FsspecClient:
 
 
 class FsspecBackend(ObjectBackend):
-    """Files in what fsspec reaches.
+    """Files in a file system of fsspec.
 
-    Options: those of every object store (``grace``, ``digest``), and ``storage_options``: what the
-    file system is made with, as a table or as JSON.
+    Options: those of every object store (``grace``, ``digest``), and ``storage_options``: the
+    arguments of the file system, as a table or as JSON.
     """
 
     options: ClassVar[Mapping[str, Parser]] = {
@@ -194,19 +198,22 @@ class FsspecBackend(ObjectBackend):
 
 
 class _Stream(io.RawIOBase):
-    """The bytes of a file, ``length`` of them or all, the errors translated."""
+    """The first ``length`` bytes of a file, or all (None). It translates errors.
+
+    ``reopen`` opens the file again. It is used once, when the first read finds a changed file.
+    """
 
     def __init__(
         self,
         file: BinaryIO,
         length: int | None,
         client: FsspecClient,
-        again: Callable[[], BinaryIO],
+        reopen: Callable[[], BinaryIO],
     ) -> None:
         self._file = file
         self._left = length
         self._client = client
-        self._again: Callable[[], BinaryIO] | None = again
+        self._reopen: Callable[[], BinaryIO] | None = reopen
 
     def readable(self) -> bool:
         return True
@@ -214,27 +221,28 @@ class _Stream(io.RawIOBase):
     def readinto(self, buffer: Buffer, /) -> int:
         into = memoryview(buffer).cast("B")
         into = into[: self._left] if self._left is not None else into
-        first = self._again is not None
+        first = self._reopen is not None
         try:
             data = self._read(len(into)) if into else b""
         except Exception as error:
             if first and isinstance(error, FileNotFoundError):
-                raise  # ``get`` is looking
+                raise  # during ``peek`` in ``get``, which makes NotFound of it
             raise self._client.ours(error, "read an object") from error
         into[: len(data)] = data
         self._left = None if self._left is None else self._left - len(data)
         return len(data)
 
     def _read(self, size: int) -> bytes:
-        again, self._again = self._again, None
+        reopen, self._reopen = self._reopen, None
         try:
             return self._file.read(size)
         except OSError as error:
-            # s3fs reads the version that it opened, and the store writes its notes anew.
-            if again is None or error.errno != errno.EBUSY:
+            # s3fs reads exactly the version that it opened. The store may have rewritten a session
+            # object since, for which s3fs raises EBUSY.
+            if reopen is None or error.errno != errno.EBUSY:
                 raise
         self._file.close()
-        self._file = again()
+        self._file = reopen()
         return self._file.read(size)
 
     def close(self) -> None:
@@ -244,12 +252,12 @@ class _Stream(io.RawIOBase):
 
 
 def _starting(files: Files, directory: str, prefix: str) -> Iterator[Found]:
-    """The files whose keys begin so, where that is no whole directory."""
+    """Yield the files below ``directory`` with keys that begin with ``prefix``."""
     beginning, own = files.path(prefix), len(files.path(""))
-    for path, found in files.directory(directory):
+    for path, file in files.directory(directory):
         if not path.startswith(beginning):
             continue
-        if found is None:
+        if file is None:  # a directory
             yield from files.tree(path[own:])
         else:
-            yield found
+            yield file

@@ -57,7 +57,7 @@ def test_the_scheme_leads_to_the_backend(scheme: str) -> None:
 
 @pytest.mark.parametrize("protocol", REFUSED)
 def test_what_cannot_keep_a_store_is_refused(protocol: str) -> None:
-    with pytest.raises(SettingsError, match=f"'{protocol}' cannot keep a store, because "):
+    with pytest.raises(SettingsError, match=f"'{protocol}' cannot hold a store, because "):
         SessionStore.open(f"fsspec+{protocol}://host/path")
 
 
@@ -84,7 +84,7 @@ def test_a_missing_package_is_named(
 
 
 def test_an_unknown_file_system_is_named() -> None:
-    with pytest.raises(SettingsError, match="fsspec knows no file system 'nowhere'"):
+    with pytest.raises(SettingsError, match="fsspec has no file system 'nowhere'"):
         where("fsspec+nowhere://bucket/prefix").files()
 
 
@@ -99,7 +99,7 @@ def test_one_that_nobody_tried_is_warned_of() -> None:
             return stripped
 
     fsspec.register_implementation("other", Other, clobber=True)
-    with pytest.warns(UserWarning, match="has not been tried on the file system 'other'"):
+    with pytest.warns(UserWarning, match="was not tested with the file system 'other'"):
         store = SessionStore.open("fsspec+other://untried/prefix")
     with store:
         store.session("a").put("f", b"1")
@@ -111,8 +111,8 @@ def test_one_that_nobody_tried_is_warned_of() -> None:
     [
         ("fsspec+memory://", "name a bucket, container or directory"),
         ("fsspec+file:///", "name a bucket, container or directory"),
-        ("fsspec+s3://bucket/a*b", "takes '*' in a path for a pattern"),
-        ("fsspec+s3://bucket/a%5Bb", "takes '[' in a path for a pattern"),
+        ("fsspec+s3://bucket/a*b", "'*' is a wildcard in a path"),
+        ("fsspec+s3://bucket/a%5Bb", "'[' is a wildcard in a path"),
     ],
 )
 def test_a_url_that_leads_nowhere_is_refused(url: str, remedy: str) -> None:
@@ -329,7 +329,7 @@ def test_times_of_every_kind() -> None:
 
 def test_a_file_system_without_times_is_refused() -> None:
     files = _fsspec_files.Files(MemoryFileSystem(), "/x")
-    with pytest.raises(BackendUnavailable, match="does not tell when the store took a file"):
+    with pytest.raises(BackendUnavailable, match="does not report when a file was stored"):
         files.found({"name": "a", "size": 1, "type": "file"})
 
 
