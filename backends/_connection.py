@@ -1,4 +1,4 @@
-"""A library's client: made when it is first needed, and made anew after a fork."""
+"""A client of a cloud library: created on first use, and created again after a fork."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 Client = Any
-"""A client of some library; botocore makes the methods of its own at run time."""
+"""A client of a cloud library; ``Any``, because botocore creates its methods at run time."""
 
 
 class Connection:
-    """One client, shared by all threads. Safe to use from any of them."""
+    """One client that all threads share. Thread-safe."""
 
     def __init__(self, make: Callable[[], Client]) -> None:
         self._make = make
@@ -23,28 +23,28 @@ class Connection:
 
     @property
     def client(self) -> Client:
-        """The client, made by the first who asks: making one is not thread-safe with boto3."""
+        """The client; the first caller creates it."""
         if self._client is None:
-            with self._lock:
+            with self._lock:  # boto3 cannot create clients from several threads at once
                 if self._client is None:
                     self._client = self._make()
         return self._client
 
     def renew(self, make: Callable[[], Client]) -> None:
-        """Make clients in another way from now on."""
+        """Close the client and create later ones with ``make``."""
         self.close()
         self._make = make
 
     def close(self) -> None:
-        """Close the client if there is one; the next who asks gets a new one."""
+        """Close the client, if any; the next use creates a new one."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
     def forget(self) -> None:
-        """Begin anew, in the child of a fork.
+        """Reset the connection in the child of a fork, without closing the parent's sockets.
 
-        The sockets are the parent's, and the lock may be held by a thread that is not here.
+        The lock is replaced: a thread that exists only in the parent may hold it.
         """
         self._lock = threading.Lock()
         self._client = None

@@ -1,8 +1,9 @@
-"""Tells a listing that is empty from an answer that is none: by the store's own marker.
+"""Verify an empty listing by reading the store's own marker, the object ``layout``.
 
-A web page in the store's place, or a bucket that is gone for a moment, looks like an empty listing
-to a library that shows no answers, and a sweep that believes it would delete what is referred to.
-So where nothing is listed, the marker is read: a store that has none cannot be asked.
+Some libraries do not show the HTTP response. For them a web page in place of the store, or a bucket
+that is gone for a moment, looks like an empty listing. A sweep that believes it would delete
+referenced content. So whenever a listing is empty, the marker is read; without a marker the
+listing counts as failed.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from sessionstore.backends.objects_client import NotFound
 from sessionstore.errors import BackendUnavailable
 
 RECENT = 60.0
-"""Seconds for which the marker is taken to be there where a wrong answer deletes nothing."""
+"""Seconds for which one read of the marker is enough, for listings that lead to no deletion."""
 
 SIGN = b'"version"'
-"""What stands in every marker (``objects_layout``)."""
+"""A part of every marker (see ``objects_layout``)."""
 
 
 class Marker:
-    """The marker of one store. ``read`` gets it, or raises NotFound."""
+    """The marker of one store. ``read`` returns its bytes or raises NotFound."""
 
     def __init__(self, read: Callable[[], bytes], url: str) -> None:
         self._read = read
@@ -30,26 +31,29 @@ class Marker:
         self._seen = -RECENT
 
     def confirm(self, prefix: str, *, opening: bool) -> None:
-        """Raise BackendUnavailable unless the store is one that can list nothing below a prefix.
+        """Raise BackendUnavailable if the marker is missing, so an empty listing is not believed.
 
-        While it is being opened it may have no marker yet.
+        ``opening``: the store is being opened, and may have no marker yet.
         """
         if is_harmless(prefix) and time.monotonic() - self._seen < RECENT:
             return
         try:
-            found = SIGN in self._read()
+            is_marker = SIGN in self._read()
         except NotFound:
             if opening:
                 return
-            found = False
-        if not found:
+            is_marker = False
+        if not is_marker:
             raise BackendUnavailable(
-                f"Could not list the objects in {self._url}: nothing is listed, and the store's "
+                f"Could not list the objects in {self._url}: the listing is empty, and the store's "
                 "own object 'layout' is not there either; see what answers at this URL."
             )
         self._seen = time.monotonic()
 
 
 def is_harmless(prefix: str) -> bool:
-    """Whether nothing is deleted for want of an object below it: content and versions of a save."""
+    """Return whether an empty listing of ``prefix`` can cause no deletion.
+
+    That holds for the copies of one content and for the versions of one file, listed by a save.
+    """
     return prefix.endswith("/") and prefix not in {keys.BLOBS, keys.SESSIONS, keys.INTENTS}

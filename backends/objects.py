@@ -1,13 +1,14 @@
-"""Files in an object store, safe with any number of processes, by PUT, GET, LIST and DELETE alone.
+"""Store files in a bucket, safely for any number of processes, with PUT, GET, LIST and DELETE only.
 
-``ObjectBackend`` is the protocol over an ``ObjectClient``; an engine is a subclass that makes the
-client. What is where is in ``objects_keys``, why it is safe in docs/protocol-objects.md:
+``ObjectBackend`` implements the object protocol on top of an ``ObjectClient``. An engine is a
+subclass that creates the client. ``objects_keys`` describes the keys; docs/protocol-objects.md
+explains why the protocol is safe.
 
-    objects_write     saving: generations, the birth rule, replacing, multipart uploads
-    objects_read      which version is the file, and its bytes, checked
-    objects_sessions  activity, ends, deleting and dropping
-    objects_sweep     collecting
-    objects_inspect   looking for damage
+    objects_write     saves: generations, the birth rule, replacing, multipart uploads
+    objects_read      finds the current version of a file and verifies its bytes
+    objects_sessions  session activity, ends, deleting and dropping
+    objects_sweep     garbage collection
+    objects_inspect   finds and repairs damage
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ from sessionstore.values import Parser
 
 
 class ObjectBackend:
-    """Files in an object store.
+    """A backend that keeps files in an object store.
 
-    Options: ``grace`` (1 h by default): how long content that nothing refers to stays, and how long
-    a save may take from its first request to its last but one; and ``digest`` (``sha256``, the
-    default, or ``blake3``). Both are fixed when the store is made, since all processes on it have
-    to agree.
+    Options: ``grace`` (default 1 h) is the minimum time that unreferenced content stays, and the
+    longest time from the first to the last but one request of a save. ``digest`` is ``sha256``
+    (the default) or ``blake3``. Both are fixed when the store is created, because all its
+    processes must agree on them.
 
-    The time is the store's, never this machine's. What another process deleted or replaced may be
-    served for two seconds more.
+    All times come from the store's clock, never from this machine's. A file that another process
+    deleted or replaced may be served for two more seconds.
     """
 
     options: ClassVar[Mapping[str, Parser]] = {
@@ -78,10 +79,10 @@ class ObjectBackend:
         elapsed: Elapsed = boot_time,
         nonce: Nonce = secrets.token_hex,
     ) -> None:
-        """Open the store in ``client``, making it when there is none.
+        """Open the store in ``client``; create it if it does not exist.
 
-        ``elapsed`` and ``nonce`` are for tests. Raises SettingsError when the store was made on
-        other terms.
+        ``elapsed`` and ``nonce`` are for tests. Raises SettingsError when the store was created
+        with another ``grace`` or ``digest``.
         """
         self.client = client
         self._bucket = Bucket(client, StoreClock(elapsed))
@@ -96,8 +97,10 @@ class ObjectBackend:
 
     @classmethod
     def open_client(cls, location: Location, options: Mapping[str, object]) -> ObjectClient:
-        """The client for a URL: what an engine has to add. Raises SettingsError."""
-        raise NotImplementedError(f"{cls.__name__} has no engine; it takes a client that is made.")
+        """Return a client for a URL. Each engine implements this. Raises SettingsError."""
+        raise NotImplementedError(
+            f"{cls.__name__} cannot open a URL: it has no engine; pass a client to the constructor."
+        )
 
     @classmethod
     def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
@@ -114,16 +117,16 @@ class ObjectBackend:
             raise
 
     def wrap_client(self, wrapper: Callable[[ObjectClient], ObjectClient]) -> None:
-        """Put something around the client, for every request from now on."""
+        """Send every later request through ``wrapper(client)``."""
         self.client = self._bucket.client = wrapper(self.client)
 
     @classmethod
     def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:
-        """``doctor.Examinable.examine``: beside the store, and without making one."""
+        """Implement ``doctor.Examinable.examine``, beside the store and without creating one."""
         from sessionstore.backends import objects_doctor
 
-        place = objects_doctor.apart(location)
-        yield from objects_doctor.examine(cls.open_client(place, options))
+        scratch = objects_doctor.scratch(location)
+        yield from objects_doctor.examine(cls.open_client(scratch, options))
 
     def now(self) -> datetime:
         return self._bucket.now()
@@ -199,7 +202,7 @@ class ObjectBackend:
         return self._sweeper.collect(force=force)
 
     def inspect(self) -> Iterator[Flaw]:
-        """``Inspects.inspect``: one GET for each copy of content, and three listings."""
+        """Implement ``Inspects.inspect``: one GET for each copy of content, and three listings."""
         return self._inspector().flaws()
 
     def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
@@ -218,7 +221,10 @@ class ObjectBackend:
         return Stored(blobs, size)
 
     def referred(self) -> Stored:
-        """``ReclaimsLate.referred``: content takes its room for ``grace`` and a sweep longer."""
+        """Implement ``ReclaimsLate.referred``.
+
+        Unreferenced content still occupies space for ``grace`` plus the time to the next sweep.
+        """
         return self._sweeper.referred()
 
     def close(self) -> None:

@@ -1,20 +1,22 @@
-"""What the object protocol needs of an object store: eight requests, and nothing conditional.
+"""The interface that the object protocol needs: eight requests, none of them conditional.
 
-``ObjectBackend`` is written against this interface once; an engine (boto3, obstore, fsspec) is a
-small class that turns each method into one request of its library. What the protocol relies on:
+``ObjectBackend`` uses only this interface. An engine (boto3, obstore, fsspec) is a small class that
+implements each method by one request of its library. The protocol relies on these properties:
 
-* A key is a register: after an answer, every GET and LIST that begins later sees the change.
-* An entry that exists through all pages of a LIST is in it. The pages are no snapshot.
-* ``modified`` is when the store took the object, by its own clock, to the second. Of a multipart
-  upload it may be when it began, or when it was completed.
-* ``Date`` of an answer comes from the same clock, and not from before the request was carried out.
+* A key is a register: after a response, every GET and LIST that starts later sees the change.
+* A LIST contains every entry that exists during all of its pages. The pages are not a snapshot.
+* ``modified`` is the time when the store took the object, by the store's clock, to the second. For
+  a multipart upload it may be the time of its beginning or of its completion.
+* ``Date`` of a response comes from the same clock, and is not earlier than the execution of the
+  request.
 
-No metadata, no tags, no If-Match: some stores ignore each of them. Keys are made of
-``[a-z0-9._!/-]``, with no empty segment, at most 200 characters each and 900 in all.
+No metadata, no tags, no If-Match: for each of them there are stores that ignore it. Keys consist of
+``[a-z0-9._!/-]``. They have no empty segment, at most 200 characters in a segment, and at most 900
+in all.
 
-Errors: ``NotFound`` from ``get``, ``upload_part`` and ``complete``; the engine maps everything else
-to ``sessionstore.errors`` with the cause chained: BackendUnavailable for what the store or the
-network refused, SettingsError for what only another setting cures.
+Errors: ``get``, ``upload_part`` and ``complete`` raise ``NotFound``. The engine maps every other
+error to ``sessionstore.errors`` with the cause chained: BackendUnavailable when the store or the
+network refused a request, SettingsError when only another setting helps.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
 
 BATCH = 1000
-"""Keys in one delete request: the most that S3's DeleteObjects takes."""
+"""Keys in one delete request: the maximum of S3's DeleteObjects."""
 
 
 class NotFound(Exception):
-    """There is no object of that key, or no upload of that id."""
+    """No object has that key, or no upload has that id."""
 
 
 class Entry(NamedTuple):
@@ -48,14 +50,14 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One answer to a LIST; ``date`` is the answer's Date, None when the client cannot see it."""
+    """One response to a LIST; ``date`` is its Date, None when the client cannot see it."""
 
     entries: Sequence[Entry]
     date: datetime | None
 
 
 class Download(NamedTuple):
-    """The answer to a GET: ``stream`` gives just the bytes asked for; ``etag`` is for messages."""
+    """The response to a GET: ``stream`` has only the requested bytes; ``etag`` is for messages."""
 
     stream: BinaryIO
     etag: str
@@ -63,7 +65,7 @@ class Download(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """A multipart upload that has been begun and neither completed nor aborted."""
+    """A multipart upload that was started, and neither completed nor aborted."""
 
     key: str
     id: str
@@ -71,16 +73,16 @@ class Upload(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One part of a multipart upload that the store has taken; numbers begin at 1."""
+    """One uploaded part of a multipart upload; numbers begin at 1."""
 
     number: int
     etag: str
 
 
 class Window(io.RawIOBase):
-    """Some bytes of a buffer or of a seekable file, as a seekable file of their own.
+    """A range of a buffer or of a seekable file, as a seekable file of its own.
 
-    Windows of one file may be read from several threads; ``lock`` is the file's.
+    Several threads may read windows of one file; all these windows share the file's ``lock``.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class Window(io.RawIOBase):
         return True
 
     def __len__(self) -> int:
-        """The bytes in all, which HTTP clients ask for."""
+        """Return the number of bytes; HTTP clients use it for Content-Length."""
         return self._size
 
     def tell(self) -> int:
@@ -130,10 +132,10 @@ class Window(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Bytes on their way to the store, with their length known beforehand.
+    """Bytes to upload, of a known length.
 
-    ``source`` is a buffer (flat bytes) or a seekable binary file; ``sha256`` is the hex digest of
-    the bytes where it is known, for the store to check them by.
+    ``source`` is a buffer (flat bytes) or a seekable binary file. ``start`` and ``size`` are in
+    bytes. ``sha256`` is the hex digest of the bytes if it is known; the store checks them by it.
     """
 
     source: Buffer | BinaryIO
@@ -144,15 +146,15 @@ class Payload:
 
     @classmethod
     def of(cls, data: bytes) -> Payload:
-        """The payload of a few bytes."""
+        """Return a payload of ``data``."""
         return cls(data, 0, len(data))
 
     def open(self) -> Window:
-        """The bytes as a new seekable file, for a client that streams; nothing is copied."""
+        """Return the bytes as a new seekable file, for a client that streams; without a copy."""
         return Window(self.source, self.lock, self.start, self.size)
 
     def read(self) -> bytes:
-        """The bytes, for a client that wants them whole: for small ones."""
+        """Return all bytes at once; for small payloads, and clients that cannot stream."""
         if isinstance(self.source, bytes) and len(self.source) == self.size:
             return self.source
         if isinstance(self.source, bytes | bytearray | memoryview):
@@ -160,85 +162,84 @@ class Payload:
         return self.open().readall() or b""
 
     def part(self, start: int, size: int) -> Payload:
-        """A part of it, without a digest of its own."""
+        """Return a part of this payload, without a digest."""
         return Payload(self.source, self.start + start, size, None, self.lock)
 
 
 class ObjectClient(Protocol):
-    """One bucket, or one prefix of it, which the client puts in front of every key.
+    """One bucket, or one prefix of it; the client adds the prefix to every key.
 
-    Every method may be called from any thread, and is one request unless it says otherwise. A
-    client may repeat a request that failed; see docs/protocol-objects.md for what that costs.
+    Every method may be called from any thread, and is one request unless its docstring differs. A
+    client may repeat a failed request; docs/protocol-objects.md describes the cost of that.
     """
 
     shows_date: ClassVar[bool]
-    """Whether answers have a date. Without, the protocol writes a small object now and then."""
+    """Whether responses have a date. If not, the protocol writes a small object now and then."""
 
     def put(self, key: str, payload: Payload) -> datetime | None:
-        """Keep an object, in place of what has that key; returns the answer's Date.
+        """Write an object atomically, replacing any object of that key; return the response's Date.
 
-        Nobody sees it before it is there whole. A client that is not ``Multipart`` takes payloads
-        of any size here, in little memory.
+        A client that is not ``Multipart`` takes payloads of any size here, in little memory.
         """
         ...
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
-        """The object's bytes from ``start``, ``length`` of them or all the rest.
+        """Get ``length`` bytes of an object from ``start`` on, or all the rest.
 
-        At least one byte is asked for and the range is within the object, except that the whole of
-        an empty object may be asked for. Raises NotFound here, not when the stream is read.
+        The caller requests at least one byte, in a range within the object; only for the whole of
+        an empty object may it be none. Raises NotFound here, not when the stream is read.
         """
         ...
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = 1000) -> Iterator[Page]:
-        """The objects whose keys begin with ``prefix``, and come after ``start_after``.
+        """Yield the objects with keys that begin with ``prefix`` and come after ``start_after``.
 
-        One request a page, made when the page is asked for. Keys of one directory come together.
-        Never ends early without an error. An empty listing is one empty page.
+        Each page is one request, made when the page is needed. Keys of one directory come
+        together. A listing never ends early without an error. An empty listing is one empty page.
         """
         ...
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
-        """Delete at most ``BATCH`` objects, in this order if the store has one.
+        """Delete at most ``BATCH`` objects, in this order if the store supports an order.
 
-        A key that is not there is no error. Raises BackendUnavailable when one could not be
-        deleted, after the others were.
+        A missing key is not an error. Raises BackendUnavailable if an object could not be deleted,
+        after deleting the others.
         """
         ...
 
     def abort(self, key: str, upload: str) -> None:
-        """Throw an upload's parts away. One that is gone is no error."""
+        """Abort an upload and delete its parts. A missing upload is not an error."""
         ...
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
-        """Uploads neither completed nor aborted; one request a page."""
+        """Yield uploads that are neither completed nor aborted; one request for each page."""
         ...
 
     def close(self) -> None:
-        """Give connections back. Closing twice is no error."""
+        """Release the connections. Closing twice is not an error."""
         ...
 
 
 @runtime_checkable
 class Multipart(Protocol):
-    """A client whose uploads may be made of parts, so that the protocol can send large objects."""
+    """A client with multipart uploads, for large objects."""
 
     def begin(self, key: str) -> str:
-        """Begin a multipart upload; returns its id."""
+        """Start a multipart upload; return its id."""
         ...
 
     def upload_part(self, key: str, upload: str, number: int, payload: Payload) -> Part:
-        """Send one part; all but the last have the same size of at least 5 MiB."""
+        """Upload one part; all except the last have the same size of at least 5 MiB."""
         ...
 
     def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
-        """Make the object of its parts, at once and whole; returns the answer's Date."""
+        """Create the object from its parts, atomically; return the response's Date."""
         ...
 
 
 @runtime_checkable
 class TakesSeveral(Protocol):
-    """A client that is the faster the more requests of one save are under way."""
+    """A client for which parallel requests make one save faster."""
 
     at_once: int
-    """How many are sensible."""
+    """The useful number of parallel requests."""

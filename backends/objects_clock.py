@@ -1,14 +1,16 @@
-"""The store's time, as far as a client can know it.
+"""An estimate of the store's clock, as a lower and an upper bound.
 
-No decision of the protocol looks at this machine's idea of the time of day. A ``Date`` that came
-with an answer, and what has elapsed here since, bound the store's time from both sides:
+The protocol never uses this machine's time of day. The ``Date`` of a response and the time elapsed
+here since then bound the store's time from both sides:
 
-* it was at least ``Date`` when the answer arrived, so it is at least ``Date`` + elapsed now;
-* it was less than ``Date`` + 1 s (a Date is cut to the second) when the request went out at the
-  earliest, so it is less than ``Date`` + 1 s + elapsed-since-then now.
+* it was at least ``Date`` when the response arrived, so now it is at least ``Date`` plus the time
+  elapsed since the response;
+* it was less than ``Date`` + 1 s (a Date is truncated to the second) when the store made the
+  response, which was after the request was sent. So now it is less than ``Date`` + 1 s plus the
+  time elapsed since the request.
 
-The best bounds of the last minutes are kept. They are used pessimistically: who must know that
-something is still young asks ``latest``; a birth, and the time that files are dated by, is ``now``.
+The best bounds of the last minutes are kept, and used pessimistically. A check that something is
+still young uses ``latest``; births and the times of files use ``now``.
 """
 
 from __future__ import annotations
@@ -23,28 +25,28 @@ from typing import NamedTuple
 from sessionstore.backends.objects_keys import EPOCH
 
 Elapsed = Callable[[], float]
-"""Seconds since some fixed moment, sleep of the machine included."""
+"""Returns the seconds since a fixed moment, including the time that the machine was suspended."""
 
 RESOLUTION = 1.0
-"""Seconds that a Date is cut by (RFC 9110, section 5.6.7)."""
+"""The resolution of a Date in seconds (RFC 9110, section 5.6.7)."""
 
 _WINDOW = 300.0
-"""Seconds after which bounds are renewed, so that two clocks of different pace (up to 500 ppm, what
-NTP may slew by) stay within 0.3 s of each other."""
+"""Seconds after which bounds are renewed. Clocks may run at different speeds, by up to 500 ppm (the
+rate at which NTP may slew); so they stay within 0.3 s of each other."""
 
 
 def _boot_time() -> Elapsed:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-    return time.monotonic  # macOS and Windows: it counts through sleep there
+    return time.monotonic  # macOS and Windows: there it also counts while the machine sleeps
 
 
 boot_time = _boot_time()
-"""Seconds since this machine started, the time it was suspended included."""
+"""Returns the seconds since this machine started, including the time it was suspended."""
 
 
 class _Bounds(NamedTuple):
-    """Of the store's time minus ``elapsed()``, in seconds; ``since`` is when they were begun."""
+    """Bounds of the store's time minus ``elapsed()``, in seconds, collected from ``since`` on."""
 
     low: float
     high: float
@@ -52,54 +54,54 @@ class _Bounds(NamedTuple):
 
 
 class StoreClock:
-    """The store's time between two bounds. Safe to use from any thread."""
+    """The store's time between two bounds. Thread-safe."""
 
     def __init__(self, elapsed: Elapsed = boot_time) -> None:
         self.elapsed = elapsed
         self._lock = threading.Lock()
         self._bounds: tuple[_Bounds, ...] = ()
         self._low = self._high = 0.0
-        """Of all bounds together; the best of both sides."""
+        """The tightest lower and upper bound of all ``_bounds``."""
 
-    def saw(self, date: datetime, asked: float) -> None:
-        """Take note of an answer's Date; ``asked`` is ``elapsed()`` from before the request."""
+    def saw(self, date: datetime, sent: float) -> None:
+        """Update the bounds by a response's Date; ``sent``: ``elapsed()`` before the request."""
         now = self.elapsed()
-        told = (date - EPOCH).total_seconds()
-        new = _Bounds(told - now, told + RESOLUTION - asked, now)
-        if self._bounds and _tells_nothing(new, self._bounds[0]):
+        seconds = (date - EPOCH).total_seconds()
+        new = _Bounds(seconds - now, seconds + RESOLUTION - sent, now)
+        if self._bounds and _adds_nothing(new, self._bounds[0]):
             return
         with self._lock:
             bounds = _renewed(self._bounds, new)
-            self._low = max(each.low for each in bounds)
-            # A store whose own clock was set back has bounds that do not meet: the later one holds.
-            self._high = max(min(each.high for each in bounds), self._low)
-            self._bounds = bounds  # last: whoever sees bounds sees what they come to
+            self._low = max(item.low for item in bounds)
+            # If the store's own clock was set back, the bounds do not overlap: use the later one.
+            self._high = max(min(item.high for item in bounds), self._low)
+            self._bounds = bounds  # last: readers take no lock and need matching _low and _high
 
     def age(self) -> float:
-        """Seconds since the bounds in use were begun; infinite when there are none."""
+        """Return the age of the current bounds in seconds; infinity if no bounds are known."""
         return self.elapsed() - self._bounds[0].since if self._bounds else float("inf")
 
     def now(self) -> datetime:
-        """The store's time, or a little before. ``saw`` must have been called."""
+        """Return the lower bound of the store's time. Call ``saw`` first."""
         return _time(self._low + self.elapsed())
 
     def reached(self, at: float) -> datetime:
-        """What the store's time had reached at ``at`` (``elapsed()``): long ago if nobody knows."""
+        """Return a lower bound of the store's time at ``at`` (``elapsed()``); EPOCH if unknown."""
         return _time(self._low + at) if self._bounds else EPOCH
 
     def latest(self) -> datetime:
-        """The store's time, or a little after. ``saw`` must have been called."""
+        """Return the upper bound of the store's time. Call ``saw`` first."""
         return _time(self._high + self.elapsed())
 
 
-def _tells_nothing(new: _Bounds, newest: _Bounds) -> bool:
-    """Whether bounds are no tighter than those of the same minutes, as with most answers."""
+def _adds_nothing(new: _Bounds, newest: _Bounds) -> bool:
+    """Return whether ``new`` is no tighter than the bounds of its window, the usual case."""
     fresh = new.since - newest.since <= _WINDOW
     return fresh and new.low <= newest.low and new.high >= newest.high
 
 
 def _renewed(bounds: tuple[_Bounds, ...], new: _Bounds) -> tuple[_Bounds, ...]:
-    """The newest bounds first, and those of the window before."""
+    """Return the bounds of the current window, then those of the window before it."""
     if not bounds or new.since - bounds[0].since > 2 * _WINDOW:
         return (new,)
     newest, *before = bounds

@@ -1,6 +1,6 @@
-"""Is this a place for the object protocol? Asked of the store itself, by a client of its engine.
+"""Check whether a bucket is suitable for the object protocol, by requests of the engine's client.
 
-Everything is done below a prefix of the doctor's own, which is emptied at the end.
+All requests are below a prefix of their own, which is emptied at the end.
 """
 
 from __future__ import annotations
@@ -32,44 +32,44 @@ PREFIX = "doctor-"
 MARKER = b'{"version": 0, "what": "sessionstore.doctor was here"}'
 
 PART = 5 << 20
-"""The least part of a multipart upload on S3."""
+"""The smallest part of a multipart upload on S3, in bytes."""
 
 MANY = BATCH + 5
-"""Objects that take more than one page."""
+"""A number of objects that needs more than one page."""
 
 THREADS = 16
 
 SLOW = 0.25
-"""Seconds a request takes at most where the store is near; a save takes three."""
+"""Seconds: a request to a store nearby takes less. A save takes three requests."""
 
 SKEW = timedelta(minutes=1)
-"""What clocks of one store may differ by with the shortest grace of 10 minutes: a tenth."""
+"""The clock skew allowed between servers of one store: a tenth of the shortest grace, 10 min."""
 
 ODD = (
     "s/a-0123456789abcdef/f/!2f.b_c-d.e/0",
     "s/" + "x" * 200 + "/f/" + "y" * 200 + "/" + "z" * 200 + "/" + "w" * 200 + "/" + "v" * 80,
 )
-"""Every kind of character of the store's keys, and the longest key there is."""
+"""Every kind of character in the store's keys, and the longest possible key."""
 
 
-def apart(location: Location) -> Location:
-    """A place beside the store that nobody else uses."""
+def scratch(location: Location) -> Location:
+    """Return a location below the store's with a random name, which no other process uses."""
     own = f"{PREFIX}{secrets.token_hex(4)}"
     return location._replace(path=f"{location.path.rstrip('/')}/{own}")
 
 
 class Examination:
-    """The checks of one place, by a client of it. Each raises what the client raises."""
+    """The checks of one bucket and prefix. Each check passes the client's errors through."""
 
     def __init__(self, client: ObjectClient) -> None:
         self.client = client
         self._times: list[float] = []
 
     def checks(self) -> Generator[Check, None, None]:
-        """All of them, in their order, and the place empty again afterwards."""
+        """Yield all checks in order; delete all objects and uploads at the end."""
         yield self._guarded("writing and reading", self._reads_back)
         try:
-            for what, check in (
+            for name, check in (
                 ("listing after writing", self._lists_at_once),
                 ("keys", self._keys),
                 ("paging", self._pages),
@@ -80,32 +80,30 @@ class Examination:
                 ("unfinished uploads", self._unfinished),
                 ("speed", self._speed),
             ):
-                yield self._guarded(what, check)
+                yield self._guarded(name, check)
         finally:
-            left = self._clean_up()
-        yield left
+            cleaned = self._clean_up()
+        yield cleaned
 
-    def _guarded(self, what: str, check: Callable[[], Check]) -> Check:
+    def _guarded(self, name: str, check: Callable[[], Check]) -> Check:
         try:
             return check()
         except (SessionStoreError, NotFound) as error:
-            return Check(what, "bad", str(error) or "an object that was just written is not there")
+            return Check(name, "bad", str(error) or "an object that was just written is missing")
 
-    # What the protocol relies on
+    # The properties that the protocol relies on
 
     def _reads_back(self) -> Check:
         data = secrets.token_bytes(1000)
-        self._put(keys.LAYOUT, MARKER)  # so that an empty listing can be told from a web page
+        self._put(keys.LAYOUT, MARKER)  # so that ``_marker`` believes an empty listing
         self._put("first", data)
         if self._read("first") != data:
-            return Check("writing and reading", "bad", "what was written reads back otherwise")
+            return Check("writing and reading", "bad", "an object reads back with other bytes")
         self._put("first", data[::-1])
         if self._read("first") != data[::-1]:
-            words = "an object that was written again reads back as it was before"
+            words = "a replaced object reads back with its old bytes"
             return Check("writing and reading", "bad", words, "stale")
-        return Check(
-            "writing and reading", "good", "what is written reads back, also when replaced"
-        )
+        return Check("writing and reading", "good", "new and replaced objects read back correctly")
 
     def _lists_at_once(self) -> Check:
         missed = stale = 0
@@ -119,20 +117,20 @@ class Examination:
             words = (
                 f"of 20 objects {missed} were not listed after they were written, and {stale} were "
                 "still listed after they were deleted: the store is not strongly consistent, and a "
-                "sweep would delete what is needed"
+                "sweep would delete referenced content"
             )
             return Check("listing after writing", "bad", words, "late")
-        words = "20 of 20 objects were listed when they were written, and no longer when deleted"
+        words = "20 of 20 objects were listed after they were written, and not after the delete"
         return Check("listing after writing", "good", words)
 
     def _keys(self) -> Check:
         for key in ODD:
             self._put(key, b"")
-        found = self._listed("s/")
-        if missing := [key for key in ODD if key not in found]:
-            words = f"a key is kept otherwise than it was written: {missing[0]}"
+        listed = self._listed("s/")
+        if missing := [key for key in ODD if key not in listed]:
+            words = f"a key is not listed as it was written: {missing[0]}"
             return Check("keys", "bad", words, "changed")
-        return Check("keys", "good", "every character and the greatest length of keys are kept")
+        return Check("keys", "good", "keys with every character and of the greatest length work")
 
     def _pages(self) -> Check:
         wanted = [f"many/{number:05}" for number in range(MANY)]
@@ -144,13 +142,13 @@ class Examination:
         if sorted(listed) != wanted or sorted(after) != wanted[BATCH:]:
             words = (
                 f"of {MANY} objects {len(set(listed))} were listed, and {len(after)} instead of "
-                f"{MANY - BATCH} behind one of them: listings break off, and a sweep would delete "
-                "what is needed"
+                f"{MANY - BATCH} after one of them: listings are incomplete, and a sweep would "
+                "delete referenced content"
             )
             return Check("paging", "bad", words, "breaks off")
-        words = f"{MANY} objects come whole in {len(pages)} pages, and from any key on"
+        words = f"all {MANY} objects are listed in {len(pages)} pages, and from any key on"
         if listed != wanted:
-            return Check("paging", "note", f"{words}; in an order of its own", "no order")
+            return Check("paging", "note", f"{words}; they are not sorted", "no order")
         return Check("paging", "good", words)
 
     def _deletes(self) -> Check:
@@ -162,7 +160,7 @@ class Examination:
             return Check("deleting", "bad", words, "incomplete")
         self.client.delete([*wanted[BATCH:], "never/there"])
         return Check(
-            "deleting", "good", f"{BATCH} objects at once, and what is not there is no error"
+            "deleting", "good", f"{BATCH} objects in one request; a missing object is no error"
         )
 
     def _clock(self) -> Check:
@@ -172,15 +170,15 @@ class Examination:
         date = date or listed
         here = f"this machine's clock differs by {_seconds(entry.modified - before)}"
         if date is None:
-            words = f"answers show no Date, so that the time is asked for by a small object; {here}"
+            words = f"responses show no Date, so the time is requested by a small object; {here}"
             return Check("clock", "good", words, "by a small object")
         if abs(date - entry.modified) > SKEW:
             words = (
-                f"objects are dated {_seconds(entry.modified - date)} away from the store's own "
-                "answers: its servers' clocks have to agree"
+                f"an object's time differs by {_seconds(entry.modified - date)} from the Date of "
+                "the store's own response: synchronise the clocks of its servers"
             )
             return Check("clock", "bad", words, "skewed")
-        return Check("clock", "good", f"objects are dated as answers are; {here}", "by Date")
+        return Check("clock", "good", f"objects and responses have one clock; {here}", "by Date")
 
     def _ranges(self) -> Check:
         data = bytes(range(256)) * 40
@@ -189,9 +187,9 @@ class Examination:
             with self.client.get("range", start, length).stream as stream:
                 end = None if length is None else start + length
                 if stream.read() != data[start:end]:
-                    words = f"bytes {start} to {end} of an object come back as others"
+                    words = f"a read of bytes {start} to {end} of an object returns other bytes"
                     return Check("ranges", "bad", words, "wrong")
-        return Check("ranges", "good", "parts of objects are those asked for")
+        return Check("ranges", "good", "reads of a range return the requested bytes")
 
     def _large(self) -> Check:
         size = PART + 1000
@@ -208,35 +206,36 @@ class Examination:
         else:
             client.put("large", whole)
         if self._read("large") != data[:size]:
-            return Check("large objects", "bad", "an upload in parts reads back otherwise", "wrong")
-        return Check("large objects", "good", "an upload in parts reads back whole")
+            words = "a multipart upload reads back with other bytes"
+            return Check("large objects", "bad", words, "wrong")
+        return Check("large objects", "good", "a multipart upload reads back correctly")
 
     def _unfinished(self) -> Check:
         client = self.client
         if not isinstance(client, Multipart) and getattr(client, "sees_uploads", False):
-            words = "the engine makes its uploads itself, and sweeps abort what is left of them"
+            words = "the engine manages its multipart uploads; sweeps abort unfinished ones"
             return Check("unfinished uploads", "good", words)
         if not isinstance(client, Multipart):
             words = (
-                "this engine makes its uploads itself; what it leaves when it is killed has to be "
-                "removed by a rule of the bucket, or by a process with engine=boto3"
+                "this engine manages its multipart uploads, and cannot list those that a killed "
+                "process left; remove them by a lifecycle rule, or by a process with engine=boto3"
             )
             return Check("unfinished uploads", "note", words, "by a rule")
         upload = client.begin("unfinished")
-        seen = any(it.id == upload for it in client.uploads("unfinished"))
+        seen = any(listed.id == upload for listed in client.uploads("unfinished"))
         client.abort("unfinished", upload)
         if not seen:
             words = (
-                "an upload that was begun is not listed, so that no sweep finds what a killed "
-                "process left: let a lifecycle rule abort uploads after two days"
+                "an unfinished upload is not listed, so a sweep cannot find the uploads of killed "
+                "processes: let a lifecycle rule abort uploads after two days"
             )
             return Check("unfinished uploads", "note", words, "not listed")
-        if any(it.id == upload for it in client.uploads("unfinished")):
-            return Check("unfinished uploads", "bad", "an aborted upload is still there", "stay")
-        return Check("unfinished uploads", "good", "they are listed, and gone when aborted")
+        if any(listed.id == upload for listed in client.uploads("unfinished")):
+            return Check("unfinished uploads", "bad", "an aborted upload is still listed", "stay")
+        return Check("unfinished uploads", "good", "they are listed until they are aborted")
 
     def _speed(self) -> Check:
-        told = ", ".join(
+        medians = ", ".join(
             f"{name} {1000 * statistics.median(self._timed(work)):.0f} ms"
             for name, work in (
                 ("PUT", lambda: self._put("speed", b"x" * 1000)),
@@ -246,11 +245,11 @@ class Examination:
         )
         slowest = statistics.median(self._times)
         if slowest > SLOW:
-            words = f"{told}: a save takes three requests; is the store in another region?"
+            words = f"{medians}: a save takes three requests; is the store in another region?"
             return Check("speed", "note", words, "slow")
-        return Check("speed", "good", told, "")
+        return Check("speed", "good", medians, "")
 
-    # How it is asked
+    # Requests
 
     def _timed(self, work: Callable[[], object]) -> Sequence[float]:
         times = []
@@ -277,10 +276,13 @@ class Examination:
             for entry in page.entries:
                 if entry.key == key:
                     return entry, page.date
-        raise BackendUnavailable(f"{key} was just written and is not listed.")
+        raise BackendUnavailable(
+            f"The object {key} was just written and is not listed: the store is not strongly "
+            "consistent; use another bucket."
+        )
 
     def _clean_up(self) -> Check:
-        what = "cleaning up"
+        name = "cleaning up"
         try:
             for upload in [*self.client.uploads("")]:
                 self.client.abort(upload.key, upload.id)
@@ -289,13 +291,13 @@ class Examination:
                 self.client.delete(left[start : start + BATCH])
             self.client.delete([keys.LAYOUT])
         except SessionStoreError as error:
-            words = f"something of {PREFIX}... is left in the store: {error}"
-            return Check(what, "bad", words, "left something")
-        return Check(what, "good", "nothing is left of this examination")
+            words = f"objects below {PREFIX}... may be left in the store; delete them: {error}"
+            return Check(name, "bad", words, "left something")
+        return Check(name, "good", "nothing is left of this examination")
 
 
 def examine(client: ObjectClient) -> Generator[Check, None, None]:
-    """The checks of a place that ``client`` is alone in. Closes the client."""
+    """Yield the checks of a prefix that only ``client`` uses. Closes the client."""
     with closing(client), closing(Examination(client).checks()) as checks:
         yield from checks
 

@@ -1,4 +1,4 @@
-"""The guard against a sweep that believes an empty listing: a wrong prefix, a lost permission."""
+"""A sanity check before a sweep deletes: a wrong prefix or permission can hide references."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from sessionstore.backends.objects_terms import Terms
 from sessionstore.values import show_duration
 
 _FEW = 1000
-"""Blobs that may go without question."""
+"""Up to this many blobs may be deleted without the check."""
 
 _SHARE = 10
-"""References must be at least this part of what they were."""
+"""There must be at least one ``_SHARE``-th of the references that the last sweep counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What the last sweeps saw: references, and since when (microseconds) there are too few."""
+    """The result of the last sweeps: the number of ``references`` of the last complete sweep.
+
+    ``low`` is the suspiciously low number of a held sweep, ``since`` its time in microseconds.
+    """
 
     references: int = 0
     low: int | None = None
@@ -27,19 +30,22 @@ class Count:
 
 
 class Guard:
-    """Compares what this sweep sees with what the last one saw.
+    """Compares the number of references in this sweep with the number in the last sweep.
 
-    It is advisory: a lost or a stale record delays a sweep or lets it pass, and safety rests on
-    neither.
+    The check is advisory. A lost or stale record delays a sweep or lets it pass; safety does not
+    depend on it.
     """
 
     def __init__(self, bucket: Bucket, terms: Terms) -> None:
         self._bucket = bucket
         self._terms = terms
-        self._last = bucket.told(keys.SWEEP, _parsed)
+        self._last = bucket.load(keys.SWEEP, _parsed)
 
     def objection(self, references: int, idle: int) -> str | None:
-        """Why nothing should be deleted now, in words; None when all looks well."""
+        """Return the reason why nothing should be deleted now, or None.
+
+        ``references`` were listed, and ``idle`` blobs would be deleted.
+        """
         expected = 0 if self._last is None else self._last.references
         few = references == 0 if self._last is None else references * _SHARE < expected
         if idle <= _FEW or not few:
@@ -47,18 +53,18 @@ class Guard:
         now, last = keys.microseconds(self._bucket.now()), self._last or Count()
         grace = self._terms.grace
         if last.low is not None and now - last.since >= grace.total_seconds() * 1e6:
-            return None
+            return None  # it has been low for ``grace``: believe it
         if last.low is None:
             self._write(Count(last.references, references, now))
         return (
-            f"{idle} stored contents would go, because only {references} references are listed "
-            f"where {expected} were before: check the store's URL and the permission to list. A "
-            f"sweep {show_duration(grace)} after the first that saw this goes ahead; force does "
-            "so at once."
+            f"{idle} stored blobs would be deleted, because only {references} references are "
+            f"listed ({expected} before): check the store's URL and the permission to list. If "
+            f"the number is still low {show_duration(grace)} after it was first seen, a sweep "
+            "deletes them; force deletes them now."
         )
 
     def note(self, references: int) -> None:
-        """Remember what a sweep that went through has seen."""
+        """Record the number of references of a sweep that completed."""
         if self._last != Count(references):
             self._write(Count(references))
 

@@ -1,9 +1,10 @@
-"""All generations of a store, in little memory: 57 bytes each.
+"""A compact in-memory index of all generations of a store: 57 bytes for each.
 
-A set of Python strings would take 250. Here it is runs of some ten thousand generations, as a
-listing gives them: an array of 64-bit numbers to search in, the rest of each key as raw bytes in
-the same order, and one byte that says what is known. A run that is full never grows again, and one
-run at a time does: buffers that grow side by side leave holes as large as themselves.
+A set of Python strings would need 250 bytes for each. The index has runs of 32,768 generations, in
+the order of the listing. A run is a sorted array of 64-bit numbers (for binary search), the rest of
+each key as raw bytes in the same order, and one byte of flags for each. A full run never grows
+again, and only one run grows at a time: buffers that grow side by side fragment the memory, with
+holes as large as themselves.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Final, NamedTuple
 from sessionstore.backend import Stored
 
 RUN = 1 << 15
-"""Generations of a run: 1.9 MB, and as much again for a moment to bring it into order."""
+"""Generations in a run: 1.9 MB, and as much again while it is sorted."""
 
 _ROW: Final = 48
-"""Bytes of 28 of the digest and 12 of the generation (8 others are searched by), and the size."""
+"""Bytes of a row: 28 of the digest, 12 of the generation, 8 of the size. The other 8 bytes of
+digest and generation are in the sorted array."""
 
 _OLD, _REFERRED = 1, 2
 
@@ -34,7 +36,7 @@ class Blob(NamedTuple):
 
 
 class _Run:
-    """Some generations, in order once it is sealed. Most listings are in that order."""
+    """A run of generations, sorted when it is sealed. Most listings arrive already sorted."""
 
     __slots__ = ("flags", "heads", "high", "low", "rows")
 
@@ -45,12 +47,12 @@ class _Run:
         self.low = self.high = 0
 
     def seal(self) -> None:
-        """Bring it into order."""
+        """Sort the run."""
         heads = self.heads
         if any(after < head for head, after in zip(heads, islice(heads, 1, None), strict=False)):
             order = sorted(range(len(heads)), key=heads.__getitem__)
             rows = bytearray()
-            for at in order:  # and not by join(), which makes a list of them all first
+            for at in order:  # not join(): it would first make a list of all rows
                 rows += self.rows[at * _ROW : (at + 1) * _ROW]
             self.heads, self.rows = array("Q", (heads[at] for at in order)), rows
             self.flags = bytearray(self.flags[at] for at in order)
@@ -74,14 +76,17 @@ class _Run:
             at = self.flags.find(_OLD, at + 1)
 
     def referred(self) -> Iterator[int]:
-        """The size in bytes of each one that something refers to."""
+        """Yield the size in bytes of each referenced generation."""
         for at, flag in enumerate(self.flags):
             if flag & _REFERRED:
                 yield int.from_bytes(self.rows[at * _ROW + 40 : (at + 1) * _ROW], "big")
 
 
 class Generations:
-    """Filled with ``add``, then sealed, then marked with ``refer``. Not thread-safe."""
+    """All generations of one pass. First ``add`` them, then ``seal``, then ``refer``.
+
+    Not thread-safe.
+    """
 
     def __init__(self) -> None:
         self._runs: list[_Run] = []
@@ -89,7 +94,7 @@ class Generations:
         self.count = 0
 
     def add(self, digest: str, generation: str, size: int, *, old: bool) -> None:
-        """One copy; ``old``: it may be deleted if nothing refers to it."""
+        """Add one copy of a content; ``old``: it may be deleted if it is unreferenced."""
         head, rest = _split(digest, generation)
         run = self._growing
         run.heads.append(head)
@@ -107,26 +112,26 @@ class Generations:
             self._growing = _Run()
 
     def refer(self, digest: str, generation: str) -> bool:
-        """Note that something refers to a generation; whether there is such a one."""
+        """Mark a generation as referenced; return whether the index has it."""
         head, rest = _split(digest, generation)
         return any(run.refer(head, rest) for run in self._runs if run.low <= head <= run.high)
 
     def idle(self) -> int:
-        """How many old ones nothing refers to."""
+        """Return the number of old, unreferenced generations."""
         return sum(run.flags.count(_OLD) for run in self._runs)
 
     def referred(self) -> Stored:
-        """Those that something refers to, old or not."""
+        """Return the number and total size of referenced generations, old or not."""
         blobs = total = 0
         for size in chain.from_iterable(run.referred() for run in self._runs):
             blobs, total = blobs + 1, total + size
         return Stored(blobs, total)
 
     def unreferred(self) -> Iterator[Blob]:
-        """The old ones that nothing refers to."""
+        """Yield the old, unreferenced generations."""
         return chain.from_iterable(run.unreferred() for run in self._runs)
 
 
 def _split(digest: str, generation: str) -> tuple[int, bytes]:
-    """The number to search by, which orders as the keys do, and the rest."""
+    """Return the number to search for, which sorts like the keys, and the rest as bytes."""
     return int(digest[:8] + generation[:8], 16), bytes.fromhex(digest[8:] + generation[8:])

@@ -1,13 +1,13 @@
-"""Looking for what is wrong in an object store, and mending it.
+"""Find damage in an object store, and repair it.
 
-Every generation is read once, in passes of bounded memory as a sweep makes them; then the listing
-of references tells which files have one that is damaged, or one that is not there. Bytes count as
-damaged only when two reads give the very same wrong ones, as many as the store lists: what comes
-otherwise, a page of some proxy's for one, is not what is stored.
+Every generation is read once, in passes of bounded memory, like those of a sweep. Then the listing
+of references shows the files with a damaged or missing generation. Bytes count as damaged only when
+two reads return the same wrong bytes, as many as the store lists. Other wrong responses, such as a
+proxy's error page, are not the stored bytes.
 
-A damaged generation is not deleted but *condemned*: overwritten by a note of another size, which no
-save that looks for its content adopts, and which a sweep takes by the ordinary rules. To delete it
-while it is young would take it from a process that remembers it and is about to refer to it.
+A damaged generation is not deleted but *condemned*: it is overwritten by a note of another size. No
+save that lists its content adopts it, and a sweep deletes it by the ordinary rules. Deleting it
+while it is young would harm a process that has it in a cache and is about to refer to it.
 """
 
 from __future__ import annotations
@@ -41,23 +41,26 @@ SECOND = timedelta(seconds=1)
 
 CONDEMNED = b"These bytes were damaged, and are not to be used.\n"
 _LONGER = CONDEMNED + b"\n"
-"""For content that is as long as the other note: saves know sound copies by their size."""
+"""The note for a content that is as long as ``CONDEMNED``: saves reject copies by their size."""
 
 _OWN = {keys.LAYOUT, keys.SWEEP, keys.PROBE}
-_LEFT_ALONE = "It is left alone: a later version's, or somebody else's. Delete it by hand."
-_NOTED = "it was damaged, and taken out of use"
+_LEFT_ALONE = (
+    "It is left alone: a later version of this library or another program may have written it. "
+    "Delete it by hand."
+)
+_NOTED = "it was damaged, and a repair marked it as unusable"
 _READS = 4
-"""How often bytes are asked for that differ from those saved, and from time to time."""
+"""Reads of an object that returns other wrong bytes each time, before giving up."""
 
 
 @dataclass(slots=True)
 class _Bad:
-    """A damaged generation; ``files`` that have it are still to be mended."""
+    """A damaged generation; ``files`` is the number of files with it that are not yet repaired."""
 
     digest: str
     problem: str
     size: int
-    """Of the content, in bytes; of what is there, while no file tells."""
+    """The content's size in bytes; the stored object's size while no file of it is known."""
     condemned: bool = False
     files: int = 0
     used: bool = False
@@ -68,7 +71,7 @@ class _Bad:
 
 @dataclass(slots=True)
 class _Pass:
-    """The generations of digests after ``low`` up to ``high``, all but the damaged ones."""
+    """The generations of digests after ``low`` up to ``high``: ``sound`` ones and ``bad`` ones."""
 
     low: str
     sound: Generations = field(default_factory=Generations)
@@ -93,42 +96,45 @@ class Inspector:
     at_once: int = AT_ONCE
 
     def flaws(self) -> Iterator[Flaw]:
-        """``Backend.inspect``."""
+        """Implement ``Backend.inspect``."""
         last: str | None = ""
         while last is not None:
             part = self._content(last)
             yield from self._files(part)
             yield from self._unused(part)
             last = part.last
-            del part  # before the next is made
-        yield from self._strangers()
+            del part  # free it before the next pass: the memory limit is for one
+        yield from self._unknown()
         yield from self._interrupted()
 
     def omitted(self, *, files: bool) -> Iterator[Flaw]:
-        """``Omits.omitted``; one LIST of the sessions, or two of which one is of everything."""
+        """Implement ``Omits.omitted``.
+
+        It takes one LIST of the sessions; with ``files`` a LIST of everything as well.
+        """
         if not files:
-            yield from self._strangers(keys.SESSIONS)
+            yield from self._unknown(keys.SESSIONS)
             return
-        every = (keys.parse_version(entry) for entry in self._entries(keys.SESSIONS))
-        versions = (version for version in every if version is not None)
-        for _, some in groupby(versions, attrgetter("sid", "file")):
-            yield from self._unlisted(list(some))
-        yield from self._strangers()
+        parsed_entries = map(keys.parse_version, self.bucket.entries(keys.SESSIONS))
+        versions = (version for version in parsed_entries if version is not None)
+        for _, versions_of_file in groupby(versions, attrgetter("sid", "file")):
+            yield from self._unlisted(list(versions_of_file))
+        yield from self._unknown()
 
     def _unlisted(self, versions: list[Version]) -> Iterator[Flaw]:
-        """Why no listing shows a file of these versions, if none does."""
+        """Yield the flaw that keeps the file of these versions out of listings, if there is one."""
         newest = max(versions, key=attrgetter("token"))
         name = self.reader.name(newest)
         if name is None:
             yield from self._nameless(newest)
-        elif all(self.recall.dead.get(it.generation) is not None for it in versions):
-            there = self.reader.versions(newest.sid, newest.file)
-            if there and all(self.bucket.find(it.blob) is None for it in there):
+        elif all(self.recall.dead.get(version.generation) is not None for version in versions):
+            current = self.reader.versions(newest.sid, newest.file)
+            if current and all(self.bucket.find(version.blob) is None for version in current):
                 yield Flaw(
                     "missing",
                     newest.key,
                     f"The content of {name!r}, {newest.blob}, is not there.",
-                    "It is left alone; verify() says what can be done.",
+                    "It is left alone; verify() shows the possible repair.",
                     sid=newest.sid,
                     reference=to_reference(newest, name),
                 )
@@ -136,10 +142,13 @@ class Inspector:
     # Content
 
     def _content(self, last: str) -> _Pass:
-        """Read the generations behind a key, up to a digest's first byte if they are very many."""
+        """Read the generations after the key ``last``.
+
+        At ``at_once`` generations the pass ends, at the next change of a digest's first byte.
+        """
         part = _Pass(last[2:4])
         high = part.low
-        for entry in self._entries(keys.BLOBS, last):
+        for entry in self.bucket.entries(keys.BLOBS, start_after=last):
             parsed = keys.parse_blob(entry.key)
             if parsed is None:
                 continue
@@ -158,28 +167,28 @@ class Inspector:
         part.sound.seal()
         return part
 
-    def _entries(self, prefix: str, after: str = "") -> Iterator[Entry]:
-        for page in self.bucket.pages(prefix, start_after=after):
-            yield from page.entries
-
     def _problem(self, entry: Entry, digest: str) -> str | None:
-        """What is wrong with an object's bytes. One that is gone meanwhile is no damage."""
-        told: set[str] = set()
+        """Return the problem of an object's bytes, or None if they are right.
+
+        None also for an object that was deleted in between: that is no damage.
+        """
+        wrong: set[str] = set()
         for _ in range(_READS):
             try:
-                size, found = self._digest_of(entry.key)
+                size, actual = self._digest_of(entry.key)
             except NotFound:
                 return None
-            if found == digest:
+            if actual == digest:
                 return None
-            if found in self._notes:
+            if actual in self._notes:
                 return _NOTED
-            if size == entry.size and found in told:
-                return f"its {size} bytes have the digest {found} instead"
-            told.update([found] if size == entry.size else [])
+            if size == entry.size and actual in wrong:
+                return f"its {size} bytes have the digest {actual} instead"
+            if size == entry.size:
+                wrong.add(actual)
         raise BackendUnavailable(
-            f"The object {entry.key} does not come as the store lists it, or comes with other "
-            f"bytes each time ({entry.size} bytes are listed): look for what damages it on its way."
+            f"The object {entry.key} does not come as the store lists it ({entry.size} bytes), or "
+            "comes with other bytes each time: check the network and proxies in front of the store."
         )
 
     @cached_property
@@ -187,36 +196,36 @@ class Inspector:
         return {self._digest(CONDEMNED), self._digest(_LONGER)}
 
     def _digest(self, data: bytes) -> str:
-        told = hasher(self.terms.digest)
-        told.update(data)
-        return told.hexdigest()
+        data_hash = hasher(self.terms.digest)
+        data_hash.update(data)
+        return data_hash.hexdigest()
 
     def _digest_of(self, key: str) -> tuple[int, str]:
-        told, size = hasher(self.terms.digest), 0
+        object_hash, size = hasher(self.terms.digest), 0
         with closing(self.bucket.get(key).stream) as stream:
             while chunk := stream.read(CHUNK):
-                told.update(chunk)
+                object_hash.update(chunk)
                 size += len(chunk)
-        return size, told.hexdigest()
+        return size, object_hash.hexdigest()
 
     def _unused(self, part: _Pass) -> Iterator[Flaw]:
-        """Damaged generations that no file was found to have."""
+        """Yield the damaged generations that no file refers to."""
         for generation, bad in part.bad.items():
             if not bad.used and not bad.condemned:
                 yield Flaw(
                     "damaged",
                     bad.blob(generation),
-                    f"Stored bytes that no file has are damaged: {bad.problem}.",
-                    "They are taken out of use, and a sweep deletes them.",
+                    f"Stored bytes that no file refers to are damaged: {bad.problem}.",
+                    "They are marked as unusable, and a sweep deletes them.",
                     partial(self._condemn, bad.blob(generation), bad),
                 )
 
     # Files
 
     def _files(self, part: _Pass) -> Iterator[Flaw]:
-        """What is wrong with files. All flaws of one pass are found before the first is mended."""
+        """Yield the flaws of files. All flaws of a pass are found before the first is repaired."""
         flawed: list[tuple[Version, _Bad | None]] = []
-        for entry in self._entries(keys.SESSIONS):
+        for entry in self.bucket.entries(keys.SESSIONS):
             version = keys.parse_version(entry)
             if version is None or not part.holds(version.digest):
                 continue
@@ -231,29 +240,29 @@ class Inspector:
             yield from self._flawed(version, bad)
 
     def _flawed(self, version: Version, bad: _Bad | None) -> Iterator[Flaw]:
-        """The flaw of a version whose content is damaged, or was not there."""
+        """Yield the flaw of a version with damaged or missing content, if it is still one."""
         if bad is None and self.bucket.find(version.blob) is not None:
-            return  # saved since the content was looked at
-        if self.bucket.find(version.key) is None:
-            self._mended(version, bad)
-            return  # deleted or replaced meanwhile
+            return  # the content was written after the pass listed it
+        if self.bucket.find(version.key) is None:  # the version was deleted or replaced
+            self._file_done(version, bad)
+            return
         current = self.reader.current(version.sid, version.file)
         if current is not None and current.key != version.key:
             yield self._replaced(version, bad)
             return
         name = self.reader.name(version) or version.file
         donor = self._donor(version)
-        what = "is not there" if bad is None else f"is damaged: {bad.problem}"
+        problem = "is not there" if bad is None else f"is damaged: {bad.problem}"
         yield Flaw(
             "missing" if bad is None else "damaged",
             version.key,
-            f"The content of {name!r}, {version.blob}, {what}.",
+            f"The content of {name!r}, {version.blob}, {problem}.",
             f"The file gets a copy of {donor}, which is sound."
             if donor
-            else "There is no other copy: the file is deleted, so that saving it again heals it.",
+            else "There is no other copy: the file is deleted, and can be saved again.",
             partial(self._renew, version, name, bad, donor)
             if donor
-            else partial(self._forget, version, bad),
+            else partial(self._delete_file, version, bad),
             version.sid,
             to_reference(version, name),
             lost=donor is None,
@@ -263,7 +272,7 @@ class Inspector:
         return Flaw(
             "leftover",
             version.key,
-            "A file was replaced, and its old version, whose content is gone or damaged, stayed.",
+            "A file was replaced, and its old version, with missing or damaged content, stayed.",
             "The old version is deleted.",
             partial(self._drop_version, version, bad),
             version.sid,
@@ -275,13 +284,13 @@ class Inspector:
                 "damaged",
                 version.key,
                 "The name of a file, which is too long for its key, cannot be read.",
-                "It is left alone: who knows the name can read the file, and saving heals it.",
+                "It is left alone: the file can be read by its name; saving it again repairs it.",
                 sid=version.sid,
             )
 
     def _donor(self, version: Version) -> str | None:
-        """The key of another, sound copy of the same content."""
-        for entry in self._entries(keys.generations(version.digest)):
+        """Return the key of another, sound copy of the same content, or None."""
+        for entry in self.bucket.entries(keys.generations(version.digest)):
             parsed = keys.parse_blob(entry.key)
             if parsed is None or parsed[1] == version.generation or entry.size != version.size:
                 continue
@@ -289,30 +298,30 @@ class Inspector:
                 return entry.key
         return None
 
-    # Mending
+    # Repairs
 
     def _renew(self, version: Version, name: str, bad: _Bad | None, donor: str) -> bool:
         key = self.sessions.identify(version.sid)
         done = key is not None and self.writer.renew(version, key, name, donor)
-        self._mended(version, bad, condemn=True)
+        self._file_done(version, bad, condemn=True)
         return done
 
-    def _forget(self, version: Version, bad: _Bad | None) -> bool:
+    def _delete_file(self, version: Version, bad: _Bad | None) -> bool:
         versions = self.reader.versions(version.sid, version.file)
         newest = max(versions, key=attrgetter("token"), default=None)
         done = newest is not None and newest.key == version.key
         if done:
             self.sessions.remove(version.sid, versions)
-        self._mended(version, bad, condemn=True)
+        self._file_done(version, bad, condemn=True)
         return done
 
     def _drop_version(self, version: Version, bad: _Bad | None) -> bool:
         self._delete([version.key])
-        self._mended(version, bad, condemn=True)
+        self._file_done(version, bad, condemn=True)
         return True
 
-    def _mended(self, version: Version, bad: _Bad | None, *, condemn: bool = False) -> None:
-        """One file less has the damaged generation, which is condemned after the last."""
+    def _file_done(self, version: Version, bad: _Bad | None, *, condemn: bool = False) -> None:
+        """Count one file less with the damaged generation; after the last, condemn it if wanted."""
         if bad is not None:
             bad.files -= 1
             if condemn and not bad.files:
@@ -327,18 +336,18 @@ class Inspector:
         self.bucket.delete(doomed)
         return True
 
-    # Besides content and files
+    # Other objects, and uploads
 
-    def _strangers(self, prefix: str = "") -> Iterator[Flaw]:
-        for entry in self._entries(prefix):
-            if not _is_ours(entry):
-                problem = f"Nothing of a store is called {entry.key!r}."
+    def _unknown(self, prefix: str = "") -> Iterator[Flaw]:
+        for entry in self.bucket.entries(prefix):
+            if not _is_known(entry):
+                problem = f"The object {entry.key!r} has no key of a store."
                 yield Flaw("unknown", entry.key, problem, _LEFT_ALONE)
 
     def _interrupted(self) -> Iterator[Flaw]:
-        """Uploads that no save can be acknowledged by any more, and the intents of such."""
+        """Yield old uploads and intents, which can no longer belong to an acknowledged save."""
         now = self.bucket.now()
-        for entry in self._entries(keys.INTENTS):
+        for entry in self.bucket.entries(keys.INTENTS):
             age = now - entry.modified
             if keys.parse_intent(entry.key) is not None and age > UPLOAD_LIMIT:
                 yield _interrupted(entry.key, age, partial(self._delete, [entry.key]))
@@ -350,7 +359,7 @@ class Inspector:
                 yield _interrupted(upload.key, age, partial(self._abort, upload))
         for upload in self.bucket.client.uploads(""):
             if upload.id not in known and not upload.key.startswith(keys.BLOBS):
-                problem = f"Nobody of a store uploads {upload.key!r}, which is not finished."
+                problem = f"The unfinished upload {upload.key!r} has no key of a store."
                 yield Flaw("unknown", upload.key, problem, _LEFT_ALONE)
 
     def _abort(self, upload: Upload) -> bool:
@@ -367,7 +376,7 @@ def _interrupted(place: str, age: timedelta, mend: Callable[[], bool]) -> Flaw:
     return Flaw("leftover", place, problem, "It is removed, as the next sweep would do.", mend)
 
 
-def _is_ours(entry: Entry) -> bool:
+def _is_known(entry: Entry) -> bool:
     return (
         entry.key in _OWN
         or keys.parse_blob(entry.key) is not None

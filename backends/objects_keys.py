@@ -1,23 +1,23 @@
-"""Where everything stands in the bucket, and what a key says.
+"""The keys of a store in its bucket: their layout, how to build them and how to parse them.
 
-    layout                                              what made this store
+    layout                                              the store's parameters
     b/<2 hex>/<digest>/<generation>                     content
     s/<sid>/f/<name>/<seq>.<nonce>.<size>.<expires>.<digest>.<generation>
                                                         a reference: one version of one file
-    s/<sid>/seen.<period>                               the visitor was there within that period
-    s/<sid>/saved.<time>                                a file that is deleted now was saved then
+    s/<sid>/seen.<period>                               the visitor was active in that period
+    s/<sid>/saved.<time>                                the save time of a file deleted since
     s/<sid>/ended.<nonce>                               the visitor left
-    i/<sid>/<digest>.<generation>                       a multipart upload is on its way
-    sweep                                               what the last sweep counted
-    probe                                               written to ask for the store's time
+    i/<sid>/<digest>.<generation>                       intent: a multipart upload is in progress
+    sweep                                               the counts of the last sweep
+    probe                                               written to learn the store's time
 
-A key says all that a listing has to know, so no listing reads an object. References and ``saved``
-have a body, for ``identify`` and for names too long for a key: the id and owner of the session and
-the file's name, in JSON.
+A key holds everything that a listing needs, so no listing reads an object. References and ``saved``
+notes have a JSON body with the session's id, its owner and the file's name: ``identify`` reads it,
+and some names are too long for a key.
 
-What a delete may name is written once in its life (``seen`` is written again within its period
-only). So a delete that comes late, from a process that slept or a request that was on its way,
-takes nothing that came after it was decided.
+A key that may be deleted is written only once (``seen`` is written again, but only within its
+period). So a delete that arrives late, from a process that was suspended or a request that was
+delayed, removes nothing that was written after the decision.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ INTENTS = "i/"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LAST = f"{(datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND:016x}"
-"""The last sequence number that is a time; a key beyond it is none of ours."""
+"""The last sequence number that is a valid time; no key of a store has a greater one."""
 
 _is_blob = re.compile(r"b/([0-9a-f]{2})/(\1[0-9a-f]{62})/([0-9a-f]{32})").fullmatch
 _is_version = re.compile(
@@ -52,23 +52,24 @@ _is_intent = re.compile(r"i/[^/]+/([0-9a-f]{64})\.([0-9a-f]{32})").fullmatch
 
 
 class Mark(NamedTuple):
-    """A note about a session: ``kind`` is "seen", "saved" or "ended"; ``said`` is the key's end."""
+    """A note about a session: ``kind`` is "seen", "saved" or "ended"; ``suffix`` ends the key."""
 
     kind: str
-    said: str
+    suffix: str
     entry: Entry
 
     @property
     def time(self) -> datetime:
-        """What it is a note of."""
-        return created(self.said) if self.kind == "saved" else self.entry.modified
+        """The time that the note records."""
+        return created(self.suffix) if self.kind == "saved" else self.entry.modified
 
 
 class Version(NamedTuple):
-    """A reference as its key and its listing tell it.
+    """A reference, parsed from its key and its entry in a listing.
 
-    ``token`` is "<seq>.<nonce>.<generation>": of one name, the newer version has the greater token.
-    ``expires`` is in microseconds since 1970, 0 for never.
+    ``token`` is "<seq>.<nonce>.<generation>"; of two versions of a file the newer has the greater
+    token. ``file`` is the stored (encoded) name. ``expires`` is in microseconds since 1970, 0 for
+    never.
     """
 
     token: str
@@ -82,12 +83,12 @@ class Version(NamedTuple):
 
     @property
     def by_intent(self) -> bool:
-        """Whether it was an intent that kept the content until this reference was there."""
+        """Return whether an intent protected the content until this reference was written."""
         return self.token[17] == "i"
 
     @property
     def generation(self) -> str:
-        """The key segment of its content."""
+        """The generation of its content (the last segment of the blob's key)."""
         return generation(self.token)
 
     @property
@@ -97,32 +98,32 @@ class Version(NamedTuple):
 
 
 def blob(digest: str, generation: str) -> str:
-    """The key of one copy of a content."""
+    """Return the key of one copy of a content."""
     return f"b/{digest[:2]}/{digest}/{generation}"
 
 
 def generations(digest: str) -> str:
-    """What the keys of all copies of a content begin with."""
+    """Return the key prefix of all copies of a content."""
     return f"b/{digest[:2]}/{digest}/"
 
 
 def intent(sid: str, digest: str, generation: str) -> str:
-    """The key that says that a multipart upload is on its way."""
+    """Return the key of the intent of a multipart upload."""
     return f"i/{sid}/{digest}.{generation}"
 
 
 def session(sid: str) -> str:
-    """What all keys of a session begin with, but its intents."""
+    """Return the prefix of all keys of a session except its intents."""
     return f"s/{sid}/"
 
 
 def files(sid: str) -> str:
-    """What the keys of all references of a session begin with."""
+    """Return the key prefix of all references of a session."""
     return f"s/{sid}/f/"
 
 
 def versions(sid: str, file: str) -> str:
-    """What the keys of all versions of a file begin with; ``file`` is its name as stored."""
+    """Return the key prefix of all versions of a file; ``file`` is its stored name."""
     return f"s/{sid}/f/{file}/"
 
 
@@ -130,11 +131,12 @@ def version(  # noqa: PLR0917 - the parts of a key, in their order
     sid: str, file: str, seq: int, nonce: str, size: int, expires: int, digest: str,
     generation: str, modified: datetime,
 ) -> Version:  # fmt: skip
-    """A new reference; ``seq`` and ``expires`` are in microseconds since 1970.
+    """Return a new reference; ``seq`` and ``expires`` are in microseconds since 1970.
 
-    The nonce begins with "i" when an intent protected the content until now and with "b" when it is
-    its birth that counts. It makes the key one save's own: two saves of equal bytes at one moment
-    would write one key otherwise, and the one that takes its reference back the other's.
+    ``nonce`` begins with "i" if an intent protected the content until now, and with "b" if the
+    birth rule applies. It makes the key unique to one save. Without it, two saves of identical
+    content at the same moment would write the same key, and one that takes its reference back
+    would delete the reference of the other.
     """
     key = f"s/{sid}/f/{file}/{seq:016x}.{nonce}.{size}.{expires}.{digest}.{generation}"
     token = f"{seq:016x}.{nonce}.{generation}"
@@ -142,33 +144,33 @@ def version(  # noqa: PLR0917 - the parts of a key, in their order
 
 
 def seen(sid: str, period: int | None = None) -> str:
-    """The key of one period; without one, what the keys of all begin with."""
+    """Return the key of the ``seen`` note of a period; None: the prefix of all of them."""
     return f"s/{sid}/seen." + ("" if period is None else f"{period:016x}")
 
 
 def saved(sid: str, micros: int) -> str:
-    """The key of the note that a file that is gone was saved then."""
+    """Return the key of the note that a file, deleted since, was saved at ``micros``."""
     return f"s/{sid}/saved.{micros:016x}"
 
 
 def ended(sid: str, nonce: str = "") -> str:
-    """The key of one end; without a nonce, what the keys of all ends begin with."""
+    """Return the key of one ``ended`` note; without a nonce, the prefix of all of them."""
     return f"s/{sid}/ended.{nonce}"
 
 
 def after_ends(sid: str) -> str:
-    """Where a listing goes on behind the ends: with files, then ``saved``, then ``seen``."""
+    """Return a ``start_after`` that skips the ends: files follow, then ``saved``, then ``seen``."""
     return f"s/{sid}/ended.g"
 
 
 def parse_blob(key: str) -> tuple[str, str] | None:
-    """Digest and generation, None when the key is not one of content."""
+    """Return digest and generation, or None if the key is not a blob's."""
     match = _is_blob(key)
     return None if match is None else (match[2], match[3])
 
 
 def parse_version(entry: Entry) -> Version | None:
-    """The reference an entry stands for, None when it stands for none."""
+    """Return the reference that an entry represents, or None if it is not a reference."""
     match = _is_version(entry.key)
     if match is None:
         return None
@@ -180,7 +182,7 @@ def parse_version(entry: Entry) -> Version | None:
 
 
 def parse_mark(entry: Entry) -> Mark | None:
-    """The note an entry is, None when it is none."""
+    """Return the session note that an entry represents, or None if it is not a note."""
     match = _is_mark(entry.key)
     if match is None or (match[2] == "saved" and match[3] > _LAST):
         return None
@@ -188,23 +190,23 @@ def parse_mark(entry: Entry) -> Mark | None:
 
 
 def parse_intent(key: str) -> tuple[str, str] | None:
-    """Digest and generation that an intent protects, None when the key is no intent."""
+    """Return the digest and generation that an intent protects, or None if it is not an intent."""
     match = _is_intent(key)
     return None if match is None else (match[1], match[2])
 
 
 def sid_of(key: str) -> str:
-    """The session a key below ``s/`` belongs to."""
+    """Return the session that a key below ``s/`` belongs to."""
     return key.split("/", 2)[1]
 
 
 def microseconds(time: datetime) -> int:
-    """Since 1970. At least 1, which leaves 0 for "never"."""
+    """Return the microseconds from 1970 to ``time``; at least 1, because 0 means "never"."""
     return max((time - EPOCH) // _MICROSECOND, 1)
 
 
 def time(micros: int) -> datetime | None:
-    """The other way; None for 0 and for what no calendar reaches."""
+    """Return the time at ``micros``; None for 0 and for a number beyond the year 9999."""
     try:
         return EPOCH + timedelta(microseconds=micros) if micros else None
     except OverflowError:
@@ -212,32 +214,32 @@ def time(micros: int) -> datetime | None:
 
 
 def generation(token: str) -> str:
-    """The generation of a version's content."""
+    """Return the generation of a version's content."""
     return token[-32:]
 
 
 def seq(token: str) -> int:
-    """The sequence number of a version.
+    """Return the sequence number of a version.
 
-    It is the store's time of its save in microseconds, or one more than that of the version before.
+    It is the store's time of the save in microseconds, or the previous version's number plus 1.
     """
     return int(token[:16], 16)
 
 
 def created(token: str) -> datetime:
-    """When a version was saved, as its sequence number has it; also the time a ``saved`` notes."""
+    """Return the save time in a version's sequence number, or in the suffix of a ``saved`` note."""
     return EPOCH + timedelta(microseconds=seq(token))
 
 
 def body(key: SessionKey, name: str) -> bytes:
-    """What stands in a reference's object."""
+    """Return the body of a reference."""
     return json.dumps({"id": key.id, "owner": key.owner, "name": name}).encode()
 
 
 def parse_body(sid: str, data: bytes) -> tuple[SessionKey, str] | None:
-    """The session and the file's name, None when the body is not one of ours."""
+    """Return the session and the file's name, or None if the body is not a valid one."""
     try:
-        told = json.loads(data)
-        return SessionKey.told(sid, told["id"], told["owner"]), str(told["name"])
+        fields = json.loads(data)
+        return SessionKey.told(sid, fields["id"], fields["owner"]), str(fields["name"])
     except (ValueError, KeyError, TypeError):
         return None

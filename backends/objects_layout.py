@@ -1,4 +1,4 @@
-"""The marker that says what a store is, and the terms that its processes agree on."""
+"""The ``layout`` object: the marker of a store, with the parameters that its processes share."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _SHORTEST_EVER = timedelta(seconds=10)
 
 
 def grace(value: object) -> timedelta:
-    """A parser of the setting: at least 10 min, or 10 s where SESSIONSTORE_TEST_GRACE=1.
+    """Parse the setting ``grace``: at least 10 min, or 10 s with SESSIONSTORE_TEST_GRACE=1.
 
-    A save that takes longer than ``grace`` has to begin again, and the store's clocks may differ
-    by a tenth of it.
+    A save that takes longer than ``grace`` must start again. The clocks of the store's servers may
+    differ by a tenth of ``grace``. Raises ValueError.
     """
     parsed = values.duration(value)
     if parsed > values.LONGEST:
-        raise ValueError("a hundred years are the most")
+        raise ValueError("write at most 100 years")
     if parsed < _SHORTEST_EVER:
-        raise ValueError("it is at least 10s even in tests, and 10m otherwise")
+        raise ValueError("write at least 10m (at least 10s in tests)")
     if parsed < _SHORTEST and os.environ.get("SESSIONSTORE_TEST_GRACE") != "1":
-        raise ValueError("it is at least 10m, or saves that take longer would fail")
+        raise ValueError("write at least 10m, because a save that takes longer than this fails")
     return parsed
 
 
 class Layout(NamedTuple):
-    """What ``layout`` says."""
+    """The parsed content of the ``layout`` object; ``grace`` in seconds."""
 
     version: int
     digest: str
@@ -50,29 +50,29 @@ class Layout(NamedTuple):
 
 
 def agree(bucket: Bucket, digest: str | None, wanted: timedelta | None) -> Terms:
-    """The terms of the store in a bucket, which is made when there is none.
+    """Return the parameters of the store in ``bucket``; create the store if it does not exist.
 
-    None leaves a term to the store. Raises SettingsError for a store made on other terms, or by a
-    later version of this library.
+    ``digest`` and ``wanted`` (the grace) may be None: then the store's own value applies. Raises
+    SettingsError for a store that has other values, or that a later version of this library made.
     """
     layout = _read(bucket)
     if layout is None:
         new = Layout(VERSION, digest or "sha256", (wanted or GRACE).total_seconds())
-        hasher(new.digest)  # before anything is written
+        hasher(new.digest)  # raises for a digest that is not installed, before the first write
         bucket.put(keys.LAYOUT, json.dumps(new._asdict()).encode())
-        layout = _read(bucket) or new  # another process may have been faster
+        layout = _read(bucket) or new  # read it back: another process may have created it too
     terms = layout.terms()
     hasher(terms.digest)
     if digest not in {None, terms.digest}:
         raise SettingsError(
-            f"digest={digest!r} is not right: the store was made with {terms.digest!r}; leave the "
+            f"invalid digest={digest!r}: the store was made with {terms.digest!r}; leave the "
             "setting out, or use another prefix."
         )
     if wanted not in {None, terms.grace}:
         raise SettingsError(
-            f"grace={show_duration(wanted or GRACE)} is not right: the store was made with "
-            f"{show_duration(terms.grace)}, and all its processes have to agree; leave the setting "
-            "out, or use another prefix."
+            f"invalid grace={show_duration(wanted or GRACE)}: the store was made with "
+            f"{show_duration(terms.grace)}, and all its processes must use the same value; leave "
+            "the setting out, or use another prefix."
         )
     return terms
 
@@ -88,20 +88,20 @@ def _read(bucket: Bucket) -> Layout | None:
             break
     if layout is None:
         raise SettingsError(
-            "The object 'layout' is not this library's: another program uses this place; use "
-            "another prefix."
+            "The object 'layout' was not written by this library: another program uses this "
+            "bucket and prefix; use another prefix."
         )
     if layout.version != VERSION:
         raise SettingsError(
-            f"The store has layout version {layout.version}, this library knows {VERSION}: use the "
-            "version of the library that made it, or a newer one."
+            f"The store has layout version {layout.version}, and this library supports only "
+            f"{VERSION}: use the version of the library that made the store, or a newer one."
         )
     return layout
 
 
 def _parsed(data: bytes) -> Layout | None:
     try:
-        told = json.loads(data)
-        return Layout(int(told["version"]), str(told["digest"]), float(told["grace"]))
+        fields = json.loads(data)
+        return Layout(int(fields["version"]), str(fields["digest"]), float(fields["grace"]))
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""Requests side by side, and answers read ahead, where the protocol has no order between them."""
+"""Run requests in parallel, and read responses ahead, where the protocol needs no order."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from typing import BinaryIO, TypeVar
 from sessionstore.content import CHUNK
 
 AHEAD = 4
-"""Chunks that are read before they are asked for: 4 MiB."""
+"""Chunks that are read ahead: 4 MiB."""
 
 _PATIENCE = 0.1
-"""Seconds after which a thread that nobody takes chunks from looks whether it should end."""
+"""Seconds between two checks of a thread that waits for its reader: should it stop?"""
 
 T = TypeVar("T")
 
 
 def run(tasks: Sequence[Callable[[], T]], at_once: int) -> list[T]:
-    """The results of all tasks in their order, at most ``at_once`` of them under way.
+    """Run the tasks, at most ``at_once`` in parallel, and return their results in order.
 
-    After an error no task is begun; it is raised when those under way have ended.
+    After an error no further task starts; the error is raised when the running tasks have ended.
     """
     if at_once <= 1 or len(tasks) <= 1:
         return [task() for task in tasks]
     with ThreadPoolExecutor(min(at_once, len(tasks)), "sessionstore-parts") as pool:
         running = [pool.submit(task) for task in tasks]
         try:
-            return [each.result() for each in running]
+            return [future.result() for future in running]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 class ReadAhead(io.RawIOBase):
-    """A stream that goes on being read in a thread of its own while its reader does other work.
+    """A stream that a thread of its own reads ahead, while the caller does other work.
 
-    A reader that makes a digest would otherwise leave the connection idle half of the time. What
-    the stream raises is raised here, in its turn. The thread ends with the stream, or when this is
-    closed, and closes the stream.
+    A caller that computes a digest would otherwise leave the connection idle half of the time. An
+    error of the stream is raised here when the caller reaches it. The thread ends at the end of
+    the stream or when this object is closed; it then closes the stream.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -56,7 +56,7 @@ class ReadAhead(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Some bytes, at most ``size``; none at the end."""
+        """Return at most ``size`` bytes, possibly fewer; b"" at the end."""
         if not self._left:
             self._left = self._next()
         count = len(self._left) if size is None or size < 0 else size
@@ -78,14 +78,14 @@ class ReadAhead(io.RawIOBase):
                 if not self._hand(chunk):
                     return
             self._hand(b"")
-        except Exception as error:  # noqa: BLE001 - the reader's to see
+        except Exception as error:  # noqa: BLE001 - ``read`` raises it
             self._hand(error)
         finally:
             self._over.set()
             self._stream.close()
 
     def _hand(self, chunk: bytes | Exception) -> bool:
-        """Wait for room, and put it there; False when nobody reads any more."""
+        """Put ``chunk`` in the queue when it has space; return False if it was closed."""
         while not self._over.is_set():
             with suppress(Full):
                 self._chunks.put(chunk, timeout=_PATIENCE)

@@ -1,4 +1,4 @@
-"""Reading: which version is the file, and its bytes, checked and if need be fetched again."""
+"""Read files: find the current version, then read and verify its bytes."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from sessionstore.errors import FileNotStored
 
 
 class Reader:
-    """Looks files up and opens them, for one backend."""
+    """Finds and opens the files of one backend."""
 
     def __init__(self, bucket: Bucket, recall: Recall, terms: Terms) -> None:
         self._bucket = bucket
         self._recall = recall
         self._terms = terms
 
-    # Which version is the file
+    # The current version
 
     def versions(self, sid: str, file: str) -> list[Version]:
-        """All versions of a file that are there; one LIST."""
+        """Return all listed versions of a file; one LIST."""
         return parsed(self._bucket.entries(keys.versions(sid, file)))
 
     def current(self, sid: str, file: str) -> Version | None:
-        """The version that is the file, as ``newest`` has it. One LIST as a rule."""
-        for _ in range(2):  # all may have been replaced between the look at keys and at bytes
-            found = self.versions(sid, file)
-            version = self.newest(found)
-            if version is not None or not found:
+        """Return the current version of a file, chosen by ``newest``. Usually one LIST."""
+        for _ in range(2):  # all may be replaced between the listing and the check of their blobs
+            versions = self.versions(sid, file)
+            version = self.newest(versions)
+            if version is not None or not versions:
                 return version
         return None
 
     def newest(self, versions: list[Version]) -> Version | None:
-        """The one of these versions that is the file.
+        """Return the current one of ``versions``, all of one file, or None.
 
-        When there are several it is the newest that can neither be taken back nor lose its bytes,
-        else the newest that has its bytes.
+        Of several it is the newest that can neither be taken back nor lose its content; otherwise
+        the newest one with content.
         """
-        alive = [it for it in versions if self._recall.dead.get(it.generation) is None]
+        alive = [one for one in versions if self._recall.dead.get(one.generation) is None]
         if len(versions) == 1:
             return alive[0] if alive else None
         unsure: Version | None = None
@@ -68,7 +68,7 @@ class Reader:
     # References
 
     def get(self, sid: str, name: str) -> Reference:
-        """The file of that name. Raises FileNotStored."""
+        """Return the current version of the file ``name``. Raises FileNotStored."""
         file = names.encode(name)
         ticket, at = self._recall.ticket(sid), self._bucket.clock.elapsed()
         version = self.current(sid, file)
@@ -79,27 +79,34 @@ class Reader:
         return reference
 
     def files(self, sid: str) -> Iterator[Reference]:
-        """The session's files, as their keys are ordered."""
+        """Yield the session's files in the order of their keys."""
         entries = self._bucket.entries(keys.files(sid))
-        versions = (it for it in map(keys.parse_version, entries) if it is not None)
-        for _, some in groupby(versions, attrgetter("file")):
-            version = self.newest(list(some))
+        parsed_entries = map(keys.parse_version, entries)
+        versions = (version for version in parsed_entries if version is not None)
+        for _, versions_of_file in groupby(versions, attrgetter("file")):
+            version = self.newest(list(versions_of_file))
             name = None if version is None else self.name(version)
             if version is not None and name is not None:
                 yield to_reference(version, name)
 
     def name(self, version: Version) -> str | None:
-        """The true name of a file, None when the version that tells it has just gone."""
+        """Return the original name of a version's file, or None if its object has just gone.
+
+        A name that is too long for a key is in the object's body.
+        """
         name = names.decode(version.file)
         if name is not None:
             return name
-        told = self._bucket.told(version.key, lambda body: keys.parse_body(version.sid, body))
-        return None if told is None else told[1]
+        body = self._bucket.load(version.key, lambda data: keys.parse_body(version.sid, data))
+        return None if body is None else body[1]
 
     # Bytes
 
     def open(self, sid: str, reference: Reference, start: int, length: int | None) -> BinaryIO:
-        """A stream of a version's bytes. Raises FileNotStored when it is not the file any more."""
+        """Return a stream of a version's bytes.
+
+        Raises FileNotStored when the version is no longer the current one.
+        """
         self._check(sid, reference)
         left = max(reference.size - start, 0)
         size = left if length is None else min(length, left)
@@ -115,9 +122,10 @@ class Reader:
             raise FileNotStored(reference.name) from error
 
     def _check(self, sid: str, reference: Reference) -> None:
-        """Raise FileNotStored unless the version was the file within the last two seconds.
+        """Raise FileNotStored unless the version was current within the last ``RECENT`` seconds.
 
-        Another one that was seen then may be the older: a listing since then told of this one.
+        If the cache has another version, that may be the older one, since the caller may have got
+        this one from a later listing. So the file is looked up again.
         """
         sight = self._recall.sight(sid, names.encode(reference.name))
         fresh = sight is not None and self._bucket.clock.elapsed() - sight.at < RECENT
@@ -128,17 +136,17 @@ class Reader:
 
 
 def _is(one: Reference, other: Reference) -> bool:
-    """Whether two references are of one version."""
+    """Return whether two references are the same version."""
     return (one.token, one.digest) == (other.token, other.digest)
 
 
 def parsed(entries: Iterable[Entry]) -> list[Version]:
-    """The versions among some entries."""
-    return [it for it in map(keys.parse_version, entries) if it is not None]
+    """Return the versions among ``entries``."""
+    return [version for version in map(keys.parse_version, entries) if version is not None]
 
 
 def to_reference(version: Version, name: str) -> Reference:
-    """What the caller gets to know of a version."""
+    """Return the public ``Reference`` of a version."""
     expires: datetime | None = keys.time(version.expires)
     return Reference(
         name, version.size, version.digest, keys.created(version.token), expires, version.token

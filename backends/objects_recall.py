@@ -1,15 +1,15 @@
-"""What one process remembers of the store, so that it need not ask again. Never the only proof.
+"""Per-process caches of store lookups. They save requests; correctness never depends on them alone.
 
-Everything here is bounded, is lost without harm, and is used under a rule that holds whatever
-other processes did meanwhile:
+Every cache is bounded and may be lost without harm. Each is used under a rule that holds for any
+change that other processes make:
 
-* a *generation* (a copy of a content) and its birth, for adopting it again: the birth rule decides
-  whether that was in time, not the memory;
-* that a version *is the file*, for ``RECENT`` seconds, which is how late this process may notice
-  what another one did. Reads rely on it, saves never do: a save that is acknowledged without a
-  request is lost when another process has deleted the file meanwhile;
-* *dead* generations, whose bytes are not there, and *bad* ones, whose bytes are wrong: a key is
-  never written again, so that stays true.
+* a *generation* (one copy of a content) and its birth, so that a save can adopt it again. The
+  birth rule decides whether that was in time, not the cache;
+* the *current version* of a file, for ``RECENT`` seconds: this process may notice a change by
+  another process that late. Reads rely on it, saves never do. A save that is acknowledged without
+  a request is lost when another process has deleted the file in between;
+* *dead* generations (their bytes are missing) and *bad* ones (their bytes are wrong). No key is
+  ever written again, so these entries stay true.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 RECENT = 2.0
-"""Seconds for which a version that was seen to be the file is taken to be it still."""
+"""Seconds for which a looked-up version counts as the current one."""
 
 SIZE = 1000
-"""Entries kept of each kind: 1000 x at most 1 KB is 1 MB."""
+"""Entries in each cache: 1000 x at most 1 KB is 1 MB."""
 
 _STRIPES = 256
 
 
 class Lru(Generic[K, V]):
-    """A dictionary that forgets what was not asked for the longest. Thread-safe."""
+    """A bounded dictionary that evicts the least recently used entry. Thread-safe."""
 
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
@@ -68,21 +68,21 @@ class Lru(Generic[K, V]):
 
 
 class Born(NamedTuple):
-    """A generation and the time it was there at the latest, by the store's clock."""
+    """A generation and its birth: a time, by the store's clock, that is not after its creation."""
 
     generation: str
     birth: datetime
 
 
 class Sight(NamedTuple):
-    """A version that was the file at ``at`` (``elapsed()``)."""
+    """The version that was current at the time ``at`` (in ``elapsed()`` seconds)."""
 
     reference: Reference
     at: float
 
 
 class Recall:
-    """The memory of one backend."""
+    """The caches of one backend."""
 
     def __init__(self) -> None:
         self.born: Lru[str, Born] = Lru()
@@ -95,28 +95,32 @@ class Recall:
         """By generation."""
 
         self.keys: Lru[str, SessionKey] = Lru()
-        """By ``sid``: the id and owner behind it, which never change."""
+        """By ``sid``: the session's id and owner, which never change."""
 
         self.saved: Lru[str, int] = Lru()
-        """By session: the time of the newest ``saved`` that was written here."""
+        """By session: the time of the newest ``saved`` note that this process wrote."""
 
         self._sights: Lru[tuple[str, str], Sight] = Lru()
         self._changes = [0] * _STRIPES
         self._lock = threading.Lock()
 
     def ticket(self, sid: str) -> int:
-        """To be taken before a look at a session, and shown with what was seen."""
+        """Return the session's change counter. Take it before a lookup, and pass it to ``saw``."""
         return self._changes[_stripe(sid)]
 
     def changed(self, sid: str) -> None:
-        """Files of the session were deleted or replaced: looks that began before count no more."""
+        """Note that files of the session were deleted or replaced.
+
+        Results of lookups that started earlier are then not cached.
+        """
         with self._lock:
             self._changes[_stripe(sid)] += 1
 
     def saw(self, sid: str, file: str, sight: Sight, ticket: int, *, new: bool = False) -> None:
-        """Remember the outcome of a look, unless something was changed here since it began.
+        """Cache the result of a lookup, unless the session changed since ``ticket`` was taken.
 
-        ``new``: it was a save that replaced what others may just be looking at.
+        ``new``: the result comes from a save that replaced a file, so lookups that are still
+        running must not be cached.
         """
         with self._lock:
             if self.ticket(sid) == ticket:
@@ -127,7 +131,7 @@ class Recall:
                 self._changes[_stripe(sid)] += 1
 
     def sight(self, sid: str, file: str) -> Sight | None:
-        """What the file was when it was last looked at, None when that is not known."""
+        """Return the last cached lookup of the file, or None."""
         return self._sights.get((sid, file))
 
     def forget(self, sid: str, file: str) -> None:
@@ -135,4 +139,5 @@ class Recall:
 
 
 def _stripe(sid: str) -> int:
-    return zlib.crc32(sid.encode()) % _STRIPES  # not hash(): a run must be repeatable by its seed
+    # Not hash(): it differs between processes, and an explorer run must be repeatable by its seed.
+    return zlib.crc32(sid.encode()) % _STRIPES

@@ -1,9 +1,9 @@
-"""Sessions: what a listing tells of them, the notes about them, and how they and their files go.
+"""Sessions: their records from listings, their notes, and the deletion of files and sessions.
 
-A session is there when it has a file, or had one: whoever deletes a file leaves the note
-``saved``, which says when the file was saved and whose the session is. Dropping it deletes both.
-The notes ``seen`` and ``ended`` alone are no session: ``seen`` is written without a look whether
-there is one, and the sweep removes it.
+A session exists when it has a file, or had one: deleting a file leaves the note ``saved``, with the
+file's save time and the session's id and owner. Dropping the session deletes files and notes. The
+notes ``seen`` and ``ended`` alone do not make a session: ``seen`` is written without checking that
+the session exists, and a sweep deletes it.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from sessionstore.backends.objects_read import Reader, parsed, to_reference
 from sessionstore.backends.objects_recall import Recall
 from sessionstore.backends.objects_terms import Nonce, Terms
 
-_LOOK_AT_ALL = 8
-"""Names from which one LIST of the session is cheaper than one for each."""
+_LIST_SESSION_FROM = 8
+"""From this number of names on, one LIST of the session is cheaper than one LIST for each name."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What the entries of one session add up to. Takes as much memory for many as for few."""
+    """The summary of one session's entries. Its memory does not grow with their number."""
 
     sid: str
-    there: bool = False
+    exists: bool = False
     active: datetime = EPOCH
     ended: datetime | None = None
     oldest: str | None = None
     expiring: int = 0
 
     def add(self, entry: Entry) -> Version | Mark | None:
-        """Take one entry into account; returns what it is."""
-        found = keys.parse_version(entry)
-        if found is not None:
-            self._add_version(found)
-            return found
+        """Add one entry; return it parsed, or None if it is neither a version nor a note."""
+        version = keys.parse_version(entry)
+        if version is not None:
+            self._add_version(version)
+            return version
         mark = keys.parse_mark(entry)
         if mark is not None:
             self._add_mark(mark)
         return mark
 
     def _add_version(self, version: Version) -> None:
-        self.there = True
+        self.exists = True
         self.active = max(self.active, version.modified)
         if self.oldest is None or version.token < self.oldest:
             self.oldest = version.token
@@ -63,11 +63,11 @@ class Tally:
         if mark.kind == "ended":
             self.ended = max(self.ended or EPOCH, mark.time)
         elif mark.kind == "saved":
-            self.there = True
+            self.exists = True
 
     def record(self) -> SessionRecord | None:
-        """The session, None when there is none."""
-        if not self.there:
+        """Return the session's record, or None if the session does not exist."""
+        if not self.exists:
             return None
         oldest = self.active if self.oldest is None else keys.created(self.oldest)
         expiring = keys.time(self.expiring)
@@ -76,32 +76,31 @@ class Tally:
 
 @dataclass(slots=True)
 class _Doomed:
-    """What is to go of a session, collected entry by entry."""
+    """The keys of a session to delete; ``newest`` has the newest version of each file."""
 
     newest: dict[str, Version] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, version: Version) -> None:
-        there = self.newest.get(version.file)
-        if there is None or there.token < version.token:
+        older = self.newest.get(version.file)
+        if older is None or older.token < version.token:
             self.newest[version.file] = version
         else:
-            there = version
-        if there is not None:
-            self.replaced.append(there.key)
+            older = version
+        if older is not None:
+            self.replaced.append(older.key)
 
     def delete_from(self, bucket: Bucket) -> None:
-        """Delete them: what was replaced first, or it would be the file for a moment.
-
-        It takes a request of its own, since a batch has no order.
-        """
+        """Delete all of them."""
+        # Replaced versions first: otherwise one of them would be the current file for a moment.
+        # They need a request of their own, since the keys of one batch are deleted in no order.
         bucket.delete(self.replaced)
-        bucket.delete([*(it.key for it in self.newest.values()), *self.notes])
+        bucket.delete([*(version.key for version in self.newest.values()), *self.notes])
 
 
 class Sessions:
-    """The sessions of one backend, and how they and their files go."""
+    """The sessions of one backend: records, activity, ends, and the deletion of their files."""
 
     def __init__(
         self, bucket: Bucket, recall: Recall, reader: Reader, terms: Terms, nonce: Nonce
@@ -112,10 +111,10 @@ class Sessions:
         self._terms = terms
         self._nonce = nonce
 
-    # What there is
+    # Listing
 
     def records(self) -> Iterator[SessionRecord]:
-        """All sessions; one LIST."""
+        """Yield the records of all sessions; one LIST."""
         for sid, entries in grouped(self._bucket.entries(keys.SESSIONS)):
             record = _tallied(sid, entries).record()
             if record is not None:
@@ -125,70 +124,77 @@ class Sessions:
         return _tallied(sid, self._bucket.entries(keys.session(sid))).record()
 
     def identify(self, sid: str) -> SessionKey | None:
-        """``Backend.identify``: the body of whatever shows that it is there tells."""
-        for _ in range(3):  # what shows that it is there may be replaced before it is read
-            witness = self._witness(sid)
-            known = None if witness is None else self._whose(sid, witness.key)
-            if witness is None or known is not None:
-                return known
+        """Implement ``Backend.identify``: read the body of one of the session's objects."""
+        for _ in range(3):  # the object may be replaced or deleted before it is read
+            evidence = self._evidence(sid)
+            key = None if evidence is None else self._session_key(sid, evidence.key)
+            if evidence is None or key is not None:
+                return key
         return None
 
-    def _whose(self, sid: str, key: str) -> SessionKey | None:
-        """Who the session is, remembered or as the body of an object of it tells."""
-        known = self._recall.keys.get(sid)
-        if known is None:
-            told = self._bucket.told(key, lambda body: keys.parse_body(sid, body))
-            known = None if told is None else told[0]
-            if known is not None:
-                self._recall.keys.put(sid, known)
-        return known
+    def _session_key(self, sid: str, object_key: str) -> SessionKey | None:
+        """Return the session's id and owner, from the cache or from the body of an object."""
+        cached = self._recall.keys.get(sid)
+        if cached is not None:
+            return cached
+        body = self._bucket.load(object_key, lambda data: keys.parse_body(sid, data))
+        if body is None:
+            return None
+        self._recall.keys.put(sid, body[0])
+        return body[0]
 
-    def _witness(self, sid: str) -> Entry | None:
-        """An object that shows that the session is there, None when there is none; one LIST."""
-        found = self._bucket.first(keys.session(sid), start_after=keys.after_ends(sid))
-        seen = found is not None and found.key.startswith(keys.seen(sid))
-        return None if seen else found
+    def _evidence(self, sid: str) -> Entry | None:
+        """Return an object that proves that the session exists, or None; one LIST."""
+        # The listing has files first, then ``saved``, then ``seen``, which proves nothing.
+        first = self._bucket.first(keys.session(sid), start_after=keys.after_ends(sid))
+        is_seen = first is not None and first.key.startswith(keys.seen(sid))
+        return None if is_seen else first
 
     # The visitor
 
     def touch(self, sid: str) -> None:
-        """``Backend.touch``; one PUT.
+        """Implement ``Backend.touch``; one PUT.
 
-        ``seen`` has a key for each period of ``grace``: a sweep may remove those of periods that
-        are over, since nobody writes them any more.
+        ``seen`` has one key for each period of ``grace``. A sweep may delete the keys of past
+        periods, since they are never written again.
         """
         period = (self._bucket.now() - EPOCH) // self._terms.grace
         self._bucket.put(keys.seen(sid, period), b"")
 
     def end(self, sid: str) -> None:
-        if self._witness(sid) is None:
+        if self._evidence(sid) is None:
             return
         key = keys.ended(sid, self._nonce(8))
         self._bucket.put(key, b"")
-        if self._witness(sid) is None:  # dropped meanwhile; one made anew has not ended
+        # If the session was dropped in between, take the end back: a new session of this id, made
+        # later, has not ended.
+        if self._evidence(sid) is None:
             self._bucket.delete([key])
 
     def resume(self, sid: str) -> None:
-        """Activity first: a sweep that comes in between finds an ended session that is in use."""
-        self.touch(sid)
+        """Implement ``Backend.resume``: record activity, then delete the ends."""
+        self.touch(sid)  # first: a sweep in between then sees an ended session that is active
         ends = [entry.key for entry in self._bucket.entries(keys.ended(sid))]
         self._bucket.delete(ends)
 
-    # Going
+    # Deleting
 
     def drop(
         self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
     ) -> Dropped | None:
-        """``Backend.drop``. One complete LIST decides, and names what is deleted: files first."""
+        """Implement ``Backend.drop``.
+
+        One complete LIST decides, and gives the keys that are deleted; files come first.
+        """
         tally, doomed = Tally(sid), _Doomed()
         for entry in self._bucket.entries(keys.session(sid)):
-            found = tally.add(entry)
-            if isinstance(found, Version):
-                doomed.add(found)
-            elif found is not None and found.kind != "seen":
-                # Not ``seen``: whoever makes the session anew may write it again under this key.
+            parsed_entry = tally.add(entry)
+            if isinstance(parsed_entry, Version):
+                doomed.add(parsed_entry)
+            elif parsed_entry is not None and parsed_entry.kind != "seen":
+                # Not ``seen``: if the session is created again, the same key may be written again.
                 doomed.notes.append(entry.key)
-        if tally.there and unless_active_after and tally.active > unless_active_after:
+        if tally.exists and unless_active_after and tally.active > unless_active_after:
             return None
         if only_ended and tally.ended is None:
             return None
@@ -198,10 +204,10 @@ class Sessions:
             self._forget(sid, doomed.newest)
             self._recall.saved.pop(sid)
         files = doomed.newest.values()
-        return Dropped(len(files), sum(it.size for it in files)) if tally.there else None
+        return Dropped(len(files), sum(file.size for file in files)) if tally.exists else None
 
     def delete(self, sid: str, wanted: Iterable[str]) -> list[Reference]:
-        """``Backend.delete``."""
+        """Implement ``Backend.delete``."""
         by_file = {names.encode(name): name for name in wanted}
         gone: list[Reference] = []
         doomed: list[Version] = []
@@ -214,13 +220,13 @@ class Sessions:
         return gone
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
-        """``Backend.discard``.
+        """Implement ``Backend.discard``.
 
-        All that is there beside the file goes with it, or it would be the file next: what it
-        replaced, and what a save left that came too late to replace it.
+        All other versions of the file are deleted with it, or one of them would become the file:
+        the versions it replaced, and those of a save that was too late to replace it.
         """
-        by_token = {it.token: it for it in references}
-        files = {names.encode(it.name) for it in by_token.values()}
+        by_token = {reference.token: reference for reference in references}
+        files = {names.encode(reference.name) for reference in by_token.values()}
         gone: list[Reference] = []
         doomed: list[Version] = []
         for _, versions in self._versions(sid, files):
@@ -232,19 +238,20 @@ class Sessions:
         return gone
 
     def _versions(self, sid: str, files: Iterable[str]) -> Iterator[tuple[str, list[Version]]]:
-        """Each of these files that is there, with its versions."""
+        """Yield each of these files that exists, with its versions."""
         wanted = set(files)
-        if len(wanted) < _LOOK_AT_ALL:
-            found = ((file, self._reader.versions(sid, file)) for file in sorted(wanted))
-            yield from ((file, versions) for file, versions in found if versions)
+        if len(wanted) < _LIST_SESSION_FROM:
+            for file in sorted(wanted):
+                if versions := self._reader.versions(sid, file):
+                    yield file, versions
         else:
-            every = parsed(self._bucket.entries(keys.files(sid)))
-            for file, some in groupby(every, attrgetter("file")):
+            all_versions = parsed(self._bucket.entries(keys.files(sid)))
+            for file, versions_of_file in groupby(all_versions, attrgetter("file")):
                 if file in wanted:
-                    yield file, list(some)
+                    yield file, list(versions_of_file)
 
     def remove(self, sid: str, versions: list[Version]) -> None:
-        """Delete these versions, and note that the session had them."""
+        """Delete these versions, after writing the note that the session had them."""
         if not versions:
             return
         doomed = _Doomed()
@@ -257,15 +264,19 @@ class Sessions:
             self._forget(sid, doomed.newest)
 
     def _note(self, sid: str, doomed: list[Version]) -> list[str]:
-        """Note when the newest of these was saved; returns the key of the note this replaces."""
+        """Write the note with the latest save time of these versions.
+
+        Returns the keys of the notes that this one replaces.
+        """
         before = self._recall.saved.get(sid, 0)
-        now = keys.microseconds(max(it.modified for it in doomed))
+        now = keys.microseconds(max(version.modified for version in doomed))
         newest_first = sorted(doomed, key=attrgetter("token"), reverse=True)
-        told = (self._whose(sid, version.key) for version in newest_first)
-        whose = next((it for it in told if it is not None), None)
-        if before > now or whose is None:  # None: others delete all of them, and leave the note
+        session_keys = (self._session_key(sid, version.key) for version in newest_first)
+        key = next((key for key in session_keys if key is not None), None)
+        # None: another process has deleted all these versions, and has written the note.
+        if before > now or key is None:
             return []
-        self._bucket.put(keys.saved(sid, now), keys.body(whose, ""))
+        self._bucket.put(keys.saved(sid, now), keys.body(key, ""))
         self._recall.saved.put(sid, now)
         return [keys.saved(sid, before)] if 0 < before < now else []
 
@@ -276,7 +287,7 @@ class Sessions:
 
 
 def grouped(entries: Iterable[Entry]) -> Iterator[tuple[str, Iterator[Entry]]]:
-    """The entries below ``s/``, session by session."""
+    """Group the entries below ``s/`` by session."""
     return groupby(entries, lambda entry: keys.sid_of(entry.key))
 
 

@@ -1,9 +1,9 @@
-"""A content's bytes as a stream that heals: what arrives damaged is fetched again, then elsewhere.
+"""A stream of a whole content that verifies its bytes and retries damaged reads.
 
-A whole read is compared with size and digest before its last byte is handed out, a short one before
-its first. When it is wrong, or breaks off, the same object is asked for once more, then every other
-copy of the content; each has to begin with the bytes that were handed out already. Only when none
-is right the read raises.
+A read of the whole content is compared with size and digest before its last byte is returned; if it
+fits in one chunk, before its first byte. If the bytes are wrong, or the response breaks off, the
+stream reads the same object once more, and then every other copy of the content. Each of them must
+begin with the bytes that were already returned. The read raises only when no copy is right.
 """
 
 from __future__ import annotations
@@ -26,35 +26,39 @@ if TYPE_CHECKING:
 
 
 READ_AHEAD_ABOVE = 8 << 20
-"""Bytes from which a read is worth a thread."""
+"""Contents larger than this many bytes are read ahead in a thread."""
 
 
 class Copy(NamedTuple):
-    """One object that should have the bytes, and the answer to a GET of it."""
+    """One object that should have the bytes, and the response to a GET of it."""
 
     key: str
     download: Download
 
 
 def whole(bucket: Bucket, recall: Recall, reference: Reference, algorithm: str) -> BinaryIO:
-    """The whole content of a version. Raises NotFound when its own copy is not there."""
+    """Return a stream of a version's whole content.
+
+    Raises NotFound when the version's own copy does not exist.
+    """
     key = keys.blob(reference.digest, keys.generation(reference.token))
     first, broken_off = Copy(key, _get(bucket, key, reference.size)), False
     if reference.size <= CHUNK:
-        data, broken_off = _taken(first.download.stream, reference.size)
-        if _is_right(data, reference, algorithm):
+        data, broken_off = _read_up_to(first.download.stream, reference.size)
+        if _matches(data, reference, algorithm):
             return io.BytesIO(data)
         first = Copy(key, first.download._replace(stream=io.BytesIO(data)))
-    others = _others(bucket, recall, reference, key)
+    others = _other_copies(bucket, recall, reference, key)
     stream = _Whole(first, others, reference, algorithm, broken_off=broken_off)
     return io.BufferedReader(stream, min(CHUNK, reference.size))
 
 
-def _taken(stream: BinaryIO, size: int) -> tuple[bytes, bool]:
-    """So many bytes of a stream, or one more if it has more; and whether it broke off before."""
+def _read_up_to(stream: BinaryIO, size: int) -> tuple[bytes, bool]:
+    """Return at most ``size`` + 1 bytes of a stream, and whether it broke off with an error."""
     data = b""
     with stream:
         try:
+            # One byte more than ``size``, so that a response that is too long does not match.
             while len(data) < size and (chunk := stream.read(size + 1 - len(data))):
                 data = data + chunk if data else chunk
         except BackendUnavailable:
@@ -62,7 +66,7 @@ def _taken(stream: BinaryIO, size: int) -> tuple[bytes, bool]:
     return data, False
 
 
-def _is_right(data: bytes, reference: Reference, algorithm: str) -> bool:
+def _matches(data: bytes, reference: Reference, algorithm: str) -> bool:
     if len(data) != reference.size:
         return False
     digest = hasher(algorithm)
@@ -70,18 +74,18 @@ def _is_right(data: bytes, reference: Reference, algorithm: str) -> bool:
     return digest.hexdigest() == reference.digest
 
 
-def _others(bucket: Bucket, recall: Recall, reference: Reference, key: str) -> Iterator[Copy]:
-    """The same copy again, then all others."""
+def _other_copies(bucket: Bucket, recall: Recall, reference: Reference, key: str) -> Iterator[Copy]:
+    """Yield the same copy again, then every other copy."""
     yield from _copies(bucket, [key], reference.size)
-    # What came wrong twice is to be adopted by no save: one of these bytes makes its own copy.
+    # It was wrong twice: no save may adopt it, so a save of this content uploads a new copy.
     recall.bad.put(keys.generation(reference.token), value=True)
     recall.born.pop(reference.digest)
-    found = [it.key for it in bucket.entries(keys.generations(reference.digest))]
-    yield from _copies(bucket, (other for other in found if other != key), reference.size)
+    listed = [entry.key for entry in bucket.entries(keys.generations(reference.digest))]
+    yield from _copies(bucket, (other for other in listed if other != key), reference.size)
 
 
 def _get(bucket: Bucket, key: str, size: int) -> Download:
-    """The answer to a GET, read ahead when it is a long one."""
+    """Return the response to a GET; a long one is read ahead."""
     download = bucket.get(key)
     if size <= READ_AHEAD_ABOVE or not isinstance(bucket.client, TakesSeveral):
         return download
@@ -97,7 +101,7 @@ def _copies(bucket: Bucket, wanted: Iterable[str], size: int) -> Iterator[Copy]:
 
 
 class _Whole(io.RawIOBase):
-    """The bytes of the first copy that is right, from one after the other."""
+    """A stream that reads one copy after the other, until one is right."""
 
     def __init__(
         self,
@@ -114,8 +118,8 @@ class _Whole(io.RawIOBase):
         self._algorithm = algorithm
         self._position = 0
         self._hasher = hasher(algorithm)
-        self._handed = ""
-        """The digest of what was handed out, as of the last attempt to read on."""
+        self._returned = ""
+        """The digest of the bytes already returned, set at each attempt to read more."""
         self._wrong: list[str] = []
         self._broken_off = broken_off
 
@@ -127,7 +131,7 @@ class _Whole(io.RawIOBase):
         if not into:
             return 0
         while not self._fill(into):
-            self._turn_to_another()
+            self._switch_copy()
         self._position += len(into)
         return len(into)
 
@@ -137,8 +141,11 @@ class _Whole(io.RawIOBase):
         return bytes(buffer)
 
     def _fill(self, into: memoryview) -> bool:
-        """Whether all of ``into`` came, and completes the content rightly if it should."""
-        self._handed = self._hasher.hexdigest()
+        """Fill ``into``; return whether that succeeded.
+
+        At the end of the content it succeeds only if size and digest match too.
+        """
+        self._returned = self._hasher.hexdigest()
         done = 0
         while done < len(into) and (chunk := self._read(min(len(into) - done, CHUNK))):
             self._hasher.update(chunk)
@@ -155,35 +162,36 @@ class _Whole(io.RawIOBase):
             return self._copy.download.stream.read(size)
         except BackendUnavailable:
             self._broken_off = True
-            return b""  # broken off; a store that is gone says so when it is asked again
+            return b""  # broken off; if the store is unavailable, the next GET raises
 
-    def _turn_to_another(self) -> None:
-        """Go on with the next copy that begins with the bytes that were handed out."""
+    def _switch_copy(self) -> None:
+        """Continue with the next copy that begins with the bytes already returned."""
         while True:
             self._copy.download.stream.close()
             self._wrong.append(f"{self._copy.key} (ETag {self._copy.download.etag})")
             self._copy = self._next_copy()
-            if self._begins_the_same():
+            if self._has_returned_bytes():
                 return
 
     def _next_copy(self) -> Copy:
         for copy in self._others:
             return copy
-        if self._broken_off and len(self._wrong) == 1:  # its bytes were right, and it is gone
+        # The only read broke off and no copy is left: the file was deleted, not damaged.
+        if self._broken_off and len(self._wrong) == 1:
             raise FileNotStored(self._reference.name)
         raise Corrupted(
-            f"The stored bytes of {self._reference.name!r} are damaged: these objects do not give "
-            f"{self._reference.size} bytes of {self._algorithm} {self._reference.digest}: "
-            f"{', '.join(self._wrong)}. Save the file again."
+            f"The stored bytes of {self._reference.name!r} are damaged: these objects do not "
+            f"return {self._reference.size} bytes with the {self._algorithm} digest "
+            f"{self._reference.digest}: {', '.join(self._wrong)}. Save the file again."
         )
 
-    def _begins_the_same(self) -> bool:
+    def _has_returned_bytes(self) -> bool:
         self._hasher = hasher(self._algorithm)
         left = self._position
         while left and (chunk := self._read(min(left, CHUNK))):
             self._hasher.update(chunk)
             left -= len(chunk)
-        return not left and self._hasher.hexdigest() == self._handed
+        return not left and self._hasher.hexdigest() == self._returned
 
     def close(self) -> None:
         self._copy.download.stream.close()

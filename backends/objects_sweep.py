@@ -1,9 +1,9 @@
-"""Collecting: content that nothing refers to, and what crashes left. Any number may run at once.
+"""Garbage collection of unreferenced content and leftovers of crashes; safe to run concurrently.
 
-The order is the proof: content is listed first, and only what was older than ``grace`` by the
-store's clock then is looked for; intents are listed after that, and references last. Whoever refers
-to an old generation wrote an intent or a reference before, which is in one of the two listings,
-unless it was never acknowledged. Nothing is deleted after a listing that failed.
+The order of the listings is the proof. Content is listed first, and only content that is older than
+``grace`` by the store's clock at that moment is a candidate. Intents are listed next, and
+references last. An acknowledged save that refers to an old generation wrote its intent or its
+reference before, so one of the two listings has it. After a failed listing nothing is deleted.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ from sessionstore.backends.objects_read import parsed
 from sessionstore.backends.objects_terms import ABANDONED, Terms
 
 AT_ONCE = 2_000_000
-"""Generations looked at in one pass: 57 bytes each, 114 MB. More are done digest by digest."""
+"""Generations in one pass: 57 bytes each, 114 MB. A larger store takes several passes."""
 
 _CHECKS = 1000
-"""Files that are looked at one by one in one sweep; there are hardly ever any."""
+"""The most files that one sweep checks one by one; there is hardly ever one to check."""
 
 
 class Part(NamedTuple):
-    """The content of one pass: ``generations`` of digests after ``low`` up to ``high``."""
+    """The content of one pass: ``generations`` of digests after ``low`` up to ``high``.
+
+    ``low`` and ``high`` are the first two hex digits of a digest.
+    """
 
     generations: Generations
     low: str
     high: str
     last: str | None
-    """The key that the next pass goes on behind; None when this was the last pass."""
+    """The ``start_after`` of the next pass; None: this is the last pass."""
 
     def holds(self, digest: str) -> bool:
         return self.low < digest[:2] <= self.high
@@ -47,19 +50,19 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Found:
-    """What the listings of one pass showed besides content."""
+    """The results of one pass's listings, apart from the content."""
 
     references: int = 0
     doomed: list[str] = field(default_factory=list)
     dangling: list[Version] = field(default_factory=list)
-    """Old references whose content was not listed."""
+    """Old references to content that was not listed."""
 
     crowded: list[tuple[str, str]] = field(default_factory=list)
-    """Files of more than one version."""
+    """Files with more than one version."""
 
 
 class Sweeper:
-    """Collects, for one backend."""
+    """The garbage collector of one backend."""
 
     def __init__(self, bucket: Bucket, terms: Terms) -> None:
         self._bucket = bucket
@@ -67,7 +70,7 @@ class Sweeper:
         self.at_once = AT_ONCE
 
     def collect(self, *, force: bool) -> Collected:
-        """``Backend.collect``."""
+        """Implement ``Backend.collect``."""
         self._bucket.sync()
         guard = Guard(self._bucket, self._terms)
         blobs = size = 0
@@ -81,16 +84,16 @@ class Sweeper:
             for blob in part.generations.unreferred():
                 blobs, size = blobs + 1, size + blob.size
             self._bucket.delete(
-                keys.blob(it.digest, it.generation) for it in part.generations.unreferred()
+                keys.blob(blob.digest, blob.generation) for blob in part.generations.unreferred()
             )
             last = part.last
-            del part  # before the next is made: there is memory for one
+            del part  # free it before the next pass: the memory limit is for one
         leftovers = self._tidy(found) + self._abort_uploads()
         guard.note(found.references)
         return Collected(blobs, size, leftovers)
 
     def referred(self) -> Stored:
-        """``ReclaimsLate.referred``: what a sweep at this moment would keep for its references."""
+        """Implement ``ReclaimsLate.referred``: the content that references keep at this moment."""
         self._bucket.sync()
         blobs = size = 0
         last: str | None = ""
@@ -103,7 +106,7 @@ class Sweeper:
         return Stored(blobs, size)
 
     def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
-        """One pass over the store, in the order that is the proof."""
+        """List content, then intents, then references: one pass, in the order of the proof."""
         part = self._content(last)
         found = Found(dangling=dangling)
         self._intents(part, found)
@@ -113,7 +116,10 @@ class Sweeper:
     # Listing
 
     def _content(self, last: str) -> Part:
-        """The generations behind a key, up to a digest's first byte when there are very many."""
+        """List the generations after the key ``last``.
+
+        At ``at_once`` generations the pass ends, at the next change of a digest's first byte.
+        """
         index = Generations()
         low = high = last[2:4]
         for page in self._bucket.pages(keys.BLOBS, start_after=last):
@@ -143,7 +149,10 @@ class Sweeper:
                         found.doomed.append(entry.key)
 
     def _references(self, part: Part, found: Found) -> None:
-        """All sessions. What is young when the listing begins stays young enough for all of it."""
+        """List all sessions: mark referenced generations, and collect needless notes.
+
+        The age of a note at the start of the listing decides: a note that was young then stays.
+        """
         began: datetime | None = None
         session = _Session("")
         for page in self._bucket.pages(keys.SESSIONS):
@@ -163,9 +172,9 @@ class Sweeper:
 
     def _reference(self, version: Version, part: Part, found: Found, date: datetime) -> None:
         found.references += 1
-        there = part.generations.refer(version.digest, version.generation)
+        is_listed = part.generations.refer(version.digest, version.generation)
         old = version.modified + self._terms.grace < date
-        if old and not there and part.holds(version.digest):
+        if old and not is_listed and part.holds(version.digest):
             found.dangling.append(version)
 
     # Tidying up
@@ -173,42 +182,45 @@ class Sweeper:
     def _tidy(self, found: Found) -> int:
         """Delete references without content, replaced versions and needless notes."""
         doomed = list(found.doomed)
-        doomed += [it.key for it in found.dangling[:_CHECKS] if self._is_dangling(it)]
+        # This check of the content begins after the listing that showed the reference.
+        doomed += [
+            version.key
+            for version in found.dangling[:_CHECKS]
+            if self._bucket.find(version.blob) is None
+        ]
         for sid, file in found.crowded[:_CHECKS]:
             doomed += self._replaced(sid, file)
         return self._bucket.delete(doomed)
 
-    def _is_dangling(self, version: Version) -> bool:
-        """Asked anew: this listing begins after the one that showed the reference."""
-        return self._bucket.find(version.blob) is None
-
     def _replaced(self, sid: str, file: str) -> Iterator[str]:
-        """The versions below one that nobody can take back and whose content nobody can lose.
+        """Yield the keys of a file's versions that are older than a firm one.
 
-        They are left by a save that died after it was acknowledged, or by two at once.
+        A firm version cannot be taken back or lose its content. Older versions stay when a save
+        dies after it was acknowledged, or when two saves run at once.
         """
         versions = parsed(self._bucket.entries(keys.versions(sid, file)))
-        settled = False
+        has_firm = False
         for version in sorted(versions, key=attrgetter("token"), reverse=True):
-            if settled:
+            if has_firm:
                 yield version.key
             else:
-                settled = self._terms.is_firm(version, self._bucket.find(version.blob))
+                has_firm = self._terms.is_firm(version, self._bucket.find(version.blob))
 
     def _abort_uploads(self) -> int:
         now = self._bucket.now()
-        abandoned = [it for it in self._bucket.uploads() if it.started + ABANDONED < now]
+        uploads = self._bucket.uploads()
+        abandoned = [upload for upload in uploads if upload.started + ABANDONED < now]
         for upload in abandoned:
             self._bucket.client.abort(upload.key, upload.id)
         return len(abandoned)
 
 
 class _Session:
-    """One session as a sweep's listing goes through it."""
+    """The state of one session while a sweep goes through its entries."""
 
     def __init__(self, sid: str) -> None:
         self.sid = sid
-        self._there = False
+        self._exists = False
         self._file = ""
         self._crowded = False
         self._marks: list[Mark] = []
@@ -218,20 +230,23 @@ class _Session:
         mark = None if version is not None else keys.parse_mark(entry)
         if mark is not None:
             self._marks.append(mark)
-        self._there |= version is not None or (mark is not None and mark.kind == "saved")
+        self._exists |= version is not None or (mark is not None and mark.kind == "saved")
         return version
 
     def is_crowded_by(self, version: Version) -> bool:
-        """Whether this is the second version of its file."""
+        """Return whether ``version`` is the second listed version of its file."""
         second = version.file == self._file and not self._crowded
         self._crowded = version.file == self._file
         self._file = version.file
         return second
 
     def needless(self, before: datetime) -> Iterator[str]:
-        """Notes from before that time which say nothing: replaced, or of no session."""
+        """Yield the keys of needless notes from before that time.
+
+        A note is needless if a newer one of its kind replaces it, or if the session does not exist.
+        """
         self._marks.sort(key=attrgetter("kind", "time"))
-        for _, some in groupby(self._marks, attrgetter("kind")):
-            *replaced, newest = some
-            idle: Iterable[Mark] = replaced if self._there else [*replaced, newest]
-            yield from (it.entry.key for it in idle if it.entry.modified < before)
+        for _, marks_of_kind in groupby(self._marks, attrgetter("kind")):
+            *replaced, newest = marks_of_kind
+            idle: Iterable[Mark] = replaced if self._exists else [*replaced, newest]
+            yield from (mark.entry.key for mark in idle if mark.entry.modified < before)

@@ -1,4 +1,4 @@
-"""What all processes on one store have agreed on, and what follows from it."""
+"""The parameters that all processes of one store share, and the limits derived from them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sessionstore.backends.objects_client import Entry
 from sessionstore.backends.objects_keys import Version
 
 Nonce = Callable[[int], str]
-"""So many random bytes in hex, never the same again."""
+"""Returns the given number of random bytes as hex; no value is returned twice."""
 
 UPLOAD_LIMIT = timedelta(hours=12)
-"""How old its intent may be when a multipart upload is acknowledged."""
+"""The greatest age of an intent when its multipart upload is acknowledged."""
 
 ABANDONED = 2 * UPLOAD_LIMIT
-"""Age of intents and uploads that no save can be acknowledged by any more."""
+"""The age from which intents and uploads can no longer belong to an acknowledged save."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The store's terms.
+    """The store's parameters.
 
-    ``grace`` is how old content has to be before a sweep may take it. ``margin`` is what clocks of
-    one store may differ by, the second that a time is cut by included.
+    A sweep may delete content only when it is older than ``grace``. ``margin`` is the greatest
+    allowed clock skew between servers of one store, including the rounding of times to a second.
     """
 
     grace: timedelta
@@ -37,15 +37,15 @@ class Terms:
 
     @cached_property
     def window(self) -> timedelta:
-        """How old a generation may be when a reference to it is acknowledged."""
+        """The greatest age of a generation when a reference to it is acknowledged."""
         return self.grace - self.margin
 
     def is_firm(self, version: Version, blob: Entry | None) -> bool:
-        """Whether a reference came while its content was young, by the store's record of both.
+        """Return whether ``version`` was written while its ``blob`` was younger than ``window``.
 
-        Such a reference never loses its content, since every sweep that saw the content old has
-        seen the reference, and its writer never takes it back. Of references that an intent
-        protects this tells nothing, and they count as not firm.
+        Both times are the store's ``modified``. A firm reference never loses its content: every
+        sweep that found the content old also listed the reference. Its writer never takes it back.
+        The rule does not apply to references that an intent protects; they count as not firm.
         """
         if blob is None or version.by_intent:
             return False

@@ -234,7 +234,7 @@ class TestGuard:
         collected = emptied.backend.collect()
         assert collected.blobs == 0
         assert collected.held is not None
-        assert "1001 stored contents would go" in collected.held
+        assert "1001 stored blobs would be deleted" in collected.held
         assert emptied.backend.stored().blobs == 1002
 
     def test_it_holds_back_until_a_grace_has_passed(self, emptied: Subject) -> None:
