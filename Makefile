@@ -78,6 +78,9 @@ campaigns: .venv/.ready-test
 	$(BIN)/python -m pytest -n0 tests/campaigns/contract_s3fs.py tests/campaigns/contract_rclone.py
 	$(BIN)/python -m tests.campaigns.faults_local
 	$(BIN)/python -m tests.campaigns.full_disk --kind ext4 # by root: it mounts a file system
+	$(BIN)/python -m tests.campaigns.power_loss --states 5000
+	$(BIN)/python -m tests.campaigns.power_loss --catch
+	$(BIN)/python -m tests.campaigns.power_loss --ext4 100 # by root
 	$(BIN)/python -m tests.campaigns.faults_s3
 	$(BIN)/python -m tests.campaigns.stops_s3
 	$(BIN)/python -m tests.campaigns.sleeps_s3

@@ -1,0 +1,280 @@
+"""The local disk with one of its mends against power cuts taken out, for each of them.
+
+``tests.campaigns.power_loss --catch`` has to find every one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sessionstore import names
+from sessionstore.backend import Reference, SessionRecord
+from sessionstore.backends import _local_folder, _local_root
+from sessionstore.backends import _local_journal as journal
+from sessionstore.backends._directory import Directory
+from sessionstore.backends._local_blobs import Blob, Blobs
+from sessionstore.backends._local_folder import Folder
+from sessionstore.backends._local_journal import moment, nanoseconds
+from sessionstore.backends.local import LocalBackend
+from sessionstore.content import hasher
+from sessionstore.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Variant:
+    """``broken()`` takes the mend out for a block; ``cases`` are the writers that show it.
+
+    ``seed`` is one that shows it soon.
+    """
+
+    broken: Callable[[], AbstractContextManager[None]]
+    cases: tuple[str, ...]
+    seed: int
+
+
+BROKEN: dict[str, Variant] = {}
+
+
+def variant(
+    name: str, *cases: str, seed: int = 1
+) -> Callable[[Callable[[], dict[Any, dict[str, Any]]]], None]:
+    """Register a function that says what to put in the place of which attributes."""
+
+    def register(function: Callable[[], dict[Any, dict[str, Any]]]) -> None:
+        @contextlib.contextmanager
+        def broken() -> Iterator[None]:
+            with contextlib.ExitStack() as stack:
+                for owner, attributes in function().items():
+                    for attribute, value in attributes.items():
+                        stack.callback(setattr, owner, attribute, owner.__dict__[attribute])
+                        setattr(owner, attribute, value)
+                yield
+
+        BROKEN[name] = Variant(broken, cases, seed)
+
+    return register
+
+
+def nothing(*_: object, **__: object) -> None:
+    """Do nothing."""
+
+
+@variant("root unforced", "loose", "durable")
+def _root() -> dict[Any, dict[str, Any]]:
+    def write(path: Path, data: bytes, workspace: Workspace, place: Callable[..., object]) -> None:
+        new = workspace.path / secrets.token_hex(8)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(fd, "wb") as file:
+            file.write(data)
+        place(new, path)
+        os.unlink(new)
+
+    return {_local_root: {"_write": write}}
+
+
+@variant("names in the root unforced", "durable", "loose")
+def _root_names() -> dict[Any, dict[str, Any]]:
+    return {_local_root: {"_force_names": nothing}}
+
+
+@variant("names above the root unforced", "durable", seed=4)
+def _above_root() -> dict[Any, dict[str, Any]]:
+    return {_local_root: {"_force_above": nothing}}
+
+
+@variant("a torn layout refused", "older", seed=3)
+def _torn_layout() -> dict[Any, dict[str, Any]]:
+    return {_local_root: {"_is_torn_layout": lambda _: False}}
+
+
+@variant("a torn secret used", "older")
+def _torn_secret() -> dict[Any, dict[str, Any]]:
+    return {_local_root: {"_is_torn_secret": lambda _: False}}
+
+
+@variant("what leads to the files unforced", "durable")
+def _above() -> dict[Any, dict[str, Any]]:
+    return {Folder: {"_force_above": nothing}}
+
+
+@variant("links and removals unforced", "durable")
+def _settle() -> dict[Any, dict[str, Any]]:
+    return {Folder: {"settle": nothing}}
+
+
+@variant("the time of activity unforced", "durable")
+def _activity() -> dict[Any, dict[str, Any]]:
+    def settle(self: Folder) -> None:
+        if self._rules.durable:
+            self.files.fsync()
+
+    return {Folder: {"settle": settle}}
+
+
+@variant("marks unforced", "durable", seed=2)
+def _marks() -> dict[Any, dict[str, Any]]:
+    def mark(self: Folder, name: str, time: datetime) -> None:
+        os.close(self.dir.open(name, os.O_WRONLY | os.O_CREAT))
+        self.dir.utime(name, nanoseconds(time))
+
+    return {Folder: {"mark": mark}}
+
+
+@variant("a resume unforced", "durable", seed=3)
+def _unmark() -> dict[Any, dict[str, Any]]:
+    return {Folder: {"unmark": lambda self, name: self.dir.unlink(name)}}
+
+
+@variant("a drop unforced", "durable")
+def _drop() -> dict[Any, dict[str, Any]]:
+    real = LocalBackend.__init__
+
+    def init(self: LocalBackend, *args: Any, **keywords: Any) -> None:
+        real(self, *args, **keywords)
+        self._durable = False
+
+    return {LocalBackend: {"__init__": init}}
+
+
+@variant("the bound of a session unforced", "durable")
+def _bound() -> dict[Any, dict[str, Any]]:
+    def has_older(self: Folder, created: datetime) -> None:
+        if moment(self.dir.stat("id").st_mtime_ns) > created:
+            self.dir.utime("id", nanoseconds(created))
+
+    return {Folder: {"has_older": has_older}}
+
+
+@variant("a compacted journal unforced", "durable", "loose", seed=2)
+def _compact() -> dict[Any, dict[str, Any]]:
+    def compact(folder: Directory, keep: list[journal.Line]) -> None:
+        new = journal.NAME + ".new"
+        folder.unlink(new)
+        fd = folder.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with open(fd, "wb") as file:
+            file.writelines(journal.encode(*line) for line in keep)
+        folder.rename(new, folder, journal.NAME)
+
+    return {journal: {"compact": compact}}
+
+
+@variant("the name of a compacted journal unforced", "durable", seed=7)
+def _compacted_name() -> dict[Any, dict[str, Any]]:
+    real = Folder._compact
+
+    def compact(self: Folder, keep: list[journal.Line]) -> None:
+        forced = self._forced
+        real(self, keep)
+        self._forced = forced
+
+    return {Folder: {"_compact": compact}}
+
+
+@variant("known content unforced", "durable", seed=4)
+def _known() -> dict[Any, dict[str, Any]]:
+    return {Blob: {"force": nothing}}
+
+
+@variant("the blob's name unforced", "durable")
+def _blob_name() -> dict[Any, dict[str, Any]]:
+    real = Blob.adopt
+
+    def adopt(self: Blob, files: Directory, file: str) -> bool:
+        durable, self._durable = self._durable, False
+        try:
+            return real(self, files, file)
+        finally:
+            self._durable = durable
+
+    return {Blob: {"adopt": adopt}}
+
+
+@variant("the name of a blob's directory unforced", "durable")
+def _fan() -> dict[Any, dict[str, Any]]:
+    real = Blobs.make_fan
+
+    def make_fan(self: Blobs, name: str) -> Directory:
+        durable, self._durable = self._durable, False
+        try:
+            return real(self, name)
+        finally:
+            self._durable = durable
+
+    return {Blobs: {"make_fan": make_fan}}
+
+
+@variant("sizes not compared", "loose", seed=2)
+def _sizes() -> dict[Any, dict[str, Any]]:
+    def find(self: Folder, file: str) -> Reference | None:
+        return self.described(file)[1]
+
+    def references(self: Folder) -> Iterator[tuple[str, Reference]]:
+        for file, _, reference in self.links():
+            if reference is not None:
+                yield file, reference
+
+    return {Folder: {"find": find, "references": references}}
+
+
+@variant("a link without a line read as it is", "loose")
+def _undescribed() -> dict[Any, dict[str, Any]]:
+    def undescribed(self: Folder, file: str, there: os.stat_result) -> Reference | None:
+        name = names.decode(file)
+        if name is None:
+            return None
+        digest = hasher("sha256")
+        with self.files.reading(file) as fd:
+            digest.update(os.read(fd, 1 << 20))
+        created = moment(there.st_ctime_ns)
+        token = self.token(there)
+        return Reference(name, there.st_size, digest.hexdigest(), created, None, token)
+
+    return {Folder: {"_undescribed": undescribed}}
+
+
+@variant("a torn id left as it is", "loose", seed=2)
+def _id() -> dict[Any, dict[str, Any]]:
+    return {Folder: {"belongs_to": nothing}}
+
+
+@variant("a session without marks passed over", "loose", seed=11)
+def _no_marks() -> dict[Any, dict[str, Any]]:
+    real = _local_folder.record
+
+    def record(sessions: Directory, sid: str) -> SessionRecord | None:
+        whole = sessions.has(f"{sid}/seen") and sessions.has(f"{sid}/id")
+        return real(sessions, sid) if whole else None
+
+    return {_local_folder: {"record": record}}
+
+
+@variant("a session without its directory of files not mended", "loose", seed=11)
+def _no_files() -> dict[Any, dict[str, Any]]:
+    count = 0
+
+    def open_files(self: Folder, *, change: bool) -> Directory:  # noqa: ARG001 - as the real one
+        nonlocal count
+        try:
+            files = self.dir.sub("files")
+        except FileNotFoundError:
+            count += 1
+            if count > 100:  # a save tries to make the session for ever
+                raise RuntimeError("the session can be neither opened nor made") from None
+            raise
+        count = 0
+        return files
+
+    return {Folder: {"_open_files": open_files}}
+
+
+@variant("what is torn not swept", "loose")
+def _swept() -> dict[Any, dict[str, Any]]:
+    return {Folder: {"torn": lambda _: iter(())}}
