@@ -152,7 +152,7 @@ def _expected(place: Path, seed: str, done: int, *, durable: bool) -> Expected:
     shutil.rmtree(again)
     expected = history.expected(done)
     expected.active.clear()  # the times are those of this second run
-    expected.expires.clear()
+    expected.times.clear()
     return expected
 
 

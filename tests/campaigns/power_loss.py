@@ -64,6 +64,8 @@ FEW = 1 << 11
 File = tuple[str, str]
 """A visitor and a name."""
 
+Times = tuple[datetime, datetime | None]
+
 
 class LaterClock(SystemClock):
     def now(self) -> datetime:
@@ -82,7 +84,8 @@ class Step:
     when: datetime
     durable: bool
     files: dict[File, bytes | None] = field(default_factory=dict)
-    expires: datetime | None = None
+    times: Times | None = None
+    """When the file was made and when it expires."""
     ended: dict[str, bool] = field(default_factory=dict)
     active: str | None = None
     secret: bytes | None = None
@@ -96,7 +99,7 @@ class Expected:
 
     files: dict[File, list[bytes | None]] = field(default_factory=dict)
     """The contents that a file may have, None for no file."""
-    expires: dict[File, datetime | None] = field(default_factory=dict)
+    times: dict[File, Times | None] = field(default_factory=dict)
     ended: dict[str, bool] = field(default_factory=dict)
     active: dict[str, datetime] = field(default_factory=dict)
     secret: bytes | None = None
@@ -179,7 +182,7 @@ class History:
             allowed += [step.files[file] for step in steps]
         result.files[file] = allowed
         if sure is not None and len(allowed) == 1:
-            result.expires[file] = sure.expires
+            result.times[file] = sure.times
 
 
 class Writer:
@@ -241,7 +244,7 @@ class Writer:
             step.files[visitor, name] = data
             step.active = visitor
             file = store.session(visitor, f"owner of {visitor}").put(name, data, ttl=ttl)
-            step.expires = file.expires
+            step.times = file.created, file.expires
 
     def restore(self) -> None:
         visitor, name, data = self.someone(), self.rng.choice(NAMES), self.data()
@@ -252,6 +255,7 @@ class Writer:
             created = backend.now() - timedelta(hours=2)
             with self.content(backend.digest, data) as content:
                 backend.restore(key_of(visitor), name, content, created=created)
+            step.times = created, None
 
     def content(self, digest: str, data: bytes) -> Content:
         return Ingest(digest, self.loose.backend.spool, lambda _: None).whole(data)
@@ -455,8 +459,9 @@ def _session(session: Session, root: Path, must_be: list[str], expected: Expecte
     if visitor in expected.active and record.active < expected.active[visitor]:
         yield f"{visitor}'s session was last active {record.active}"
     for file in map(session.get, must_be):
-        if file.expires != expected.expires.get((visitor, file.name), file.expires):
-            yield f"{visitor}'s {file.name} expires {file.expires}"
+        times = file.created, file.expires
+        if (expected.times.get((visitor, file.name)) or times) != times:
+            yield f"{visitor}'s {file.name} was made and expires {times}"
         if file.expires and (record.expiring is None or record.expiring > file.expires):
             yield f"{visitor}'s session is not known to expire with {file.name}"
         if file.created < record.oldest:

@@ -90,7 +90,7 @@ def _above_root() -> dict[Any, dict[str, Any]]:
     return {_local_root: {"_force_above": nothing}}
 
 
-@variant("a torn layout refused", "older", seed=3)
+@variant("a torn layout refused", "older", seed=4)
 def _torn_layout() -> dict[Any, dict[str, Any]]:
     return {_local_root: {"_is_torn_layout": lambda _: False}}
 
@@ -128,7 +128,7 @@ def _marks() -> dict[Any, dict[str, Any]]:
     return {Folder: {"mark": mark}}
 
 
-@variant("a resume unforced", "durable", seed=3)
+@variant("a resume unforced", "durable", seed=4)
 def _unmark() -> dict[Any, dict[str, Any]]:
     return {Folder: {"unmark": lambda self, name: self.dir.unlink(name)}}
 
@@ -166,7 +166,7 @@ def _compact() -> dict[Any, dict[str, Any]]:
     return {journal: {"compact": compact}}
 
 
-@variant("the name of a compacted journal unforced", "durable", seed=7)
+@variant("the name of a compacted journal unforced", "durable", seed=4)
 def _compacted_name() -> dict[Any, dict[str, Any]]:
     real = Folder._compact
 
