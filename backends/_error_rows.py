@@ -36,6 +36,9 @@ class Row:
         return self.kind(opening=opening)(f"Could not {doing} in {url}: {why}.")
 
 
+CLOSED = Row("the store is closed")
+
+
 def by_class(rows: Mapping[str, Row], error: BaseException) -> Row:
     """Return the row for the class of ``error`` or its nearest base class, by name.
 

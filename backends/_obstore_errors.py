@@ -69,7 +69,7 @@ def ours(
 ) -> SessionStoreError | NotFound:
     """Return the error to raise in place of obstore's ``error``."""
     text = str(error)
-    response = answer(text)
+    response = parse_response(text)
     code = str(response["Error"].get("Code", ""))
     if code in task.missing or (isinstance(error, FileNotFoundError) and not code and task.missing):
         return NotFound(code)
@@ -92,7 +92,7 @@ def insecure(text: str) -> str | None:
     return "the server does not speak TLS correctly" if _is_no_tls(text) else None
 
 
-def answer(text: str) -> dict[str, Any]:
+def parse_response(text: str) -> dict[str, Any]:
     """Return the store's response in the form of botocore, as far as ``text`` contains it."""
     status, code = _find_status(text), _find_code(text)
     message, region = _find_message(text), _find_region(text)

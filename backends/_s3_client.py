@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from sessionstore.backends._connection import Client, Connection
+from sessionstore.backends._error_rows import CLOSED
 from sessionstore.backends._s3_connection import make_client
 from sessionstore.backends._s3_errors import TASKS, Place, not_s3, ours, refused
 from sessionstore.backends._s3_options import Options
@@ -39,7 +40,7 @@ SMALL = 1 << 16
 
 _FAILURES = (BotoCoreError, ClientError, ResponseParserError)
 
-Answer = Mapping[str, Any]
+Response = Mapping[str, Any]
 
 
 class S3Client:
@@ -77,59 +78,59 @@ class S3Client:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         wanted = _range(start, length)
-        answer = self._ask("get_object", key, **wanted)
-        stream = _Body(answer["Body"], lambda error: self._ours(error, "get_object"))
-        if wanted and "ContentRange" not in answer:
+        response = self._object_request("get_object", key, **wanted)
+        stream = _Body(response["Body"], lambda error: self._ours(error, "get_object"))
+        if wanted and "ContentRange" not in response:
             _skip(stream, start)  # rclone, for example, may send the whole object
-        elif wanted and not answer["ContentRange"].startswith(f"bytes {start}-"):
+        elif wanted and not response["ContentRange"].startswith(f"bytes {start}-"):
             stream.close()
             raise BackendUnavailable(
                 f"Could not read an object in {self.options.url}: the request was for the bytes "
-                f"from {start}, the response has {answer['ContentRange']!r}; check the proxy or "
+                f"from {start}, the response has {response['ContentRange']!r}; check the proxy or "
                 "cache in front of the store."
             )
-        return Download(cast("BinaryIO", stream), str(answer.get("ETag", "")), _date(answer))
+        return Download(cast("BinaryIO", stream), str(response.get("ETag", "")), _date(response))
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = 1000) -> Iterator[Page]:
         own = len(self.options.prefix)
         after = {"StartAfter": f"{self.options.prefix}{start_after}"} if start_after else {}
         while True:
-            answer = self._list(prefix, MaxKeys=page_size, **after)
+            response = self._list(prefix, MaxKeys=page_size, **after)
             entries = [
                 Entry(item["Key"][own:], item["Size"], item["LastModified"])
-                for item in answer.get("Contents", ())
+                for item in response.get("Contents", ())
             ]
-            yield Page(entries, _date(answer))
-            if not answer["IsTruncated"]:
+            yield Page(entries, _date(response))
+            if not response["IsTruncated"]:
                 return
-            after = self._next(answer, after, ContinuationToken="NextContinuationToken")
+            after = self._next(response, after, ContinuationToken="NextContinuationToken")
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
         if len(keys) == 1:
-            return _date(self._ask("delete_object", keys[0]))
+            return _date(self._object_request("delete_object", keys[0]))
         objects = [{"Key": f"{self.options.prefix}{key}"} for key in keys]
-        answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
-        for error in answer.get("Errors", ()):
+        response = self._request("delete_objects", Delete={"Objects": objects, "Quiet": True})
+        for error in response.get("Errors", ()):
             if error.get("Code") != "NoSuchKey":
                 raise refused(
                     {"Error": error}, TASKS["delete_objects"], self._place, opening=self.opening
                 )
-        return _date(answer)
+        return _date(response)
 
     def begin(self, key: str) -> str:
         return str(self._put("create_multipart_upload", key)["UploadId"])
 
     def upload_part(self, key: str, upload: str, number: int, payload: Payload) -> Part:
-        answer = self._ask(
+        response = self._object_request(
             "upload_part", key, UploadId=upload, PartNumber=number, Body=payload.open(),
             **self._md5(payload),
         )  # fmt: skip
-        return Part(number, str(answer["ETag"]))
+        return Part(number, str(response["ETag"]))
 
     def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
         uploaded = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         try:
-            answer = self._ask(
+            response = self._object_request(
                 "complete_multipart_upload",
                 key,
                 UploadId=upload,
@@ -142,11 +143,11 @@ class S3Client:
             if key not in {entry.key for entry in page.entries}:
                 raise
             return page.date
-        return _date(answer)
+        return _date(response)
 
     def abort(self, key: str, upload: str) -> None:
         try:
-            self._ask("abort_multipart_upload", key, UploadId=upload)
+            self._object_request("abort_multipart_upload", key, UploadId=upload)
         except NotFound:
             return
 
@@ -155,17 +156,17 @@ class S3Client:
         after: dict[str, str] = {}
         while True:
             try:
-                answer = self._call(
+                response = self._request(
                     "list_multipart_uploads", Prefix=f"{self.options.prefix}{prefix}", **after
                 )
             except NotFound:
                 return
-            for item in answer.get("Uploads", ()):
+            for item in response.get("Uploads", ()):
                 yield Upload(item["Key"][own:], item["UploadId"], item["Initiated"])
-            if not answer.get("IsTruncated"):
+            if not response.get("IsTruncated"):
                 return
             after = self._next(
-                answer, after, KeyMarker="NextKeyMarker", UploadIdMarker="NextUploadIdMarker"
+                response, after, KeyMarker="NextKeyMarker", UploadIdMarker="NextUploadIdMarker"
             )
 
     def close(self) -> None:
@@ -180,8 +181,8 @@ class S3Client:
         It also settles the region, which the signature of a URL contains: if none is set, take the
         region that the store reports for the bucket. Raises SettingsError if another one is set.
         """
-        answer = self._list(key, MaxKeys=1)
-        actual = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+        response = self._list(key, MaxKeys=1)
+        actual = response["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
         if actual is None or actual == self.connection.client.meta.region_name:
             return
         if self.options.region is not None:
@@ -200,7 +201,7 @@ class S3Client:
             "ResponseContentType": media_type,
             "ResponseContentDisposition": disposition,
         }
-        url: str = self._do(
+        url: str = self._send(
             "generate_presigned_url",
             ClientMethod="get_object",
             Params=parameters,
@@ -227,29 +228,29 @@ class S3Client:
     def _make(self) -> Client:
         return make_client(self.options, self._region)
 
-    def _list(self, prefix: str, **arguments: Any) -> Answer:
+    def _list(self, prefix: str, **arguments: Any) -> Response:
         method = "list_objects_v2"
-        answer = self._call(method, Prefix=f"{self.options.prefix}{prefix}", **arguments)
-        if "IsTruncated" not in answer:  # botocore reads a web page as an empty listing
+        response = self._request(method, Prefix=f"{self.options.prefix}{prefix}", **arguments)
+        if "IsTruncated" not in response:  # botocore reads a web page as an empty listing
             raise not_s3(TASKS[method], self._place, opening=self.opening)
-        return answer
+        return response
 
-    def _put(self, method: str, key: str, **arguments: Any) -> Answer:
-        return self._ask(method, key, **self.options.arguments, **arguments)
+    # Each of these adds arguments and calls the next: ``_put`` those of written objects,
+    # ``_object_request`` the key, ``_request`` the bucket. ``_send`` translates errors.
 
-    def _ask(self, method: str, key: str, **arguments: Any) -> Answer:
-        return self._call(method, Key=f"{self.options.prefix}{key}", **arguments)
+    def _put(self, method: str, key: str, **arguments: Any) -> Response:
+        return self._object_request(method, key, **self.options.arguments, **arguments)
 
-    def _call(self, method: str, **arguments: Any) -> Answer:
-        answer: Answer = self._do(method, Bucket=self.options.bucket, **arguments)
-        return answer
+    def _object_request(self, method: str, key: str, **arguments: Any) -> Response:
+        return self._request(method, Key=f"{self.options.prefix}{key}", **arguments)
 
-    def _do(self, method: str, **arguments: Any) -> Any:
+    def _request(self, method: str, **arguments: Any) -> Response:
+        response: Response = self._send(method, Bucket=self.options.bucket, **arguments)
+        return response
+
+    def _send(self, method: str, **arguments: Any) -> Any:
         if self._closed:
-            doing = TASKS[method].doing
-            raise BackendUnavailable(
-                f"Could not {doing} in {self.options.url}: the store is closed."
-            )
+            raise CLOSED.error(TASKS[method].doing, self.options.url, {}, opening=False)
         try:
             client = self.connection.client
         except (*_FAILURES, ValueError) as error:  # ValueError: "Invalid endpoint"
@@ -262,17 +263,17 @@ class S3Client:
     def _ours(self, error: Exception, method: str) -> Exception:
         return ours(error, TASKS[method], self._place, opening=self.opening)
 
-    def _next(self, answer: Answer, after: Mapping[str, str], **markers: str) -> dict[str, str]:
-        """Return the arguments that request the page after ``answer``.
+    def _next(self, response: Response, after: Mapping[str, str], **markers: str) -> dict[str, str]:
+        """Return the arguments that request the page after ``response``.
 
-        ``after`` are those that requested ``answer``. ``markers`` maps the names of the arguments
+        ``after`` are those that requested ``response``. ``markers`` maps the names of the arguments
         to the fields of the response that hold them. Raises BackendUnavailable when the listing
         does not continue, since a part of a listing must never pass for the whole.
         """
         for marker in markers.values():
-            if not answer.get(marker):
+            if not response.get(marker):
                 raise self._broken_off(f"without {marker}")
-        following = {name: str(answer[marker]) for name, marker in markers.items()}
+        following = {name: str(response[marker]) for name, marker in markers.items()}
         if following == after:
             raise self._broken_off("at the place where the page began")
         return following
@@ -327,9 +328,9 @@ def _skip(stream: _Body, count: int) -> None:
         count -= len(data)
 
 
-def _date(answer: Answer) -> datetime | None:
+def _date(response: Response) -> datetime | None:
     """Return the Date of a response, from the store's clock; None without one, as moto may send."""
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
     return None if date is None else _parsed(date)
 
 

@@ -32,16 +32,16 @@ NONE = ("NoSuchLifecycleConfiguration", "ObjectLockConfigurationNotFoundError")
 LOCK = "s3:GetBucketObjectLockConfiguration"
 LIFECYCLE = "s3:GetLifecycleConfiguration"
 
-Answer = Mapping[str, Any]
+Response = Mapping[str, Any]
 
-Judge = Callable[[Answer], Check]
+Judge = Callable[[Response], Check]
 
 
 def examine(options: Options) -> Iterator[Check]:
     """Yield the checks of the bucket's settings."""
 
-    def rules(answer: Answer) -> Check:
-        return lifecycle(answer.get("Rules", ()), options.prefix)
+    def rules(response: Response) -> Check:
+        return lifecycle(response.get("Rules", ()), options.prefix)
 
     requests: Sequence[tuple[str, str, str, Judge]] = (
         ("versioning", "get_bucket_versioning", "s3:GetBucketVersioning", _versioning),
@@ -55,7 +55,7 @@ def examine(options: Options) -> Iterator[Check]:
         yield _checksums(client, options)
 
 
-def _check(name: str, request: Callable[[], Answer], permission: str, judge: Judge) -> Check:
+def _check(name: str, request: Callable[[], Response], permission: str, judge: Judge) -> Check:
     """Make the request and judge its response; "unknown" if the store refuses it."""
     try:
         return judge(request())
@@ -80,9 +80,9 @@ def _checksums(client: Client, options: Options) -> Check:
     return Check(name, "note", words, "not verified")
 
 
-def _versioning(answer: Answer) -> Check:
+def _versioning(response: Response) -> Check:
     name = "versioning"
-    if answer.get("Status") != "Enabled":
+    if response.get("Status") != "Enabled":
         return Check(name, "good", "off: deleted objects leave no old version", "off")
     words = (
         "on: a deleted object stays as an old version, which costs money; switch versioning off, "
@@ -91,8 +91,8 @@ def _versioning(answer: Answer) -> Check:
     return Check(name, "note", words, "on")
 
 
-def _lock(answer: Answer) -> Check:
-    name, configuration = "object lock", answer.get("ObjectLockConfiguration", {})
+def _lock(response: Response) -> Check:
+    name, configuration = "object lock", response.get("ObjectLockConfiguration", {})
     if configuration.get("Rule"):
         words = "objects cannot be deleted for some time after they are written: use another bucket"
         return Check(name, "bad", words, "on")

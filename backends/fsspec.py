@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 from sessionstore.backend import Location
 from sessionstore.backends import objects_keys as keys
 from sessionstore.backends._connection import Connection
+from sessionstore.backends._error_rows import CLOSED
 from sessionstore.backends._fsspec_errors import ours
 from sessionstore.backends._fsspec_files import Files, Found
 from sessionstore.backends._fsspec_kinds import Where
@@ -40,7 +41,7 @@ from sessionstore.backends.objects_client import (
     Upload,
 )
 from sessionstore.clock import Clock
-from sessionstore.errors import BackendUnavailable, SessionStoreError
+from sessionstore.errors import SessionStoreError
 from sessionstore.values import Parser
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ class FsspecClient:
         self._marker = Marker(self._read_marker, where.url)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
-        with self._asking("save an object") as files:
+        with self._translating("save an object") as files:
             files.put(key, payload)
         return None
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
-        with self._asking("read an object") as files:
+        with self._translating("read an object") as files:
             reopen = partial(files.open, key, start, length)
             try:
                 stream = io.BufferedReader(_Stream(reopen(), length, self, reopen))
@@ -105,14 +106,14 @@ class FsspecClient:
 
     def _entries(self, prefix: str, start_after: str) -> Sequence[Entry]:
         directory, _, rest = prefix.rpartition("/")
-        with self._asking("list the objects") as files:
+        with self._translating("list the objects") as files:
             found = _starting(files, directory, prefix) if rest else files.tree(directory)
             own = len(files.path(""))
             entries = [Entry(file.path[own:], file.size, file.modified) for file in found]
         return sorted(entry for entry in entries if entry.key > start_after)
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
-        with self._asking("delete objects") as files:
+        with self._translating("delete objects") as files:
             files.delete(keys)
         return None
 
@@ -121,7 +122,7 @@ class FsspecClient:
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """Yield the unfinished files of killed processes on a disk; object stores hide theirs."""
-        with self._asking("list unfinished files") as files:
+        with self._translating("list unfinished files") as files:
             own = len(files.path(""))
             found = [*files.unfinished()]
         for file in found:
@@ -130,7 +131,7 @@ class FsspecClient:
     @property
     def sees_uploads(self) -> bool:
         """Return whether ``uploads`` finds the unfinished files of killed processes."""
-        with self._asking("look at the file system") as files:
+        with self._translating("look at the file system") as files:
             return files.sees_unfinished
 
     def close(self) -> None:
@@ -144,13 +145,13 @@ class FsspecClient:
     # Requests
 
     @contextmanager
-    def _asking(self, doing: str) -> Iterator[Files]:
+    def _translating(self, doing: str) -> Iterator[Files]:
         """Return a context for one operation, which translates its errors.
 
         ``doing`` completes "Could not ...". Raises BackendUnavailable if the store is closed.
         """
         if self._closed:
-            raise BackendUnavailable(f"Could not {doing} in {self.where.url}: the store is closed.")
+            raise CLOSED.error(doing, self.where.url, {}, opening=False)
         try:
             yield self.connection.client
         except (SessionStoreError, NotFound):

@@ -35,6 +35,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from sessionstore.backends._error_rows import CLOSED
 from sessionstore.backends._marker import Marker, is_harmless
 from sessionstore.backends._obstore_errors import ours
 from sessionstore.backends._obstore_store import (
@@ -146,14 +147,14 @@ class ObstoreClient:
     def put(self, key: str, payload: Payload) -> datetime | None:
         if _process.lost:
             return self.boto3.put(key, payload)
-        with self._asking("put_object"):
+        with self._translating("put_object"):
             if payload.size <= WHOLE:
                 obstore.put(
                     self._store, key, payload.read(), use_multipart=False, **self._written_with
                 )
                 return None
         try:
-            with self._asking("complete_multipart_upload"):
+            with self._translating("complete_multipart_upload"):
                 self._put_in_parts(key, payload)
         except NotFound as error:
             # obstore retried the request because the response was lost, and the upload is
@@ -179,11 +180,11 @@ class ObstoreClient:
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         if _process.lost:
             return self.boto3.get(key, start, length)
-        with self._asking("get_object"):
-            answer = obstore.get(self._store, key, options=_range(start, length))
-            first, end = answer.range
-            stream = _Body(answer.stream(min_chunk_size=PIECE), end - first, self)
-            return Download(cast("BinaryIO", stream), str(answer.meta["e_tag"] or ""), None)
+        with self._translating("get_object"):
+            response = obstore.get(self._store, key, options=_range(start, length))
+            first, end = response.range
+            stream = _Body(response.stream(min_chunk_size=PIECE), end - first, self)
+            return Download(cast("BinaryIO", stream), str(response.meta["e_tag"] or ""), None)
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
         """Yield pages of up to 1,000 objects, a request each; ``page_size`` is ignored."""
@@ -215,7 +216,7 @@ class ObstoreClient:
         pages, last, confirming = self._pages(directory, offset), offset, False
         first_keys: set[str] = set()  # of each listing; the same one twice: there is no progress
         while True:
-            with self._asking("list_objects_v2"):
+            with self._translating("list_objects_v2"):
                 page = next(pages, None)
             if page is None:
                 if confirming or is_harmless(prefix):
@@ -232,7 +233,7 @@ class ObstoreClient:
             yield entries
 
     def _pages(self, directory: str, offset: str) -> Iterator[Sequence[Any]]:
-        with self._asking("list_objects_v2"):
+        with self._translating("list_objects_v2"):
             return iter(
                 obstore.list(
                     self._store, directory or None, offset=offset or None, chunk_size=BATCH
@@ -263,7 +264,7 @@ class ObstoreClient:
     def delete(self, keys: Sequence[str]) -> datetime | None:
         if _process.lost:
             return self.boto3.delete(keys)
-        with self._asking("delete_objects"):
+        with self._translating("delete_objects"):
             obstore.delete(self._store, list(keys))
         return None
 
@@ -365,24 +366,21 @@ class ObstoreClient:
     def _written_with(self) -> Mapping[str, Any]:
         return {"attributes": self._extras.attributes, "tags": self._extras.tags}
 
-    def _asking(self, method: str) -> _Asking:
+    def _translating(self, method: str) -> _Translating:
         """Return a context for one request, which translates its errors.
 
         Raises BackendUnavailable if the store is closed.
         """
         if self._closed:
-            doing = TASKS[method].doing
-            raise BackendUnavailable(
-                f"Could not {doing} in {self.options.url}: the store is closed."
-            )
-        return _Asking(self, method)
+            raise CLOSED.error(TASKS[method].doing, self.options.url, {}, opening=False)
+        return _Translating(self, method)
 
     def ours(self, error: Exception, method: str) -> Exception:
         """Return the error to raise in place of obstore's ``error``."""
         return ours(error, TASKS[method], self._place, opening=self._opening)
 
 
-class _Asking:
+class _Translating:
     """A context that translates errors. A class: a generator takes three times as long."""
 
     __slots__ = ("_client", "_method")
