@@ -120,6 +120,7 @@ class Bucket:
             if page is None:
                 return
             self._note(page.date, sent)
+            # Without a Date: a lower bound from before the request, so nothing seems too old.
             yield Dated(page.entries, page.date or self.clock.reached(sent))
 
     def entries(self, prefix: str, *, start_after: str = "") -> Iterator[Entry]:

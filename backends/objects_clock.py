@@ -68,6 +68,7 @@ class StoreClock:
         now = self.elapsed()
         seconds = (date - EPOCH).total_seconds()
         new = _Bounds(seconds - now, seconds + RESOLUTION - sent, now)
+        # Without the lock, for speed: after a stale read one Date more or less is used.
         if self._bounds and _adds_nothing(new, self._bounds[0]):
             return
         with self._lock:

@@ -328,6 +328,7 @@ class Inspector:
                 self._condemn(version.blob, bad)
 
     def _condemn(self, key: str, bad: _Bad) -> bool:
+        # If a sweep has deleted it, do not create it again.
         if not bad.condemned and self.bucket.find(key) is not None:
             self.bucket.put(key, _LONGER if bad.size == len(CONDEMNED) else CONDEMNED)
         return True

@@ -84,7 +84,7 @@ class Version(NamedTuple):
     @property
     def by_intent(self) -> bool:
         """Return whether an intent protected the content until this reference was written."""
-        return self.token[17] == "i"
+        return self.token[17] == "i"  # the first character of the nonce, after 16 of seq and a dot
 
     @property
     def generation(self) -> str:
@@ -160,7 +160,7 @@ def ended(sid: str, nonce: str = "") -> str:
 
 def after_ends(sid: str) -> str:
     """Return a ``start_after`` that skips the ends: files follow, then ``saved``, then ``seen``."""
-    return f"s/{sid}/ended.g"
+    return f"s/{sid}/ended.g"  # nonces are hex, so every "ended.<nonce>" sorts before "ended.g"
 
 
 def parse_blob(key: str) -> tuple[str, str] | None:

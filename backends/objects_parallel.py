@@ -33,7 +33,7 @@ def run(tasks: Sequence[Callable[[], T]], at_once: int) -> list[T]:
         try:
             return [future.result() for future in running]
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # ``with`` waits for the running ones
 
 
 class ReadAhead(io.RawIOBase):

@@ -121,7 +121,7 @@ class Sweeper:
         At ``at_once`` generations the pass ends, at the next change of a digest's first byte.
         """
         index = Generations()
-        low = high = last[2:4]
+        low = high = last[2:4]  # of "b/<2 hex>/...": the first byte of the last pass's last digest
         for page in self._bucket.pages(keys.BLOBS, start_after=last):
             for entry in page.entries:
                 parsed = keys.parse_blob(entry.key)

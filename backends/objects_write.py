@@ -155,10 +155,12 @@ class Writer:
 
     def _adopt(self, content: Content) -> Generation | None:
         """Return an existing generation that is young enough to be referenced, or None."""
+        # At most half of ``grace`` old: the rest is the time to write the reference.
         youngest = self._bucket.clock.latest() - self._terms.grace / 2
         known = self._recall.born.get(content.digest)
         if known is None or known.birth < youngest:
             known = self._find(content)
+            # Read the clock again: the LIST took time.
             youngest = self._bucket.clock.latest() - self._terms.grace / 2
             if known is None or known.birth < youngest:
                 return None
@@ -181,6 +183,7 @@ class Writer:
     def _upload(self, save: Save) -> Generation:
         """Upload a content as a new generation, and return it."""
         content = save.content
+        # The birth is the time before the upload, so it is not after the store's ``modified``.
         generation = Generation(self._nonce(16), self._bucket.clock.now(), uploaded=True)
         blob, payload = keys.blob(content.digest, generation.id), self._payload(content)
         if content.size <= self.multipart_above:
