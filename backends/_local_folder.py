@@ -27,6 +27,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, Self
 
 from sessionstore import names
@@ -34,6 +35,7 @@ from sessionstore.backend import Reference, SessionKey, SessionRecord
 from sessionstore.backends import _local_journal as journal
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_journal import Line, moment, nanoseconds
+from sessionstore.backends._local_lookup import Tables
 from sessionstore.backends._local_spool import FINISHED, is_unfinished
 from sessionstore.clock import EPOCH
 from sessionstore.content import CHUNK, hasher
@@ -58,6 +60,8 @@ class Rules(NamedTuple):
     """The blob of a digest, None when there is none."""
     durable: bool
     """Whether a change is forced to the disk before it is acknowledged."""
+    tables: Tables
+    """Where the lines of large journals are."""
 
 
 class Folder:
@@ -73,6 +77,7 @@ class Folder:
         self.sid = sid
         self.token = rules.token
         self._rules = rules
+        self._search = partial(rules.tables.lines, sid)
         self._sessions = sessions
         self._forced = False
         self.owned = False
@@ -285,7 +290,7 @@ class Folder:
             there = self.files.stat_or_none(file)
             if there is None or not stat.S_ISREG(there.st_mode) or is_unfinished(there):
                 return None, None
-            reference = journal.find(self.dir, file, self.token(there))
+            reference = journal.find(self.dir, file, self.token(there), self._search)
             if reference is not None:
                 return there, reference
             again = self.files.stat_or_none(file)
@@ -354,7 +359,7 @@ class Folder:
         long for that; a time to live is lost with the line, so the file gets the shortest of the
         session.
         """
-        written_to = journal.find_inode(self.dir, file, there.st_ino)
+        written_to = journal.find_inode(self.dir, file, there.st_ino, self._search)
         if written_to is not None:
             return written_to._replace(token=self.token(there))
         digest = self._digest(file)

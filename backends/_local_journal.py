@@ -13,7 +13,7 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -100,27 +100,51 @@ class Writer:
             self._fd = -1
 
 
-def find(folder: Directory, file: str, token: str) -> Reference | None:
+Search = Callable[[int, int, str, bytes], Iterator[bytes]]
+"""``Tables.lines``: the lines of a large journal that begin with a needle, the last first.
+
+It takes the journal's descriptor and size, the stored name that the lines are of, and the needle.
+"""
+
+
+def find(folder: Directory, file: str, token: str, search: Search) -> Reference | None:
     """The reference of one link, found from the end without reading every line."""
-    return _last(folder, f'\n{{"file": "{file}", "token": "{token}",'.encode())
+    return _last(folder, file, f'\n{{"file": "{file}", "token": "{token}",'.encode(), search)
 
 
-def find_inode(folder: Directory, file: str, inode: int) -> Reference | None:
+def find_inode(folder: Directory, file: str, inode: int, search: Search) -> Reference | None:
     """The reference that a link of that inode was made for, whatever the file's time is now."""
-    return _last(folder, f'\n{{"file": "{file}", "token": "{inode}.'.encode())
+    return _last(folder, file, f'\n{{"file": "{file}", "token": "{inode}.'.encode(), search)
 
 
-def _last(folder: Directory, needle: bytes) -> Reference | None:
+def _last(folder: Directory, file: str, needle: bytes, search: Search) -> Reference | None:
     """The last whole line that begins so. Nothing in a needle can hold a quote or a newline."""
-    with _Bytes(folder) as text:
-        at = text.rfind(needle)
-        while at >= 0:
-            end = text.find(b"\n", at + 1)
-            line = decode(text[at + 1 : end if end >= 0 else len(text)])
+    try:
+        fd = folder.open(NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        size = os.fstat(fd).st_size
+        if size <= _SMALL:
+            found = backwards(os.read(fd, _SMALL), needle)
+        else:
+            found = search(fd, size, file, needle)
+        for text in found:
+            line = decode(text)
             if line is not None:
                 return line.reference
-            at = text.rfind(needle, 0, at)
+    finally:
+        os.close(fd)
     return None
+
+
+def backwards(text: bytes | mmap.mmap, needle: bytes, start: int = 0) -> Iterator[bytes]:
+    """The lines that begin with ``needle``, the last first."""
+    at = text.rfind(needle, start)
+    while at >= 0:
+        end = text.find(b"\n", at + 1)
+        yield text[at + 1 : end if end >= 0 else len(text)]
+        at = text.rfind(needle, start, at)
 
 
 def lines(folder: Directory) -> Iterator[Line]:
@@ -182,33 +206,6 @@ def compact(folder: Directory, keep: list[Line]) -> None:
         file.flush()
         os.fsync(file.fileno())
     folder.rename(new, folder, NAME)
-
-
-class _Bytes:
-    """The journal's bytes: read when few, mapped when many."""
-
-    def __init__(self, folder: Directory) -> None:
-        self._map: mmap.mmap | None = None
-        self.text: bytes | mmap.mmap = b""
-        try:
-            fd = folder.open(NAME, os.O_RDONLY)
-        except FileNotFoundError:
-            return
-        try:
-            size = os.fstat(fd).st_size
-            if size > _SMALL:
-                self.text = self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-            else:
-                self.text = os.read(fd, _SMALL)
-        finally:
-            os.close(fd)
-
-    def __enter__(self) -> bytes | mmap.mmap:
-        return self.text
-
-    def __exit__(self, *_: object) -> None:
-        if self._map is not None:
-            self._map.close()
 
 
 def moment(nanoseconds: int) -> datetime:

@@ -90,6 +90,7 @@ def growing(rounds: int, *, full: bool) -> Found:
     sizes = [10_000, 100_000, 1_000_000] if full else [1_000, 10_000, 100_000]
     with disks.memory() as disk:
         yield from growth.local(disk, sizes, rounds)
+        yield from growth.one_session(disk, [100, 1_000, 10_000, 100_000], rounds)
         yield from growth.memory(sizes, rounds)
         yield from growth.listings([1_000_000, 4_000_000] if full else [1_000_000])
         if full:

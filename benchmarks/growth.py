@@ -17,11 +17,13 @@ from benchmarks import local_sessions, peers
 from benchmarks.disks import Disk
 from benchmarks.harness import Figure, median_cost
 from benchmarks.objects import AT_ONCE, Bench
-from sessionstore import SessionStore
+from sessionstore import Session, SessionStore
 from sessionstore.backends.objects_sweep import AT_ONCE as AT_ONCE_IN_A_SWEEP
 
 Sizes = list[int]
 PER_SESSION = local_sessions.FILES
+BY_NAME = 100
+"""Files of a session that are asked for by name."""
 
 
 def local(disk: Disk, sizes: Sizes, rounds: int) -> Iterator[Figure]:
@@ -36,6 +38,48 @@ def local(disk: Disk, sizes: Sizes, rounds: int) -> Iterator[Figure]:
                 store.sweep()
                 seen[files]["memory a file, bytes"] = _more_memory(before) / files
     yield from _figures(f"Growth: a store on {disk.name}", seen)
+
+
+def one_session(disk: Disk, sizes: Sizes, rounds: int) -> Iterator[Figure]:
+    """One session of more and more files: what is done by name must not take longer for that."""
+    seen: dict[int, dict[str, float]] = {}
+    for files in sizes:
+        with SessionStore.open(disk.path / f"one-session-{files}") as store:
+            session = store.session("one")
+            for number in range(files):
+                session.put(f"{number}.bin", b"%d" % number)
+            names = [f"{number}.bin" for number in range(0, files, files // BY_NAME)]
+            seen[files] = _by_name(session, names, rounds)
+            session.drop()
+    yield from _figures(f"Growth: one session on {disk.name}", seen)
+    for what, first in seen[sizes[0]].items():
+        name = what.removesuffix(", us")
+        ratio = seen[sizes[-1]][what] / first
+        yield Figure(f"Growth: one session on {disk.name}", f"{name}: ratio", ratio, "times", 3,
+                     f"{sizes[-1]:,} files to {sizes[0]:,}", {})  # fmt: skip
+
+
+def _by_name(session: Session, names: list[str], rounds: int) -> dict[str, float]:
+    """CPU microseconds of each operation, of ``names`` one after the other."""
+
+    def each(operation: Callable[[str], object]) -> Callable[[], Callable[[], object]]:
+        return lambda: lambda: [operation(name) for name in names]
+
+    def deletion() -> Callable[[], object]:
+        for number, name in enumerate(names):
+            session.put(name, b"again %d" % number)
+        return lambda: session.delete(*names)
+
+    def micros(batch: Callable[[], Callable[[], object]]) -> float:
+        return _millis(batch, rounds) * 1000 / len(names)
+
+    each(session.get)()()  # a process looks up a few times before it makes a table
+    return {
+        "get, us": micros(each(session.get)),
+        "read by name, us": micros(each(session.read)),
+        "replace, us": micros(each(lambda name: session.put(name, os.urandom(16)))),
+        "delete, each of many names, us": micros(deletion),
+    }
 
 
 def memory(sizes: Sizes, rounds: int) -> Iterator[Figure]:

@@ -14,6 +14,7 @@ from sessionstore import FileNotStored, SessionStore
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_folder import Folder, Rules, token_of
 from sessionstore.backends._local_folders import Folders
+from sessionstore.backends._local_lookup import Tables
 from tests.local import backend_of
 
 
@@ -23,7 +24,7 @@ def store(tmp_path: Path) -> Iterator[SessionStore]:
         yield store
 
 
-RULES = Rules(token_of, "sha256", lambda _: None, durable=False)
+RULES = Rules(token_of, "sha256", lambda _: None, durable=False, tables=Tables())
 
 
 @pytest.fixture
