@@ -37,7 +37,7 @@ def algorithm_of(root: Path) -> str | None:
         unknown = unknown or size > 0 or digest == _BLAKE3_OF_NOTHING
     if unknown and len(known) < len(DIGESTS):
         raise SettingsError(
-            f"url=file://{root} is not right: its layout file is missing or torn, and no content "
+            f"invalid url=file://{root}: its layout file is missing or torn, and no content "
             "that is there has its digest by sha256. Install sessionstore[blake3], so that this "
             "store can be opened if it was made with blake3."
         )

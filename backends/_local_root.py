@@ -57,12 +57,12 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
         if error.errno in FULL:
             raise
         raise SettingsError(
-            f"url=file://{root} is not right: {error.strerror or error}; name a directory that "
+            f"invalid url=file://{root}: {error.strerror or error}; name a directory that "
             "this process can make or write to."
         ) from error
     if digest is not None and digest != layout:
         raise SettingsError(
-            f"digest={digest!r} is not right: the store at {root} was made with {layout!r}; leave "
+            f"invalid digest={digest!r}: the store at {root} was made with {layout!r}; leave "
             "the setting out, or name another directory."
         )
     return layout
@@ -80,7 +80,7 @@ def _check_owner(root: Path) -> None:
     owner = root.stat().st_uid
     if owner != os.geteuid():
         raise SettingsError(
-            f"url=file://{root} is not right: the directory belongs to user {owner} and this "
+            f"invalid url=file://{root}: the directory belongs to user {owner} and this "
             f"process runs as user {os.geteuid()}; name a directory of its own user's."
         )
 
@@ -89,7 +89,7 @@ def _check_empty(root: Path) -> None:
     foreign = sorted({entry.name for entry in root.iterdir()} - OURS - HARMLESS)
     if foreign:
         raise SettingsError(
-            f"url=file://{root} is not right: the directory holds {foreign[0]!r} and no store; "
+            f"invalid url=file://{root}: the directory holds {foreign[0]!r} and no store; "
             "name an empty directory, or one that does not exist yet."
         )
 
@@ -114,7 +114,7 @@ def _algorithm(root: Path, text: bytes) -> str:
         or row.get("digest") not in DIGESTS
     ):
         raise SettingsError(
-            f"url=file://{root} is not right: its layout file says {text[:80]!r}, which this "
+            f"invalid url=file://{root}: its layout file says {text[:80]!r}, which this "
             "version does not know; update sessionstore, or name another directory."
         )
     return str(row["digest"])

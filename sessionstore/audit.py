@@ -84,7 +84,7 @@ class Audit:
             os.close(self._open())
         except OSError as error:
             raise SettingsError(
-                f"audit={str(path)!r} is not right ({error.strerror}): name a file in a directory "
+                f"invalid audit={str(path)!r} ({error.strerror}): name a file in a directory "
                 "that is there and that this process may write to."
             ) from error
 

@@ -51,7 +51,7 @@ class Limits:
             value = getattr(self, each.name)
             if value is not None and (type(value) is not int or value < 0):
                 raise SettingsError(
-                    f"{each.name}={value!r} is not right: give a whole number from 0, or None."
+                    f"invalid {each.name}={value!r}: give a whole number from 0, or None."
                 )
 
 
@@ -214,7 +214,7 @@ class Ledger:
         self._coming = 0
         if limits.min_free is not None and not isinstance(backend, HasFreeSpace):
             raise SettingsError(
-                f"min_free={limits.min_free} is not right: this backend is not on a disk; leave it "
+                f"invalid min_free={limits.min_free}: this backend is not on a disk; leave it "
                 "out, or set max_store."
             )
         self.recount()

@@ -76,7 +76,7 @@ def files(environ: Mapping[str, str], cwd: Path) -> list[Place]:
         path = cwd / named
         if not os.path.isfile(path):
             raise SettingsError(
-                f"{CONFIG}={named!r} is not right: there is no such file; name a TOML file."
+                f"invalid {CONFIG}={named!r}: there is no such file; name a TOML file."
             )
         return [_place(path, named)]
     # os.path.isfile, because Path.is_file raises in a working directory one may not look into.
@@ -104,11 +104,11 @@ def _read(path: Path, name: str) -> dict[str, object]:
             "it away."
         ) from error
     except ValueError as error:
-        raise SettingsError(f"{name} is not right: it is no TOML, {error}.") from error
+        raise SettingsError(f"invalid {name}: it is no TOML, {error}.") from error
 
 
 def _table(values: Mapping[str, object], key: str, name: str) -> Mapping[str, object]:
     table = values.get(key, {})
     if not isinstance(table, Mapping):
-        raise SettingsError(f"{key}={table!r} in {name} is not right: make it a table.")
+        raise SettingsError(f"invalid {key}={table!r} in {name}: make it a table.")
     return table

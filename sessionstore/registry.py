@@ -74,7 +74,7 @@ def find(scheme: str, setting: str = "") -> type[Backend]:
     offers = _entry_points().get(scheme, set())
     if not offers:
         raise SettingsError(
-            f"{setting} is not right: no backend has the scheme {scheme!r} "
+            f"invalid {setting}: no backend has the scheme {scheme!r} "
             f"(a file system of fsspec is {ANY}<its name>); "
             f"the schemes known are {', '.join(schemes())}."
         )

@@ -41,21 +41,21 @@ class Retention:
         for name in ("max_age", "idle", "linger"):
             value = getattr(self, name)
             if not isinstance(value, timedelta) and (value is not None or name == "linger"):
-                raise SettingsError(f"{name}={value!r} is not right: give a datetime.timedelta.")
+                raise SettingsError(f"invalid {name}={value!r}: give a datetime.timedelta.")
         if not isinstance(self.sweep_live, bool):
-            raise SettingsError(f"sweep_live={self.sweep_live!r} is not right: give True or False.")
+            raise SettingsError(f"invalid sweep_live={self.sweep_live!r}: give True or False.")
         if self.max_age is None and self.idle is None:
             raise SettingsError(
                 "max_age and idle are both none, so nothing would ever be deleted: set one of them."
             )
         if self.linger < timedelta(0):
-            raise SettingsError(f"linger={self.linger} is not right: it cannot be negative.")
+            raise SettingsError(f"invalid linger={self.linger}: it cannot be negative.")
         if self.linger > LONGEST:
-            raise SettingsError(f"linger={self.linger} is not right: a hundred years are the most.")
+            raise SettingsError(f"invalid linger={self.linger}: a hundred years are the most.")
         for name in ("max_age", "idle"):
             value = getattr(self, name)
             if value is not None and value <= timedelta(0):
-                raise SettingsError(f"{name}={value} is not right: it must be longer than zero.")
+                raise SettingsError(f"invalid {name}={value}: it must be longer than zero.")
 
     @property
     def live_for(self) -> timedelta:

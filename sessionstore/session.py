@@ -144,7 +144,7 @@ class Session:
         if mode == "rb":
             return self.get(name).open()
         if mode != "wb":
-            raise ValueError(f"mode={mode!r} is not right: use 'rb' or 'wb'.")
+            raise ValueError(f"invalid mode={mode!r}: use 'rb' or 'wb'.")
         return _Writer(_RawWriter(self, name))
 
     @contextlib.contextmanager

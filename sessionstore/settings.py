@@ -262,7 +262,7 @@ def _refuse_strangers(scheme: str, known: Collection[str], place: Place) -> None
     for key in place.values:
         if key not in known:
             remedy = _remedy(scheme, known, place, key)
-            raise SettingsError(f"{place.spell(key)} ({place.name}) is not right: {remedy}.")
+            raise SettingsError(f"invalid {place.spell(key)} ({place.name}): {remedy}.")
 
 
 def _remedy(scheme: str, known: Collection[str], place: Place, key: str) -> str:
@@ -299,7 +299,7 @@ def _group(
         return given
     if given is not None:
         name = kind.__name__
-        raise SettingsError(f"{name.lower()}={given!r} ({KEYWORD}) is not right: give a {name}.")
+        raise SettingsError(f"invalid {name.lower()}={given!r} ({KEYWORD}): give a {name}.")
     own = {each.name: values[each.name] for each in fields(kind) if each.name in values}
     try:
         return kind(**own)
@@ -337,4 +337,4 @@ def _shown_value(key: str, value: object) -> str:
 
 
 def _wrong(key: str, given: Given, remedy: object) -> SettingsError:
-    return SettingsError(f"{_said(key, given)} is not right: {remedy}.")
+    return SettingsError(f"invalid {_said(key, given)}: {remedy}.")

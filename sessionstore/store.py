@@ -74,7 +74,7 @@ class SessionStore:
         self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
         if secret is not None and len(secret) < settings.SECRET_LENGTH:
             raise SettingsError(
-                f"secret=... is not right: write at least {settings.SECRET_LENGTH} characters, "
+                f"invalid secret=...: write at least {settings.SECRET_LENGTH} characters, "
                 "random ones."
             )
         self._secret = secret
@@ -539,6 +539,6 @@ def _signing(backend: Backend) -> SignsUrls:
     if isinstance(backend, SignsUrls):
         return backend
     raise SettingsError(
-        "redirect=true is not right: this backend signs no URLs of its own; leave it out, and set "
+        "invalid redirect=true: this backend signs no URLs of its own; leave it out, and set "
         "base_url to where the app serves stored files."
     )

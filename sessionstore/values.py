@@ -2,7 +2,7 @@
 
 A *parser* takes what a setting holds (text from a URL or the environment, anything from TOML, the
 value itself from Python) and returns the value. It raises a ValueError whose text completes the
-sentence "idle='5 parsecs' is not right: ", such as "write a duration such as 90s, 15m, 12h or 1d".
+sentence "invalid idle='5 parsecs': ", such as "write a duration such as 90s, 15m, 12h or 1d".
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def check_duration(name: str, value: timedelta) -> None:
     The message begins with ``name``, which is what the caller passed it as.
     """
     if value <= timedelta(0):
-        raise ValueError(f"{name}={value} is not right: it must be longer than zero.")
+        raise ValueError(f"invalid {name}={value}: it must be longer than zero.")
     if value > LONGEST:
-        raise ValueError(f"{name}={value} is not right: a hundred years are the most.")
+        raise ValueError(f"invalid {name}={value}: a hundred years are the most.")
 
 
 def size(value: object) -> int:

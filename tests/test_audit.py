@@ -281,7 +281,7 @@ def test_fsync_is_a_choice(path: Path, monkeypatch: pytest.MonkeyPatch, *, fsync
 
 
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"audit='.*nowhere/log' is not right \(No such file"):
+    with pytest.raises(SettingsError, match=r"invalid audit='.*nowhere/log' \(No such file"):
         SessionStore.open("memory://", audit=tmp_path / "nowhere" / "log")
 
 

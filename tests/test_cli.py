@@ -468,7 +468,7 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SESSIONSTORE_IDLE", "5 parsecs")
     done = run("ls", "-s", "file:x")
     assert done.status == 2
-    assert "idle='5 parsecs' (environment SESSIONSTORE_IDLE) is not right" in done.err
+    assert "invalid idle='5 parsecs' (environment SESSIONSTORE_IDLE): " in done.err
 
 
 def test_ctrl_c_has_a_status_of_its_own(

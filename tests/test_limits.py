@@ -51,7 +51,7 @@ class TestSettings:
         "name", ["max_file", "max_session", "max_session_files", "max_store", "min_free"]
     )
     def test_a_wrong_value_is_refused_by_name(self, name: str, value: Any) -> None:
-        with pytest.raises(SettingsError, match=f"^{name}=.* is not right: give a whole number"):
+        with pytest.raises(SettingsError, match=f"^invalid {name}=.*: give a whole number"):
             Limits(**{name: value})
 
     def test_none_is_no_limit(self, clock: FakeClock) -> None:
@@ -66,7 +66,8 @@ class TestSettings:
         class Bucket(MemoryBackend):
             free = None  # type: ignore[assignment]  # as a bucket, which never fills up
 
-        with pytest.raises(SettingsError, match=r"min_free=1 .* not on a disk.*or set max_store"):
+        refusal = r"^invalid min_free=1: .* not on a disk.*or set max_store"
+        with pytest.raises(SettingsError, match=refusal):
             SessionStore(Bucket(Place(), clock), limits=Limits(min_free=1), clock=clock)
 
 

@@ -162,7 +162,7 @@ def test_a_new_root_is_private(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_refused_naming_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match=r"url=file://.*file is not right"):
+    with pytest.raises(SettingsError, match=r"invalid url=file://.*file:"):
         SessionStore.open(tmp_path / "file")
 
 

@@ -52,5 +52,5 @@ def test_without_the_setting_the_app_serves() -> None:
 
 
 def test_a_backend_that_signs_nothing_is_refused() -> None:
-    with pytest.raises(SettingsError, match="redirect=true is not right: this backend signs no"):
+    with pytest.raises(SettingsError, match="invalid redirect=true: this backend signs no"):
         SessionStore.open("memory://", redirect=True)

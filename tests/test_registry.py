@@ -93,7 +93,7 @@ def test_an_unknown_scheme_names_those_there_are() -> None:
     with pytest.raises(SettingsError) as caught:
         find("ftp")
 
-    assert str(caught.value).startswith("url='ftp://...' is not right: ")
+    assert str(caught.value).startswith("invalid url='ftp://...': ")
     assert str(caught.value).endswith(f" {', '.join(sorted(BUILTIN))}.")
 
 

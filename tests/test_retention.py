@@ -52,7 +52,7 @@ class TestSettings:
     )  # fmt: skip
     def test_a_wrong_value_is_refused_by_name(self, wrong: dict[str, Any]) -> None:
         (name,) = wrong
-        with pytest.raises(SettingsError, match=f"^{name}=.* is not right: .*"):
+        with pytest.raises(SettingsError, match=f"^invalid {name}=.*: .*"):
             Retention(**wrong)
 
     def test_the_longest_times_can_be_planned_with(self) -> None:

@@ -284,7 +284,7 @@ def test_config_may_name_a_pyproject(desk: Desk, tmp_path: Path) -> None:
 def test_config_that_names_no_file_is_refused(desk: Desk) -> None:
     desk.environ["SESSIONSTORE_CONFIG"] = "gone.toml"
 
-    assert desk.refusal().startswith("SESSIONSTORE_CONFIG='gone.toml' is not right: ")
+    assert desk.refusal().startswith("invalid SESSIONSTORE_CONFIG='gone.toml': ")
 
 
 # Wrong values
@@ -323,7 +323,7 @@ def test_a_wrong_value_is_refused_with_name_value_source_and_remedy(
     message = desk.refusal(None if key == "url" else "toy://")
 
     shown = "..." if key == "secret" else repr(value)
-    assert message.startswith(f"{key}={shown} ({source}) is not right: ")
+    assert message.startswith(f"invalid {key}={shown} ({source}): ")
     assert remedy in message
 
 
@@ -339,18 +339,21 @@ def test_an_empty_value_is_refused(
 ) -> None:
     write(desk, key, blank)
 
-    assert "is not right: it is empty; " in desk.refusal(None if key == "url" else "toy://")
+    message = desk.refusal(None if key == "url" else "toy://")
+
+    assert message.startswith("invalid ")
+    assert ": it is empty; " in message
 
 
 @pytest.mark.parametrize(
     ("keywords", "start"),
     [
-        ({"restart": "no"}, "restart='no' (the keyword) is not right: "),
-        ({"base_url": 5}, "base_url=5 (the keyword) is not right: "),
-        ({"secret": 5}, "secret=... (the keyword) is not right: "),
-        ({"count": "many"}, "count='many' (the keyword) is not right: "),
-        ({"retention": 5}, "retention=5 (the keyword) is not right: give a Retention"),
-        ({"limits": {}}, "limits={} (the keyword) is not right: give a Limits"),
+        ({"restart": "no"}, "invalid restart='no' (the keyword): "),
+        ({"base_url": 5}, "invalid base_url=5 (the keyword): "),
+        ({"secret": 5}, "invalid secret=... (the keyword): "),
+        ({"count": "many"}, "invalid count='many' (the keyword): "),
+        ({"retention": 5}, "invalid retention=5 (the keyword): give a Retention"),
+        ({"limits": {}}, "invalid limits={} (the keyword): give a Limits"),
     ],
 )
 def test_a_wrong_keyword_is_refused(desk: Desk, keywords: dict[str, object], start: str) -> None:
@@ -360,7 +363,7 @@ def test_a_wrong_keyword_is_refused(desk: Desk, keywords: dict[str, object], sta
 def test_a_wrong_option_in_the_query_is_refused(desk: Desk) -> None:
     message = desk.refusal("toy://?count=many")
 
-    assert message.startswith("count='many' (the URL) is not right: write a whole number")
+    assert message.startswith("invalid count='many' (the URL): write a whole number")
 
 
 def test_values_that_do_not_go_together_are_traced_to_their_sources(desk: Desk) -> None:
@@ -403,7 +406,7 @@ def test_without_a_url_it_says_how_to_give_one(desk: Desk) -> None:
 def test_a_scheme_without_backend_names_those_there_are(desk: Desk) -> None:
     message = desk.refusal("gopher://hole")
 
-    assert message.startswith("url='gopher://hole' (the keyword) is not right: ")
+    assert message.startswith("invalid url='gopher://hole' (the keyword): ")
     assert f"the schemes known are {', '.join(sorted(registry.BUILTIN))}." in message
 
 
@@ -415,7 +418,7 @@ def test_an_unknown_variable_is_refused_with_a_near_one(desk: Desk) -> None:
 
     message = desk.refusal()
 
-    assert message.startswith("SESSIONSTORE_IDEL (environment) is not right: ")
+    assert message.startswith("invalid SESSIONSTORE_IDEL (environment): ")
     assert "perhaps SESSIONSTORE_IDLE is meant" in message
     assert SECRET not in message
 
@@ -434,7 +437,7 @@ def test_an_unknown_key_is_refused_with_a_near_one(
 
     message = desk.refusal()
 
-    assert message.startswith(f"max_sesion ({source}) is not right: ")
+    assert message.startswith(f"invalid max_sesion ({source}): ")
     assert "perhaps max_session is meant" in message
 
 
@@ -453,7 +456,7 @@ def test_an_unknown_option_in_the_query_is_refused(desk: Desk) -> None:
 def test_the_query_takes_options_of_the_backend_alone(desk: Desk) -> None:
     message = desk.refusal("toy://?idle=1h")
 
-    assert message.startswith("idle (the URL) is not right: ")
+    assert message.startswith("invalid idle (the URL): ")
     assert "set SESSIONSTORE_IDLE" in message
 
 
@@ -507,13 +510,13 @@ def test_an_option_for_an_overridden_url_is_passed_over(desk: Desk) -> None:
 def test_beside_an_overridden_url_an_unknown_key_is_still_refused(desk: Desk) -> None:
     desk.toml('url = "other://x"\nendpont = "e"')
 
-    assert desk.refusal("toy://").startswith("endpont (sessionstore.toml) is not right: ")
+    assert desk.refusal("toy://").startswith("invalid endpont (sessionstore.toml): ")
 
 
 def test_an_option_of_another_backend_is_refused_without_its_url(desk: Desk) -> None:
     desk.toml('endpoint = "e"')
 
-    assert desk.refusal("toy://").startswith("endpoint (sessionstore.toml) is not right: ")
+    assert desk.refusal("toy://").startswith("invalid endpoint (sessionstore.toml): ")
 
 
 def test_what_stands_beside_a_url_whose_backend_is_not_installed_is_passed_over(desk: Desk) -> None:
@@ -534,14 +537,16 @@ def test_a_backend_whose_option_is_a_setting_of_every_store_is_refused(desk: Des
 def test_a_file_that_is_no_toml_is_refused(desk: Desk, name: str, body: bytes) -> None:
     (desk.cwd / name).write_bytes(body)
 
-    assert desk.refusal().startswith(f"{name} is not right: it is no TOML, ")
+    assert desk.refusal().startswith(f"invalid {name}: it is no TOML, ")
 
 
 @pytest.mark.parametrize("body", ["tool = 5", "[tool]\nsessionstore = 5"])
 def test_a_pyproject_without_the_table_is_refused(desk: Desk, body: str) -> None:
     desk.toml(body, "pyproject.toml")
 
-    assert "in pyproject.toml is not right: make it a table" in desk.refusal()
+    message = desk.refusal()
+    assert message.startswith("invalid ")
+    assert " in pyproject.toml: make it a table" in message
 
 
 def test_a_pyproject_about_other_things_is_nothing_to_us(desk: Desk) -> None:

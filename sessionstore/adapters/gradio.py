@@ -142,7 +142,7 @@ def _sweeping(demo: gr.Blocks, asked: timedelta | None) -> tuple[timedelta, time
         frequency, age = (timedelta(seconds=each) for each in demo.delete_cache)
     except OverflowError as error:
         raise ValueError(
-            f"delete_cache={demo.delete_cache} is not right: a hundred years are the most."
+            f"invalid delete_cache={demo.delete_cache}: a hundred years are the most."
         ) from error
     return frequency if asked is None else asked, age
 

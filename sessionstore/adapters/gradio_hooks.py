@@ -362,9 +362,9 @@ def refuse_workers(demo: Blocks) -> None:
         workers = kwargs.get("num_workers") or os.environ.get("GRADIO_NUM_WORKERS") or 0
         if int(workers) > 0:
             raise SettingsError(
-                f"num_workers={workers} is not right for an attached demo: Gradio's static workers "
-                "take uploads and serve files in processes that know nothing of the store; leave "
-                "it out, and GRADIO_NUM_WORKERS too."
+                f"invalid num_workers={workers} for an attached demo: Gradio's static workers take "
+                "uploads and serve files in processes that know nothing of the store; leave it "
+                "out, and GRADIO_NUM_WORKERS too."
             )
         return original(*args, **kwargs)
 
