@@ -1,4 +1,4 @@
-"""The command ``sessionstore``. What it needs besides is the extra ``cli``."""
+"""The command ``sessionstore``. It needs the packages of the extra ``cli``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _EXTRA = {"rich", "typer"}
 
 
 def main() -> None:
-    """Run the command line, or say how to install what it lacks."""
+    """Run the command line, or explain how to install a missing package."""
     try:
         from sessionstore.cli_app import app
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The command line: its commands, and what their exit status says."""
+"""The command line: the list of its commands, and the exit status of each error."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from sessionstore.cli_output import note
 from sessionstore.cli_store import Ambiguous, NotThere
 from sessionstore.errors import FileNotStored, InvalidName, SessionStoreError, SettingsError
 
-HELP = """Look into a session store, move files in and out, and look after it.
+HELP = """Inspect and maintain a session store.
 
-Names are escaped on a terminal. Sizes and times are for people; --json has them exactly.
+Output is human-readable; use --json for scripts. Control characters in names are escaped.
 Exit status: 0 done, 1 failed, 2 wrong usage or setting, 3 no such session or file,
-4 done but something is wrong, 130 interrupted.
+4 done with problems found, 130 interrupted.
+
+Example: sessionstore ls --store file:///srv/files
 """
 
 
 class Commands(TyperGroup):
-    """The commands, with our errors as a line on stderr and an exit status."""
+    """The group of commands: it turns an error into a line on stderr and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -30,17 +32,17 @@ class Commands(TyperGroup):
             note(f"sessionstore: {error}")
             raise typer.Exit(status_of(error)) from error
         except BrokenPipeError:
-            raise  # what reads our answer has enough of it: typer ends us without a word
-        except OSError as error:  # of this machine, not of the store
+            raise  # the reader of our output closed its pipe: typer ends the process silently
+        except OSError as error:  # a local file failed, not the store
             note(f"sessionstore: {error}")
             raise typer.Exit(cli_status.FAILED) from error
         except KeyboardInterrupt:
-            note("sessionstore: interrupted; what was done until then is kept.")
+            note("sessionstore: interrupted; changes made until then are kept.")
             raise typer.Exit(cli_status.INTERRUPTED) from None
 
 
 def status_of(error: SessionStoreError) -> int:
-    """The exit status for an error."""
+    """Return the exit status for an error."""
     match error:
         case NotThere() | FileNotStored():
             return cli_status.MISSING

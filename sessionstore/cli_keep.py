@@ -1,4 +1,4 @@
-"""The commands that look after a store: plan, sweep, verify, doctor."""
+"""The commands that maintain a store: plan, sweep, verify, doctor."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from sessionstore.store import SessionStore
 from sessionstore.values import show_size
 
 
-def plan(*, store: Store = None, json: Json = False) -> None:
-    """Show what a sweep would do now, and why.
+def plan(*, store_url: Store = None, json: Json = False) -> None:
+    """Show what the next sweep would delete, and why (a dry run).
 
-    A row, with its reason, for each session or file that would go, or is held although its time is
-    up.
+    Each row is a session or file to delete, or an expired one that is held back, with the reason.
+
+    Example: sessionstore plan --store file:///srv/files
     """
-    with opened(store) as place:
-        rows = _planned(place)
+    with opened(store_url) as store:
+        rows = _planned(store)
     _show(rows, json=json)
 
 
-def _planned(place: SessionStore) -> list[PlanRow]:
-    with output.progress("Looking at sessions") as advance:
-        counted(place, advance)
-        return place.plan()
+def _planned(store: SessionStore) -> list[PlanRow]:
+    with output.progress("Reading sessions") as advance:
+        counted(store, advance)
+        return store.plan()
 
 
 def _show(rows: Sequence[PlanRow], *, json: bool) -> None:
@@ -60,31 +61,32 @@ def _summary(rows: Iterable[PlanRow]) -> str:
     size = show_size(sum(row.size for row in rows if row.action != "hold"))
     return (
         f"{text.count(counts['drop'], 'session')} and {text.count(counts['delete'], 'file')} to "
-        f"go, {size}; {counts['hold']:,} held."
+        f"delete, {size}; {counts['hold']:,} held."
     )
 
 
 def sweep(
-    *, store: Store = None, dry_run: DryRun = False, yes: Yes = False, json: Json = False
+    *, store_url: Store = None, dry_run: DryRun = False, yes: Yes = False, json: Json = False
 ) -> None:
-    """Delete what is over its time.
+    """Delete expired sessions and files, then garbage-collect unreferenced content.
 
-    And collect what nothing refers to.
+    Uses this shell's settings. If the app sets `retention=` in Python, they differ: review the
+    plan before confirming. Without --yes the totals are shown first, and the command asks on a
+    terminal; without a terminal it deletes nothing.
 
-    The ages are those of the settings in force here. An app that passes its own in Python has
-    others: without --yes what would go is counted first, and a terminal is asked.
+    Example: sessionstore sweep --dry-run
     """
-    with opened(store) as place:
+    with opened(store_url) as store:
         if dry_run:
-            _show(_planned(place), json=json)
+            _show(_planned(store), json=json)
             return
         if not yes:
-            _ask(place, store)
+            _ask(store, store_url)
         held: list[Event] = []
-        place.on("sweep_held", held.append)
+        store.on("sweep_held", held.append)
         with output.progress("Sweeping") as advance:
-            counted(place, advance)
-            rows = place.sweep()
+            counted(store, advance)
+            rows = store.sweep()
     _show(rows, json=json)
     for event in held:
         output.note(f"Held: {event.reason}")
@@ -92,59 +94,66 @@ def sweep(
         raise typer.Exit(FOUND)
 
 
-def _ask(place: SessionStore, store: str | None) -> None:
-    """Show what would go, and ask. Nobody to ask is a no."""
-    rows = _planned(place)
-    output.note(f"The ages in force: {_ages(store)}.")
+def _ask(store: SessionStore, store_url: str | None) -> None:
+    """Show the totals of the plan and ask for a confirmation. No terminal counts as a no."""
+    rows = _planned(store)
+    output.note(f"Effective retention: {_ages(store_url)}.")
     output.note(_summary(rows))
     if not sys.stdin.isatty():
-        output.note("Nothing was deleted: say --yes where nobody can be asked.")
+        output.note("Nothing was deleted: pass --yes to sweep without a terminal.")
         raise typer.Exit(USAGE)
     if not typer.confirm("Sweep?", err=True):
         output.note("Nothing was deleted.")
         raise typer.Exit
 
 
-def _ages(store: str | None) -> str:
-    shown = [each for each in settings_of(store).shown() if each.name in OF_RETENTION]
-    return ", ".join(f"{each.name}={each.value} ({each.source})" for each in shown)
+def _ages(store_url: str | None) -> str:
+    return ", ".join(
+        f"{setting.name}={setting.value} ({setting.source})"
+        for setting in settings_of(store_url).shown()
+        if setting.name in OF_RETENTION
+    )
 
 
-def doctor(url: Url = None, *, store: Store = None, json: Json = False) -> None:
-    """Look whether a store is safe at a place.
+def doctor(url: Url = None, *, store_url: Store = None, json: Json = False) -> None:
+    """Check whether a directory or bucket is safe to use as a store.
 
-    Before one is kept there, or beside one: what is found, and what to do about it. No store is
-    made, and what the doctor wrote is removed.
+    Each check has a verdict and a remedy. Run it before you create a store, or beside a running
+    one: no store is created, and the files that the checks write are removed.
+
+    Example: sessionstore doctor file:///srv/files
     """
-    with output.progress("Looking at the place", counts=False):
-        report = examine(url or store)
+    with output.progress("Checking the store's location", counts=False):
+        report = examine(url or store_url)
     if json:
-        checks = [output.fields(each) for each in report.checks]
+        checks = [output.fields(check) for check in report.checks]
         output.as_json({"url": report.url, "safe": report.safe, "checks": checks})
     else:
-        rows = [(each.verdict, text.plain(each.what), text.plain(each.words))
-                for each in report.checks]  # fmt: skip
+        rows = [(check.verdict, text.plain(check.what), text.plain(check.words))
+                for check in report.checks]  # fmt: skip
         output.wrapped(["VERDICT", "CHECK", "FOUND"], rows)
         output.note(str(report).partition("\n")[0])
     if not report.safe:
         raise typer.Exit(FOUND)
 
 
-def verify(*, store: Store = None, repair: Repair = False, json: Json = False) -> None:
-    """Read all content, and find what is not right.
+def verify(*, store_url: Store = None, repair: Repair = False, json: Json = False) -> None:
+    """Verify the checksum of every stored file.
 
-    What is damaged, missing, unknown or left over; with --repair what can be mended is, as each
-    finding says.
+    Finds damaged, missing, unknown and orphaned content. The exit status is 4 if there is a
+    finding.
+
+    Example: sessionstore verify --repair
     """
-    with opened(store) as place:
-        total = reads(place)
+    with opened(store_url) as store:
+        total = reads(store)
         with output.progress("Reading all content", total, counts=total is not None) as advance:
-            counted_reads(place, advance)
-            found = place.verify(repair=repair)
+            counted_reads(store, advance)
+            findings = store.verify(repair=repair)
     if json:
-        output.as_json_list(output.fields(each) for each in found)
+        output.as_json_list(output.fields(finding) for finding in findings)
     else:
-        output.findings(found)
-        output.note(f"{text.count(len(found), 'finding')}.")
-    if found:
+        output.findings(findings)
+        output.note(f"{text.count(len(findings), 'finding')}.")
+    if findings:
         raise typer.Exit(FOUND)

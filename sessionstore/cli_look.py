@@ -1,4 +1,4 @@
-"""The commands that look: ls, du, sessions, cat, config."""
+"""The commands that only read: ls, du, sessions, cat, config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from typing import BinaryIO, NamedTuple
 from sessionstore import cli_output as output
 from sessionstore import cli_text as text
 from sessionstore.backend import SessionKey, SessionRecord
-from sessionstore.cli_options import Json, Name, Owner, Store, Top, Which, WhichOrAll
+from sessionstore.cli_options import (
+    Json,
+    Name,
+    OptionalSessionArgument,
+    Owner,
+    SessionArgument,
+    Store,
+    Top,
+)
 from sessionstore.cli_store import find, opened, settings_of
 from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
@@ -25,8 +33,8 @@ from sessionstore.values import show_size
 from sessionstore.verification import is_nameless
 
 
-class Held(NamedTuple):
-    """What a session holds."""
+class Usage(NamedTuple):
+    """A session with the number and the total size of its files."""
 
     session: Session
     record: SessionRecord
@@ -35,36 +43,45 @@ class Held(NamedTuple):
 
 
 def ls(
-    session: WhichOrAll = None, *, owner: Owner = None, store: Store = None, json: Json = False
+    session_ref: OptionalSessionArgument = None,
+    *,
+    owner: Owner = None,
+    store_url: Store = None,
+    json: Json = False,
 ) -> None:
-    """List the files of a session, or of all."""
-    with opened(store) as place:
-        found = _everyone(place) if session is None else [find(place, session, owner)]
+    """List the files of one session, or of all sessions.
+
+    Example: sessionstore ls k3j9x
+    """
+    with opened(store_url) as store:
+        chosen = _all_sessions(store) if session_ref is None else [find(store, session_ref, owner)]
         if json:
-            output.as_json_list(_described(*each) for each in _listed(found, lambda _: None))
+            output.as_json_list(
+                _described(session, file) for session, file in _listed(chosen, lambda _: None)
+            )
             return
         with output.progress("Listing files") as advance:
             rows = [
-                (each.sid, show_size(file.size), text.when(file.created),
+                (session.sid, show_size(file.size), text.when(file.created),
                  text.when(file.expires), text.name(file.name))
-                for each, file in _listed(found, advance)
+                for session, file in _listed(chosen, advance)
             ]  # fmt: skip
         head = ["SESSION", "SIZE", "SAVED", "EXPIRES", "NAME"]
-        skip = 0 if session is None else 1  # who named the session knows it
+        skip = 0 if session_ref is None else 1  # one session was named: its column says nothing new
         output.table(head[skip:], [row[skip:] for row in rows], "lrlll"[skip:])
 
 
-def _everyone(place: SessionStore) -> Iterator[Session]:
-    """Every session, those of an adapter too, the app's own one last."""
+def _all_sessions(store: SessionStore) -> Iterator[Session]:
+    """Return every session, also those of adapters; the app's own session comes last."""
     shared = shared_key().sid
-    for record in place.backend.sessions():
-        key = place.backend.identify(record.sid)
-        if key is None and is_nameless(place.backend, record.sid):
+    for record in store.backend.sessions():
+        key = store.backend.identify(record.sid)
+        if key is None and is_nameless(store.backend, record.sid):
             key = SessionKey.nameless(record.sid)
         if key is not None and record.sid != shared:
-            yield Session(place, key)
-    if place.backend.session(shared_key().sid) is not None:
-        yield place.shared
+            yield Session(store, key)
+    if store.backend.session(shared_key().sid) is not None:
+        yield store.shared
 
 
 def _listed(
@@ -85,148 +102,158 @@ def _described(session: Session, file: StoredFile) -> dict[str, object]:
     }
 
 
-def du(*, store: Store = None, top: Top = None, json: Json = False) -> None:
-    """Show what each session takes, the largest first.
+def du(*, store_url: Store = None, top: Top = None, json: Json = False) -> None:
+    """Show the disk usage of each session, the largest first.
 
-    Files count with their full size; what is stored is less where they are equal.
+    Each file counts with its full size. Identical files are stored once, so the stored total is
+    smaller.
+
+    Example: sessionstore du --top 10
     """
-    with opened(store) as place:
-        held = sorted(_held(place), key=lambda each: -each.bytes)
-        stored = place.backend.stored()
-    files, size = sum(each.files for each in held), sum(each.bytes for each in held)
-    shown = held if top is None else held[:top]
+    with opened(store_url) as store:
+        usages = sorted(_usages(store), key=lambda usage: -usage.bytes)
+        stored = store.backend.stored()
+    files, size = sum(usage.files for usage in usages), sum(usage.bytes for usage in usages)
+    largest = usages if top is None else usages[:top]
     if json:
         output.as_json(
             {
-                "sessions": [_holding(each) for each in shown],
+                "sessions": [_as_fields(usage) for usage in largest],
                 "total": {
-                    "sessions": len(held), "files": files, "bytes": size,
+                    "sessions": len(usages), "files": files, "bytes": size,
                     "stored_blobs": stored.blobs, "stored_bytes": stored.bytes,
                 },
             }
         )  # fmt: skip
         return
     rows = [
-        (show_size(each.bytes), f"{each.files:,}", text.short(_id(each.session)),
-         text.short(each.session.owner), each.session.sid)
-        for each in shown
+        (show_size(usage.bytes), f"{usage.files:,}", text.short(_id(usage.session)),
+         text.short(usage.session.owner), usage.session.sid)
+        for usage in largest
     ]  # fmt: skip
     output.table(["BYTES", "FILES", "SESSION", "OWNER", "STORED NAME"], rows, "rrlll")
+    saved = f" ({(size - stored.bytes) / size:.0%} saved)" if size > stored.bytes else ""
     output.note(
-        f"{text.count(len(held), 'session')}, {text.count(files, 'file')}, {show_size(size)}; "
-        f"stored are {show_size(stored.bytes)} in {text.count(stored.blobs, 'blob')}."
+        f"{text.count(len(usages), 'session')}, {text.count(files, 'file')}, {show_size(size)}; "
+        f"{show_size(stored.bytes)} stored in {text.count(stored.blobs, 'blob')}{saved}."
     )
-    _noted(each.session for each in held)
+    _note_nameless(usage.session for usage in usages)
 
 
-def _held(place: SessionStore) -> Iterator[Held]:
-    with output.progress("Looking at sessions") as advance:
-        for record in place.backend.sessions():
-            sizes = [each.size for each in place.backend.files(record.sid)]
+def _usages(store: SessionStore) -> Iterator[Usage]:
+    with output.progress("Reading sessions") as advance:
+        for record in store.backend.sessions():
+            sizes = [reference.size for reference in store.backend.files(record.sid)]
             advance(1)
-            key = place.backend.identify(record.sid)
+            key = store.backend.identify(record.sid)
+            if key is None and is_nameless(store.backend, record.sid):
+                key = SessionKey.nameless(record.sid)
             if key is not None:
-                yield Held(Session(place, key), record, len(sizes), sum(sizes))
-            elif is_nameless(place.backend, record.sid):
-                session = Session(place, SessionKey.nameless(record.sid))
-                yield Held(session, record, len(sizes), sum(sizes))
+                yield Usage(Session(store, key), record, len(sizes), sum(sizes))
 
 
-def _noted(sessions: Iterable[Session]) -> None:
-    """Say how many of the sessions that are shown do not say whose they are."""
-    nameless = sum(each.id == each.sid for each in sessions)
+def _note_nameless(sessions: Iterable[Session]) -> None:
+    """Write a note with the number of sessions without a readable id and owner, if any."""
+    nameless = sum(session.id == session.sid for session in sessions)
     if nameless:
         output.note(
             f"{text.count(nameless, 'session')} without a readable id and owner, shown by the "
-            "stored name; see `sessionstore verify`."
+            "stored name: run `sessionstore verify`."
         )
 
 
 def _id(session: Session) -> str | None:
-    """The session's id, None when it does not say whose it is."""
+    """Return the session's id, or None if its id and owner cannot be read."""
     return None if session.id == session.sid else session.id
 
 
-def _holding(each: Held) -> dict[str, object]:
+def _as_fields(usage: Usage) -> dict[str, object]:
     return {
-        "session": _id(each.session),
-        "owner": each.session.owner,
-        "stored_name": each.session.sid,
-        "files": each.files,
-        "bytes": each.bytes,
+        "session": _id(usage.session),
+        "owner": usage.session.owner,
+        "stored_name": usage.session.sid,
+        "files": usage.files,
+        "bytes": usage.bytes,
     }
 
 
-def sessions(*, store: Store = None, json: Json = False) -> None:
-    """List the sessions, the last active first.
+def sessions(*, store_url: Store = None, json: Json = False) -> None:
+    """List the sessions, the most recently active first.
 
-    A session is live while its visitor is there, away when they have not been seen for a while,
-    and ended when they left.
+    A session is live while its visitor has the page open (or had it open a moment ago), idle when
+    there was no activity for a while, and lingering after the visitor left, until it is dropped.
+    The app's own session is shared.
+
+    Example: sessionstore sessions --json
     """
-    with opened(store) as place:
-        held = sorted(_held(place), key=lambda each: each.record.active, reverse=True)
+    with opened(store_url) as store:
+        usages = sorted(_usages(store), key=lambda usage: usage.record.active, reverse=True)
         if json:
             output.as_json_list(
                 {
-                    **_holding(each),
-                    "active": each.record.active,
-                    "ended": each.record.ended,
-                    "state": _state(place, each.record)[0],
+                    **_as_fields(usage),
+                    "active": usage.record.active,
+                    "ended": usage.record.ended,
+                    "state": _state(store, usage.record)[0],
                 }
-                for each in held
+                for usage in usages
             )
             return
-        now = place.now()
+        now = store.now()
         rows = [
-            (text.short(_id(each.session)), text.short(each.session.owner), f"{each.files:,}",
-             show_size(each.bytes), f"{text.span(now - each.record.active)} ago",
-             "".join(_state(place, each.record)), each.session.sid)
-            for each in held
+            (text.short(_id(usage.session)), text.short(usage.session.owner), f"{usage.files:,}",
+             show_size(usage.bytes), f"{text.span(now - usage.record.active)} ago",
+             "".join(_state(store, usage.record)), usage.session.sid)
+            for usage in usages
         ]  # fmt: skip
         head = ["SESSION", "OWNER", "FILES", "BYTES", "ACTIVE", "STATE", "STORED NAME"]
         output.table(head, rows, "llrrrll")
-        _noted(each.session for each in held)
+        _note_nameless(usage.session for usage in usages)
 
 
-def _state(place: SessionStore, record: SessionRecord) -> tuple[str, str]:
-    """A word, and what more there is to say."""
+def _state(store: SessionStore, record: SessionRecord) -> tuple[str, str]:
+    """Return the session's state in one word, and a text for the table to append to it."""
     if record.sid == shared_key().sid:
         return "shared", ""
-    due = place.retention.due(record)
+    due = store.retention.due(record)
     if due is not None:
-        left = due - place.now()
-        return "ended", f", goes in {text.span(left)}" if left.total_seconds() > 0 else ", is due"
-    return ("live" if place.retention.is_live(record, place.now()) else "away"), ""
+        left = due - store.now()
+        when = f", dropped in {text.span(left)}" if left.total_seconds() > 0 else ", due"
+        return "lingering", when
+    return ("live" if store.retention.is_live(record, store.now()) else "idle"), ""
 
 
 def cat(
-    session: Which, name: Name, *, owner: Owner = None, store: Store = None, json: Json = False
+    session_ref: SessionArgument,
+    name: Name,
+    *,
+    owner: Owner = None,
+    store_url: Store = None,
+    json: Json = False,
 ) -> None:
     """Write a file's bytes to stdout.
 
-    On a terminal only text is shown, and control characters in it are escaped.
+    A terminal gets text only, with control characters escaped.
+
+    Example: sessionstore cat k3j9x report.csv > report.csv
     """
-    with opened(store) as place:
-        whose = find(place, session, owner)
-        file = whose.get(name)
+    with opened(store_url) as store:
+        session = find(store, session_ref, owner)
+        file = session.get(name)
         with contextlib.closing(file.stream(0, None)) as stream:
             if json:
                 data = base64.b64encode(stream.read()).decode()
-                output.as_json({**_described(whose, file), "base64": data})
+                output.as_json({**_described(session, file), "base64": data})
             elif sys.stdout.isatty():
                 _show(stream)
             else:
-                _pass_on(stream)
-
-
-def _pass_on(stream: BinaryIO) -> None:
-    sys.stdout.flush()
-    while chunk := stream.read(CHUNK):
-        sys.stdout.buffer.write(chunk)
+                sys.stdout.flush()
+                while chunk := stream.read(CHUNK):
+                    sys.stdout.buffer.write(chunk)
 
 
 def _show(stream: BinaryIO) -> None:
-    """Text for a terminal, its line breaks kept."""
+    """Write text to a terminal, with its line breaks. Raises SessionStoreError for other bytes."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
     try:
         while chunk := stream.read(CHUNK):
@@ -234,8 +261,8 @@ def _show(stream: BinaryIO) -> None:
         _show_text(decode(b"", final=True))
     except UnicodeDecodeError as error:
         raise SessionStoreError(
-            "The file is not text: send it to a file, as in `sessionstore cat ... > file`, or use "
-            "`sessionstore get`."
+            "The file is not text: redirect the output, as in `sessionstore cat ... > file`, or "
+            "use `sessionstore get`."
         ) from error
 
 
@@ -243,19 +270,24 @@ def _show_text(chunk: str) -> None:
     output.write("\n".join(text.plain(line.replace("\t", "    ")) for line in chunk.split("\n")))
 
 
-def config(*, store: Store = None, json: Json = False) -> None:
-    """Show the settings in force here, and whence each is.
+def config(*, store_url: Store = None, json: Json = False) -> None:
+    """Show the effective settings and where each one comes from.
 
     Secrets are masked.
+
+    Example: sessionstore config --store s3://bucket/files
     """
-    # A keyword of open() is what the command line passes on.
-    whence = {KEYWORD: "--store"}
-    shown = [
-        each._replace(source=whence.get(each.source, each.source))
-        for each in settings_of(store).shown()
+    # The command line passes --store to open() as an argument: name the option instead.
+    sources = {KEYWORD: "--store"}
+    effective = [
+        setting._replace(source=sources.get(setting.source, setting.source))
+        for setting in settings_of(store_url).shown()
     ]
     if json:
-        output.as_json_list(each._asdict() for each in shown)
+        output.as_json_list(setting._asdict() for setting in effective)
         return
-    rows = [(each.name, text.plain(each.value), text.plain(each.source)) for each in shown]
+    rows = [
+        (setting.name, text.plain(setting.value), text.plain(setting.source))
+        for setting in effective
+    ]
     output.wrapped(["SETTING", "VALUE", "FROM"], rows)

@@ -1,4 +1,4 @@
-"""The commands that move bytes: get, put, copy."""
+"""The commands that copy bytes: get, put, copy."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from sessionstore.cli_options import (
     Names,
     Owner,
     Paths,
+    SessionArgument,
     Store,
     TimeToLive,
     To,
-    Which,
 )
 from sessionstore.cli_status import FAILED, FOUND
 from sessionstore.cli_store import Ambiguous, find, named, opened, target
@@ -40,43 +40,46 @@ _STDIN = Path("-")
 
 
 def get(
-    session: Which, names: Names = None, *, owner: Owner = None, to: To = None,
-    force: Force = False, store: Store = None, json: Json = False,
+    session_ref: SessionArgument, names: Names = None, *, owner: Owner = None, to: To = None,
+    force: Force = False, store_url: Store = None, json: Json = False,
 ) -> None:  # fmt: skip
-    """Fetch files of a session into a local folder."""
-    with opened(store) as place:
-        whose = find(place, session, owner)
-        files = [whose.get(each) for each in names] if names else whose.files()
-        folder = Path(whose.sid) if to is None else to
+    """Download files of a session into a local directory.
+
+    Example: sessionstore get k3j9x report.csv --to ./fetched
+    """
+    with opened(store_url) as store:
+        session = find(store, session_ref, owner)
+        files = [session.get(name) for name in names] if names else session.files()
+        folder = Path(session.sid) if to is None else to
         wanted = [(file, target(folder, file.name)) for file in files]
-        if not force and (there := [path for _, path in wanted if os.path.lexists(path)]):
+        if not force and (existing := [path for _, path in wanted if os.path.lexists(path)]):
             raise SessionStoreError(
-                f"{text.plain(str(there[0]))!r} is there already: use --force to overwrite it."
+                f"{text.plain(str(existing[0]))!r} exists already: use --force to overwrite it."
             )
         total = sum(file.size for file in files)
-        got, failed = [], []
+        fetched, failed = [], []
         with output.progress("Fetching", total, in_bytes=True) as advance:
             for file, path in wanted:
                 try:
                     _fetch(file, path, advance)
-                    got.append((file, path))
+                    fetched.append((file, path))
                 except SessionStoreError:
                     raise
-                except OSError as error:  # it stops no other: perhaps "a" is a folder, of "a/b"
+                except OSError as error:  # "a" may be a folder, because of "a/b": do the others
                     failed.append(f"{text.name(file.name)!r} cannot be written: {error.strerror}.")
     if json:
-        output.as_json_list({"name": file.name, "path": str(path)} for file, path in got)
+        output.as_json_list({"name": file.name, "path": str(path)} for file, path in fetched)
     else:
-        done = f"{text.count(len(got), 'file')}, {show_size(sum(file.size for file, _ in got))}"
-        output.note(f"{done}, are in {folder}.")
-    for each in failed:
-        output.note(f"sessionstore: {each}")
+        size = show_size(sum(file.size for file, _ in fetched))
+        output.note(f"{text.count(len(fetched), 'file')}, {size}, saved in {folder}.")
+    for failure in failed:
+        output.note(f"sessionstore: {failure}")
     if failed:
         raise typer.Exit(FAILED)
 
 
 def _fetch(file: StoredFile, path: Path, advance: output.Advance) -> None:
-    """Write a file beside its place and put it there whole, or nothing. Raises OSError."""
+    """Write a file under a temporary name and rename it to ``path``. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.parent / f".{os.getpid()}.part"
     try:
@@ -91,63 +94,67 @@ def _fetch(file: StoredFile, path: Path, advance: output.Advance) -> None:
 
 
 def put(
-    session: Which, paths: Paths, *, name: As = None, owner: Owner = None,
-    ttl: TimeToLive = None, store: Store = None, json: Json = False,
+    session_ref: SessionArgument, paths: Paths, *, name: As = None, owner: Owner = None,
+    ttl: TimeToLive = None, store_url: Store = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Save local files into a session.
 
-    They replace those of the same names. Links and special files are passed over, and counted.
+    A file of the same name is replaced. Symbolic links and special files are skipped and counted.
+
+    Example: sessionstore put k3j9x ./reports --ttl 12h
     """
-    with opened(store, make=True, saves=True) as place:
-        whose = named(place, session, owner)
-        passed: list[Path] = []
-        wanted = list(_found(paths, name, passed))
+    with opened(store_url, make=True, saves=True) as store:
+        session = named(store, session_ref, owner)
+        skipped: list[Path] = []
+        wanted = list(_sources(paths, name, skipped))
         total = sum(path.stat().st_size for _, path in wanted if path.is_file())
         saved = []
-        # One more for each file: when its bytes are read, the store still has work with it.
+        # One more step for each file: the store still works on it after its bytes are read.
         whole = total + len(wanted) if total else None
         with output.progress("Saving", whole, in_bytes=True) as advance:
-            for each, path in wanted:
+            for saved_name, path in wanted:
                 with _reading(path) as source:
-                    saved.append(whose.put(each, _chunks(source, advance), ttl=ttl))
+                    saved.append(session.put(saved_name, _chunks(source, advance), ttl=ttl))
                     advance(1)
     if json:
-        output.as_json_list(output.fields(each, "name", "size", "digest") for each in saved)
+        output.as_json_list(output.fields(file, "name", "size", "digest") for file in saved)
     else:
-        size = show_size(sum(each.size for each in saved))
-        output.note(f"{text.count(len(saved), 'file')}, {size}, are in {whose.sid}.")
-    if passed:
-        output.note(f"{text.count(len(passed), 'link or special file')} passed over.")
+        size = show_size(sum(file.size for file in saved))
+        output.note(f"{text.count(len(saved), 'file')}, {size}, saved in session {session.sid}.")
+    if skipped:
+        output.note(f"{text.count(len(skipped), 'link or special file')} skipped.")
 
 
-def _found(paths: list[Path], name: str | None, passed: list[Path]) -> Iterator[tuple[str, Path]]:
-    """The names to save under, and the files.
+def _sources(
+    paths: list[Path], name: str | None, skipped: list[Path]
+) -> Iterator[tuple[str, Path]]:
+    """Return each name to save under with its local file.
 
-    Links and special files in folders are ``passed`` over, as in ``directory()``.
+    Links and special files in folders are added to ``skipped``, as in ``directory()``.
     """
     if name is not None:
         if len(paths) != 1 or paths[0].is_dir():
-            raise Ambiguous("--name is for one file: name a single PATH that is no folder.")
+            raise Ambiguous("--name is for one file: give a single PATH that is not a folder.")
         yield name, paths[0]
         return
     for path in paths:
         if path == _STDIN:
-            raise Ambiguous("What comes from stdin needs a --name.")
+            raise Ambiguous("A file from stdin needs a --name.")
         if not path.is_dir():
             yield path.name, path
             continue
         for parent, folders, names in os.walk(path, onerror=_refuse):
-            passed += [each for each in map(Path(parent).joinpath, folders) if each.is_symlink()]
-            for each in sorted(names):
-                file = Path(parent, each)
+            folder_paths = map(Path(parent).joinpath, folders)
+            skipped += [folder for folder in folder_paths if folder.is_symlink()]
+            for file in sorted(map(Path(parent).joinpath, names)):
                 if file.is_file() and not file.is_symlink():
                     yield file.relative_to(path).as_posix(), file
                 else:
-                    passed.append(file)
+                    skipped.append(file)
 
 
 def _refuse(error: OSError) -> NoReturn:
-    """Raise what ``os.walk`` would pass over: the files of a folder that cannot be read."""
+    """Raise SessionStoreError for an unreadable folder, which ``os.walk`` skips by default."""
     raise SessionStoreError(
         f"{text.plain(str(error.filename))!r} cannot be read: {error.strerror}."
     ) from error
@@ -174,41 +181,44 @@ def _chunks(source: BinaryIO, advance: output.Advance) -> Iterator[bytes]:
         advance(len(chunk))
 
 
-def _sessions(place: SessionStore) -> int:
-    return sum(1 for _ in place.backend.sessions())
+def _sessions(store: SessionStore) -> int:
+    return sum(1 for _ in store.backend.sessions())
 
 
 def copy(source: From, target: Into, *, json: Json = False) -> None:
-    """Copy a store to another, of any backend.
+    """Copy a store to another one, of any backend.
 
-    What is there already is passed over, so an interrupted copy goes on where it was. What could
-    not be copied, or not as it is, is listed, and the exit status is 4, or 1 for damaged files.
+    Files that are in the target already are skipped, so an interrupted copy can be repeated.
+    Files that could not be copied, or only with a change, are listed; the exit status is then 4,
+    or 1 for damaged files.
+
+    Example: sessionstore copy file:///srv/files s3://bucket/files
     """
     with (
-        opened(source) as here,
-        opened(target, make=True) as there,
-        output.progress("Copying sessions", _sessions(here)) as advance,
+        opened(source) as origin,
+        opened(target, make=True) as destination,
+        output.progress("Copying sessions", _sessions(origin)) as advance,
     ):
-        seen = 0
+        reported = 0
 
         def progressed(progress: Progress) -> None:
-            nonlocal seen
-            advance(progress.sessions - seen)
-            seen = progress.sessions
+            nonlocal reported
+            advance(progress.sessions - reported)
+            reported = progress.sessions
 
         damaged: Damaged | None = None
         try:
-            copied = here.copy_to(there, progress=progressed)
+            copied = origin.copy_to(destination, progress=progressed)
         except Damaged as error:
             damaged, copied = error, error.copied
     if json:
-        found = [output.fields(each) for each in copied.findings]
-        output.as_json({**output.fields(copied), "findings": found})
+        findings = [output.fields(finding) for finding in copied.findings]
+        output.as_json({**output.fields(copied), "findings": findings})
     else:
         output.findings(copied.findings)
         output.note(
             f"{text.count(copied.files, 'file')} copied, {show_size(copied.bytes)}; "
-            f"{copied.skipped:,} were there already, {copied.gone:,} are gone meanwhile; "
+            f"{copied.skipped:,} already there, {copied.gone:,} deleted during the copy; "
             f"{text.count(len(copied.findings), 'finding')}."
         )
     if damaged is not None:

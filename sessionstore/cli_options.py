@@ -1,4 +1,4 @@
-"""The arguments and options that commands have in common."""
+"""The arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -24,58 +24,68 @@ Store = Annotated[
     str | None,
     typer.Option(
         "--store", "-s", metavar="URL",
-        help="The store; without it the one of the settings (SESSIONSTORE_URL and so on).",
+        help="Store URL (default: the url setting, such as SESSIONSTORE_URL).",
     ),
 ]  # fmt: skip
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Output JSON.")]
 Owner = Annotated[
     str | None,
-    typer.Option(metavar="OWNER", help="The owner, where several have a session of this id."),
+    typer.Option(metavar="OWNER", help="Owner, if several owners have a session of this id."),
 ]
-Which = Annotated[
+SessionArgument = Annotated[
     str,
-    typer.Argument(metavar="SESSION", help="An id, a stored name, or @shared for the app's own."),
+    typer.Argument(
+        metavar="SESSION", help="Session id, stored name, or @shared for the app's own session."
+    ),
 ]
-WhichOrAll = Annotated[
+OptionalSessionArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SESSION]", help="An id, a stored name, or @shared; without it all."),
+    typer.Argument(
+        metavar="[SESSION]", help="Session id, stored name, or @shared (default: all sessions)."
+    ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The file's name in the session.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="File name in the session.")]
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME]...", help="Names in the session; without them all."),
+    typer.Argument(metavar="[NAME]...", help="File names (default: all)."),
 ]
-Top = Annotated[int | None, typer.Option(min=1, metavar="N", help="Show only so many of them.")]
+Top = Annotated[int | None, typer.Option(min=1, metavar="N", help="Show only the N largest.")]
 To = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="The folder they go below; without it one of the session's stored name.",
+        help="Target directory (default: ./<stored name>).",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite local files that are there.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing local files.")]
 Paths = Annotated[
     list[Path],
-    typer.Argument(metavar="PATH...", help="Files, folders with all below them, or - for stdin."),
+    typer.Argument(
+        metavar="PATH...", help="Files, directories (with their subdirectories), or - for stdin."
+    ),
 ]
 As = Annotated[
     str | None,
-    typer.Option(
-        "--name", metavar="NAME", help="The name to save it under, for one file or stdin."
-    ),
+    typer.Option("--name", metavar="NAME", help="File name in the session, for one file or stdin."),
 ]
 TimeToLive = Annotated[
     timedelta | None,
-    typer.Option(metavar="DURATION", parser=_time_to_live, help="When they expire, such as 12h."),
+    typer.Option(
+        metavar="DURATION", parser=_time_to_live, help="Time to live of the files, such as 12h."
+    ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-Repair = Annotated[bool, typer.Option("--repair", help="Do about each finding what it says.")]
-From = Annotated[str, typer.Argument(metavar="FROM", help="The URL of the store to copy.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")]
+Repair = Annotated[
+    bool,
+    typer.Option("--repair", help="Repair what can be repaired (see the finding's remedy)."),
+]
+From = Annotated[str, typer.Argument(metavar="FROM", help="URL of the store to copy.")]
 Into = Annotated[
-    str, typer.Argument(metavar="TO", help="The URL of the other, made if there is none.")
+    str,
+    typer.Argument(metavar="TO", help="URL of the target store, created if it does not exist."),
 ]
 Url = Annotated[
     str | None,
-    typer.Argument(metavar="[URL]", help="The store; without it the one of the settings."),
+    typer.Argument(metavar="[URL]", help="Store URL (default: --store, then the url setting)."),
 ]

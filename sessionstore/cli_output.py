@@ -30,23 +30,24 @@ from sessionstore.verification import Finding
 HEAD = Style(bold=True)
 
 Advance = Callable[[int], None]
-"""Say that so much more is done."""
+"""Move a progress bar on by a number of steps or bytes."""
 
 
 def write(text: str) -> None:
-    """To stdout, as it is."""
+    """Write text to stdout unchanged."""
     sys.stdout.write(text)
 
 
 def note(text: str) -> None:
-    """A line to stderr for whoever watches; scripts need not read it."""
+    """Write a line to stderr for a person who watches; a script need not read it."""
     sys.stderr.write(f"{cli_text.plain(text)}\n")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
-    """Aligned columns on a terminal; elsewhere lines with tabs and no heading, for ``cut``.
+    """Write aligned columns to a terminal, or tab-separated lines without a heading, for ``cut``.
 
-    The cells are escaped already. ``right`` says which columns are flush right, as "lrl".
+    The caller has escaped the cells. ``right`` has one letter for each column: "r" aligns it to the
+    right and "l" to the left, as in "lrl".
     """
     if not sys.stdout.isatty():
         for row in rows:
@@ -61,55 +62,56 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -
 
 
 def wrapped(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A short table of long texts, each wrapped in its column."""
+    """Write a short table of long texts, each wrapped in its column."""
     if not sys.stdout.isatty():
         table(head, rows)
         return
-    made = Table(box=None, pad_edge=False, header_style=HEAD, padding=(0, 2, 0, 0))
-    for each in head:
-        made.add_column(each, overflow="fold")
+    grid = Table(box=None, pad_edge=False, header_style=HEAD, padding=(0, 2, 0, 0))
+    for title in head:
+        grid.add_column(title, overflow="fold")
     for row in rows:
-        made.add_row(*map(Text, row))  # Text: nothing in a cell is markup
-    Console(highlight=False).print(made)
+        grid.add_row(*map(Text, row))  # Text: rich must not take a hostile name for markup
+    Console(highlight=False).print(grid)
 
 
-def findings(found: Sequence[Finding]) -> None:
-    """A table of findings, nothing when there are none."""
+def findings(listed: Sequence[Finding]) -> None:
+    """Write a table of findings; write nothing if the list is empty."""
     rows = [
-        (each.kind, cli_text.short(each.session_id), cli_text.name(each.name or each.place),
-         "yes" if each.repaired else "no", cli_text.plain(f"{each.problem} {each.remedy}"))
-        for each in found
+        (finding.kind, cli_text.short(finding.session_id),
+         cli_text.name(finding.name or finding.place), "yes" if finding.repaired else "no",
+         cli_text.plain(f"{finding.problem} {finding.remedy}"))
+        for finding in listed
     ]  # fmt: skip
     if rows:
         wrapped(["KIND", "SESSION", "WHERE", "REPAIRED", "PROBLEM"], rows)
 
 
 def as_json(value: object) -> None:
-    """One JSON document."""
+    """Write one JSON document."""
     write(cli_text.document(value) + "\n")
 
 
 def as_json_list(values: Iterable[object]) -> None:
-    """A JSON list, written as its values come."""
+    """Write a JSON list, each value as soon as the iterator gives it."""
     for piece in cli_text.documents(values):
         write(piece)
 
 
 def fields(value: object, *names: str) -> Mapping[str, object]:
-    """The fields of a dataclass or named tuple, for JSON; all of them without names."""
+    """Return fields of a dataclass or named tuple for JSON; without ``names``, all of them."""
     if not names and dataclasses.is_dataclass(value):
-        names = tuple(each.name for each in dataclasses.fields(value))
-    return {each: getattr(value, each) for each in names}
+        names = tuple(field.name for field in dataclasses.fields(value))
+    return {name: getattr(value, name) for name in names}
 
 
 @contextlib.contextmanager
 def progress(
     doing: str, total: int | None = None, *, in_bytes: bool = False, counts: bool = True
 ) -> Iterator[Advance]:
-    """A bar while the block runs, where stderr is a terminal; it leaves no trace.
+    """Show a progress bar while the block runs if stderr is a terminal; remove it afterwards.
 
-    ``total`` is a number of things or bytes, None when nobody knows. Without ``counts`` there is
-    nothing to count but the time.
+    ``total`` is a number of steps, or of bytes with ``in_bytes``; None if it is unknown. Without
+    ``counts`` the bar shows only the elapsed time.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -125,7 +127,7 @@ def progress(
     columns.append(TimeElapsedColumn() if total is None else TimeRemainingColumn())
     bar = Progress(
         *columns, console=console, transient=True,
-        redirect_stdout=False,  # or what is written to a pipe goes through it, to the terminal
+        redirect_stdout=False,  # rich would send output that is meant for a pipe to the terminal
         redirect_stderr=False,
     )  # fmt: skip
     with bar:

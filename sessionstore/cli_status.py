@@ -1,23 +1,23 @@
-"""What the exit status of a command says."""
+"""The exit statuses of a command."""
 
 from __future__ import annotations
 
 from typing import Final
 
 DONE: Final = 0
-"""It was done."""
+"""The command succeeded."""
 
 FAILED: Final = 1
-"""It could not be done: the store did not answer, a limit was reached, bytes are damaged."""
+"""The command failed: the store did not respond, a limit was reached, or bytes are damaged."""
 
 USAGE: Final = 2
-"""It was not tried: the command line or a setting is wrong, or it is not clear what is meant."""
+"""The command did not start: the command line or a setting is wrong, or a name is ambiguous."""
 
 MISSING: Final = 3
-"""There is no such session or file."""
+"""The session or file does not exist."""
 
 FOUND: Final = 4
-"""It was done, and something is wrong: damaged files, a bucket unfit, a sweep that held back."""
+"""The command ran and found a problem: damaged files, an unsafe bucket, or a sweep held back."""
 
 INTERRUPTED: Final = 130
-"""Ctrl-C, as shells have it."""
+"""The user pressed Ctrl-C; shells use the same number."""

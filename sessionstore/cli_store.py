@@ -1,4 +1,4 @@
-"""Finding things for the command line: the store, a session in it, a file's way to the disk."""
+"""Lookups for the command line: the store, a session in it, the local path for a file."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from sessionstore.verification import is_nameless
 from sessionstore.wrapping import Call, HasClient, around
 
 SHARED = "@shared"
-"""How the command line calls the app's own session."""
+"""The name of the app's own session on the command line."""
 
 
 class NotThere(SessionStoreError):
-    """There is no such session or file: exit status 3."""
+    """The session or file does not exist: exit status 3."""
 
 
 class Ambiguous(SessionStoreError):
-    """It is not clear which one is meant: exit status 2."""
+    """The arguments fit several sessions or files: exit status 2."""
 
 
 def settings_of(url: str | None) -> settings.Settings:
-    """The settings that ``SessionStore.open(url)`` would use here. Raises SettingsError."""
+    """Return the settings that ``SessionStore.open(url)`` would use here. Raises SettingsError."""
     return settings.resolve(url, {}, os.environ, Path.cwd())
 
 
 @contextlib.contextmanager
 def opened(url: str | None, *, make: bool = False, saves: bool = False) -> Iterator[SessionStore]:
-    """The store, for one command.
+    """Open the store for one command and close it afterwards.
 
-    It is not made by a command that only looks, unless with ``make``. The limits of the settings
-    are those of a command that ``saves``. What ``restart`` says is for the app: no command drops
-    anything by opening the store.
+    ``make`` creates the store if it does not exist; without it, SettingsError is raised. ``saves``
+    applies the limits of the settings. The setting ``restart`` is for the app and is ignored:
+    opening the store for a command never drops a session.
     """
-    found = settings_of(url)
-    if not make and not _is_there(found):
+    resolved = settings_of(url)
+    if not make and not _exists(resolved):
         raise SettingsError(
-            f"There is no store at {plain(shown(found.location.url))}: check the place, or save "
-            "something first."
+            f"There is no store at {plain(shown(resolved.location.url))}: check the URL, or save "
+            "a file first."
         )
     limits = {} if saves else {"limits": Limits()}
     with (
@@ -62,7 +62,7 @@ def opened(url: str | None, *, make: bool = False, saves: bool = False) -> Itera
 
 
 def counted(store: SessionStore, advance: Callable[[int], None]) -> None:
-    """From now on, advance by one for each session that the store looks at in a listing."""
+    """Call ``advance(1)`` for each session that the store lists from now on."""
 
     def counting(call: Call) -> Call:
         def listing() -> Iterator[SessionRecord]:
@@ -76,14 +76,17 @@ def counted(store: SessionStore, advance: Callable[[int], None]) -> None:
 
 
 def reads(store: SessionStore) -> int | None:
-    """About how many reads of content a look at all of it takes; None where they are not seen."""
+    """Return about how many reads a verification of all content takes.
+
+    None for a backend without a client, whose reads cannot be counted.
+    """
     if not isinstance(store.backend, HasClient):
         return None
     return store.backend.stored().blobs + sum(1 for _ in store.backend.sessions())
 
 
 def counted_reads(store: SessionStore, advance: Callable[[int], None]) -> None:
-    """From now on, advance by one for each read from a bucket."""
+    """Call ``advance(1)`` for each read from a bucket from now on."""
 
     def counting(call: Call) -> Call:
         def get(*args: Any, **options: Any) -> Any:
@@ -96,16 +99,19 @@ def counted_reads(store: SessionStore, advance: Callable[[int], None]) -> None:
         store.backend.wrap_client(lambda client: around(client, {"get": counting}))
 
 
-def _is_there(found: settings.Settings) -> bool:
-    """Whether there is a store already, by the ``layout`` that each has: opening would make one."""
-    if found.location.scheme == "file":
-        return os.path.exists(os.path.join(found.location.path, "layout"))
-    open_client = getattr(found.backend, "open_client", None)
+def _exists(resolved: settings.Settings) -> bool:
+    """Return whether the store exists already.
+
+    Each store has a file ``layout``. Opening the store to find out would create it.
+    """
+    if resolved.location.scheme == "file":
+        return os.path.exists(os.path.join(resolved.location.path, "layout"))
+    open_client = getattr(resolved.backend, "open_client", None)
     if open_client is None:
-        return True  # another package's backend: nobody knows but itself
+        return True  # a third-party backend: only that backend could find out
     from sessionstore.backends.objects_client import NotFound
 
-    with contextlib.closing(open_client(found.location, found.backend_options)) as client:
+    with contextlib.closing(open_client(resolved.location, resolved.backend_options)) as client:
         try:
             client.get("layout").stream.close()
         except NotFound:
@@ -114,28 +120,28 @@ def _is_there(found: settings.Settings) -> bool:
 
 
 def find(store: SessionStore, text: str, owner: str | None) -> Session:
-    """The session that is meant by an id, a stored name or ``@shared``. It has to be there.
+    """Return the existing session for ``text``: an id, a stored name or ``@shared``.
 
-    Without an owner, an id that only one owner has a session of is enough. Raises NotThere,
+    Without an ``owner``, an id is enough if only one owner has a session of it. Raises NotThere,
     Ambiguous, InvalidName.
     """
     session = named(store, text, owner)
     if store.backend.session(session.sid) is not None:
         return session
     if owner is None:
-        owned = [each for each in store.sessions() if each.id == text]
+        owned = [session for session in store.sessions() if session.id == text]
         if len(owned) == 1:
             return owned[0]
         if owned:
             raise Ambiguous(
-                f"{count(len(owned), 'owner')} have a session of this id: say which with --owner, "
+                f"{count(len(owned), 'owner')} have a session of this id: choose one with --owner, "
                 "or by its stored name, which `sessionstore sessions` shows."
             )
-    raise NotThere(f"There is no session {text!r}; `sessionstore sessions` lists what there is.")
+    raise NotThere(f"There is no session {text!r}: `sessionstore sessions` lists all sessions.")
 
 
 def named(store: SessionStore, text: str, owner: str | None) -> Session:
-    """As ``find``, for a session that need not be there yet."""
+    """Return the session for ``text`` as ``find`` does, also if it does not exist yet."""
     if text in {SHARED, shared_key().sid}:
         return store.shared
     if is_sid(text) and owner is None:
@@ -148,24 +154,28 @@ def named(store: SessionStore, text: str, owner: str | None) -> Session:
 
 
 def target(folder: Path, name: str) -> Path:
-    """Where a stored file goes below a folder. Raises SessionStoreError where it cannot.
+    """Return the local path below ``folder`` for a stored file.
 
-    A name cannot be absolute or lead upwards (``names`` has refused that), but a folder that is
-    there already may be a link to elsewhere, and other systems have other separators.
+    Raises SessionStoreError for a name that this system cannot have, or that leads through a link.
+    ``names`` has refused absolute names and names that lead upwards.
     """
     parts = name.split("/")
+    # Other systems have other separators and reserved characters.
     if os.sep != "/" and any(set(part) & set('\\:*?"<>|') for part in parts):
-        raise SessionStoreError(f"{plain(name)!r} cannot be a file here: use `cat` and a name.")
-    for at in range(1, len(parts)):
-        if folder.joinpath(*parts[:at]).is_symlink():
+        raise SessionStoreError(
+            f"{plain(name)!r} cannot be a file name on this system: use `cat` and choose a name."
+        )
+    for depth in range(1, len(parts)):
+        # An existing folder can be a link to a directory outside of ``folder``.
+        if folder.joinpath(*parts[:depth]).is_symlink():
             raise SessionStoreError(
-                f"{plain(name)!r} would go through a link: choose another --to."
+                f"{plain(name)!r} would be written through a link: choose another --to."
             )
     return folder.joinpath(*parts)
 
 
 def user() -> str:
-    """Who runs the command, for the audit log."""
+    """Return the user who runs the command, for the audit log."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a user id without a name

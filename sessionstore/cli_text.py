@@ -1,9 +1,10 @@
-"""How the command line writes things: names that cannot speak to the terminal, columns, JSON.
+"""Text output of the command line: escaped names, columns, JSON.
 
 A file's name, an id and an owner are hostile. On a terminal a control character could move the
-cursor, change the title or answer for the user, and a right-to-left override could show another
-name than there is. Whatever is not a printable character is written as an escape instead, and a
-backslash as two, so that each name is shown in one way alone. Colours are never taken from text.
+cursor, change the title or type a reply for the user. A bidi control character, such as the
+right-to-left override, could make a name look like another one. Each character that is not
+printable is therefore written as an escape, and a backslash as two: two names never look alike.
+Colours are never taken from text.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from sessionstore.values import show_duration
 
 _SECOND = timedelta(seconds=1)
 _LONGEST = 48
-"""Characters of an id or owner in a table; JSON has them whole."""
+"""The most characters of an id or owner in a table; JSON has all of them."""
 
 
 def plain(text: str) -> str:
-    """Text on one line, with every character that is not printable written as an escape."""
+    """Return text on one line, with each unprintable character written as an escape."""
     return text if text.isprintable() else "".join(map(_character, text))
 
 
 def name(text: str) -> str:
-    """A name as ``plain`` writes it, each backslash doubled: no two names look alike for that."""
+    """Return a name as ``plain`` does, each backslash doubled: two names never look alike."""
     return plain(text.replace("\\", "\\\\"))
 
 
 def short(text: str | None) -> str:
-    """A name for a table, cut in the middle when it is long; "-" for None."""
+    """Return a name for a table, cut in the middle if it is long; "-" for None."""
     if text is None:
         return "-"
     written = name(text)
@@ -41,53 +42,53 @@ def short(text: str | None) -> str:
 
 
 def _character(char: str) -> str:
-    """A character as Python's own ``repr`` writes it."""
+    """Return a character as Python's ``repr`` writes it."""
     return char if char.isprintable() else repr(char)[1:-1]
 
 
 def when(moment: datetime | None) -> str:
-    """A moment for people, to the second, in UTC; "-" for None."""
+    """Return a time for people to read, to the second, in UTC; "-" for None."""
     return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def span(duration: timedelta) -> str:
-    """A duration for people, to the second."""
+    """Return a duration for people to read, to the second."""
     return show_duration(duration // _SECOND * _SECOND)
 
 
 def count(number: int, noun: str) -> str:
-    """A number with its noun, as in "1 file" and "1,000 files"."""
+    """Return a number with its noun, as in "1 file" and "1,000 files"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> Iterator[str]:
-    """Lines of a table; ``right`` has an "r" for each column that is flush right, as "lrl".
+    """Return the lines of a table; ``right`` has an "r" for each right-aligned column, as "lrl".
 
-    Nothing is cut or wrapped: a terminal does that itself, and shows all.
+    Nothing is cut or wrapped: the terminal wraps long lines and shows everything.
     """
     from rich.cells import cell_len
 
-    every = [tuple(head), *rows]
-    widths = [max(cell_len(row[at]) for row in every) for at in range(len(head))]
-    for row in every:
+    lines = [tuple(head), *rows]
+    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
         cells = []
-        for at, cell in enumerate(row):
-            room = " " * (widths[at] - cell_len(cell))
-            cells.append(room + cell if right[at] == "r" else cell + room)
+        for column, cell in enumerate(line):
+            padding = " " * (widths[column] - cell_len(cell))
+            cells.append(padding + cell if right[column] == "r" else cell + padding)
         yield "  ".join(cells).rstrip()
 
 
 def documents(values: Iterable[object]) -> Iterator[str]:
-    """The pieces of a JSON list, one value a line, none of them kept."""
-    before = "["
+    """Return the pieces of a JSON list, one value a line, without keeping the values."""
+    opening = "["
     for value in values:
-        yield f"{before}\n  {document(value)}"
-        before = ","
-    yield "[]\n" if before == "[" else "\n]\n"
+        yield f"{opening}\n  {document(value)}"
+        opening = ","
+    yield "[]\n" if opening == "[" else "\n]\n"
 
 
 def document(value: object) -> str:
-    """A value as JSON, all of it ASCII: names cannot speak to the terminal here either."""
+    """Return a value as JSON in ASCII, so that names cannot control the terminal here either."""
     return json.dumps(value, default=_as_json)
 
 

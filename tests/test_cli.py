@@ -124,7 +124,7 @@ def test_du_is_by_size_and_counts_equal_bytes_once(store: SessionStore, root: Pa
     done = run("du", "-s", root)
     assert done.rows[0][:3] == ["11 B", "2", "ada"]
     assert sorted(row[:3] for row in done.rows[1:]) == [["5 B", "1", "bob"], ["5 B", "1", "shared"]]
-    assert "3 sessions, 4 files, 21 B; stored are 16 B in 3 blobs." in done.err
+    assert "3 sessions, 4 files, 21 B; 16 B stored in 3 blobs (24% saved)." in done.err
     total = run("du", "--json", "--top", "1", "-s", root).value
     assert total["total"] == {
         "sessions": 3, "files": 4, "bytes": 21, "stored_blobs": 3, "stored_bytes": 16
@@ -137,11 +137,11 @@ def test_sessions_says_whose_and_in_what_state(store: SessionStore, root: Path) 
     store.session("ada").end()
     done = {row["session"]: row for row in run("sessions", "--json", "-s", root).value}
     assert {name: row["state"] for name, row in done.items()} == {
-        "ada": "ended", "bob": "live", "shared": "shared"
+        "ada": "lingering", "bob": "live", "shared": "shared"
     }  # fmt: skip
     assert done["bob"]["owner"] == "bob@example.org"
     shown = {row[0]: row for row in run("sessions", "-s", root).rows}
-    assert shown["ada"][5].startswith("ended, goes in 4m")
+    assert shown["ada"][5].startswith("lingering, dropped in 4m")
 
 
 def test_cat_writes_the_bytes(store: SessionStore, root: Path) -> None:
@@ -251,7 +251,7 @@ def test_copy_is_whole_and_goes_on(store: SessionStore, root: Path) -> None:
     done = run("copy", root, "copied", "--json")
     assert done.value == {"files": 4, "bytes": 21, "skipped": 0, "gone": 0, "findings": []}
     again = run("copy", root, "copied")
-    assert "0 files copied, 0 B; 4 were there already, 0 are gone meanwhile; 0 findings." in (
+    assert "0 files copied, 0 B; 4 already there, 0 deleted during the copy; 0 findings." in (
         again.err
     )
     with SessionStore.open(Path("copied")) as there:

@@ -32,7 +32,7 @@ def described(name: str, command: Any) -> str:
     usage = " ".join(["sessionstore", name, *(each.metavar for each in arguments)])
     rows = [f"| `{each.metavar}` | {each.help} |" for each in arguments]
     rows += [f"| `{_spelled(each)}` | {each.help} |" for each in options if each.name != "help"]
-    head = "| argument or option | |\n|---|---|\n"
+    head = "| argument or option | meaning |\n|---|---|\n"
     return f"### {usage}\n\n{inspect.cleandoc(command.help)}\n\n{head}" + "\n".join(rows) + "\n"
 
 
