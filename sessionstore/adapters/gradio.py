@@ -26,11 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import FastAPI
-from gradio.context import Context
 
 from sessionstore.adapters import gradio_hooks as hooks
+from sessionstore.adapters import gradio_login as compat
 from sessionstore.adapters.gradio_dashboard import dashboard
-from sessionstore.adapters.gradio_login import owner_of
 from sessionstore.adapters.gradio_middleware import ARRIVED
 from sessionstore.adapters.gradio_presence import Visitor
 from sessionstore.adapters.gradio_service import CACHE_SIZE, SWEEP_EVERY, Service
@@ -109,7 +108,7 @@ def attach(
     ValueError when ``sweep_every`` is not longer than zero, or longer than a hundred years.
     BackendUnavailable, LimitExceeded when the files of the demo itself cannot be kept.
     """
-    hooks.check()
+    compat.check(demo)
     with _lock:
         present = _attachments.get(demo)
         if present is not None and present.store is store:
@@ -178,7 +177,7 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
         store = service.store
     if not request.session_hash:
         raise InvalidName("The client sent no session_hash, so there is no session to speak of.")
-    visitor = Visitor(request.session_hash, owner_of(request.username, connection))
+    visitor = Visitor(request.session_hash, compat.owner_of(request.username, connection))
     mine = store.session(*visitor)
     if service is not None and service.store is store:
         arrived = _arrival(connection)
@@ -202,7 +201,7 @@ def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
         raise SettingsError("The demo is attached to another store: detach() from that one first.")
     if demo.is_running:
         raise SettingsError("The demo is running: call attach(demo, store) before launch().")
-    if Context.root_block is demo:
+    if compat.is_being_built(demo):
         raise SettingsError(
             "The demo is still being built: call attach(demo, store) after its with block."
         )

@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gradio.exceptions import InvalidPathError
 from starlette.concurrency import run_in_threadpool
 
+from sessionstore.adapters import gradio_login as compat
 from sessionstore.adapters.gradio_files import Found
-from sessionstore.adapters.gradio_login import owner_of
 from sessionstore.adapters.gradio_middleware import ARRIVED
 from sessionstore.adapters.gradio_presence import Visitor
 from sessionstore.storedfile import StoredFile
@@ -122,7 +121,7 @@ class Event:
         if self.inputs:
             found = files.claim(sender.visitor, sender.owner, name)
             if found is None:
-                raise InvalidPathError(
+                raise compat.invalid_path(
                     f"Cannot move {path} to the gradio cache dir because it was not uploaded by a "
                     "user."
                 )
@@ -184,7 +183,7 @@ def senders(requests: Request | list[Request] | None) -> list[Sender]:
         arrived = None if connection is None else connection.scope.get(ARRIVED)
         if request is None or connection is None or arrived is None:
             return []
-        owner = owner_of(request.username, connection)
+        owner = compat.owner_of(request.username, connection)
         session_id = request.session_hash
         visitor = Visitor(session_id, owner) if session_id else None
         found.append(Sender(owner, visitor, arrived))
@@ -277,7 +276,8 @@ def with_paths(value: Any, path: Callable[[StoredFile], str]) -> Any:
     if _is_message(value):
         changed.content = _content(value.content, path)
     else:
-        changed._constructor_args = [with_paths(each, path) for each in _updates(value)]  # noqa: SLF001 - Gradio has no other way in
+        arguments = [with_paths(each, path) for each in compat.arguments_of(value)]
+        compat.set_arguments(changed, arguments)
     return changed
 
 
@@ -302,15 +302,9 @@ def _parts(value: Any) -> Iterable[Any]:
         return value.values()
     if isinstance(value, list | tuple):
         return value
-    return [value.content] if _is_message(value) else _updates(value)
+    return [value.content] if _is_message(value) else compat.arguments_of(value)
 
 
 def _is_message(value: Any) -> bool:
     """``gr.ChatMessage``, and whatever else is built like it."""
     return hasattr(value, "role") and hasattr(value, "content")
-
-
-def _updates(value: Any) -> list[dict[str, Any]]:
-    """The arguments of a component returned as an update, such as ``gr.Image(value=...)``."""
-    arguments = getattr(value, "_constructor_args", None)
-    return arguments if isinstance(arguments, list) else []

@@ -25,16 +25,13 @@ import inspect
 import logging
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
-from gradio import Error, processing_utils
-from gradio.blocks import Block, Blocks
-from gradio.queueing import Queue
-from gradio.route_utils import GradioUploadFile
-from gradio.routes import App
+from gradio import Error
 from starlette.concurrency import run_in_threadpool
 
 from sessionstore.adapters import gradio_events as events
+from sessionstore.adapters import gradio_login as compat
 from sessionstore.adapters import gradio_uploads as uploads
 from sessionstore.adapters.gradio_local import large_to_cache
 from sessionstore.adapters.gradio_middleware import SessionFiles
@@ -45,47 +42,15 @@ from sessionstore.storedfile import StoredFile
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from gradio.blocks import Block, Blocks
+    from gradio.queueing import Queue
+    from gradio.route_utils import GradioUploadFile
+    from gradio.routes import App
+
     from sessionstore.adapters.gradio_service import Service
 
     ServiceOf = Callable[[Any], Service | None]
     """What the service of an app, or of the demo itself, is; None when it is not attached."""
-
-_EXPECTED: Final[dict[tuple[type, str], tuple[str, ...]]] = {
-    (App, "create_app"): ("blocks",),
-    (App, "get_blocks"): ("self",),
-    (Blocks, "get_config_file"): ("self",),
-    (Blocks, "launch"): ("self",),
-    (Blocks, "process_api"): ("self", "block_fn", "inputs", "state", "request", "iterator"),
-    (Blocks, "preprocess_data"): ("self", "block_fn", "inputs", "state"),
-    (Blocks, "postprocess_data"): ("self", "block_fn", "predictions", "state"),
-    (Queue, "process_events"): ("self", "events", "batch"),
-    (GradioUploadFile, "__init__"): ("self", "file"),
-    (GradioUploadFile, "write"): ("self", "data"),
-    (Block, "async_move_resource_to_block_cache"): ("self", "url_or_file_path"),
-    (Block, "move_resource_to_block_cache"): ("self", "url_or_file_path"),
-}
-"""What is used of Gradio: the first parameters of each."""
-
-
-def check() -> None:
-    """Raise SettingsError, naming what is different, when this Gradio is not one we know."""
-    for (owner, name), parameters in _EXPECTED.items():
-        what = f"{owner.__name__}.{name}"
-        found = getattr(owner, name, None)
-        if found is None:
-            _refuse(f"has no {what}")
-        there = tuple(inspect.signature(found).parameters)[: len(parameters)]
-        if there != parameters:
-            _refuse(f"has another {what}, with the parameters {', '.join(there)}")
-    if not isinstance(getattr(processing_utils, "hash_seed", None), bytes):
-        _refuse("has no processing_utils.hash_seed")
-
-
-def _refuse(what: str) -> NoReturn:
-    raise SettingsError(
-        f"This version of Gradio {what}, which attach() needs: use Gradio 5 or 6, or a newer "
-        "sessionstore."
-    )
 
 
 def install(service_of: ServiceOf, hash_seed: bytes) -> None:
@@ -95,22 +60,25 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     """
     if _installed:
         return
-    _replace(App, "create_app", staticmethod(_create_app(App.create_app, service_of)))
-    process_api = _process_api(Blocks.process_api, service_of)
-    _replace(Blocks, "process_api", _in_plain_words(process_api, service_of))
-    _replace(Queue, "process_events", _process_events(Queue.process_events))
-    _replace(Blocks, "preprocess_data", _preprocess_data(Blocks.preprocess_data))
-    _replace(Blocks, "postprocess_data", _postprocess_data(Blocks.postprocess_data))
+    app, blocks = compat.find("gradio.routes:App"), compat.find("gradio.blocks:Blocks")
+    block, queue = compat.find("gradio.blocks:Block"), compat.find("gradio.queueing:Queue")
+    file = compat.find("gradio.route_utils:GradioUploadFile")
+    _replace(app, "create_app", staticmethod(_create_app(app.create_app, service_of)))
+    process_api = _process_api(blocks.process_api, service_of)
+    _replace(blocks, "process_api", _in_plain_words(process_api, service_of))
+    _replace(queue, "process_events", _process_events(queue.process_events))
+    _replace(blocks, "preprocess_data", _preprocess_data(blocks.preprocess_data))
+    _replace(blocks, "postprocess_data", _postprocess_data(blocks.postprocess_data))
     _replace(
-        Block,
+        block,
         "async_move_resource_to_block_cache",
-        _async_move(Block.async_move_resource_to_block_cache, Block.move_resource_to_block_cache),
+        _async_move(block.async_move_resource_to_block_cache, block.move_resource_to_block_cache),
     )
-    _replace(Block, "move_resource_to_block_cache", _move(Block.move_resource_to_block_cache))
-    _replace(GradioUploadFile, "__init__", _file_begins(GradioUploadFile.__init__))
-    _replace(GradioUploadFile, "write", _file_grows(GradioUploadFile.write))
-    _seeds.append(processing_utils.hash_seed)
-    processing_utils.hash_seed = hash_seed
+    _replace(block, "move_resource_to_block_cache", _move(block.move_resource_to_block_cache))
+    _replace(file, "__init__", _file_begins(file.__init__))
+    _replace(file, "write", _file_grows(file.write))
+    _seeds.append(compat.hash_seed())
+    compat.set_hash_seed(hash_seed)
 
 
 log = logging.getLogger("sessionstore")
@@ -128,10 +96,10 @@ def uninstall() -> None:
     """Put Gradio back as it was. What somebody has wrapped since stays, and passes on."""
     for (owner, name), (ours, original) in _installed.items():
         if getattr(owner, name) is ours:
-            setattr(owner, name, staticmethod(original) if owner is App else original)
+            setattr(owner, name, staticmethod(original) if name == "create_app" else original)
     _installed.clear()
     while _seeds:
-        processing_utils.hash_seed = _seeds.pop()
+        compat.set_hash_seed(_seeds.pop())
 
 
 def _replace(owner: type, name: str, by: Any) -> None:
@@ -145,6 +113,7 @@ def _create_app(original: Callable[..., App], service_of: ServiceOf) -> Callable
     def create_app(*args: Any, **kwargs: Any) -> App:
         app = original(*args, **kwargs)
         if service_of(app) is not None:
+            compat.check_app(app)
             _equip(app, service_of)
         return app
 
@@ -394,7 +363,7 @@ def rebuild(demo: Blocks) -> None:
     """Make ``demo.config`` anew, and ``demo.app`` unless it serves, as ``Blocks.queue`` does."""
     demo.config = demo.get_config_file()
     if not demo.is_running:
-        demo.app = App.create_app(demo, mcp_server=False)
+        demo.app = compat.find("gradio.routes:App.create_app")(demo, mcp_server=False)
 
 
 def _equip(app: App, service_of: ServiceOf) -> None:

@@ -17,7 +17,6 @@ one that was written again since it was noted: another visitor's event may just 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import secrets
@@ -30,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from sessionstore.adapters import gradio_login as compat
 from sessionstore.adapters.gradio_leases import Leases
 from sessionstore.adapters.gradio_paths import OURS
 from sessionstore.backend import Reference
@@ -415,17 +415,11 @@ def _created(directory: Path) -> tuple[Path, int]:
 
 def large_to_cache(path: str, cache: str) -> str:
     """The path that ``processing_utils.save_file_to_cache`` gives a file, with a copy there."""
-    from gradio import processing_utils
-    from gradio_client.utils import (  # type: ignore[import-untyped]  # it has no types
-        strip_invalid_filename_characters,
-    )
-
-    hasher = hashlib.sha256(processing_utils.hash_seed)
+    hasher = compat.cache_hasher()
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(CHUNK):
             hasher.update(chunk)
-    name = strip_invalid_filename_characters(Path(path).name)
-    target = Path(os.path.abspath(cache), hasher.hexdigest(), name)
+    target = Path(os.path.abspath(cache), hasher.hexdigest(), compat.cache_name(path))
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         new = target.parent / f".{secrets.token_hex(8)}.new"

@@ -9,16 +9,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 
+from sessionstore.adapters import gradio_login as compat
 from sessionstore.adapters import gradio_owner as owner
 from sessionstore.adapters import gradio_serve as serve
-from sessionstore.adapters.gradio_login import login_of, needs_login, owner_of
 from sessionstore.adapters.gradio_presence import Presences, Visitor
 from sessionstore.errors import InvalidName
 
@@ -34,10 +33,6 @@ ARRIVED: Final = "sessionstore.arrived"
 """Where a request's scope keeps the moment of its arrival (see ``Presences.moment``)."""
 
 _OK: Final = 200
-_HEARTBEAT: Final = re.compile(r"/gradio_api/heartbeat/([^/]+)/?")
-_FILE: Final = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL)
-_UPLOAD: Final = ("/gradio_api/upload", "/gradio_api/upload/")
-_CONFIG: Final = ("/config", "/config/")
 
 
 class SessionFiles:
@@ -55,13 +50,13 @@ class SessionFiles:
         service.serving(scope["app"])
         scope[ARRIVED] = service.presences.moment()
         route = _route(scope)
-        heartbeat = _HEARTBEAT.fullmatch(route)
-        file = _FILE.fullmatch(route)
-        if heartbeat is not None:
-            await self._heartbeat(scope, receive, send, service.presences, heartbeat[1])
+        session_id = compat.heartbeat_of(route)
+        file = compat.file_of(route)
+        if session_id is not None:
+            await self._heartbeat(scope, receive, send, service.presences, session_id)
         elif file is not None and scope["method"] in {"GET", "HEAD"}:
-            await serve.file(self.app, scope, receive, send, service, file[1])
-        elif route in _UPLOAD and scope["method"] == "POST":
+            await serve.file(self.app, scope, receive, send, service, file)
+        elif compat.is_upload(route) and scope["method"] == "POST":
             await serve.upload(self.app, scope, receive, send, service)
         elif _may_be_page(scope):
             await self.app(scope, receive, _bringing_an_owner(scope, send))
@@ -121,10 +116,10 @@ class _Heartbeat:
         """
         request = Request(self.scope)
         app: App = self.scope["app"]
-        name = await login_of(app, request)
-        if name is None and needs_login(app):
+        name = await compat.login_of(app, request)
+        if name is None and compat.needs_login(app):
             return
-        visitor = Visitor(self.session_id, owner_of(name, request))
+        visitor = Visitor(self.session_id, compat.owner_of(name, request))
         try:
             self.presences.opened(visitor)
         except InvalidName:
@@ -145,7 +140,7 @@ def _route(scope: Scope) -> str:
 
 def _may_be_page(scope: Scope) -> bool:
     """Whether the answer could be a page, sent to a visitor who still needs an owner."""
-    wanted = scope["method"] == "GET" and not needs_login(scope["app"])
+    wanted = scope["method"] == "GET" and not compat.needs_login(scope["app"])
     return wanted and owner.needs_cookie(Request(scope))
 
 
@@ -156,7 +151,7 @@ def _bringing_an_owner(scope: Scope, send: Send) -> Send:
         if message["type"] == "http.response.start" and message["status"] == _OK:
             headers = MutableHeaders(scope=message)
             page = headers.get("content-type", "").startswith("text/html")
-            if page or _route(scope) in _CONFIG:
+            if page or compat.is_config(_route(scope)):
                 headers.append("set-cookie", owner.new_cookie(Request(scope)))
                 # A shared cache that kept this answer would make everybody one owner.
                 headers["cache-control"] = "private, no-cache"

@@ -17,20 +17,17 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyio import CancelScope
-from gradio import utils
-from gradio.data_classes import _StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from sessionstore.adapters.gradio_login import login_of, needs_login, owner_of
+from sessionstore.adapters.gradio_login import is_public, login_of, needs_login, owner_of
 from sessionstore.adapters.gradio_uploads import Upload, uploading
 from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.errors import SessionStoreError
 
 if TYPE_CHECKING:
-    from gradio.routes import App
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from sessionstore.adapters.gradio_files import Files
@@ -67,7 +64,7 @@ async def file(  # noqa: PLR0917 - the first four are ASGI's
     request = Request(scope)
     login = await login_of(scope["app"], request)
     range_ = request.headers.get("range")
-    is_ours = name is not None and not _is_public(scope["app"], service, path)
+    is_ours = name is not None and not is_public(scope["app"], path, service.files.paths.root)
     if name is None or not is_ours or (login is None and needs_login(scope["app"])):
         await app(_asking_for(scope, range_), receive, send)
         return
@@ -141,18 +138,6 @@ def _failure(error: SessionStoreError) -> PlainTextResponse:
     """Answer with what a visitor may read; the rest is in the log."""
     status, words = reply_to(error)
     return PlainTextResponse(words, status)
-
-
-def _is_public(app: App, service: Service, path: str) -> bool:
-    """Whether the app says of just this place in the cache that everybody may have it."""
-    root = service.files.paths.root
-    said = [*app.get_blocks().allowed_paths, *_StaticFiles.all_paths]
-    inside = (
-        each
-        for each in said
-        if utils.is_in_or_equal(each, root) and not utils.is_in_or_equal(root, each)
-    )
-    return any(utils.is_in_or_equal(path, each) for each in inside)
 
 
 async def _serving(service: Service, owner: str | None, name: str, path: str) -> Served | None:

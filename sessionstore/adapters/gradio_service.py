@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from sessionstore.adapters import gradio_login as compat
 from sessionstore.adapters.gradio_files import Files
 from sessionstore.adapters.gradio_local import LocalCopies
 from sessionstore.adapters.gradio_paths import OURS, CachePaths
@@ -150,8 +151,7 @@ class Service:
 
     def pin(self, demo: Blocks) -> None:
         """Keep the files that came with the demo's components."""
-        moved = {path for block in demo.blocks.values() for path in block.temp_files}
-        names = {self.files.paths.relative(path) for path in moved}
+        names = {self.files.paths.relative(path) for path in compat.moved_files(demo)}
         self.files.pin(sorted(name for name in names if name is not None))
 
     def serving(self, app: App) -> None:
