@@ -1,7 +1,7 @@
-"""The clean-up demo, and beside it the administrator's view of its store, behind a login.
+"""The clean-up demo together with the administrator's dashboard of its store, behind a login.
 
-Set SESSIONSTORE_URL to the place (a directory will do), run it, and open both addresses: images
-that visitors make in the one appear in the other, and go.
+Set SESSIONSTORE_URL (a directory is enough), run it, and open both addresses: the dashboard shows
+the images that visitors generate in the demo, and their deletion.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PASSWORD = os.environ.get("DASHBOARD_PASSWORD") or secrets.token_urlsafe(9)
 PORT = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
 
 app = FastAPI()
-# A local disk is quick to look at, so an open page may look every few seconds.
+# Listing a local disk is fast, so an open page may refresh every few seconds.
 admin = dashboard(store, every=timedelta(seconds=5))
 app = gr.mount_gradio_app(app, admin, path="/admin", auth=("admin", PASSWORD))
 app = gr.mount_gradio_app(app, demo, path="")
@@ -29,5 +29,5 @@ app = gr.mount_gradio_app(app, demo, path="")
 if __name__ == "__main__":
     print(f"* Demo:      http://127.0.0.1:{PORT}")
     print(f"* Dashboard: http://127.0.0.1:{PORT}/admin/  (admin / {PASSWORD})", flush=True)
-    # An open page holds a connection; without the bound a server would wait for it to the end.
+    # An open page holds a connection. Without this timeout the server would wait until it closes.
     uvicorn.run(app, port=PORT, log_level="warning", timeout_graceful_shutdown=5)

@@ -1,10 +1,10 @@
-"""A box of files for each visitor, without Gradio: gone a while after the visitor left.
+"""A file box for each visitor, without Gradio: it is deleted some time after the visitor left.
 
-A visitor is a cookie, and their files are one session. The page says every few seconds that it is
-open, and with a beacon that it closes. Five minutes later (SESSIONSTORE_LINGER) the files are gone,
-unless the visitor came back or has another tab open.
+A cookie identifies the visitor, and one session holds their files. The page sends a heartbeat every
+few seconds while it is open, and a beacon when it closes. Five minutes later (SESSIONSTORE_LINGER)
+the files are deleted, unless the visitor came back or has another tab open.
 
-Set SESSIONSTORE_URL to the place (a directory will do) and run it; PORT is where it listens.
+Set SESSIONSTORE_URL (a directory is enough) and run it. PORT is the port of the server.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastapi.responses import HTMLResponse
 from sessionstore import Session, SessionStore, StoredFile
 from sessionstore.adapters.asgi import Files, OwnerCookie, owner, same_origin
 
-# What one visitor may keep; each can be set in the environment as well.
+# The limits of one visitor; the environment can set other values.
 os.environ.setdefault("SESSIONSTORE_MAX_FILE", "200MB")
 os.environ.setdefault("SESSIONSTORE_MAX_SESSION", "500MB")
 store = SessionStore.open(base_url="/files")
@@ -30,23 +30,23 @@ store = SessionStore.open(base_url="/files")
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Sweep while the app is served: whoever leaves without a word is found too."""
+    """Sweep while the app runs: this also finds visitors without a beacon."""
     with store.sweeping():
         yield
 
 
 def visitor(request: Request) -> Session:
-    """The visitor's own session."""
+    """Return the visitor's own session."""
     name = owner(request)
     if name is None:
-        raise HTTPException(403, "Load the page first: it brings the cookie.")
+        raise HTTPException(403, "The cookie is missing: load the page first.")
     return store.session("box", name)
 
 
 def from_this_site(request: Request) -> None:
-    """Refuse what another site made the visitor's browser ask for."""
+    """Refuse a request that another site's page sent (CSRF)."""
     if not same_origin(request):
-        raise HTTPException(403, "Use this site's own page.")
+        raise HTTPException(403, "The request came from another site: use this site's own page.")
 
 
 Mine = Annotated[Session, Depends(visitor)]
@@ -57,13 +57,13 @@ app.mount("/files", Files(store, visitor, private=True))
 
 @app.get("/", response_class=HTMLResponse)
 def page() -> str:
-    """The page."""
+    """Return the page."""
     return Path(__file__).with_name("fastapi_files.html").read_text()
 
 
 @app.get("/list")
 def files(mine: Mine) -> dict[str, object]:
-    """What the visitor has, and how much more fits."""
+    """Return the visitor's files, their total size, and the limit."""
     kept = mine.files()
     return {
         "files": [described(file) for file in kept],
@@ -73,7 +73,7 @@ def files(mine: Mine) -> dict[str, object]:
 
 
 def described(file: StoredFile) -> dict[str, object]:
-    """A file as the page shows it, with a URL that is good for five minutes."""
+    """Return a file's fields for the page, with a URL that is valid for five minutes."""
     return {
         "name": file.name,
         "size": file.size,
@@ -91,13 +91,13 @@ def delete(name: str, mine: Mine) -> None:
 
 @app.post("/here", dependencies=[Depends(from_this_site)])
 def here(mine: Mine) -> None:
-    """The page is open. A first call cancels the end of a page before."""
+    """Handle the heartbeat of an open page. It also cancels the end that a closed page sent."""
     mine.resume()
 
 
 @app.post("/leave", dependencies=[Depends(from_this_site)])
 def leave(mine: Mine) -> None:
-    """The page closes: the files go after the linger."""
+    """Handle the beacon of a closing page: the files are deleted after the linger."""
     mine.end()
 
 

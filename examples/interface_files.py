@@ -1,7 +1,7 @@
-"""Upload a picture, get it back in other sizes and as one zip: all of it the visitor's own.
+"""Upload a picture; get private previews in other sizes, and a zip of everything.
 
-The upload, the previews and the zip are kept in the visitor's session and go when the page closes.
-Set SESSIONSTORE_URL to the place (a directory will do) and run it.
+The upload, the previews and the zip are saved in the visitor's session and deleted when the page
+closes. Set SESSIONSTORE_URL (a directory is enough) and run it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WIDTHS = (512, 256, 128)
 
 
 def resize(upload: str | None, request: gr.Request) -> tuple[list[StoredFile], StoredFile]:
-    """Keep the upload and its previews; return the previews and a zip of everything."""
+    """Save the upload and its previews; return the previews and a zip of everything."""
     if upload is None:
         raise gr.Error("Choose a picture first.")
     mine = session(request)
@@ -41,7 +41,7 @@ demo = gr.Interface(
     gr.Image(type="filepath", label="Your picture"),
     [gr.Gallery(label="Previews", columns=3), gr.File(label="All of it")],
     title="Picture sizes",
-    description="All of it is kept in a directory of your own, and goes when you close the page.",
+    description="Your files are private, and are deleted when you close the page.",
     flagging_mode="never",
 )
 attach(demo, SessionStore.open())

@@ -1,6 +1,6 @@
-"""Random images, kept in a directory of each visitor's own that is gone when the page closes.
+"""Random images in a directory for each visitor, which is deleted after the page closes.
 
-Set SESSIONSTORE_URL to the place (a directory will do) and run it; ``make demo`` does both.
+Set SESSIONSTORE_URL (a directory is enough) and run it; ``make demo`` does both.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from PIL import Image, ImageOps
 from sessionstore import SessionStore, StoredFile
 from sessionstore.adapters.gradio import attach, session
 
-# The usual five minutes for a visitor to come back are long when one watches.
+# Visitors usually have five minutes to come back. For a demo, five seconds are enough.
 os.environ.setdefault("SESSIONSTORE_LINGER", "5s")
 store = SessionStore.open()
 
 
 def draw() -> Image.Image:
-    """An orb of two random colours."""
+    """Draw an orb of two random colours."""
     hue, turn = random.uniform(0, 180), random.uniform(60, 180)  # noqa: S311 - colours, no secrets
     inner, outer = (f"hsl({angle:.3f}, 85%, 60%)" for angle in (hue, hue + turn))
     return ImageOps.colorize(Image.radial_gradient("L").resize((400, 400)), inner, outer)
@@ -29,13 +29,13 @@ def draw() -> Image.Image:
 def generate(
     history: list[StoredFile], request: gr.Request
 ) -> tuple[StoredFile, list[StoredFile], list[StoredFile]]:
-    """Keep one more image in the visitor's session."""
+    """Save one more image in the visitor's session."""
     image = session(request).add(draw(), suffix=".webp")
     return image, [image, *history], [image, *history]
 
 
 def watch(request: gr.Request) -> str:
-    """What is in the store at this moment."""
+    """Return the number of the visitor's images and of other visitors' directories."""
     mine = session(request)
     others = sum(other != mine for other in store.sessions())
     return (
@@ -45,7 +45,7 @@ def watch(request: gr.Request) -> str:
 
 
 with gr.Blocks(title="State Cleanup") as demo:
-    gr.Markdown("# State Cleanup\nClose this page, and its directory is gone a moment later.")
+    gr.Markdown("# State Cleanup\nClose this page, and its directory is deleted a moment later.")
     status = gr.Markdown(container=True)
     with gr.Row():
         with gr.Column():

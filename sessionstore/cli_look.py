@@ -67,7 +67,7 @@ def ls(
                 for session, file in _listed(chosen, advance)
             ]  # fmt: skip
         head = ["SESSION", "SIZE", "SAVED", "EXPIRES", "NAME"]
-        skip = 0 if session_ref is None else 1  # one session was named: its column says nothing new
+        skip = 0 if session_ref is None else 1  # one session was named: omit its column
         output.table(head[skip:], [row[skip:] for row in rows], "lrlll"[skip:])
 
 

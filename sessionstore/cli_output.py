@@ -1,4 +1,4 @@
-"""Where a command's answer goes: a table or JSON to stdout, progress and errors to stderr."""
+"""The output of commands: a table or JSON to stdout, progress and errors to stderr."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def counted(store: SessionStore, advance: Callable[[int], None]) -> None:
 def reads(store: SessionStore) -> int | None:
     """Return about how many reads a verification of all content takes.
 
-    None for a backend without a client, whose reads cannot be counted.
+    None for a backend without a client: its reads cannot be counted.
     """
     if not isinstance(store.backend, HasClient):
         return None

@@ -120,7 +120,7 @@ def test_hiding_a_test_with_a_reason_is_allowed() -> None:
 
 
 def test_a_reason_is_one() -> None:
-    with pytest.raises(ValueError, match="Say why"):
+    with pytest.raises(ValueError, match="The reason is empty: write why"):
         overrides_contract(" ")
 
 

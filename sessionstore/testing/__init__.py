@@ -1,9 +1,9 @@
-"""For tests of backends and of apps: a contract, a state machine, faults and a clock to move.
+"""Tools for tests of backends and of apps: a contract, a state machine, faults, a fake clock.
 
-* ``BackendContract``: inherit it, and a backend's promises are tests.
+* ``BackendContract``: inherit it to test every promise of a backend.
 * ``machine_for``: a state machine that compares a backend with the memory backend.
-* ``FaultyBackend``: any backend, failing when and how a test says.
-* ``FakeClock``: time that a test moves; waits of other threads follow it.
+* ``FaultyBackend``: a wrapper for any backend that injects faults by a plan.
+* ``FakeClock``: a clock that a test moves; other threads wait by it.
 
 Needs pytest and hypothesis: ``pip install 'sessionstore[test]'``.
 """
@@ -19,7 +19,8 @@ _WITH_ASSERTS: Final = (
     "machine", "once", "optional", "ranges", "replaces", "rig", "sessions", "subject",
 )  # fmt: skip
 
-# Before they are imported: a failure in them is to tell as much as one in a test file.
+# pytest must know these modules before they are imported. It then rewrites their assert statements,
+# so that a failed one shows its values as in a test file.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _WITH_ASSERTS))
 
 from sessionstore.testing.clock import FakeClock  # noqa: E402 - after the line above

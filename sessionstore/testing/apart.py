@@ -1,4 +1,4 @@
-"""I4, nobody else's: a call reaches only the session that it names."""
+"""I4, isolation: a call reaches only the session that it names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sessionstore.testing.subject import ALICE, BOB, Subject, some_bytes
 
 
 class KeepsApart(Rig):
-    """Two sessions, equal names, equal bytes and the other's references."""
+    """Tests with two sessions: equal names, equal bytes, and references of the other session."""
 
     def test_equal_names_are_two_files(self, subject: Subject) -> None:
         subject.put("a", b"alice's", ALICE)

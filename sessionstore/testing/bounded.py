@@ -14,18 +14,18 @@ from sessionstore.testing.rig import Rig
 from sessionstore.testing.subject import ALICE, Subject
 
 PIECES: Final = 64
-"""A content of so many times ``CHUNK`` bytes: 64 MiB, much more than the allowance."""
+"""The size of the large content in units of ``CHUNK``: 64 MiB, much more than the allowance."""
 
 ALLOWANCE: Final = 16 << 20
 """Bytes of memory that a save or a read may take: 16 MiB."""
 
 PER_FILE: Final = 100
-"""Bytes of memory for each file seen that pass as noise of the allocator and of caches; one
-remembered name and digest take more."""
+"""Bytes of memory allowed per file: the noise of the allocator and of caches. A backend that
+remembers one name and digest per file takes more."""
 
 
 class IsBounded(Rig):
-    """Peaks of one large file, and growth over many small ones."""
+    """Tests of the peak memory for one large file, and of the growth over many small files."""
 
     def test_saving_a_large_file_takes_little_memory(self, subject: Subject) -> None:
         kept = PIECES * CHUNK if self.keeps_content_in_memory else 0
@@ -69,7 +69,7 @@ class IsBounded(Rig):
         assert self._growth(come_and_go) <= self.many * PER_FILE
 
     def _growth(self, act: Callable[[int], None]) -> int:
-        """Bytes of memory by which ``many`` acts grow the process, after as many to warm up."""
+        """Return the growth of memory in bytes over ``many`` acts, after as many to warm up."""
         with _traced() as grown:
             for number in range(self.many):
                 act(number)
@@ -85,7 +85,7 @@ def _pieces() -> Iterator[bytes]:
 
 @contextmanager
 def _traced() -> Iterator[Callable[[], int]]:
-    """Trace allocations; gives a function for the highest sum since, in bytes."""
+    """Trace allocations; yield a function that returns the peak since the start, in bytes."""
     traced_already = tracemalloc.is_tracing()
     gc.collect()
     if not traced_already:
@@ -100,7 +100,7 @@ def _traced() -> Iterator[Callable[[], int]]:
 
 
 def _now(peak: Callable[[], int]) -> int:
-    """The sum of what is allocated at this moment, in bytes."""
+    """Return the memory that is allocated at this moment, in bytes."""
     gc.collect()
     tracemalloc.reset_peak()
     return peak()

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 START: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
-"""When a ``FakeClock`` starts unless told otherwise."""
+"""The default start time of a ``FakeClock``."""
 
 
-_GLANCE: Final = 0.005
-"""Real seconds between looks whether a thread has ended, which notifies nobody."""
+_POLL: Final = 0.005
+"""Real seconds between checks for ended threads: a thread's end notifies no condition."""
 
 
 @dataclass(eq=False, slots=True)
@@ -26,9 +26,9 @@ class _Waiter:
 
 
 class FakeClock:
-    """Time that stands still until ``advance``; a ``sessionstore.clock.Clock`` for tests.
+    """A ``sessionstore.clock.Clock`` for tests: its time moves only with ``advance``.
 
-    A test of something that waits in a thread of its own needs no sleep::
+    A test of a background thread needs no sleep::
 
         clock = FakeClock()
         store = SessionStore.open("memory://", clock=clock)
@@ -37,13 +37,15 @@ class FakeClock:
             clock.advance(timedelta(minutes=1))
             clock.settle()                          # it has swept, and waits again
 
-    ``patience`` is real seconds: a wait or a ``settle`` that takes longer raises AssertionError, so
-    that a mistake is a failed test and never one that hangs. No test is measured by it.
+    ``patience`` is a timeout in real seconds. A wait or a ``settle`` that takes longer raises
+    AssertionError, so that a mistake fails a test and never hangs it. No test measures time by it.
     """
 
     def __init__(self, start: datetime = START, *, patience: float = 1800.0) -> None:
         if start.tzinfo is None:
-            raise ValueError("The start has no time zone; write datetime(..., tzinfo=UTC).")
+            raise ValueError(
+                f"The start {start} has no time zone: write datetime(..., tzinfo=UTC)."
+            )
         self._now = start.astimezone(UTC)
         self._patience = patience
         self._changed = threading.Condition()
@@ -54,13 +56,13 @@ class FakeClock:
         return self._now
 
     def advance(self, by: timedelta | float) -> None:
-        """Let time pass (a timedelta or seconds) and wake every thread whose wait is over.
+        """Move the time forward ``by`` a timedelta or seconds; wake the threads that are due.
 
-        Raises ValueError for a negative time: use another FakeClock for a clock that runs wrong.
+        Raises ValueError for a negative time: to simulate clock skew, use a second FakeClock.
         """
         step = by if isinstance(by, timedelta) else timedelta(seconds=by)
         if step < timedelta(0):
-            raise ValueError("Time does not go back; advance by zero or more.")
+            raise ValueError(f"Time cannot go back by {-step}: advance by zero or more.")
         with self._changed:
             self._now += step
             due = [waiter for waiter in self._waiters if waiter.until <= self._now]
@@ -69,7 +71,7 @@ class FakeClock:
     def wait(self, condition: threading.Condition, seconds: float) -> None:
         """Wait on ``condition``, which the caller holds, for ``seconds`` of this clock.
 
-        As with any condition the wait may end early; callers look again whether they are done.
+        As with any condition the wait may end early: the caller checks again and may wait again.
         """
         with self._changed:
             until = self._now + timedelta(seconds=seconds)
@@ -86,15 +88,15 @@ class FakeClock:
         if not notified:
             raise AssertionError(
                 f"A thread waited {self._patience} real seconds for a FakeClock to advance by "
-                f"{seconds} s; nobody advanced it."
+                f"{seconds} s: call advance() in the test."
             )
 
     def settle(self, threads: int = 1) -> None:
-        """Return when all is quiet: ``threads`` threads are in ``wait``, the others have ended.
+        """Return when ``threads`` threads are in ``wait`` and the others have ended.
 
-        Every thread that is waiting is woken once, so that it also sees what was changed without
-        moving the clock. A thread that has waited must come to wait again, or end. Raises
-        AssertionError when that does not happen.
+        First each waiting thread is woken once, so that it also sees changes that were made without
+        moving the clock. Each woken thread must wait again or end. Raises AssertionError if that
+        does not happen.
         """
         with self._changed:
             waiting = list(self._waiters)
@@ -105,17 +107,17 @@ class FakeClock:
                 if time.monotonic() > end:
                     raise AssertionError(
                         f"{len(self._waiters)} threads wait on the clock and {self._working()} "
-                        f"go on; settle() expected {threads} to wait and the others to end."
+                        f"still run: settle() expected {threads} to wait and the others to end."
                     )
-                self._changed.wait(_GLANCE)
+                self._changed.wait(_POLL)
 
     def _working(self) -> int:
-        """The number of threads that have waited, and neither wait again nor have ended."""
+        """Return the number of threads that were woken and neither wait again nor have ended."""
         self._woken = {thread for thread in self._woken if thread.is_alive()}
         return len(self._woken - {threading.current_thread()})
 
     def _wake(self, waiters: list[_Waiter]) -> None:
-        # Forgotten before they are woken: from here on settle() counts them as working.
+        # Remove the waiters before waking them: from here on settle() counts them as running.
         self._forget(waiters)
         for waiter in waiters:
             with waiter.condition:

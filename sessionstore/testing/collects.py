@@ -1,4 +1,4 @@
-"""I1, I5 and I6: collecting takes all that nobody needs and nothing that anybody needs."""
+"""I1, I5 and I6: garbage collection removes all unreferenced content, and no other content."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sessionstore.testing.rig import Rig
 from sessionstore.testing.subject import ALICE, BOB, Subject, race, race_beside, some_bytes
 
 HOT: Final = [some_bytes(("hot", number), 4000) for number in range(6)]
-"""Contents that come and go all the time: about as many as there are files at any moment."""
+"""Contents that are saved and deleted all the time: about as many as files at any moment."""
 
 WRITERS: Final = [names.session_key(f"writer {number}") for number in range(3)]
 
 
 class Collects(Rig):
-    """Collections alone, again and again, and beside everything else at once."""
+    """Tests of garbage collection: alone, repeated, and concurrent with all other calls."""
 
     def test_collecting_nothing_removes_nothing(self, subject: Subject) -> None:
         collected = subject.backend.collect()
@@ -76,7 +76,8 @@ class Collects(Rig):
 
         def write() -> list[dict[str, bytes]]:
             jobs = (
-                _Writer(it, key, self.rounds) for it, key in zip(subjects, WRITERS, strict=True)
+                _Writer(writer, key, self.rounds)
+                for writer, key in zip(subjects, WRITERS, strict=True)
             )
             return race(*jobs)
 
@@ -93,7 +94,7 @@ class Collects(Rig):
 
 
 class _Writer:
-    """Saves, replaces and deletes hot contents in one session; returns what must be there."""
+    """Saves, replaces and deletes hot contents in one session; returns the expected files."""
 
     def __init__(self, subject: Subject, key: SessionKey, rounds: int) -> None:
         self._subject = subject

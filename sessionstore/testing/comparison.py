@@ -1,4 +1,4 @@
-"""Whether what a backend says is what the memory backend says."""
+"""Comparison of a backend's results with the memory backend's."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from sessionstore.backend import Reference, SessionRecord
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Asserts that two answers are equal, times as exactly as ``resolution``."""
+    """Asserts that two results are equal; times may differ by ``resolution``."""
 
     resolution: timedelta
 
     def files(self, real: Iterable[Reference], model: Iterable[Reference]) -> None:
-        """The same files, in any order; tokens are each backend's own."""
-        some, others = sorted(real, key=_name), sorted(model, key=_name)
-        assert [_known(reference) for reference in some] == [_known(it) for it in others]
-        for one, other in zip(some, others, strict=True):
+        """Assert that both list the same files, in any order; each backend has its own tokens."""
+        reals, models = sorted(real, key=_name), sorted(model, key=_name)
+        assert [_known(reference) for reference in reals] == [
+            _known(reference) for reference in models
+        ]
+        for one, other in zip(reals, models, strict=True):
             self.times(one.created, other.created)
             self.times(one.expires, other.expires)
 
     def records(
         self, real: SessionRecord, model: SessionRecord, files: Iterable[Reference]
     ) -> None:
-        """The same session, which has these files."""
+        """Assert that both records describe the same session, which has these ``files``."""
         assert real.sid == model.sid
         self.times(real.active, model.active)
         self.times(real.ended, model.ended)
-        for reference in files:  # bounds need not be equal, but must be bounds
+        for reference in files:  # the bounds may differ, but must hold for every file
             assert real.oldest <= reference.created + self.resolution
             if reference.expires is not None:
                 assert real.expiring is not None
                 assert real.expiring <= reference.expires + self.resolution
 
     def times(self, real: datetime | None, model: datetime | None) -> None:
-        """The same moment, or none."""
+        """Assert that both are the same time, or both None."""
         assert (real is None) == (model is None)
         if real is not None and model is not None:
             assert abs(real - model) <= self.resolution

@@ -1,4 +1,4 @@
-"""The whole contract of a backend, as one class to inherit."""
+"""The contract of a backend, as one test class to inherit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ABILITIES: Final[dict[type, type[Rig]]] = {
     Restores: Restored,
     SignsUrls: SignedUrls,
 }
-"""Each optional protocol of ``sessionstore.backend``, and the tests for it."""
+"""The test class of each optional protocol of ``sessionstore.backend``."""
 
 
 class BackendContract(
@@ -64,10 +64,10 @@ class BackendContract(
     StreamsRanges,
     IsBounded,
 ):
-    """What every backend promises, as tests.
+    """Tests of every promise that all backends make.
 
-    A test file for a backend is a class with one fixture, which gives a function that opens a
-    place made for this test::
+    The test file of a backend is a class with one fixture. The fixture returns a function that
+    opens a place (a directory, a bucket) made for this test::
 
         from sessionstore.backend import Location
         from sessionstore.testing import BackendContract, FreeSpace, OpenBackend
@@ -80,10 +80,10 @@ class BackendContract(
                 location = Location(redis_server.url, "redis", redis_server.host, "/0")
                 return lambda clock: RedisBackend.connect(location, {}, clock)
 
-    ``Rig`` has what may be set. Optional abilities (``FreeSpace``, ``Secret``, ``Alone``,
-    ``LateReclaim``, ``SignedUrls``, ``Restored``, ``Inspected``, ``DetectsDamage``) are classes of
-    their own to inherit beside this one. A test of the same name as one of the contract's is
-    refused, unless ``overrides_contract`` gives a reason.
+    ``Rig`` lists the attributes that may be set. Each optional ability (``FreeSpace``, ``Secret``,
+    ``Alone``, ``LateReclaim``, ``SignedUrls``, ``Restored``, ``Inspected``, ``DetectsDamage``) is a
+    class to inherit beside this one. A test with the name of a test of the contract raises
+    TypeError, unless ``overrides_contract`` gives a reason.
     """
 
     def test_every_ability_it_has_is_tested(self, subject: Subject) -> None:

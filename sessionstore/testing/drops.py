@@ -1,4 +1,4 @@
-"""Dropping a session: all of it, nothing else, and never one that somebody is using."""
+"""Dropping a session: all of it, nothing else, and never a session in use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DATA: Final = some_bytes("dropped", 6000)
 
 
 class DropsSessions(Rig):
-    """Drops asked for, drops with a condition, and drops beside saves."""
+    """Tests of drops: on request, with a condition, and concurrent with saves."""
 
     def test_dropped_session_is_gone(self, subject: Subject) -> None:
         reference = subject.put("a", DATA).reference

@@ -1,17 +1,17 @@
-"""Explores schedules of the object protocol: its real code, on a store where everything may happen.
+"""Explores schedules of the object protocol: the real code, on a store with every kind of fault.
 
 A run is a few processes (writers, sweepers, a replacing writer, visitors who leave, drops, a
-multipart upload) on one store in memory. A scheduler seeded with a number lets them go on one
-request at a time, kills them anywhere, loses answers, delivers requests late, and moves the store's
-clock around the protocol's limits. At the end nothing acknowledged may be lost, nothing deleted may
-be served, and two sweeps must leave nothing.
+multipart upload) on one store in memory. A scheduler with a seed runs them one request at a time.
+It kills them anywhere, loses responses, delivers requests late, and moves the store's clock around
+the protocol's limits. At the end no acknowledged file may be lost, no deleted file may be served,
+and two sweeps must leave nothing.
 
     python -m sessionstore.testing.explorer --schedules 100000 --jobs 2
     python -m sessionstore.testing.explorer --variant fixed-keys       # a broken one, to be caught
-    python -m sessionstore.testing.explorer --catch                    # each of the nine, at once
-    python -m sessionstore.testing.explorer --seed 4711 --schedules 1  # one again
+    python -m sessionstore.testing.explorer --catch                    # the nine main broken ones
+    python -m sessionstore.testing.explorer --seed 4711 --schedules 1  # repeat one schedule
 
-The author of an engine or of a change to the protocol runs it on a subclass of ``ObjectBackend``:
+To test an engine or a change to the protocol, run it on your subclass of ``ObjectBackend``:
 ``explore(MyBackend, range(1000))``.
 """
 
@@ -40,7 +40,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run: what was chosen, what is wrong (nothing, as a rule), and what happened."""
+    """One run: its choices, its violations (usually none), and its trace."""
 
     choices: Sequence[int]
     wrong: Sequence[str]
@@ -50,7 +50,7 @@ class Run:
 
 @dataclass(slots=True)
 class Report:
-    """What some runs came to."""
+    """The result of several runs."""
 
     runs: int = 0
     failed: list[Run] = field(default_factory=list)
@@ -70,17 +70,17 @@ class Explorer:
         self._crew = Crew()
 
     def run(self, seed: int) -> Run:
-        """The run of a seed."""
+        """Run the schedule of a seed."""
         return self._run(Choices(seed), seed=seed, tracing=False)
 
     def replay(self, choices: Sequence[int], seed: int | None = None) -> Run:
-        """A run again, or one like it, with all that happens in it."""
+        """Run recorded choices, or a variation of them, with a trace."""
         return self._run(Choices(recorded=choices), seed=seed, tracing=True)
 
     def shortest(self, run: Run, patience: int = _PATIENCE) -> Run:
-        """A run that fails like this one with as little as possible happening in it.
+        """Shrink a failed run: return one that also fails, with as few steps as possible.
 
-        ``patience`` is the most runs that are tried for it.
+        ``patience`` is the most runs to try.
         """
         best, left = self.replay(run.choices, run.seed), patience
         size = max(len(best.choices) // 2, 1)
@@ -110,7 +110,7 @@ class Explorer:
 
 
 def _shortened(choices: Sequence[int], size: int) -> Iterator[list[int]]:
-    """The choices with a piece of that size cut out, or made simple; from the end on."""
+    """Return the choices with a piece of ``size`` cut out, or set to 0; last pieces first."""
     for start in range(len(choices) - size, -1, -size):
         yield [*choices[:start], *choices[start + size :]]
         if any(choices[start : start + size]):
@@ -128,7 +128,7 @@ def explore(
     stop: bool = False,
     make_bucket: MakeBucket = FakeBucket,
 ) -> Report:
-    """Run every seed, or up to the first that fails if ``stop``."""
+    """Run every seed; with ``stop``, end at the first that fails."""
     explorer, report, began = Explorer(backend_type, make_bucket), Report(), time.monotonic()
     for seed in seeds:
         run = explorer.run(seed)
@@ -142,12 +142,12 @@ def explore(
 
 
 def explore_variant(name: str, seeds: Sequence[int], *, stop: bool = False) -> Report:
-    """``explore`` of a variant by its name; "" is the protocol itself."""
+    """Explore a variant by its name; "" is the protocol itself."""
     return explore(VARIANTS[name] if name else ObjectBackend, seeds, stop=stop)
 
 
 def explore_parallel(name: str, seeds: range, jobs: int) -> Report:
-    """``explore_variant`` in several processes at once."""
+    """Explore a variant in ``jobs`` processes at the same time."""
     pieces = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
     began = time.monotonic()
     with ProcessPoolExecutor(jobs) as pool:
@@ -158,7 +158,7 @@ def explore_parallel(name: str, seeds: range, jobs: int) -> Report:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 when a run failed, or with ``--catch`` when a broken one was not caught."""
+    """Run the command; return 1 if a run failed, or if ``--catch`` missed a variant."""
     options = _parser().parse_args(arguments)
     seeds = range(options.seed, options.seed + options.schedules)
     if options.catch:
@@ -174,25 +174,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{report.seconds:.0f} s ({rate:.0f}/s), {len(report.failed)} failed"
     )
     if report.failed:
-        print(told(options.variant, report.failed))  # noqa: T201 - as above
+        print(described(options.variant, report.failed))  # noqa: T201 - as above
     return int(bool(report.failed))
 
 
 def _catch(name: str, seeds: range) -> bool:
-    """Whether a broken variant is caught, and after how many schedules: printed."""
+    """Explore a broken variant, print the result, and return whether it was caught."""
     report = explore_variant(name, seeds, stop=True)
     outcome = "caught after" if report.failed else "NOT CAUGHT in"
     print(f"{name}: {outcome} {report.runs} schedules")  # noqa: T201 - a command prints
     return bool(report.failed)
 
 
-def told(variant: str, failed: Sequence[Run]) -> str:
-    """Failed runs in words: their seeds, what was wrong, and the shortest run like one of them."""
+def described(variant: str, failed: Sequence[Run]) -> str:
+    """Describe failed runs: their seeds and violations, and the trace of a shrunk one."""
     explorer = Explorer(VARIANTS[variant] if variant else ObjectBackend)
     short = explorer.shortest(min(failed, key=lambda run: len(run.choices)))
     lines = [
         *(f"seed {run.seed}: {run.wrong[0]}" for run in failed[:_SHOWN]),
-        f"the shortest run found like it ({len(short.trace)} steps): {short.wrong[0]}",
+        f"the shortest failing run found ({len(short.trace)} steps): {short.wrong[0]}",
         *(f"    {line}" for line in short.trace),
         f"choices: {list(short.choices)}",
     ]
@@ -201,12 +201,14 @@ def told(variant: str, failed: Sequence[Run]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--schedules", type=int, default=10_000, help="how many to run")
-    parser.add_argument("--seed", type=int, default=1, help="the seed of the first")
-    parser.add_argument("--jobs", type=int, default=2, help="processes to run them in")
-    parser.add_argument("--stop", action="store_true", help="stop at the first that fails")
-    parser.add_argument("--catch", action="store_true", help="see each broken one caught")
-    parser.add_argument("--variant", default="", choices=["", *VARIANTS], help="a broken one")
+    parser.add_argument("--schedules", type=int, default=10_000, help="number of schedules")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first schedule")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes")
+    parser.add_argument("--stop", action="store_true", help="stop at the first failure")
+    parser.add_argument(
+        "--catch", action="store_true", help="check that each main broken variant is caught"
+    )
+    parser.add_argument("--variant", default="", choices=["", *VARIANTS], help="a broken variant")
     return parser
 
 

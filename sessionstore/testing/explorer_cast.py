@@ -1,6 +1,6 @@
 """The processes of a run: writers, sweepers, a replacing writer, visitors who leave, and more.
 
-Sessions, names and contents are few, so that everybody gets into everybody's way.
+There are few sessions, names and contents, so that the processes conflict often.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ NAMES: Final = ("x", "y")
 
 CONTENTS: Final = (b"first", b"second", b"third", b"a long content is uploaded in parts")
 LARGE: Final = 3
-"""The number of the content that takes a multipart upload."""
+"""The number of the content that needs a multipart upload."""
 
 _NUMBERS: Final = {content: number for number, content in enumerate(CONTENTS)}
 
 
 @dataclass(slots=True)
 class Actor:
-    """A process with its own backend, and short verbs that write down what came of them."""
+    """A process with its own backend; its methods record their results in the history."""
 
     world: World
     process: Process
@@ -55,7 +55,7 @@ class Actor:
     # Verbs
 
     def put(self, key: SessionKey, name: str, number: int, *, fresh: bool = False) -> bool:
-        """Save a content; whether it was acknowledged."""
+        """Save a content; return whether the save was acknowledged."""
         data = CONTENTS[number]
         content = Content(_digest(data), len(data), data=memoryview(data))
         with self._op("put", key.sid, name, number) as op:
@@ -68,14 +68,14 @@ class Actor:
             op.value = number_of(read_by_name(self.backend, key.sid, name))
 
     def find(self, key: SessionKey, name: str) -> Reference | None:
-        """The file's reference, if there is one."""
+        """Return the file's reference, or None."""
         try:
             return self.backend.get(key.sid, name)
         except (FileNotStored, BackendUnavailable):
             return None
 
     def read_version(self, key: SessionKey, reference: Reference) -> None:
-        """Read a file that was looked up some time ago. Being refused tells nothing."""
+        """Read a file that was looked up some time ago. FileNotStored is no observation."""
         try:
             with self._op("look", key.sid, reference.name) as op:
                 op.value = number_of(_read(self.backend, key.sid, reference))
@@ -97,7 +97,7 @@ class Actor:
                 op.kind = "spared"
 
     def drop_as_judged(self, key: SessionKey) -> None:
-        """Drop a session as a sweep does: unless it is used after it was looked at."""
+        """Drop a session as a sweep does: unless it was active after its record was read."""
         try:
             record = self.backend.session(key.sid)
         except BackendUnavailable:
@@ -141,28 +141,28 @@ class Actor:
         self.world.note(self.process.name, f"{kind} done{'' if name is None else f': {op.value}'}")
 
     def _listings(self) -> int:
-        """How often the backend has asked the store which version is the file."""
+        """Return the number of listings so far, which find a file's current version."""
         return int(self.backend.client.requests["LIST"])  # type: ignore[attr-defined]  # a FakeObjectClient
 
 
 def read_by_name(backend: ObjectBackend, sid: str, name: str) -> bytes | None:
-    """What a name leads to, None for no file: as ``Session.read`` finds it."""
+    """Return the bytes of a file, or None if it does not exist, as ``Session.read`` does."""
     try:
         reference = backend.get(sid, name)
         while True:
             try:
                 return _read(backend, sid, reference)
             except FileNotStored:
-                there = backend.get(sid, name)
-                if there == reference:
+                current = backend.get(sid, name)
+                if current == reference:
                     raise
-                reference = there
+                reference = current
     except FileNotStored:
         return None
 
 
 def number_of(data: bytes | None) -> int | None:
-    """Which content it is; -1 for none of them, None for no file."""
+    """Return the number of a content; -1 for unknown bytes, None for no file."""
     return None if data is None else _NUMBERS.get(data, -1)
 
 
@@ -178,15 +178,15 @@ def _digest(data: bytes) -> str:
 
 
 def _shown(op: Op) -> str:
-    what = op.sid if op.name is None else f"{op.sid}/{op.name}"
-    return what if op.value is None else f"{what} = {op.value}"
+    path = op.sid if op.name is None else f"{op.sid}/{op.name}"
+    return path if op.value is None else f"{path} = {op.value}"
 
 
 # Scripts
 
 
 def writer(actor: Actor) -> None:
-    """Saves, under names that others use too or under its own, and some again."""
+    """Save files, under shared names or its own, and save some of them again."""
     choices = actor.world.choices
     for number in range(1 + choices.below(2)):
         key, name, content = choices.pick((A, B)), choices.pick(NAMES), choices.below(LARGE)
@@ -201,26 +201,26 @@ def writer(actor: Actor) -> None:
 
 
 def replacer(actor: Actor) -> None:
-    """Saves under one name again and again."""
+    """Save under one name several times."""
     choices = actor.world.choices
     for _ in range(2 + choices.below(2)):
         actor.put(A, "x", choices.below(LARGE))
 
 
 def uploader(actor: Actor) -> None:
-    """Saves a content that takes a multipart upload."""
+    """Save a content that needs a multipart upload."""
     actor.put(A, actor.world.choices.pick(NAMES), LARGE)
 
 
 def visitor(actor: Actor) -> None:
-    """Leaves, comes back, and stays for a while."""
+    """Leave, come back, and stay for a while."""
     choices = actor.world.choices
     for _ in range(1 + choices.below(3)):
         actor.mark(choices.pick(("end", "touch", "resume", "end")), choices.pick((A, B)))
 
 
 def dropper(actor: Actor) -> None:
-    """Drops the old session; then drops, or deletes from, one in use."""
+    """Drop the old session; then drop a session in use, or delete a file of it."""
     choices, key = actor.world.choices, actor.world.choices.pick((B, A))
     if choices.chance(0.8):
         actor.drop(OLD)
@@ -236,18 +236,18 @@ def dropper(actor: Actor) -> None:
 
 
 def closer(actor: Actor) -> None:
-    """Drops a session that is in use."""
+    """Drop a session that is in use."""
     actor.drop(A)
 
 
 def sweeper(actor: Actor) -> None:
-    """Collects."""
+    """Garbage-collect."""
     for _ in range(1 + actor.world.choices.below(2)):
         actor.collect()
 
 
 def reader(actor: Actor) -> None:
-    """Reads by name, and keeps a reference to read by."""
+    """Read by name, and by a reference that was looked up before."""
     key = actor.world.choices.pick((A, B))
     reference = actor.find(key, "x")
     for _ in range(2):
@@ -280,15 +280,16 @@ THEMES: Final[tuple[tuple[float, tuple[str, ...]], ...]] = (
     (0.1, ("visitor", "dropper", "writer0")),
     (0.1, ("visitor", "sweeper0", "writer0")),
 )
-"""Whom a run is about: the chance of everybody to take part, and those who do in any case. Of few
-processes more orders are tried; of all of them those that nobody thought of."""
+"""The processes of a run: the probability that each one takes part, and the names of those that
+always do. With few processes a seed range covers more of their orders; with all processes it covers
+unexpected combinations."""
 
 
 # The stage
 
 
 class Stage:
-    """Sets a run up: the backends, what is stored at first, and who takes part."""
+    """Sets up a run: the backends, the stored files at the start, and the processes."""
 
     def __init__(self, world: World, backend_type: type[ObjectBackend]) -> None:
         self._world = world
@@ -296,7 +297,7 @@ class Stage:
         self._nonces = 0
 
     def backend(self, client: FakeObjectClient) -> ObjectBackend:
-        """A backend as one more process has it."""
+        """Open a backend for one more process."""
         backend = self._backend_type(
             client, grace=GRACE, elapsed=self._world.bucket.seconds, nonce=self._nonce
         )
@@ -304,7 +305,7 @@ class Stage:
         return backend
 
     def prepare(self) -> None:
-        """Some time before: two contents of a session that nobody needs, and maybe a file."""
+        """Store the state at the start: two files of an old session, and perhaps one of another."""
         world = self._world
         process = Process("before", lambda: None)
         actor = Actor(world, process, self.backend(FakeObjectClient(world.bucket)))
@@ -317,7 +318,7 @@ class Stage:
         world.pass_time(world.choices.pick(STEPS))
 
     def cast(self) -> None:
-        """Who takes part, and how wildly."""
+        """Choose the processes and the probabilities of the scheduler."""
         choices = self._world.choices
         common, leading = choices.pick(THEMES)
         for name, script in CAST:
@@ -335,7 +336,7 @@ class Stage:
         )
 
     def afterwards(self, crew: Crew) -> None:
-        """What was late arrives, before or after one more sweep some time later."""
+        """Deliver all late requests, in half of the runs after one more sweep some time later."""
         world = self._world
         if world.choices.chance(0.5):
             world.pass_time(world.choices.pick(STEPS))
@@ -352,7 +353,10 @@ class Stage:
         world.processes.append(process)
 
     def _born(self, client: ProcessClient) -> ObjectBackend:
-        """Opening the store takes no turns: it reads what is never written again."""
+        """Open a backend without giving other processes a turn.
+
+        Opening reads only objects that are never written again, so the order does not matter.
+        """
         client.asleep = True
         backend = self.backend(client)
         client.asleep = False

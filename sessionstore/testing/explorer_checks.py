@@ -1,4 +1,4 @@
-"""What has to hold at the end of a run, whatever happened in it."""
+"""The checks at the end of a run: they must hold after every schedule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _STAYS = {keys.LAYOUT, keys.SWEEP}
 
 
 def violations(world: World, backend: ObjectBackend) -> Iterator[str]:
-    """What is wrong, in words. ``backend`` is one that nobody disturbs. Empties the store."""
+    """Return each violation, in words. Empties the store.
+
+    ``backend`` must have its own client, so that the scheduler does not disturb its requests.
+    """
     yield from world.errors
     yield from chain(_looks(world), _files(world, backend), _drops(world.history))
     for key in SESSIONS:
@@ -29,19 +32,19 @@ def violations(world: World, backend: ObjectBackend) -> Iterator[str]:
             if backend.identify(key.sid) != key:
                 yield f"{key.sid} is identified as {backend.identify(key.sid)}"
         elif _must_be_there(world.history, key.sid):
-            yield f"{key.sid} is not there"
+            yield f"{key.sid} does not exist"
     yield from _leftovers(world, backend)
 
 
 def _looks(world: World) -> Iterator[str]:
-    """I1, I2, I5 as seen while it ran."""
+    """Check I1, I2 and I5 for the reads during the run."""
     for look in world.history.ops:
         if look.kind == "look" and look.ended is not None:
             yield from _seen(world.history, look, "was read")
 
 
 def _files(world: World, backend: ObjectBackend) -> Iterator[str]:
-    """I1, I2, I5 as seen now."""
+    """Check I1, I2 and I5 for reads now, after the run."""
     history = world.history
     saves = [op for op in history.ops if op.kind == "put"]
     for sid, name in sorted({(op.sid, op.name or "") for op in saves}):
@@ -58,62 +61,62 @@ def _seen(history: History, look: Op, verb: str) -> Iterator[str]:
 
 
 def _drops(history: History) -> Iterator[str]:
-    """A session that was active after the time that a drop was given is spared."""
+    """Check that a drop spared each session that was active after the drop's time limit."""
     for drop in history.ops:
         if drop.kind != "drop" or drop.unless is None or drop.ended is None:
             continue
         others = [op for op in history.of(drop.sid, "drop") if op is not drop]
         for act in _acts(history, drop.sid):
             since = act.at > drop.unless + timedelta(seconds=1)
-            if since and act.is_before(drop) and all(it.is_before(act) for it in others):
+            if since and act.is_before(drop) and all(other.is_before(act) for other in others):
                 yield f"{drop.sid} was dropped although it was active since"
 
 
 def _activity(history: History, record: SessionRecord) -> Iterator[str]:
-    """A save or a touch that was answered is not forgotten."""
+    """Check that an acknowledged save or touch counts as activity."""
     for act in _acts(history, record.sid):
         if record.active < act.at.replace(microsecond=0) and not _dropped_since(history, act):
             yield f"{record.sid} was active at {act.at}, not last at {record.active}"
 
 
 def _acts(history: History, sid: str) -> list[Op]:
-    """What was answered and counts as activity."""
+    """Return the acknowledged operations that count as activity."""
     acts = history.of(sid, "put", "touch", "resume", "end")
     return [op for op in acts if op.ended is not None]
 
 
 def _ends(history: History, record: SessionRecord) -> Iterator[str]:
-    """Only a resume or a drop takes an end back, and a new session has not ended.
+    """Check that only a resume or a drop takes an end back, and that a new session has not ended.
 
-    One that failed takes no end back that came after it, however late its requests arrive.
+    A failed resume or drop takes back no later end, however late its requests arrive.
     """
     ends = history.of(record.sid, "end")
     undone: tuple[Kind, ...] = ("resume", "drop")
     undoings = history.of(record.sid, *undone)
     for end in ends:
-        stands = all(op.stopped < end.since for op in undoings) and end.ended is not None
-        if record.ended is None and stands and _was_there(history, end):
+        is_last = all(op.stopped < end.since for op in undoings) and end.ended is not None
+        if record.ended is None and is_last and _existed(history, end):
             yield f"{record.sid} has not ended although its visitor left"
     if record.ended is not None and all(_is_over(history, end, undoings) for end in ends):
         yield f"{record.sid} has ended although its visitor came back, or is new"
 
 
 def _is_over(history: History, end: Op, undoings: list[Op]) -> bool:
-    """Whether an end was surely taken back, or there was no session to end."""
+    """Return whether an end was certainly taken back, or no session existed to end."""
     taken_back = any(end.is_before(op) and op.ended is not None for op in undoings)
     return taken_back or all(end.is_before(save) for save in history.of(end.sid, "put"))
 
 
 def _must_be_there(history: History, sid: str) -> bool:
-    """Whether a save was answered that no drop can have undone."""
+    """Return whether a save was acknowledged that no drop can have undone."""
     return any(
         save.ended is not None and not _dropped_since(history, save)
         for save in history.of(sid, "put")
     )
 
 
-def _was_there(history: History, op: Op) -> bool:
-    """Whether the session surely was there when an operation began."""
+def _existed(history: History, op: Op) -> bool:
+    """Return whether the session certainly existed when an operation began."""
     return any(
         save.ended is not None
         and save.is_before(op)
@@ -127,7 +130,7 @@ def _dropped_since(history: History, op: Op) -> bool:
 
 
 def _leftovers(world: World, backend: ObjectBackend) -> Iterator[str]:
-    """I6: when all sessions are over, two sweeps leave nothing."""
+    """Check I6: after all sessions are dropped, two sweeps leave nothing."""
     world.pass_time(_DAY.total_seconds())
     for record in list(backend.sessions()):
         backend.drop(record.sid)

@@ -1,4 +1,4 @@
-"""The choices that make up one run: drawn from a seed, written down, and played back."""
+"""The choices of one run: drawn from a seed, recorded, and replayed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Choices:
-    """Draws numbers and remembers them; what was recorded is drawn again first.
+    """Draws numbers and records them, from a seed or from a recording.
 
-    After a recording has run out every choice is 0, the simplest one: so a recording with pieces
-    cut out is a run too, and a shorter one.
+    After the end of a recording every choice is 0, the simplest one. So a recording with pieces cut
+    out is a valid run too, and a shorter one.
     """
 
     def __init__(self, seed: int | None = None, recorded: Sequence[int] = ()) -> None:
@@ -22,7 +22,7 @@ class Choices:
         self._random = None if seed is None else random.Random(seed)  # noqa: S311 - to be repeated
 
     def below(self, count: int) -> int:
-        """A number from 0 to ``count`` - 1."""
+        """Return a number from 0 to ``count`` - 1."""
         at = len(self.made)
         if self._random is not None:
             choice = int(self._random.random() * count)
@@ -32,7 +32,7 @@ class Choices:
         return choice
 
     def chance(self, probability: float) -> bool:
-        """True with this probability; False is the simpler choice."""
+        """Return True with this probability; False is the simpler choice."""
         at = len(self.made)
         if self._random is not None:
             choice = int(self._random.random() < probability)
@@ -42,5 +42,5 @@ class Choices:
         return choice > 0
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options; the first is the simplest."""
+        """Return one of the options; the first is the simplest."""
         return options[self.below(len(options))]

@@ -1,7 +1,8 @@
-"""What the processes of a run did and saw, and what they may see.
+"""The operations of a run, their results, and the results that are allowed.
 
-Every operation has a beginning and an end, so that of two that did not overlap one came before the
-other. A value may be seen if some order of the operations, in keeping with that, puts it last.
+Every operation has a beginning and an end. Of two operations that do not overlap, one came before
+the other. A read may return a value if some order of the operations that respects this puts the
+write of the value last.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ FOREVER: Final = 1 << 62
 class Op:
     """One operation on a session or on one file of it.
 
-    ``value`` is the number of the content that is saved or was seen, None for "no file". ``ended``
-    is when it was answered, ``stopped`` when it was answered or failed. ``since`` is when it took
-    effect at the earliest (for a look that was answered without a request, two seconds before its
-    beginning), ``until`` at the latest: one that failed may do so while a request is ``pending``.
+    ``value`` is the number of the content that was saved or read, None for "no file". The other
+    fields are steps of the history. ``ended`` is the acknowledgement; ``stopped`` is the
+    acknowledgement or the failure. ``since`` is the earliest moment of its effect: its beginning,
+    or two seconds before it for a read that was answered from a cache. ``until`` is the latest
+    moment: a failed operation may take effect as long as one of its requests is ``pending``.
     """
 
     kind: Kind
@@ -42,13 +44,13 @@ class Op:
     unless: datetime | None = None
 
     def settled(self, history: History) -> None:
-        """A late request of it has arrived."""
+        """Record that a late request of the operation has arrived."""
         self.pending -= 1
         if not self.pending and self.ended is None:
             self.until = history.step()
 
     def is_before(self, other: Op) -> bool:
-        """Whether every effect of it came before any of the other."""
+        """Return whether every effect of this operation came before any effect of ``other``."""
         return self.until < other.since
 
 
@@ -62,7 +64,7 @@ class History:
     _starts: list[int] = field(default_factory=list)
 
     def step(self) -> int:
-        """A moment later than all before."""
+        """Return a number greater than all before."""
         self._steps += 1
         return self._steps
 
@@ -78,26 +80,26 @@ class History:
         return op
 
     def end(self, op: Op) -> None:
-        """It was answered."""
+        """Record that an operation was acknowledged."""
         op.ended = op.stopped = op.until = self.step()
 
     def fail(self, op: Op) -> None:
-        """It was not. What it may still do is up to its late requests."""
+        """Record that an operation failed. Its late requests may still take effect."""
         op.stopped = self.step()
         op.until = FOREVER if op.pending else op.stopped
 
     def from_memory(self, op: Op) -> None:
-        """A look was answered without a request: it may be as old as the last two seconds."""
+        """Record that a read was answered from a cache: it may be up to two seconds old."""
         at = bisect_right(self._times, op.at - timedelta(seconds=RECENT))
         if at < len(self._starts):
             op.since = min(op.since, self._starts[at])
 
     def of(self, sid: str, *kinds: Kind) -> list[Op]:
-        """The operations of these kinds in a session."""
+        """Return the operations of these kinds in a session."""
         return [op for op in self.ops if op.sid == sid and op.kind in kinds]
 
     def possible(self, look: Op) -> set[int | None]:
-        """The values that a look at one file may see."""
+        """Return the values that a read of one file may see."""
         writes = [
             op
             for op in self.of(look.sid, "put", "delete", "drop")
@@ -108,7 +110,8 @@ class History:
 
 
 def _is_overwritten(op: Op, writes: Iterable[Op], look: Op) -> bool:
-    """Whether some answered write came after this one and before the look."""
+    """Return whether an acknowledged write came after ``op`` and before the ``look``."""
     return any(
-        each.ended is not None and op.is_before(each) and each.until < look.since for each in writes
+        write.ended is not None and op.is_before(write) and write.until < look.since
+        for write in writes
     )

@@ -1,7 +1,7 @@
-"""Broken variants of the protocol, each of which the explorer has to catch.
+"""Broken variants of the protocol: the explorer must catch each one.
 
-Each leaves out or turns round one thing that docs/protocol-objects.md says is needed. The first
-nine are those that research on such protocols names; the others came up while this one was built.
+Each leaves out or reverses one step that docs/protocol-objects.md requires. The first nine are
+known from research on such protocols; the others were found while this protocol was built.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from sessionstore.content import Content
 
 
 class NoDeadline(Writer):
-    """A save is acknowledged however old its content was when the reference came."""
+    """Acknowledges a save also if its content was too old when the reference was written."""
 
     def _is_in_time(self, version: Version, generation: Generation) -> bool:
         return True
 
 
 class SkewedSweeper(Sweeper):
-    """The sweep goes by a clock of its own, half a grace fast."""
+    """Sweeps by its own clock, ahead by half of the grace."""
 
     def _is_old(self, entry: Entry, date: datetime) -> bool:
         return super()._is_old(entry, date + self._terms.grace / 2)
 
 
 class ReferencesFirst(Sweeper):
-    """The sweep lists references before content."""
+    """Lists references before content in a sweep."""
 
     def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
         seen, found = _Referred(), Found(dangling=dangling)
@@ -53,7 +53,7 @@ class ReferencesFirst(Sweeper):
 
 
 class _Referred(Generations):
-    """Only notes what is referred to."""
+    """Records the referenced generations and decides nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class _Referred(Generations):
 
 
 class CopiedReference(Writer):
-    """A content that another session refers to is referred to once more, whatever its age."""
+    """Adds a reference to a content of another session, without a check of its age."""
 
     def _adopt(self, content: Content) -> Generation | None:
         for entry in self._bucket.entries(keys.SESSIONS):
@@ -76,7 +76,7 @@ class CopiedReference(Writer):
 
 
 class FixedKeys(Writer):
-    """Every copy of a content has the same key."""
+    """Uses the same key for every copy of a content."""
 
     def _upload(self, save: Save) -> Generation:
         nonce, self._nonce = self._nonce, _zeros
@@ -87,14 +87,14 @@ class FixedKeys(Writer):
 
 
 class NoFallback(Reader):
-    """The newest version is the file, also when its bytes are not there."""
+    """Serves the newest version also if its bytes are missing."""
 
     def newest(self, versions: list[Version]) -> Version | None:
         return max(versions, key=attrgetter("token"), default=None)
 
 
 class PutCancelsEnd(Writer):
-    """A save takes an end back."""
+    """Takes an end back with a save."""
 
     def _acknowledged(
         self, save: Save, version: Version, generation: Generation, at: float
@@ -106,9 +106,9 @@ class PutCancelsEnd(Writer):
 
 
 class FromMemory(Writer):
-    """The same save again within two seconds is acknowledged without a request.
+    """Acknowledges the same save again within two seconds without a request.
 
-    Unless this process itself removed or replaced the file meanwhile.
+    The exception: this process itself removed or replaced the file in between.
     """
 
     def put(
@@ -123,14 +123,14 @@ class FromMemory(Writer):
     ) -> Saved:
         sight = self._recall.sight(key.sid, names.encode(name))
         if sight is not None and self._bucket.clock.elapsed() - sight.at < RECENT:
-            there = sight.reference
-            if (there.digest, there.expires) == (content.digest, expires):
-                return Saved(there, deduplicated=True, replaced=there)
+            reference = sight.reference
+            if (reference.digest, reference.expires) == (content.digest, expires):
+                return Saved(reference, deduplicated=True, replaced=reference)
         return super().put(key, name, content, expires=expires, fresh=fresh, created=created)
 
 
 class DropTakesIntents(Sessions):
-    """A drop deletes the session's intents too."""
+    """Deletes the session's intents too in a drop."""
 
     def drop(
         self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
@@ -142,7 +142,7 @@ class DropTakesIntents(Sessions):
 
 
 class SharedReferences(Writer):
-    """Saves of equal bytes at one moment write one reference, which either may take back."""
+    """Writes one reference for concurrent saves of equal bytes; each of them may take it back."""
 
     def _refer(self, save: Save, generation: Generation) -> Version:
         nonce, self._nonce = self._nonce, _zeros
@@ -153,7 +153,7 @@ class SharedReferences(Writer):
 
 
 class IntentsLast(Sweeper):
-    """The sweep lists references before intents."""
+    """Lists references before intents in a sweep."""
 
     def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
         part, found = self._content(last), Found(dangling=dangling)
@@ -163,21 +163,21 @@ class IntentsLast(Sweeper):
 
 
 class NoTakingBack(Writer):
-    """A save whose reference came too late is acknowledged if its content is still there."""
+    """Acknowledges a save with a late reference if its content still exists."""
 
     def _is_firm(self, version: Version) -> bool:
         return self._bucket.find(version.blob) is not None
 
 
 class TakesBackFirm(Writer):
-    """A late save takes its reference back by its own clock, without asking the store's record."""
+    """Takes a late reference back by the writer's clock, without reading the store's record."""
 
     def _is_firm(self, version: Version) -> bool:
         return False
 
 
 class ServesUnsure(Reader):
-    """The newest version with bytes is the file, also while its save may take it back."""
+    """Serves the newest version with bytes, also while its save may take it back."""
 
     def newest(self, versions: list[Version]) -> Version | None:
         for version in sorted(versions, key=attrgetter("token"), reverse=True):
@@ -187,7 +187,7 @@ class ServesUnsure(Reader):
 
 
 class TidiesTooMuch(Sweeper):
-    """The sweep deletes what seems replaced, also by a version that may go yet."""
+    """Deletes versions in a sweep as replaced, also if the newer version may be taken back."""
 
     def _replaced(self, sid: str, file: str) -> Iterator[str]:
         entries = sorted(self._bucket.entries(keys.versions(sid, file)))
@@ -195,30 +195,30 @@ class TidiesTooMuch(Sweeper):
 
 
 class DiscardLeavesOlder(Sessions):
-    """Discarding a version leaves the others of its name, one of which becomes the file."""
+    """Leaves the other versions of a name in a discard, so that one of them becomes the file."""
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
-        gone = []
+        discarded = []
         for reference in references:
             for entry in list(self._bucket.entries(keys.files(sid))):
                 version = keys.parse_version(entry)
                 if version is not None and version.token == reference.token:
                     self._note(sid, [version])
                     self._bucket.delete([entry.key])
-                    gone.append(to_reference(version, reference.name))
+                    discarded.append(to_reference(version, reference.name))
         self._forget(sid, [])
-        return gone
+        return discarded
 
 
 class DeleteForgetsActivity(Sessions):
-    """Deleting a file deletes what was known of when it was saved, and of its session."""
+    """Deletes the record of a file's save time, and so of its session's activity, with the file."""
 
     def _note(self, sid: str, doomed: list[Version]) -> list[str]:
         return []
 
 
 class OneSeen(Sessions):
-    """Touches write one key for ever, which a slow sweep may delete when it is new again."""
+    """Writes one fixed key for every touch; a slow sweep may delete it after a new touch."""
 
     def touch(self, sid: str) -> None:
         self._bucket.sync()
@@ -226,7 +226,7 @@ class OneSeen(Sessions):
 
 
 class OneEnd(Sessions):
-    """Ends write one key for ever, which a late resume may delete when it is new again."""
+    """Writes one fixed key for every end; a late resume may delete it after a new end."""
 
     def end(self, sid: str) -> None:
         nonce, self._nonce = self._nonce, _zeros
@@ -237,7 +237,7 @@ class OneEnd(Sessions):
 
 
 class DropLeavesEnd(Sessions):
-    """A drop leaves the ends, so that a session made anew begins as one that has ended."""
+    """Leaves the ends in a drop, so that a new session of the same id has ended at its start."""
 
     def drop(
         self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
@@ -250,7 +250,7 @@ class DropLeavesEnd(Sessions):
 
 
 class EndsWhatIsNotThere(Sessions):
-    """An end is written without a look whether there is a session."""
+    """Writes an end without a check that the session exists."""
 
     def end(self, sid: str) -> None:
         self._bucket.put(keys.ended(sid, self._nonce(8)), b"")
@@ -267,7 +267,7 @@ def _backend(
     sessions: type[Sessions] = Sessions,
     sweeper: type[Sweeper] = Sweeper,
 ) -> type[ObjectBackend]:
-    """A backend with one part replaced."""
+    """Return a backend class with one part replaced."""
     parts = {
         "writer_type": writer,
         "reader_type": reader,
@@ -288,7 +288,7 @@ NAMED: dict[str, type[ObjectBackend]] = {
     "from-memory": _backend(writer=FromMemory),
     "drop-takes-intents": _backend(sessions=DropTakesIntents),
 }
-"""The nine that every change to the protocol has to be held against."""
+"""The nine main variants; the explorer must catch them after every change to the protocol."""
 
 VARIANTS: dict[str, type[ObjectBackend]] = {
     **NAMED,
@@ -305,4 +305,4 @@ VARIANTS: dict[str, type[ObjectBackend]] = {
     "drop-leaves-end": _backend(sessions=DropLeavesEnd),
     "ends-what-is-not-there": _backend(sessions=EndsWhatIsNotThere),
 }
-"""All of them, by the name that the command takes."""
+"""All variants, by the name for the option ``--variant``."""

@@ -1,8 +1,8 @@
-"""A world of processes and one object store, in which a scheduler decides everything.
+"""The simulated processes and object store of a run, with the scheduler that controls them.
 
-Each process is a thread, and only the one that has the baton runs. Before every request it may have
-to hand the baton on; a request may fail, may be carried out without its answer arriving, may be on
-its way for ever so long after its process died or gave up; and time passes as the scheduler likes.
+Each process is a thread, and only the one that holds the baton runs. Before each request it may
+have to pass the baton on. A request may fail, may be carried out although its response is lost, or
+may arrive long after its process died or gave up. The scheduler also decides how much time passes.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ GRACE: Final = timedelta(minutes=10)
 START: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 STEPS: Final = (0.3, 1.0, 2.2, 55.0, 65.0, 245.0, 295.0, 305.0, 535.0, 545.0, 599.0, 602.0, 700.0)
-"""Seconds that may pass at once, around the store's resolution, the margin (60), half of the grace
-(300), the window (540) and the grace (600)."""
+"""Seconds that may pass in one step: around the store's resolution, the margin (60), half of the
+grace (300), the window (540) and the grace (600)."""
 
 LONG_STEPS: Final = (*STEPS, 12.1 * 3600, 24.1 * 3600)
-"""With those around the limits of multipart uploads."""
+"""``STEPS`` and the steps around the limits of multipart uploads."""
 
 _CHANGES = frozenset(("PUT", "DELETE", "POST", "PART", "ABORT"))
 
 
 MakeBucket = Callable[[Callable[[], datetime]], FakeBucket]
-"""Makes the store of a run, empty, with its clock; another one may ask a real server."""
+"""Creates the empty store of a run from its clock; a replacement may use a real server."""
 
 
 class Crash(BaseException):
-    """The process is killed: nothing of it runs any more, no matter what it catches."""
+    """The process was killed: each further request raises again, whatever the code catches."""
 
 
 @dataclass(slots=True, eq=False)
 class Process:
-    """One process: a script and the baton it waits for."""
+    """One process: a script, and the baton that it waits for."""
 
     name: str
     script: Callable[[], None]
@@ -57,7 +57,7 @@ class Process:
 
 @dataclass(slots=True, eq=False)
 class Late:
-    """A request that is on its way although nobody waits for it; ``op`` may still take effect."""
+    """A late request: no process waits for it, but its ``op`` may still take effect."""
 
     label: str
     parts: list[Callable[[], object]]
@@ -66,10 +66,10 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """How wild the scheduler is in one run: probabilities per request, and the most faults.
+    """The scheduler's settings in one run: probabilities per request, and the most faults.
 
-    ``slow``: others may come between a request and its answer; ``splits``: and between the
-    deletions of one request.
+    ``slow`` is the probability that other processes run between a request and its response. With
+    ``splits`` they may also run between the deletions of one request.
     """
 
     switch: float
@@ -108,9 +108,9 @@ class World:
         self.history.time_is(self.now)
         self.note("time", f"+{seconds:g} s")
 
-    def note(self, who: str, what: str) -> None:
+    def note(self, process: str, event: str) -> None:
         if self.tracing:
-            self.trace.append(f"{who}: {what}")
+            self.trace.append(f"{process}: {event}")
 
     # Running
 
@@ -125,44 +125,44 @@ class World:
         self._ended.release()
 
     def deliver_all(self) -> None:
-        """Let arrive what is late."""
+        """Deliver all late requests."""
         while self.late:
             self._deliver()
 
     def live(self, process: Process) -> None:
-        """A process's whole life, in its own thread."""
+        """Run a process from start to end, in its own thread."""
         try:
             process.script()
         except Crash:
             if process.op is not None:
                 self.history.fail(process.op)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it should not have been raised
+        except Exception as error:  # noqa: BLE001 - any other error is a violation to report
             self.errors.append(f"{process.name} raised {type(error).__name__}: {error}")
         process.done = True
-        left = [it for it in self.processes if not it.done]
-        if left:
-            self.choices.pick(left).baton.release()
+        remaining = [other for other in self.processes if not other.done]
+        if remaining:
+            self.choices.pick(remaining).baton.release()
         else:
             self._ended.release()
 
     def _turn(self, process: Process, *, eager: float) -> None:
-        """Where others may come first, and time may pass."""
+        """Perhaps let time pass, deliver a late request, or run another process first."""
         choices, manners = self.choices, self.manners
         if choices.chance(manners.time):
             self.pass_time(choices.pick(manners.steps))
         if self.late and choices.chance(0.05):
             self._deliver()
         if choices.chance(min(manners.switch * eager, 1)):
-            others = [it for it in self.processes if not it.done and it is not process]
+            others = [other for other in self.processes if not other.done and other is not process]
             if others:
                 choices.pick(others).baton.release()
                 process.baton.acquire()
 
     def _deliver(self) -> None:
-        """One late request arrives, or one key of a late delete."""
+        """Deliver one late request, or one key of a late delete."""
         late = self.choices.pick(self.late)
         self.note("late", late.label)
-        with suppress(NotFound):  # of an upload that is over
+        with suppress(NotFound):  # a part of an upload that was completed or aborted
             late.parts.pop(0)()
         if not late.parts:
             self.late.remove(late)
@@ -172,11 +172,11 @@ class World:
     # Requests
 
     def carry_out(self, process: Process, request: Request[T]) -> Answer[T]:
-        """One request of a process, whatever becomes of it."""
+        """Carry out one request of a process, or make it fail."""
         if process.dead:
             raise Crash
         changes = request.verb in _CHANGES
-        eager = 2.0 if changes else 1.0  # runs differ by what is changed when
+        eager = 2.0 if changes else 1.0  # two runs differ mostly by the order of their changes
         self._turn(process, eager=eager)
         if self._faults < self.manners.faults and self.choices.chance(self.manners.fault * eager):
             self._faults += 1
@@ -198,16 +198,16 @@ class World:
         return self.bucket.carry_out(request)
 
     def _fail(self, process: Process, request: Request[T], *, changes: bool) -> Answer[T]:
-        """A fault: the process dies or gets an error; the request is done, lost or late."""
+        """Inject a fault: the process dies or gets an error; the request is done, lost or late."""
         dies = self.choices.chance(0.5)
         fate = self.choices.below(3) if changes else 0
         how = ", and dies" if dies else ", and gets an error"
         if fate == 0:
             self.note(process.name, f"{self._label(request)} is lost{how}")
         elif fate == 1:
-            self._apply(process, request, f", hears no answer{how}")
+            self._apply(process, request, f", its response is lost{how}")
         else:
-            self.note(process.name, f"{self._label(request)} is on its way{how}")
+            self.note(process.name, f"{self._label(request)} is late{how}")
             self.late.append(Late(self._label(request), self._parts(request), process.op))
             if process.op is not None:
                 process.op.pending += 1
@@ -226,7 +226,7 @@ class World:
 
 
 class ProcessClient(FakeObjectClient):
-    """The object client of one process: every request is the scheduler's, unless it sleeps."""
+    """The object client of one process: requests go to the scheduler, except while ``asleep``."""
 
     def __init__(self, world: World, process: Process, page_size: int) -> None:
         super().__init__(world.bucket, page_size=page_size)
@@ -242,13 +242,13 @@ class ProcessClient(FakeObjectClient):
 
 
 class Crew:
-    """Threads that live one process after the other, since making a thread takes 100 us."""
+    """A pool of threads that run processes: starting a new thread takes 100 microseconds."""
 
     def __init__(self) -> None:
         self._idle: list[_Hand] = []
 
     def assign(self, process: Process, world: World) -> None:
-        """Have a thread wait for the baton of a process, to live its life then."""
+        """Let a thread of the pool wait for the baton of a process and then run the process."""
         process.baton.acquire()
         hand = self._idle.pop() if self._idle else _Hand(self._idle)
         hand.take(lambda: self._live(process, world))
@@ -259,7 +259,7 @@ class Crew:
 
 
 class _Hand:
-    """One thread."""
+    """One thread of the pool."""
 
     def __init__(self, idle: list[_Hand]) -> None:
         self._idle = idle

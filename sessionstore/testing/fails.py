@@ -1,4 +1,4 @@
-"""I7, failing is clean: an error leaves what was there before, and nothing of its own."""
+"""I7, failing is clean: after an error the old files are unchanged, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ OLD: Final = some_bytes("old", 3000)
 
 
 class SourceError(Exception):
-    """What a source raises half way."""
+    """The error that a source raises half way."""
 
 
 def source_that_raises(size: int) -> Iterator[bytes]:
-    """Bytes for a while, then an error."""
+    """Yield ``size`` bytes, then raise SourceError."""
     for position in range(0, size, CHUNK):
         yield some_bytes(position, min(CHUNK, size - position))
     raise SourceError
 
 
 class FailsCleanly(Rig):
-    """Sources that raise, saves that are stopped or given up, and closing."""
+    """Tests of sources that raise, of saves that are stopped or abandoned, and of closing."""
 
     @pytest.mark.parametrize("size", [0, 100, SPOOLED])
     def test_error_of_a_source_leaves_nothing(self, subject: Subject, size: int) -> None:

@@ -1,13 +1,13 @@
-"""A backend that fails when it is told to, around any other one.
+"""A wrapper that injects faults into any backend.
 
-A *plan* looks at each call and says what goes wrong with it, if anything::
+A *plan* gets each call and returns the fault to inject, or None::
 
     backend = FaultyBackend(MemoryBackend(Place(), clock))
     store = SessionStore(backend, clock=clock)
 
     backend.plan = on("put", Fault(disk_full))                  # every put
     backend.plan = on("put", Fault(disk_full), number=3)        # the third put from the beginning
-    backend.plan = on("put", Fault(unavailable, at="after"))    # done, but not answered
+    backend.plan = on("put", Fault(unavailable, at="after"))    # done, but the response is lost
     backend.plan = on("files", Fault(unavailable, at=2))        # a listing ends after 2 files
     backend.plan = on("open", Fault(unavailable, at=1000))      # a stream breaks after 1000 bytes
     backend.plan = on("spool", Fault(disk_full, at=1 << 20))    # the disk is full after 1 MiB
@@ -15,7 +15,7 @@ A *plan* looks at each call and says what goes wrong with it, if anything::
     backend.plan = either(on("drop", Fault(unavailable)), on("collect", Fault(unavailable)))
     backend.plan = no_faults
 
-or is a function of one's own, for "the put of b.png"::
+A plan can also be your own function, here for "the put of b.png"::
 
     def plan(call: Call) -> Fault | None:
         wanted = call.verb == "put" and call.arguments["name"] == "b.png"
@@ -53,10 +53,11 @@ T = TypeVar("T")
 
 
 class FaultyBackend:
-    """Any backend, failing by ``plan``, which may be changed at any time. See the module's text.
+    """A wrapper of ``backend`` that injects the faults of ``plan``.
 
-    Passes on whatever the plan lets through, and has the optional abilities of the backend
-    within. ``calls`` counts the calls of each verb.
+    ``plan`` may be replaced at any time. All other calls go to the wrapped backend, and its
+    optional abilities are available. ``calls`` counts the calls of each verb. The module's
+    docstring has examples.
     """
 
     options: ClassVar[Mapping[str, Parser]] = {}
@@ -73,7 +74,7 @@ class FaultyBackend:
 
     @classmethod
     def connect(cls, *_: object) -> NoReturn:
-        """Raises TypeError: a faulty backend has no place of its own."""
+        """Raise TypeError: a faulty backend has no location of its own."""
         raise TypeError("Open another backend and wrap it: FaultyBackend(backend, plan).")
 
     def now(self) -> datetime:
@@ -96,7 +97,7 @@ class FaultyBackend:
         fresh: bool = False,
     ) -> Saved:
         if isinstance(content.spool, _FaultySpool):
-            content.spool = content.spool.given()  # a backend gets the spool that it made
+            content.spool = content.spool.given()  # a backend accepts only a spool that it made
         return self._run(
             self._fault("put", key=key, name=name, content=content, expires=expires, fresh=fresh),
             lambda: self.backend.put(key, name, content, expires=expires, fresh=fresh),
@@ -180,7 +181,10 @@ class FaultyBackend:
         if fault is None:
             return act()
         if fault.at not in {"before", "after"}:
-            raise ValueError("Only files, sessions, open and spool can fail part of the way.")
+            raise ValueError(
+                f'Only files, sessions, open and spool can fail part of the way: use "before" or '
+                f'"after" (got {fault.at!r}).'
+            )
         if fault.at == "after":
             act()
         raise fault.error()
@@ -190,7 +194,7 @@ class FaultyBackend:
 
 
 class _FaultySpool:
-    """A spool that takes so many bytes and no more, or cannot be given back."""
+    """A spool that fails after a number of bytes, or when its content is put."""
 
     def __init__(self, within: Spool, fault: Fault) -> None:
         self._within = within
@@ -241,7 +245,7 @@ class _FaultyStream(io.RawIOBase):
 
 
 def _cut(fault: Fault | None, listing: Callable[[], Iterator[T]]) -> Iterator[T]:
-    """A listing, up to where it fails."""
+    """Return the entries of a listing up to its fault, then raise the error."""
     if fault is None:
         yield from listing()
         return

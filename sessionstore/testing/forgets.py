@@ -1,4 +1,4 @@
-"""I5, gone means gone: what was deleted is not served, and unused content is reclaimed."""
+"""I5, gone means gone: a deleted file is not served, and unreferenced content is reclaimed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA: Final = some_bytes("forgotten", 7000)
 
 
 class ForgetsFiles(Rig):
-    """Deleting by name, discarding by version, and what is left of the content."""
+    """Tests of deleting by name, of discarding by version, and of reclaiming the content."""
 
     def test_deleted_file_is_gone(self, subject: Subject) -> None:
         subject.put("a", DATA)

@@ -1,4 +1,4 @@
-"""I1, acknowledged means kept: what was saved reads back byte for byte, by its name."""
+"""I1, acknowledged means kept: a saved file reads back byte for byte, by its name."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ODD_NAMES: Final = (
     "a+b", "a b", "a=b&c", "a#b", "a?b", "x" * 199 + ".", "x" * 200, "X" * 200, "x" * 255,
     "\xe9" * 127, "/".join(["d" * 30] * 30),
 )  # fmt: skip
-"""Names that some file system, object store, shell or protocol treats in a way of its own, and
-some that differ only where such a system sees no difference. All are legal file names."""
+"""Names that some file system, object store, shell or protocol treats specially, and names that
+such a system takes for equal. All are legal file names."""
 
 
 class KeepsFiles(Rig):
-    """Saving, looking up, reading and listing."""
+    """Tests of saving, looking up, reading and listing."""
 
     @pytest.mark.parametrize("size", SIZES)
     def test_what_was_saved_reads_back(self, subject: Subject, size: int) -> None:
@@ -118,7 +118,7 @@ class KeepsFiles(Rig):
         assert subject.contents() == files
 
     def test_names_that_begin_alike_confuse_no_listing(self, subject: Subject) -> None:
-        """Where the names of each directory are sorted, "a/b" comes before "a-b"."""
+        """Check a listing that sorts directory by directory, where "a/b" comes before "a-b"."""
         names = ["a", "a b", "a!b", "a-b", "a.b"]
         for name in names:
             subject.put(name, name.encode())

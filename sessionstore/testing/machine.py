@@ -1,11 +1,11 @@
-"""A state machine that runs a backend beside the memory backend and compares all that is visible.
+"""A state machine that runs a backend beside the memory backend and compares every result.
 
-One line in a test file, beside the contract::
+Add one line to a test file, beside the contract::
 
     TestRedisMachine = machine_for(new_place)
 
-where ``new_place()`` is a context manager that makes an empty place and gives the function that
-opens it, such as::
+``new_place()`` is a context manager. It creates an empty place and yields the function that opens
+it, such as::
 
     @contextmanager
     def new_place() -> Iterator[OpenBackend]:
@@ -23,7 +23,7 @@ from datetime import timedelta
 from functools import cache
 from typing import ClassVar, Final
 
-from hypothesis import settings as Settings  # noqa: N812 - the argument has its name
+from hypothesis import settings as Settings  # noqa: N812 - an argument is named settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -36,12 +36,12 @@ from sessionstore.testing.comparison import Comparison
 from sessionstore.testing.subject import ALICE, BOB, OpenBackend, Subject, some_bytes
 
 NewPlace = Callable[[], AbstractContextManager[OpenBackend]]
-"""Makes an empty place for one run, and removes it afterwards."""
+"""Creates an empty place for one run, and removes it afterwards."""
 
 KEYS: Final = (ALICE, BOB)
 NAMES: Final = ("a", "A", "a/b", "\xe9.", "x" * 255)
 CONTENTS: Final = ((0, 0), (1, 1), (2, 1), (3, 3000), (4, 3000), (5, CHUNK + 5))
-"""Seeds and sizes: drawn in place of the bytes, so that a failure's report stays readable."""
+"""Seeds and sizes. Hypothesis draws these and not bytes, so that a failure's report is readable."""
 
 keys: Final = st.sampled_from(KEYS)
 names: Final = st.sampled_from(NAMES)
@@ -59,7 +59,7 @@ Piece = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One save, as each of the two knows it."""
+    """The references of one save in both backends."""
 
     key: SessionKey
     real: Reference
@@ -67,9 +67,9 @@ class Version:
 
 
 class BackendMachine(RuleBasedStateMachine):
-    """Every verb of a backend in any order, each answer compared with the memory backend's.
+    """Calls every method of a backend in any order; compares each result with the memory backend's.
 
-    ``machine_for`` makes the class to test with.
+    ``machine_for`` makes the test class.
     """
 
     new_place: ClassVar[NewPlace]
@@ -85,7 +85,7 @@ class BackendMachine(RuleBasedStateMachine):
         self.real = Subject(
             self.resources.enter_context(type(self).new_place()), clock, self.reclaims_after
         )
-        self.other = self.real.another()  # as another process would have
+        self.other = self.real.another()  # a second backend on the place, as in another process
         self.opened = self.real
         place = Place()
         self.model = Subject(lambda clock: MemoryBackend(place, clock), clock)
@@ -101,24 +101,28 @@ class BackendMachine(RuleBasedStateMachine):
     @rule(key=keys, name=names, content=contents, ttl=lives)
     def put(self, key: SessionKey, name: str, content: Piece, ttl: float | None) -> None:
         data = _bytes(content)
-        real, model = (it.put(name, data, key, ttl=ttl) for it in (self.real, self.model))
+        real, model = (subject.put(name, data, key, ttl=ttl) for subject in (self.real, self.model))
         self._saved(key, real, model)
 
     @rule(key=keys, name=names, several=pieces)
     def put_stream(self, key: SessionKey, name: str, several: list[Piece]) -> None:
-        real, model = (it.put(name, map(_bytes, several), key) for it in (self.real, self.model))
+        real, model = (
+            subject.put(name, map(_bytes, several), key) for subject in (self.real, self.model)
+        )
         self._saved(key, real, model)
 
     @rule(key=keys, content=contents)
     def put_fresh(self, key: SessionKey, content: Piece) -> None:
         name, data = f"fresh {len(self.versions)}", _bytes(content)
-        real, model = (it.put(name, data, key, fresh=True) for it in (self.real, self.model))
+        real, model = (
+            subject.put(name, data, key, fresh=True) for subject in (self.real, self.model)
+        )
         self._saved(key, real, model)
 
     @rule(key=keys, name=names, start=positions, length=st.none() | positions)
     def read_range(self, key: SessionKey, name: str, start: int, length: int | None) -> None:
         real, model = (
-            _read_or_none(it, name, key, start, length) for it in (self.real, self.model)
+            _read_or_none(subject, name, key, start, length) for subject in (self.real, self.model)
         )
         assert real == model
 
@@ -129,12 +133,14 @@ class BackendMachine(RuleBasedStateMachine):
         version = data.draw(st.sampled_from(self.versions))
         real = self.real.version_or_none(version.real, version.key)
         model = self.model.version_or_none(version.model, version.key)
-        # A version saved again with equal bytes may still open: nobody can tell by the bytes.
+        # A version that was saved again with equal bytes may still open: the bytes are the same.
         assert real == model or (model is None and self._is_same_content(version, real))
 
     @rule(key=keys, several=several_names)
     def delete(self, key: SessionKey, several: list[str]) -> None:
-        real, model = (it.backend.delete(key.sid, several) for it in (self.real, self.model))
+        real, model = (
+            subject.backend.delete(key.sid, several) for subject in (self.real, self.model)
+        )
         self.compare.files(real, model)
 
     @rule(data=st.data())
@@ -157,14 +163,15 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(key=keys)
     def drop(self, key: SessionKey) -> None:
-        real, model = (it.backend.drop(key.sid) for it in (self.real, self.model))
+        real, model = (subject.backend.drop(key.sid) for subject in (self.real, self.model))
         assert real == model
 
     @rule(key=keys, ago=st.sampled_from((0.0, 2.0, 100.0)))
     def drop_unless_active(self, key: SessionKey, ago: float) -> None:
         since = self.real.backend.now() - timedelta(seconds=ago)
         real, model = (
-            it.backend.drop(key.sid, unless_active_after=since) for it in (self.real, self.model)
+            subject.backend.drop(key.sid, unless_active_after=since)
+            for subject in (self.real, self.model)
         )
         assert real == model
 
@@ -185,17 +192,19 @@ class BackendMachine(RuleBasedStateMachine):
         self.real.advance(self.rechecks_after.total_seconds())
         self.real, self.other = self.other, self.real
 
-    # What is visible
+    # Visible state
 
     @invariant()
     def files_are_equal(self) -> None:
         for key in KEYS:
-            real, model = (list(it.backend.files(key.sid)) for it in (self.real, self.model))
+            real, model = (
+                list(subject.backend.files(key.sid)) for subject in (self.real, self.model)
+            )
             self.compare.files(real, model)
             for reference in model:
-                found = self.real.backend.get(key.sid, reference.name)
-                self.compare.files([found], [reference])
-                assert self.real.read_version(found, key) == self.model.read(reference.name, key)
+                actual = self.real.backend.get(key.sid, reference.name)
+                self.compare.files([actual], [reference])
+                assert self.real.read_version(actual, key) == self.model.read(reference.name, key)
 
     @invariant()
     def missing_names_are_missing(self) -> None:
@@ -207,7 +216,7 @@ class BackendMachine(RuleBasedStateMachine):
     def sessions_are_equal(self) -> None:
         assert self.real.sids() == self.model.sids()
         for key in KEYS:
-            real, model = (it.backend.session(key.sid) for it in (self.real, self.model))
+            real, model = (subject.backend.session(key.sid) for subject in (self.real, self.model))
             assert (real is None) == (model is None)
             if real is not None and model is not None:
                 self.compare.records(real, model, list(self.model.backend.files(key.sid)))
@@ -227,12 +236,13 @@ class BackendMachine(RuleBasedStateMachine):
         if not self.reclaims_after:
             assert real.deduplicated == model.deduplicated
         self.versions.append(Version(key, real.reference, model.reference))
-        self.real.advance(1)  # two saves of equal bytes at one instant may be the same version
+        self.real.advance(1)  # two saves of equal bytes at the same time may be one version
 
     def _is_same_content(self, version: Version, seen: bytes | None) -> bool:
-        current = {it.name: it for it in self.model.backend.files(version.key.sid)}
-        there = current.get(version.model.name)
-        same = there is not None and there.digest == version.model.digest
+        files = self.model.backend.files(version.key.sid)
+        current = {reference.name: reference for reference in files}
+        reference = current.get(version.model.name)
+        same = reference is not None and reference.digest == version.model.digest
         return same and seen == self.model.read(version.model.name, version.key)
 
 
@@ -245,9 +255,9 @@ def machine_for(
     resolution: timedelta = timedelta(milliseconds=1),
     settings: Settings | None = None,
 ) -> type[unittest.TestCase]:
-    """The test case that runs a backend against the model, for pytest or unittest to collect.
+    """Return the test case that compares a backend with the model, for pytest or unittest.
 
-    The attributes are those of ``Rig``; ``settings`` are hypothesis's.
+    ``settings`` are hypothesis's. The other arguments are the attributes of ``Rig``.
     """
     attributes = {
         "new_place": staticmethod(new_place),
@@ -258,7 +268,7 @@ def machine_for(
     }
     case: type[unittest.TestCase] = type("Machine", (BackendMachine,), attributes).TestCase  # type: ignore[attr-defined]  # hypothesis makes it
     if settings is not None:
-        case.settings = settings  # type: ignore[attr-defined]  # as hypothesis's own manual says
+        case.settings = settings  # type: ignore[attr-defined]  # as in hypothesis's own manual
     return case
 
 

@@ -1,8 +1,8 @@
-"""An object store in memory, for tests of the object protocol and of what stands on it.
+"""An object store in memory, for tests of the object protocol and of the code above it.
 
-``FakeBucket`` is the server, ``FakeObjectClient`` one client of it. It keeps to what
-``sessionstore.backends.objects_client`` says of a store and gives nothing for free: times are cut
-to the second, and a listing of several pages is no snapshot.
+``FakeBucket`` is the server, ``FakeObjectClient`` one client of it. It promises no more than
+``sessionstore.backends.objects_client`` requires of a store: times are cut to the second, and a
+listing of several pages is no snapshot.
 
     bucket = FakeBucket(clock.now)
     backend = ObjectBackend(FakeObjectClient(bucket), elapsed=bucket.seconds)
@@ -40,7 +40,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Stored(NamedTuple):
-    """An object: its bytes, and when the store took it, cut to the second."""
+    """An object: its bytes, and the time when the store received it, cut to the second."""
 
     data: Buffer
     modified: datetime
@@ -55,10 +55,10 @@ class _Unfinished:
 
 
 class FakeBucket:
-    """Objects by key, strongly consistent; ``now`` is the store's clock.
+    """A strongly consistent bucket in memory; ``now`` is the store's clock.
 
-    ``dates_from_start``: a multipart object's time is when its upload began (as Amazon S3 has it)
-    and not when it was completed.
+    With ``dates_from_start`` a multipart object has the time when its upload began (as on Amazon
+    S3), without it the time when the upload was completed.
     """
 
     def __init__(
@@ -78,27 +78,27 @@ class FakeBucket:
         self._ids = count(1)
 
     def seconds(self) -> float:
-        """The store's clock in seconds: an ``elapsed`` for a backend that a fake clock drives."""
+        """Return the store's clock in seconds, as the ``elapsed`` of a backend in a test."""
         return (self._now() - _EPOCH).total_seconds()
 
     def date(self) -> datetime:
-        """The store's time as it tells it."""
+        """Return the store's time, cut to its resolution."""
         now = self._now()
         return now - (now - _EPOCH) % self._resolution
 
     def carry_out(self, request: Request[T]) -> Answer[T]:
-        """What a request gives, and the Date of its answer."""
+        """Carry out a request; return its result and the Date of the response."""
         return Answer(request.apply(), self.date())
 
     def all_keys(self) -> list[str]:
-        """Every key, sorted."""
+        """Return every key, sorted."""
         with self._lock:
             return list(self._keys)
 
     def uploads(self) -> list[Upload]:
-        """Every upload that is neither completed nor aborted."""
+        """Return every upload that is neither completed nor aborted."""
         with self._lock:
-            return [each.upload for each in self._uploads.values()]
+            return [unfinished.upload for unfinished in self._uploads.values()]
 
     def put(self, key: str, data: Buffer, modified: datetime | None = None) -> None:
         with self._lock:
@@ -107,7 +107,7 @@ class FakeBucket:
             self._objects[key] = Stored(data, modified or self.date())
 
     def get(self, key: str) -> Stored:
-        """Raises NotFound."""
+        """Return an object. Raises NotFound."""
         with self._lock:
             if key not in self._objects:
                 raise NotFound(key)
@@ -120,18 +120,18 @@ class FakeBucket:
                     del self._keys[bisect_left(self._keys, key)]
 
     def page(self, prefix: str, after: str, size: int) -> list[Entry]:
-        """At most ``size`` objects whose keys begin with ``prefix`` and come after ``after``."""
+        """Return at most ``size`` entries with keys that begin with ``prefix``, after ``after``."""
         with self._lock:
             start = bisect_right(self._keys, after) if after >= prefix else bisect_left(
                 self._keys, prefix
             )  # fmt: skip
-            found = []
+            entries = []
             for key in self._keys[start : start + size]:
                 if not key.startswith(prefix):
                     break
                 stored = self._objects[key]
-                found.append(Entry(key, len(stored.data), stored.modified))
-            return found
+                entries.append(Entry(key, len(stored.data), stored.modified))
+            return entries
 
     def begin(self, key: str) -> str:
         with self._lock:
@@ -140,7 +140,7 @@ class FakeBucket:
         return upload.id
 
     def take_part(self, upload: str, number: int, data: Buffer) -> Part:
-        """Raises NotFound."""
+        """Receive one part of an upload. Raises NotFound."""
         with self._lock:
             if upload not in self._uploads:
                 raise NotFound(upload)
@@ -148,7 +148,7 @@ class FakeBucket:
         return Part(number, f'"{number}"')
 
     def complete(self, upload: str, parts: Sequence[Part]) -> None:
-        """Raises NotFound."""
+        """Make an object of the parts of an upload. Raises NotFound."""
         with self._lock:
             unfinished = self._uploads.pop(upload, None)
         if unfinished is None:
@@ -163,7 +163,7 @@ class FakeBucket:
 
 
 class Answer(NamedTuple, Generic[T]):
-    """What a request gave, and the store's time when it was carried out."""
+    """The result of a request, and the store's time when it was carried out."""
 
     value: T
     date: datetime
@@ -171,7 +171,7 @@ class Answer(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[T]):
-    """One request on its way; ``apply`` carries it out."""
+    """One request that was sent; ``apply`` carries it out."""
 
     verb: str
     keys: Sequence[str]
@@ -181,7 +181,7 @@ class Request(Generic[T]):
 class FakeObjectClient:
     """One client of a ``FakeBucket``: a ``sessionstore.backends.objects_client.ObjectClient``.
 
-    ``requests`` counts what was sent, by verb (PUT, GET, LIST, DELETE; POST, PART and ABORT for
+    ``requests`` counts the sent requests by verb (PUT, GET, LIST, DELETE; POST, PART and ABORT for
     multipart uploads). Override ``send`` to fail, delay or reorder requests.
     """
 
@@ -194,20 +194,22 @@ class FakeObjectClient:
         self._page_size = page_size
 
     def send(self, request: Request[T]) -> Answer[T]:
-        """Carry a request out. Every method below comes through here."""
+        """Carry out a request. Every method below calls it."""
         self.requests[request.verb] += 1
         return self.bucket.carry_out(request)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
         data = _whole(payload)
-        return self._told(self.send(Request("PUT", [key], lambda: self.bucket.put(key, data))))
+        return self._visible_date(
+            self.send(Request("PUT", [key], lambda: self.bucket.put(key, data)))
+        )
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         answer = self.send(Request("GET", [key], lambda: self.bucket.get(key)))
         data = answer.value.data
         size = len(data) - start if length is None else length
         window = Window(data, threading.Lock(), start, max(size, 0))
-        return Download(cast("BinaryIO", window), f'"{len(data)}"', self._told(answer))
+        return Download(cast("BinaryIO", window), f'"{len(data)}"', self._visible_date(answer))
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
         size = min(page_size, self._page_size)
@@ -216,23 +218,23 @@ class FakeObjectClient:
             answer = self.send(Request("LIST", [prefix], self._look(prefix, after, size)))
             entries, more = answer.value
             after = entries[-1].key if entries else after
-            yield Page(entries, self._told(answer))
+            yield Page(entries, self._visible_date(answer))
 
     def _look(
         self, prefix: str, after: str, size: int
     ) -> Callable[[], tuple[Sequence[Entry], bool]]:
-        """One page, and whether there is another."""
+        """Return a function that reads one page, and whether another page follows."""
 
         def look() -> tuple[Sequence[Entry], bool]:
-            found = self.bucket.page(prefix, after, size + 1)
-            return found[:size], len(found) > size
+            entries = self.bucket.page(prefix, after, size + 1)
+            return entries[:size], len(entries) > size
 
         return look
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
         if len(keys) > BATCH:
-            raise ValueError(f"{len(keys)} keys are too many for one request.")
-        return self._told(
+            raise ValueError(f"A request deletes at most {BATCH} keys (got {len(keys)}).")
+        return self._visible_date(
             self.send(Request("DELETE", tuple(keys), lambda: self.bucket.delete(keys)))
         )
 
@@ -246,7 +248,7 @@ class FakeObjectClient:
         ).value
 
     def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
-        return self._told(
+        return self._visible_date(
             self.send(Request("POST", [key], lambda: self.bucket.complete(upload, parts)))
         )
 
@@ -254,24 +256,24 @@ class FakeObjectClient:
         self.send(Request("ABORT", [key], lambda: self.bucket.abort(upload)))
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
-        found = self.send(Request("LIST", [prefix], self.bucket.uploads)).value
-        return (upload for upload in found if upload.key.startswith(prefix))
+        uploads = self.send(Request("LIST", [prefix], self.bucket.uploads)).value
+        return (upload for upload in uploads if upload.key.startswith(prefix))
 
     def close(self) -> None:
         self.closed = True
 
-    def _told(self, answer: Answer[T]) -> datetime | None:
+    def _visible_date(self, answer: Answer[T]) -> datetime | None:
         return answer.date if self.shows_date else None
 
 
 class DatelessObjectClient(FakeObjectClient):
-    """A client that cannot see the Date of its answers, as obstore and fsspec cannot."""
+    """A client that cannot see the Date of a response, as with obstore and fsspec."""
 
     shows_date: ClassVar[bool] = False
 
 
 def _whole(payload: Payload) -> Buffer:
-    """The bytes of a payload, in pieces: a test that measures memory counts them once."""
+    """Return the bytes of a payload, read in pieces, so that memory holds them only once."""
     if payload.size <= CHUNK:
         return payload.read()
     data, window = bytearray(payload.size), payload.open()

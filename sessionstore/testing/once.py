@@ -1,4 +1,4 @@
-"""I3, once: equal bytes are kept once per place, however many files have them."""
+"""I3, deduplication: identical bytes are stored once per place, for any number of files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DATA: Final = some_bytes("once", 10_000)
 
 
 class KeepsOnce(Rig):
-    """Deduplication, and the numbers that tell of it."""
+    """Tests of deduplication and of its numbers."""
 
     def test_an_empty_place_stores_nothing(self, subject: Subject) -> None:
         assert subject.backend.stored() == Stored(0, 0)
@@ -57,7 +57,7 @@ class KeepsOnce(Rig):
         writers = [subject, subject.another(), subject.another()]
         for number in range(self.rounds):
             data = some_bytes(number, 5000)
-            race(*(lambda it=it, data=data: it.put(f"{id(it)}", data) for it in writers))
+            race(*(lambda w=writer, data=data: w.put(f"{id(w)}", data) for writer in writers))
             subject.settle()
             assert subject.backend.stored() == Stored(1, len(data))
         assert len(subject.names()) == len(writers)

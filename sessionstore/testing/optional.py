@@ -1,4 +1,4 @@
-"""Abilities that not every backend has: inherit the class for each that yours has."""
+"""Tests of the optional abilities: inherit the class of each one that your backend has."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from sessionstore.testing.rig import Rig
 from sessionstore.testing.subject import ALICE, BOB, SPOOLED, Subject, some_bytes
 
 SECRET_LENGTH: Final = 32
-"""Bytes."""
+"""The length of a secret in bytes."""
 
 Damage = Callable[[Reference, bytes], None]
-"""Puts other bytes in the place of a stored file's content, as a bad disk would."""
+"""Replaces the content of a stored file with other bytes, as a bad disk would."""
 
 
 class FreeSpace(Rig):
-    """``free()``: for backends that can fill up (``HasFreeSpace``)."""
+    """Tests of ``free()``, for backends that can fill up (``HasFreeSpace``)."""
 
     def test_there_is_room_for_a_file(self, subject: Subject) -> None:
         assert isinstance(subject.backend, HasFreeSpace)
@@ -43,7 +43,7 @@ class FreeSpace(Rig):
 
 
 class Secret(Rig):
-    """``secret()``: for backends that keep one (``KeepsSecret``)."""
+    """Tests of ``secret()``, for backends that keep a secret (``KeepsSecret``)."""
 
     def test_secret_has_32_bytes(self, subject: Subject) -> None:
         assert isinstance(subject.backend, KeepsSecret)
@@ -68,7 +68,7 @@ class Secret(Rig):
 
 
 class Alone(Rig):
-    """``alone()``: for backends that know of other processes (``KnowsIfAlone``)."""
+    """Tests of ``alone()``, for backends that detect other processes (``KnowsIfAlone``)."""
 
     def test_the_only_backend_is_alone(self, subject: Subject) -> None:
         assert isinstance(subject.backend, KnowsIfAlone)
@@ -81,7 +81,7 @@ class Alone(Rig):
 
 
 class LateReclaim(Rig):
-    """``referred()``: for backends that reclaim some time after a deletion (``ReclaimsLate``)."""
+    """Tests of ``referred()``, for backends that reclaim content late (``ReclaimsLate``)."""
 
     def test_what_files_refer_to_counts_once(self, subject: Subject) -> None:
         subject.put("a", some_bytes("shared", 1000))
@@ -104,7 +104,7 @@ class LateReclaim(Rig):
 
 
 class SignedUrls(Rig):
-    """``url()``: for backends that hand files out by themselves (``SignsUrls``)."""
+    """Tests of ``url()``, for backends that make presigned URLs (``SignsUrls``)."""
 
     def sign(self, subject: Subject, name: str, expires: timedelta = timedelta(minutes=1)) -> str:
         assert isinstance(subject.backend, SignsUrls)
@@ -127,7 +127,10 @@ class SignedUrls(Rig):
 
 
 class DetectsDamage(Rig):
-    """Reading a damaged file whole raises Corrupted. Needs a fixture ``damage``."""
+    """Tests that reading the whole of a damaged file raises Corrupted.
+
+    Needs a fixture ``damage`` that returns a ``Damage``.
+    """
 
     @pytest.mark.parametrize("size", [1000, SPOOLED])
     def test_changed_bytes_are_found(self, subject: Subject, damage: Damage, size: int) -> None:
@@ -155,7 +158,7 @@ class DetectsDamage(Rig):
 
 
 class Restored(Rig):
-    """``restore()``: for backends that take the time of a save over (``Restores``)."""
+    """Tests of ``restore()``, for backends that can keep a file's original time (``Restores``)."""
 
     def restore(self, subject: Subject, data: bytes, age: timedelta) -> Reference:
         assert isinstance(subject.backend, Restores)
@@ -194,7 +197,7 @@ class Restored(Rig):
 
 
 def use(subject: Subject) -> None:
-    """Do whatever leaves something in a place that is no file."""
+    """Make the calls that leave other things than files in the store."""
     subject.put("a", some_bytes("a", SPOOLED), ttl=60)
     subject.put("a", b"replaced")
     subject.put("b", b"replaced", BOB)
@@ -205,7 +208,7 @@ def use(subject: Subject) -> None:
 
 
 class Omitted(Rig):
-    """``omitted()``: for backends whose place can hold things that no listing shows (``Omits``)."""
+    """Tests of ``omitted()``, for backends that can hold things no listing shows (``Omits``)."""
 
     @pytest.mark.parametrize("files", [True, False])
     def test_a_store_in_use_omits_nothing(self, subject: Subject, *, files: bool) -> None:
@@ -215,9 +218,9 @@ class Omitted(Rig):
 
 
 class Inspected(Rig):
-    """``inspect()``: for backends that look below their files (``Inspects``).
+    """Tests of ``inspect()``, for backends that check their own files (``Inspects``).
 
-    Needs a fixture ``damage``.
+    Needs a fixture ``damage`` that returns a ``Damage``.
     """
 
     def flaws(self, subject: Subject) -> list[Flaw]:
@@ -238,7 +241,7 @@ class Inspected(Rig):
         damage(reference, some_bytes("bad", 2000)[:size])
         (flaw,) = self.flaws(subject)
         assert (flaw.kind, flaw.sid, flaw.reference) == ("damaged", ALICE.sid, reference)
-        assert self.flaws(subject) == [flaw]  # looking changed nothing
+        assert self.flaws(subject) == [flaw]  # the inspection changed nothing
         assert flaw.mend()
         assert (subject.names(), self.flaws(subject)) == (["b"], [])
         subject.put("a", data)

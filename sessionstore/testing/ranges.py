@@ -1,4 +1,4 @@
-"""Reading parts: the bytes that were asked for, past the end what there is."""
+"""Range reads: the requested bytes, or fewer past the end of the file."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ BOUNDS: Final = (
     (1, 999), (1, 1000), (500, 250), (999, None), (999, 1), (999, 2), (1000, None), (1000, 0),
     (1000, 1), (1001, None), (1001, 1), (10**12, None), (10**12, 10**12), (0, 10**12),
 )  # fmt: skip
-"""(start, length) against ``SIZE`` bytes."""
+"""(start, length) for a file of ``SIZE`` bytes."""
 
 FAR_BOUNDS: Final = (
     (CHUNK - 1, 1), (CHUNK - 1, 2), (CHUNK, 1), (CHUNK, CHUNK), (1, 3 * CHUNK), (2 * CHUNK, None),
     (CHUNK - 1, CHUNK + 2), (SPOOLED - 1, 1), (SPOOLED - 1, None), (SPOOLED - 10, 100),
 )  # fmt: skip
-"""(start, length) against ``SPOOLED`` bytes, around where such a content comes in pieces."""
+"""(start, length) for a file of ``SPOOLED`` bytes, around the borders of its pieces."""
 
 
 class StreamsRanges(Rig):
-    """Ranges, and streams read in pieces."""
+    """Tests of ranges, and of streams that are read in pieces."""
 
     @pytest.mark.parametrize(("start", "length"), BOUNDS)
     def test_range_of_a_small_file(self, subject: Subject, start: int, length: int | None) -> None:

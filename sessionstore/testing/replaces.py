@@ -1,4 +1,4 @@
-"""I2, atomic: a reader gets the old bytes, the new bytes or FileNotStored; nothing in between."""
+"""I2, atomic: a reader gets the old bytes, the new bytes or FileNotStored, and never a mixture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEW: Final = some_bytes("new", 4000)
 
 
 class ReplacesAtomically(Rig):
-    """Saving under a name that is taken, alone and beside readers and other writers."""
+    """Tests of replacing a file: alone, and concurrent with readers and other writers."""
 
     def test_the_newest_save_is_the_file(self, subject: Subject) -> None:
         subject.put("a", OLD)
@@ -111,7 +111,7 @@ class ReplacesAtomically(Rig):
                 subject.put("a", data)
 
         def read() -> None:
-            reference = subject.backend.get(ALICE.sid, "a")  # there is one at every moment
+            reference = subject.backend.get(ALICE.sid, "a")  # the name exists at every moment
             seen = subject.version_or_none(reference)
             assert seen is None or seen == wanted[reference.size]
 
@@ -133,7 +133,7 @@ class ReplacesAtomically(Rig):
 
 
 def _rest_or_none(stream: BinaryIO) -> bytes | None:
-    """What is left in a stream, None when its version went away under it."""
+    """Return the rest of a stream, or None if its version was deleted while it was read."""
     try:
         return stream.read()
     except FileNotStored:

@@ -1,4 +1,4 @@
-"""What the parts of the contract stand on: fixtures, what an author may set, and a guard."""
+"""The base of the contract's parts: fixtures, settings, and a guard against hidden tests."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ _REASON = "sessionstore_contract_override"
 
 
 def overrides_contract(reason: str) -> Callable[[F], F]:
-    """Mark a test that replaces one of the contract's on purpose, and say why.
+    """Mark a test that replaces a test of the contract on purpose, with the ``reason``.
 
     ::
 
         @overrides_contract("This service lists at most 1,000 files.")
         def test_lists_very_many_files(self, subject): ...
 
-    Raises ValueError without a reason.
+    Raises ValueError for an empty reason.
     """
     if not reason.strip():
-        raise ValueError("Say why the contract's test does not hold for this backend.")
+        raise ValueError(
+            "The reason is empty: write why the contract's test does not hold for this backend."
+        )
 
     def mark(test: F) -> F:
         setattr(test, _REASON, reason)
@@ -40,29 +42,29 @@ def overrides_contract(reason: str) -> Callable[[F], F]:
 class Rig:
     """The base of every part of the contract.
 
-    The author's class has a fixture ``open_backend``: a function that takes a clock and opens the
-    place under test, the same place at each call of one test and another one for each test. It
-    may override the fixture ``clock`` with a FakeClock that also moves its server's time, and may
-    set:
+    The test class of a backend must have a fixture ``open_backend``: a function that takes a clock
+    and opens the place under test. Each call within one test opens the same place; each test has a
+    new place. The class may override the fixture ``clock`` with a FakeClock that also moves its
+    server's time, and may set these attributes:
     """
 
     keeps_content_in_memory: ClassVar[bool] = False
-    """Stored content takes this process's memory, once."""
+    """True if the backend keeps stored content in this process's memory, once."""
 
     reclaims_after: ClassVar[timedelta] = timedelta(0)
-    """How long content without references may stay before ``collect`` removes it."""
+    """The longest time that unreferenced content stays before ``collect`` removes it."""
 
     rechecks_after: ClassVar[timedelta] = timedelta(0)
-    """How long one backend may not see what another one on the same place changed."""
+    """The longest time until a backend sees a change by another one on the same place."""
 
     resolution: ClassVar[timedelta] = timedelta(milliseconds=1)
-    """How exact its times are, at most a second."""
+    """The resolution of the backend's times, at most a second."""
 
     many: ClassVar[int] = 1100
     """A number of files that takes more than one page of a listing."""
 
     rounds: ClassVar[int] = 60
-    """How often a race is run."""
+    """The number of repetitions of each race."""
 
     @pytest.fixture
     def clock(self) -> FakeClock:
@@ -75,10 +77,10 @@ class Rig:
         subject.close()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a test that hides one of the same name without saying so."""
+        """Raise TypeError for a test that hides one of the same name without a reason."""
         super().__init_subclass__(**kwargs)
         for name in filter(_is_test, dir(cls)):
-            first, *hidden = (vars(each)[name] for each in cls.__mro__ if name in vars(each))
+            first, *hidden = (vars(base)[name] for base in cls.__mro__ if name in vars(base))
             if hidden and not hasattr(first, _REASON):
                 raise TypeError(
                     f"{cls.__name__}.{name} hides a test of the contract: give it another name, or "
@@ -86,20 +88,20 @@ class Rig:
                 )
 
     def assert_same_time(self, seen: datetime | None, expected: datetime) -> None:
-        """``seen`` is ``expected``, as exactly as this backend tells time, and in UTC."""
+        """Assert that ``seen`` is in UTC and equals ``expected`` within ``resolution``."""
         assert seen is not None
         assert seen.utcoffset() == timedelta(0)
         assert abs(seen - expected) <= self.resolution
 
     def assert_same_files(self, seen: Iterable[Reference], expected: Iterable[Reference]) -> None:
-        """The two hold the same versions of the same files, in any order."""
+        """Assert that both hold the same versions of the same files, in any order."""
         some, others = sorted(seen, key=_name), sorted(expected, key=_name)
         assert [reference.name for reference in some] == [reference.name for reference in others]
         for one, other in zip(some, others, strict=True):
             self.assert_same_file(one, other)
 
     def assert_same_file(self, seen: Reference, expected: Reference) -> None:
-        """``seen`` is the same version of the same file as ``expected``."""
+        """Assert that ``seen`` is the same version of the same file as ``expected``."""
         assert (seen.name, seen.size, seen.digest) == (
             expected.name,
             expected.size,

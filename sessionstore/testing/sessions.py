@@ -1,4 +1,4 @@
-"""What a backend knows of sessions: who they are, when they were active, what they may hold."""
+"""Sessions of a backend: listing, identity, activity, ends, and the bounds of their files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sessionstore.testing.subject import ALICE, BOB, NOBODY, Subject
 
 
 class SessionsHaveActivity(Rig):
-    """Listing, identity, activity, the visitor's end and the bounds a sweep goes by."""
+    """Tests of listing, identity, activity, ends, and the bounds that a sweep uses."""
 
     def test_a_new_place_has_no_sessions(self, subject: Subject) -> None:
         assert subject.sids() == []
@@ -52,7 +52,7 @@ class SessionsHaveActivity(Rig):
 
     def test_a_save_is_activity(self, subject: Subject) -> None:
         subject.put("a", b"1")
-        for content in (b"2", b"2"):  # new bytes, and bytes that are there
+        for content in (b"2", b"2"):  # new bytes, and bytes that are stored already
             subject.advance(100)
             subject.put("a", content)
             self.assert_same_time(subject.record().active, subject.backend.now())

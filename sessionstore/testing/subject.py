@@ -1,4 +1,4 @@
-"""A backend under test, with the short verbs that the contract and the machine speak."""
+"""A backend under test, with the short methods that the contract and the machine use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sessionstore.testing.clock import FakeClock
 T = TypeVar("T")
 
 OpenBackend = Callable[[FakeClock], Backend]
-"""Opens the place under test; each call gives one backend more on the same place."""
+"""Opens the place under test; each call returns a new backend on the same place."""
 
 ALICE: Final = names.session_key("alice")
 BOB: Final = names.session_key("bob", owner="bob@example.org")
@@ -28,16 +28,16 @@ NOBODY: Final = names.session_key("nobody").sid
 """The stored name of a session that no test makes."""
 
 SPOOLED: Final = 3 * CHUNK + 1
-"""A size in bytes that is spooled on its way in and is no multiple of any buffer."""
+"""A size in bytes that is spooled when it is saved and is no multiple of any buffer."""
 
 PATIENCE: Final = 120.0
-"""Real seconds after which a job that hangs is a failure. No test is measured by it."""
+"""The timeout in real seconds of a job that hangs. No test measures time by it."""
 
 
 class Subject:
     """One backend on the place under test, and the clock that drives it.
 
-    Names are of files, and of ALICE's session unless ``key`` says otherwise.
+    ``name`` is a file's name; ``key`` is the session, by default ALICE's.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Subject:
         self._others: list[Subject] = []
 
     def another(self) -> Subject:
-        """One more backend on the same place, as another process would have."""
+        """Open one more backend on the same place, as another process would."""
         other = Subject(self._open_backend, self.clock, self._reclaims_after)
         self._others.append(other)
         return other
@@ -68,7 +68,7 @@ class Subject:
         self.clock.advance(seconds)
 
     def settle(self) -> None:
-        """Let the backend reclaim what it can, also what it reclaims late."""
+        """Garbage-collect all unreferenced content, also the content that is reclaimed late."""
         for _ in range(2):
             self.clock.advance(self._reclaims_after)
             self.backend.collect()
@@ -76,7 +76,7 @@ class Subject:
     # Saving
 
     def take(self, source: object, admit: Callable[[int], None] = lambda _: None) -> Content:
-        """The content of a source, as the store would make it."""
+        """Read a source into a content, as the store does."""
         return ingest(source, Ingest(self.backend.digest, self.backend.spool, admit))
 
     def put(
@@ -88,7 +88,7 @@ class Subject:
         ttl: float | None = None,
         fresh: bool = False,
     ) -> Saved:
-        """Save a file, to live ``ttl`` seconds."""
+        """Save a file with a time to live of ``ttl`` seconds."""
         expires = None if ttl is None else self.backend.now() + timedelta(seconds=ttl)
         with self.take(source) as content:
             return self.backend.put(key, name, content, expires=expires, fresh=fresh)
@@ -98,7 +98,7 @@ class Subject:
     def read(
         self, name: str, key: SessionKey = ALICE, *, start: int = 0, length: int | None = None
     ) -> bytes:
-        """The bytes that the name leads to. Raises FileNotStored."""
+        """Return the bytes of the file of that name. Raises FileNotStored."""
         return self.read_version(self.backend.get(key.sid, name), key, start=start, length=length)
 
     def read_version(
@@ -113,7 +113,7 @@ class Subject:
             return stream.read()
 
     def version_or_none(self, reference: Reference, key: SessionKey = ALICE) -> bytes | None:
-        """The bytes of a version, None when it is not the file any more."""
+        """Return the bytes of a version, or None if it is not the current file any more."""
         try:
             return self.read_version(reference, key)
         except FileNotStored:
@@ -127,33 +127,33 @@ class Subject:
         return True
 
     def names(self, key: SessionKey = ALICE) -> list[str]:
-        """The names of the session's files, sorted."""
+        """Return the names of the session's files, sorted."""
         return sorted(reference.name for reference in self.backend.files(key.sid))
 
     def contents(self, key: SessionKey = ALICE) -> dict[str, bytes]:
-        """The session's files as they read."""
+        """Read all files of the session; return their bytes by name."""
         return {name: self.read(name, key) for name in self.names(key)}
 
     def record(self, key: SessionKey = ALICE) -> SessionRecord:
-        """What the backend knows of a session, which must be there."""
+        """Return the record of a session, which must exist."""
         record = self.backend.session(key.sid)
         assert record is not None, f"There is no session {key.sid}."
         return record
 
     def sids(self) -> list[str]:
-        """The stored names of all sessions, sorted."""
+        """Return the stored names of all sessions, sorted."""
         return sorted(record.sid for record in self.backend.sessions())
 
 
 def some_bytes(seed: object, size: int) -> bytes:
-    """``size`` bytes that only this seed gives."""
+    """Return ``size`` bytes that are different for each seed."""
     return hashlib.shake_128(repr(seed).encode()).digest(size)
 
 
 def race(*jobs: Callable[[], T]) -> list[T]:
-    """Start every job at the same moment, each in a thread; their results in order.
+    """Start every job at the same moment, each in a thread; return their results in order.
 
-    Raises what the first of them raised, after all have ended.
+    Raises the first job's error, in the order of ``jobs``, after all have ended.
     """
     start = threading.Barrier(len(jobs))
 
@@ -167,9 +167,10 @@ def race(*jobs: Callable[[], T]) -> list[T]:
 
 
 def race_beside(work: Callable[[], T], *others: Callable[[], object]) -> T:
-    """What ``work`` returns, while each of the others is called over and over beside it.
+    """Return the result of ``work``, while each of ``others`` is called repeatedly in a thread.
 
-    Each is called at least once. Raises what the first of them raised, after all have ended.
+    Each is called at least once. Raises the error of the first that failed, ``work`` before
+    ``others``, after all have ended.
     """
     done = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Backends with one fault each, as the proof that the contract can fail."""
+"""Backends with one fault each: they prove that the contract's tests can fail."""
 
 from __future__ import annotations
 

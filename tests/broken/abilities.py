@@ -1,4 +1,4 @@
-"""Backends whose optional abilities are broken."""
+"""Backends with broken optional abilities."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class KeepsItsSecretAsAFile(MemoryBackend):
 @caught_by("what_files_refer_to_counts_once")
 class CountsEachReference(MemoryBackend):
     def referred(self) -> Stored:
-        sizes = [file.size for it in self.sessions() for file in self.files(it.sid)]
+        sizes = [file.size for record in self.sessions() for file in self.files(record.sid)]
         return Stored(len(sizes), sum(sizes))
 
 
@@ -57,7 +57,7 @@ class CountsWhatWasDeleted(MemoryBackend):
 
     def put(self, *args: Any, **keywords: Any) -> Saved:
         saved = super().put(*args, **keywords)
-        self._most = max(self._most, self.stored(), key=lambda it: it.bytes)
+        self._most = max(self._most, self.stored(), key=lambda stored: stored.bytes)
         return saved
 
     def referred(self) -> Stored:
@@ -110,7 +110,7 @@ class CountsClosedBackends(MemoryBackend):
     "wrong_bytes_are_not_handed_out_whole",
 )
 class TrustsItsMedium(MemoryBackend):
-    """As the memory backend itself does, whose bytes nobody can change behind its back."""
+    """Never checks bytes. The memory backend does the same: its bytes cannot change elsewhere."""
 
 
 @caught_by("a_file_keeps_the_time_it_was_saved_at")
@@ -152,7 +152,7 @@ class OmitsAnEndedSession(MemoryBackend):
 
 
 class Inspects(MemoryBackend):
-    """Inspects as it should."""
+    """Inspects correctly."""
 
     def inspect(self) -> Iterator[Flaw]:
         for record in list(self.sessions()):

@@ -25,8 +25,8 @@ class CountsItself(MemoryBackend):
 )
 class KeepsACopyForEachFile(MemoryBackend):
     def stored(self) -> Stored:
-        every = [it for one in self.sessions() for it in self.files(one.sid)]
-        return Stored(len(every), sum(it.size for it in every))
+        every = [file for record in self.sessions() for file in self.files(record.sid)]
+        return Stored(len(every), sum(file.size for file in every))
 
 
 @caught_by("equal_bytes_on_any_way_in_are_kept_once")
@@ -63,7 +63,7 @@ class LeavesCopiesOfARace(MemoryBackend):
 
 
 class Uncounted(Place):
-    """Content goes with the first of its references."""
+    """Deletes content with the first of its references."""
 
     def release(self, reference: Reference) -> None:
         self.blobs.pop(reference.digest, None)
@@ -81,7 +81,7 @@ class CountsByNameAndNotByContent(MemoryBackend):
 
 
 class Hoarding(Place):
-    """Content stays for ever."""
+    """Never deletes content."""
 
     def release(self, reference: Reference) -> None:
         self.blobs[reference.digest].references -= 1
@@ -101,7 +101,7 @@ class NeverReclaims(MemoryBackend):
 
 @caught_by("collecting_looks_at_the_place_and_not_at_memory")
 class RemembersItsGarbage(MemoryBackend):
-    """What is to be reclaimed is known to the one that deleted it, and to nobody else."""
+    """Remembers unreferenced content only in the process that deleted the file."""
 
     def __init__(self, place: Place, clock: Clock) -> None:
         super().__init__(place, clock)
@@ -115,7 +115,7 @@ class RemembersItsGarbage(MemoryBackend):
 
     def collect(self, *, force: bool = False) -> Collected:
         with self._place.lock:
-            dead = [it for it in self._garbage if not self._place.blobs[it].references]
+            dead = [digest for digest in self._garbage if not self._place.blobs[digest].references]
             for digest in dead:
                 del self._place.blobs[digest]
             self._garbage.clear()
@@ -164,7 +164,7 @@ class CollectsWhatIsBeingWritten(MemoryBackend):
     "first_and_last_file_of_a_content_at_once", "acknowledged_files_survive_everything_at_once"
 )
 class LooksBeforeItRefers(MemoryBackend):
-    """Takes content for granted that was there a moment ago."""
+    """Refers to content that existed a moment ago, without a lock or a second check."""
 
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
         known = content.digest in self._place.blobs
@@ -177,7 +177,7 @@ class LooksBeforeItRefers(MemoryBackend):
 
 
 class LeakingSpool(MemorySpool):
-    """What was not kept becomes content all the same."""
+    """Stores the bytes of an abandoned save as content."""
 
     def close(self) -> None:
         if self.unkept:
@@ -198,7 +198,7 @@ class LeavesWhatWasNotSaved(MemoryBackend):
 
 
 class ReusedSpool(MemorySpool):
-    """Is not emptied when it is closed."""
+    """Keeps its bytes when it is closed, so that the next save gets them."""
 
     def close(self) -> None:
         self.unkept = 0
@@ -215,7 +215,7 @@ class UsesOneSpoolForAll(MemoryBackend):
 
 
 class EmptiedSpool(MemorySpool):
-    """Takes its bytes along, also those that were kept."""
+    """Deletes its bytes when it is closed, also those of a finished save."""
 
     def close(self) -> None:
         self._pieces.clear()

@@ -16,14 +16,16 @@ from tests.broken.table import caught_by, pause
 @caught_by("deleted_file_is_gone", "deleted_version_cannot_be_opened")
 class DeletesNothing(MemoryBackend):
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
-        return [it for it in self.files(sid) if it.name in set(names)]
+        return [file for file in self.files(sid) if file.name in set(names)]
 
 
 @caught_by("delete_leaves_other_names")
 class DeletesAllNamesThatBeginSo(MemoryBackend):
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
         begin = tuple(names)
-        return super().delete(sid, [it.name for it in self.files(sid) if it.name.startswith(begin)])
+        return super().delete(
+            sid, [file.name for file in self.files(sid) if file.name.startswith(begin)]
+        )
 
 
 @caught_by("delete_tells_what_was_there")
@@ -56,14 +58,14 @@ class TellsVersionsByTheirBytes(MemoryBackend):
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
         stale = {(reference.name, reference.digest) for reference in references}
         return self.delete(
-            sid, [it.name for it in self.files(sid) if (it.name, it.digest) in stale]
+            sid, [file.name for file in self.files(sid) if (file.name, file.digest) in stale]
         )
 
 
 @caught_by("current_version_is_discarded_beside_a_replaced_one")
 class TakesTheLastVersionOfAName(MemoryBackend):
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
-        return super().discard(sid, {it.name: it for it in references}.values())
+        return super().discard(sid, {file.name: file for file in references}.values())
 
 
 @caught_by("discarding_what_is_not_there_is_no_error")
@@ -104,13 +106,13 @@ class ClosesOnce(MemoryBackend):
 class DropsNothing(MemoryBackend):
     def drop(self, sid: str, **more: Any) -> Dropped | None:
         files = list(self.files(sid))
-        return Dropped(len(files), sum(it.size for it in files))
+        return Dropped(len(files), sum(file.size for file in files))
 
 
 @caught_by("drop_tells_what_it_removed")
 class CountsDroppedBytesOnce(MemoryBackend):
     def drop(self, sid: str, **more: Any) -> Dropped | None:
-        sizes = {it.digest: it.size for it in self.files(sid)}
+        sizes = {file.digest: file.size for file in self.files(sid)}
         dropped = super().drop(sid, **more)
         return dropped and Dropped(dropped.files, sum(sizes.values()))
 
@@ -130,9 +132,9 @@ class DropsWhatIsNotThere(MemoryBackend):
 @caught_by("many_files_are_dropped_at_once")
 class DropsOnePage(MemoryBackend):
     def drop(self, sid: str, **more: Any) -> Dropped | None:
-        page = [it.name for it in self.files(sid)][:1000]
+        page = [file.name for file in self.files(sid)][:1000]
         gone = self.delete(sid, page)
-        return Dropped(len(gone), sum(it.size for it in gone))
+        return Dropped(len(gone), sum(file.size for file in gone))
 
 
 @caught_by("session_made_anew_is_a_new_one")
@@ -191,13 +193,13 @@ class LooksBeforeItDrops(MemoryBackend):
 
 @caught_by("save_beside_a_drop_is_whole_or_gone")
 class DropsWhatItListed(MemoryBackend):
-    """Forgets the session a moment after its files, and with it what was saved meanwhile."""
+    """Deletes the session a moment after its files, and with it files saved in between."""
 
     def drop(self, sid: str, **more: Any) -> Dropped | None:
-        gone = self.delete(sid, [it.name for it in self.files(sid)])
+        gone = self.delete(sid, [file.name for file in self.files(sid)])
         pause()
         self._place.sessions.pop(sid, None)
-        return Dropped(len(gone), sum(it.size for it in gone))
+        return Dropped(len(gone), sum(file.size for file in gone))
 
 
 @caught_by("missing_session_has_no_files")
@@ -206,5 +208,9 @@ class GivesFilesToNobody(MemoryBackend):
         if self.session(sid) is not None:
             return super().files(sid)
         return iter(
-            [it for one in self.sessions() for it in super(type(self), self).files(one.sid)]
+            [
+                file
+                for record in self.sessions()
+                for file in super(type(self), self).files(record.sid)
+            ]
         )

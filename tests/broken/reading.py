@@ -1,4 +1,4 @@
-"""Backends that hand out the wrong bytes, too many of them, or somebody else's."""
+"""Backends that return wrong bytes, too many bytes, or another session's bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TakesEmptyForMissing(MemoryBackend):
 
 
 class Odd(io.BytesIO):
-    """A stream that starts again at its end and cannot be closed twice."""
+    """A stream that restarts at its end and cannot be closed twice."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         chunk = super().read(size)
@@ -73,7 +73,7 @@ class SharesStreams(MemoryBackend):
 
 
 class Torn(io.RawIOBase):
-    """A stream that ends as soon as its file is gone."""
+    """A stream that ends as soon as its file is deleted."""
 
     def __init__(self, stream: BinaryIO, is_there: Callable[[], bool]) -> None:
         self._stream = stream
@@ -111,7 +111,7 @@ class OpensByName(MemoryBackend):
 
 @caught_by("foreign_reference_opens_nothing")
 class OpensByDigest(MemoryBackend):
-    """Whoever knows a digest gets the bytes."""
+    """Returns the bytes of any digest, without a check of the session."""
 
     def open(self, sid: str, reference: Reference, *bounds: Any) -> BinaryIO:
         blob = self._place.blobs.get(reference.digest)

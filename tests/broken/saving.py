@@ -15,7 +15,7 @@ from tests.broken.table import caught_by, pause
 
 
 class Rewriting(MemoryBackend):
-    """Keeps what ``rewritten`` makes of each new reference."""
+    """Stores the result of ``rewritten`` for each new reference."""
 
     def rewritten(self, reference: Reference, replaced: Reference | None) -> Reference:
         raise AssertionError("Overridden by every subclass.")
@@ -30,7 +30,7 @@ class Rewriting(MemoryBackend):
 
 @caught_by("the_same_save_again_is_kept_after_another_backend_removed_it")
 class AnswersTheSameSaveFromMemory(MemoryBackend):
-    """Acknowledges a save that it made before without a look whether the file still is there."""
+    """Acknowledges a repeated save without a check that the file still exists."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -138,9 +138,9 @@ class ChangesItsDigest(MemoryBackend):
 class LosesTheSecondSave(MemoryBackend):
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
         with self._place.lock:
-            there = self._place.files(key.sid).get(name)
-        if there is not None:
-            return Saved(there, deduplicated=False, replaced=there)
+            reference = self._place.files(key.sid).get(name)
+        if reference is not None:
+            return Saved(reference, deduplicated=False, replaced=reference)
         return super().put(key, name, content, **more)
 
 
@@ -186,7 +186,7 @@ class RemembersDeletedFiles(MemoryBackend):
 @caught_by("other_files_stay")
 class ReplacesAllNamesThatBeginSo(MemoryBackend):
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
-        others = [it.name for it in self.files(key.sid) if it.name.startswith(name)]
+        others = [file.name for file in self.files(key.sid) if file.name.startswith(name)]
         self.delete(key.sid, others)
         return super().put(key, name, content, **more)
 
@@ -201,7 +201,7 @@ class ReplacesInTwoSteps(MemoryBackend):
 
 @caught_by("of_writers_at_once_one_wins_whole")
 class MixesWriters(MemoryBackend):
-    """Bytes are kept by name, and described in a second step."""
+    """Stores bytes by name, and their description in a second step."""
 
     _bytes: dict[str, Any] = {}  # noqa: RUF012 - shared by all backends of the one test
 
@@ -224,14 +224,14 @@ class GivesANewTokenEachTime(MemoryBackend):
 @caught_by("listing_answers_as_put_did")
 class ListsWithoutTimes(MemoryBackend):
     def files(self, sid: str) -> Iterator[Reference]:
-        return (it._replace(created=self.now(), expires=None) for it in super().files(sid))
+        return (file._replace(created=self.now(), expires=None) for file in super().files(sid))
 
 
 @caught_by("expired_file_stays_until_it_is_removed")
 class ExpiresByItself(MemoryBackend):
     def files(self, sid: str) -> Iterator[Reference]:
         late = self.now() - timedelta(seconds=1)
-        return (it for it in super().files(sid) if it.expires is None or it.expires > late)
+        return (file for file in super().files(sid) if file.expires is None or file.expires > late)
 
 
 @caught_by("missing_file_is_not_stored")
@@ -248,8 +248,8 @@ class GivesAnyFile(MemoryBackend):
 @caught_by("names_that_begin_alike_confuse_no_listing")
 class PassesByWhatBeginsAlike(MemoryBackend):
     def files(self, sid: str) -> Iterator[Reference]:
-        found = {it.name: it for it in super().files(sid)}
-        return (it for name, it in found.items() if not any(f"{on}-" in name for on in found))
+        files = {file.name: file for file in super().files(sid)}
+        return (file for name, file in files.items() if not any(f"{on}-" in name for on in files))
 
 
 @caught_by("lists_very_many_files")

@@ -1,4 +1,4 @@
-"""Backends that mix sessions up or get their marks wrong."""
+"""Backends that confuse sessions or record their marks wrongly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class SharesOneDirectory(MemoryBackend):
 @caught_by("another_owner_s_session_is_another_one")
 class IgnoresTheOwner(MemoryBackend):
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
-        same = (it.key for it in self._place.sessions.values() if it.key.id == key.id)
+        same = (
+            session.key for session in self._place.sessions.values() if session.key.id == key.id
+        )
         return super().put(next(same, key), name, content, **more)
 
 
@@ -149,7 +151,7 @@ class ResumesWithoutActivity(MemoryBackend):
 class DeletesFilesAtTheEnd(MemoryBackend):
     def end(self, sid: str) -> None:
         super().end(sid)
-        self.delete(sid, [it.name for it in self.files(sid)])
+        self.delete(sid, [file.name for file in self.files(sid)])
 
 
 @caught_by("marks_do_not_make_a_session")
@@ -177,7 +179,7 @@ class KeepsEndsInMind(MemoryBackend):
 
 
 class Misjudging(MemoryBackend):
-    """Tells bounds that are none."""
+    """Returns bounds that do not hold."""
 
     def misjudged(self, record: SessionRecord) -> SessionRecord:
         raise AssertionError("Overridden by every subclass.")
@@ -196,7 +198,7 @@ class TakesTheNewestForTheOldest(Misjudging):
 @caught_by("no_file_expires_before_expiring")
 class TellsTheLastExpiry(Misjudging):
     def misjudged(self, record: SessionRecord) -> SessionRecord:
-        every = [it.expires for it in self.files(record.sid) if it.expires]
+        every = [file.expires for file in self.files(record.sid) if file.expires]
         return replace(record, expiring=max(every, default=None))
 
 

@@ -1,4 +1,4 @@
-"""The deliberately broken backends, each with the tests of the contract that must catch it."""
+"""The table of broken backends, each with the tests of the contract that must catch it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BROKEN: list[Broken] = []
 
 
 def caught_by(*tests: str) -> Callable[[B], B]:
-    """Enter a backend into the table, with the tests that must fail for it."""
+    """Add a backend to the table, with the tests that must fail for it."""
 
     def enter(backend: B) -> B:
         BROKEN.append(Broken(backend, tuple(f"test_{test}" for test in tests)))
@@ -32,5 +32,5 @@ def caught_by(*tests: str) -> Callable[[B], B]:
 
 
 def pause() -> None:
-    """Give the other threads of a race time to come in between."""
+    """Sleep, so that other threads of a race run in between."""
     threading.Event().wait(0.001)
