@@ -1,20 +1,20 @@
 """One session's folder on disk: its files, its journal and its marks.
 
     files/     one link for each file, under its stored name
-    journal    what a link cannot say (``_local_journal``)
+    journal    the properties of each file that a link cannot hold (``_local_journal``)
     id         JSON: the session's true id and owner; its mtime: no file is older
     seen       its mtime: the newest save or touch; its lock serialises all changes to the session;
-               its length: how often the journal was compacted
-    ended      there when the visitor left; its mtime: when
-    expiring   there when files have a time to live; its mtime: none expires before
-    new        a link on its way into files/, for the moment of a replacement
+               its length: the number of times that the journal was compacted
+    ended      exists when the visitor left; its mtime: the time of that
+    expiring   exists when files have a time to live; its mtime: no file expires earlier
+    new        a link on its way into files/, only during a replacement
 
-Every change is made under the lock of ``seen``, held for some system calls and never while bytes
-are read or written. The system lets go of it when a process dies. Readers take no lock: a link is
-in its place or not.
+Every change is made under the lock of ``seen``. A process holds it for some system calls, and never
+while it reads or writes bytes. The system releases it when a process dies. Readers take no lock: a
+link is either in its place or not.
 
 A power cut may leave any of these files empty, cut off or missing if it was not forced to the disk.
-A link whose bytes are not proven to be those that were saved under its name is no file.
+A link counts as a file only when its bytes are proven to be those saved under its name.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ from sessionstore.locks import lock, unlock
 NEW = "new"
 
 Step = Callable[[Directory, str], None]
-"""Something done with a name in a directory."""
+"""An operation on a name in a directory."""
 
 UTIME_TAKES_FD = os.utime in os.supports_fd
 
 
 class Rules(NamedTuple):
-    """What the folders of one store have in common."""
+    """The parameters that all folders of one store share."""
 
     token: Callable[[os.stat_result], str]
-    """What tells one stored file from another of the same name."""
+    """Returns a string that differs between two versions of a stored file: ``token_of``."""
     algorithm: str
-    """Of digests."""
+    """The digest algorithm."""
     blob: Callable[[str], os.stat_result | None]
-    """The blob of a digest, None when there is none."""
+    """Returns the status of the blob of a digest, None when it does not exist."""
     durable: bool
     """Whether a change is forced to the disk before it is acknowledged."""
     tables: Tables
-    """Where the lines of large journals are."""
+    """The offsets of the lines of large journals."""
 
 
 class Folder:
@@ -70,9 +70,10 @@ class Folder:
     def __init__(
         self, sessions: Directory, sid: str, rules: Rules, *, change: bool = False
     ) -> None:
-        """Raises FileNotFoundError when there is no such session.
+        """Open the folder of the session ``sid``.
 
-        With ``change`` the directory of files is made if a power cut took it.
+        With ``change`` the directory of files is created if a power cut removed it. Raises
+        FileNotFoundError when the session does not exist.
         """
         self.sid = sid
         self.token = rules.token
@@ -81,7 +82,7 @@ class Folder:
         self._sessions = sessions
         self._forced = False
         self.owned = False
-        """Whether ``id`` is known to say whose it is."""
+        """Whether ``id`` is known to hold the session's id and owner."""
         self.dir = sessions.sub(sid)
         try:
             self.files = self._open_files(change=change)
@@ -92,11 +93,11 @@ class Folder:
         self._seen = -1
         self._place = f"{sid}/seen"
         self._identity: os.stat_result | None = None
-        """Of ``seen``, once it is open."""
+        """The status of ``seen``, once it is open."""
 
     def close(self) -> None:
         if self._seen >= 0:
-            os.close(self._seen)  # lets go of its lock
+            os.close(self._seen)  # also releases its lock
             self._seen = -1
         self._journal.close()
         self.files.close()
@@ -109,28 +110,29 @@ class Folder:
         self.close()
 
     def lock(self, *, wait: bool = True) -> bool:
-        """Take the session's lock; False when somebody has it and ``wait`` is false."""
+        """Take the session's lock; return False if it is taken and ``wait`` is false."""
         if self._seen < 0:
             self._seen = self._open_seen()
             self._identity = os.fstat(self._seen)
         return lock(self._seen, wait=wait)
 
     def unlock(self) -> None:
-        """Let go of the lock. Said aloud: a child forked meanwhile has the open file too."""
+        """Release the lock."""
+        # Closing the file would not be enough: a child that was forked since has it open too.
         unlock(self._seen)
 
     def is_still(self, sessions: Directory) -> bool:
-        """Whether it is in its place, and the lock it has is the session's."""
+        """Return whether this folder is in its place and holds the lock of the session there."""
         own = self._identity
         if own is None:
             return self.dir.is_still(sessions, self.sid)
-        there = sessions.stat_or_none(self._place)
-        if there is None or there.st_ino != own.st_ino or there.st_dev != own.st_dev:
+        status = sessions.stat_or_none(self._place)
+        if status is None or status.st_ino != own.st_ino or status.st_dev != own.st_dev:
             return False
-        if there.st_size != own.st_size:
-            self._journal.close()  # another has put a compacted one in its place
+        if status.st_size != own.st_size:
+            self._journal.close()  # another process replaced it by a compacted one
             self._forced = False
-            self._identity = there
+            self._identity = status
         return True
 
     # Marks
@@ -143,7 +145,7 @@ class Folder:
         os.utime(self._seen if UTIME_TAKES_FD else self.dir.at("seen"), ns=(time, time))
 
     def mark(self, name: str, time: datetime) -> None:
-        """Make the empty file ``name``, of that time."""
+        """Create the empty file ``name`` and set its mtime to ``time``."""
         fd = self.dir.open(name, os.O_WRONLY | os.O_CREAT)
         try:
             self.dir.utime(name, nanoseconds(time))
@@ -154,30 +156,34 @@ class Folder:
             os.close(fd)
 
     def unmark(self, name: str) -> None:
-        """Remove a mark."""
+        """Remove the mark ``name``."""
         self.dir.unlink(name)
         if self._rules.durable:
             self.dir.fsync()
 
     def will_expire(self, expires: datetime) -> None:
-        """See that ``expiring`` is no later than ``expires``."""
-        there = self.dir.stat_or_none("expiring")
-        if there is None or moment(there.st_mtime_ns) > expires:
+        """Set the time of ``expiring`` to ``expires``, unless it is earlier already."""
+        status = self.dir.stat_or_none("expiring")
+        if status is None or moment(status.st_mtime_ns) > expires:
             self.mark("expiring", expires)
 
     def has_older(self, created: datetime) -> None:
-        """See that the time of ``id`` is no later than ``created``."""
+        """Set the time of ``id`` to ``created``, unless it is earlier already."""
         if moment(self.dir.stat("id").st_mtime_ns) > created:
             self.dir.utime("id", nanoseconds(created))
             if self._rules.durable:
                 self._force("id")
 
     def tighten(self, now: datetime) -> None:
-        """Set the bounds anew from the files that are left, so that sweeps pass the session by."""
+        """Compute the bounds ``id`` and ``expiring`` again from the files that are left.
+
+        Without files the oldest is ``now``. Sweeps then skip the session until a file is due.
+        """
         left = [reference for _, reference in self.references()]
-        with contextlib.suppress(FileNotFoundError):  # a power cut took it
-            self.dir.utime("id", nanoseconds(min((it.created for it in left), default=now)))
-        expiring = [it.expires for it in left if it.expires is not None]
+        oldest = min((reference.created for reference in left), default=now)
+        with contextlib.suppress(FileNotFoundError):  # a power cut removed it
+            self.dir.utime("id", nanoseconds(oldest))
+        expiring = [reference.expires for reference in left if reference.expires is not None]
         if expiring:
             self.mark("expiring", min(expiring))
         else:
@@ -192,25 +198,28 @@ class Folder:
             return None
 
     def belongs_to(self, key: SessionKey, work: Callable[[], Directory]) -> None:
-        """See that ``id`` says ``key``; one that a power cut tore or took is written again.
+        """Write ``id`` for ``key`` again if a power cut tore or removed it.
 
-        ``work()`` opens this process's workspace. Looked at once while the folder is open.
+        ``work()`` opens this process's workspace. The check is made once while the folder is open.
         """
         if self.owned:
             return
         text = _identity(key)
-        found = b""
+        stored = b""
         with contextlib.suppress(FileNotFoundError), self.dir.reading("id") as fd:
-            found = os.read(fd, len(text) + 1)
-        if found != text and self.identify() is None:
+            stored = os.read(fd, len(text) + 1)
+        if stored != text and self.identify() is None:
             self._write_id(text, work)
         self.owned = True
 
     def _write_id(self, text: bytes, work: Callable[[], Directory]) -> None:
-        """Put a whole ``id`` in the place of one that says nothing; no file is older than it."""
-        there = self.dir.stat_or_none("id")
-        oldest = min((it.created for _, it in self.references()), default=EPOCH)
-        time = nanoseconds(oldest) if there is None else there.st_mtime_ns
+        """Replace a torn or missing ``id`` by a whole one with the content ``text``.
+
+        It keeps the time of the torn one. The time of a missing one is that of the oldest file.
+        """
+        status = self.dir.stat_or_none("id")
+        oldest = min((reference.created for _, reference in self.references()), default=EPOCH)
+        time = nanoseconds(oldest) if status is None else status.st_mtime_ns
         name = secrets.token_hex(8)
         with work() as place:
             with open(place.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
@@ -223,16 +232,16 @@ class Folder:
     # Durability
 
     def settle(self) -> None:
-        """Force the names of the files and the time of the newest activity, if that is wanted."""
+        """Force the names of the files and the time of activity to the disk, when ``durable``."""
         if self._rules.durable:
             self.files.fsync()
             os.fsync(self._seen)
 
     def _force_above(self) -> None:
-        """Force what leads to the files and says whose they are.
+        """Force ``id`` and the names of the directories above the files to the disk.
 
-        Another process may have made it and not forced it yet, or died before. Once is enough while
-        the folder is open and its journal the same.
+        Another process may have made them and not forced them yet, or died before it could. Once is
+        enough while the folder is open and its journal was not replaced.
         """
         if not self._forced:
             with contextlib.suppress(FileNotFoundError):
@@ -245,7 +254,7 @@ class Folder:
         with self.dir.reading(name) as fd:
             os.fsync(fd)
 
-    # What a power cut may have taken
+    # Files that a power cut may have removed
 
     def _open_files(self, *, change: bool) -> Directory:
         try:
@@ -256,14 +265,15 @@ class Folder:
         time = self.dir.stat(".").st_mtime_ns
         with contextlib.suppress(FileExistsError):
             self.dir.mkdir("files")
-            self.dir.utime(".", time)  # which may be all that says how old the session is
+            self.dir.utime(".", time)  # without marks only this time shows the session's age
         return self.dir.sub("files")
 
     def _open_seen(self) -> int:
         try:
             return self.dir.open("seen", os.O_RDWR)
         except FileNotFoundError:
-            time = self.dir.stat(".").st_mtime_ns  # as in ``record``: it is not active by this
+            # As in ``record``. To create the mark again is no activity of the visitor.
+            time = self.dir.stat(".").st_mtime_ns
         fd = self.dir.open("seen", os.O_RDWR | os.O_CREAT)
         self.dir.utime("seen", time)
         return fd
@@ -271,97 +281,110 @@ class Folder:
     # Files
 
     def find(self, file: str) -> Reference | None:
-        """The file of that stored name as it is now, None when there is none.
+        """Return the current file with the stored name ``file``, None when it does not exist.
 
-        A directory or a symbolic link is none of ours, and no file; nor is one that a save has only
-        begun to write, or that a power cut tore.
+        These do not count as files: a directory or a symbolic link, which the store never makes; a
+        file that a save has only begun to write; a file that a power cut tore.
         """
-        there, reference = self.described(file)
-        if there is None or reference is None or reference.size != there.st_size:
+        status, reference = self.described(file)
+        if status is None or reference is None or reference.size != status.st_size:
             return None
         return reference
 
     def described(self, file: str) -> tuple[os.stat_result | None, Reference | None]:
-        """The stored file of that name, and what was saved as it; None where there is neither.
+        """Return the status of the stored ``file`` and the reference saved for it.
 
-        It is torn when its size is not the one saved.
+        Each is None when it does not exist. The file is torn when its size differs from the size in
+        the reference.
         """
         while True:
-            there = self.files.stat_or_none(file)
-            if there is None or not stat.S_ISREG(there.st_mode) or is_unfinished(there):
+            status = self.files.stat_or_none(file)
+            if status is None or not stat.S_ISREG(status.st_mode) or is_unfinished(status):
                 return None, None
-            reference = journal.find(self.dir, file, self.token(there), self._search)
+            reference = journal.find(self.dir, file, self.token(status), self._search)
             if reference is not None:
-                return there, reference
+                return status, reference
             again = self.files.stat_or_none(file)
-            if again is not None and self.token(again) == self.token(there):
-                return there, self._undescribed(file, there)
+            if again is not None and self.token(again) == self.token(status):
+                return status, self._undescribed(file, status)
 
     def references(self) -> Iterator[tuple[str, Reference]]:
-        """Every file: (stored name, reference)."""
-        for file, there, reference in self.links():
-            if reference is not None and reference.size == there.st_size:
+        """Yield (stored name, reference) of every file."""
+        for file, status, reference in self.links():
+            if reference is not None and reference.size == status.st_size:
                 yield file, reference
 
     def links(self) -> Iterator[tuple[str, os.stat_result, Reference | None]]:
-        """Every stored file: its name, itself, and what was saved as it if anything says so."""
+        """Yield (stored name, status, reference) of every stored file.
+
+        The reference is None when neither the journal nor the link holds one.
+        """
         known = {(line.file, line.reference.token): line for line in journal.lines(self.dir)}
         for file in self.files.names():
-            there = self.files.stat_or_none(file)
-            if there is None or is_unfinished(there):
+            status = self.files.stat_or_none(file)
+            if status is None or is_unfinished(status):
                 continue
-            line = known.get((file, self.token(there)))
+            line = known.get((file, self.token(status)))
             if line is not None:
-                yield file, there, line.reference
+                yield file, status, line.reference
                 continue
             again, reference = self.described(file)
             if again is not None:
                 yield file, again, reference
 
     def unfinished(self) -> Iterator[str]:
-        """What saves have begun to write; while the lock is held, those of dead processes."""
+        """Yield the stored names of unfinished files.
+
+        While the caller holds the lock these are files of dead processes.
+        """
         for file in self.files.names():
-            there = self.files.stat_or_none(file)
-            if there is not None and is_unfinished(there):
+            status = self.files.stat_or_none(file)
+            if status is not None and is_unfinished(status):
                 yield file
 
     def has_left(self) -> bool:
-        """Whether a death or a power cut may have left something here that is no file."""
+        """Return whether a killed process or a power cut may have left unfinished or torn files."""
         return self.dir.has(NEW) or any(self.unfinished()) or any(self.torn())
 
     def torn(self) -> Iterator[str]:
-        """Files of which a power cut left no bytes, a part of them, or bytes without their line."""
+        """Yield the stored names of files that a power cut tore.
+
+        Such a file has no bytes, a part of them, or all of them without their line in the journal.
+        """
         known = {(file, token): size for file, token, size, _ in journal.kept(self.dir)}
         for file in self.files.names():
-            there = self.files.stat_or_none(file)
-            if there is None or known.get((file, self.token(there))) == there.st_size:
+            status = self.files.stat_or_none(file)
+            if status is None or known.get((file, self.token(status))) == status.st_size:
                 continue
             if self.is_torn(file):
                 yield file
 
     def is_torn(self, file: str) -> bool:
-        """Whether the stored file of that name is ours and no file of the session.
+        """Return whether the store made the stored ``file`` and a power cut tore it.
 
-        One whose name is too long to be in the link and is in no line either is left alone.
+        False for a file with a name that is too long for the link and is in no line either: such a
+        file is left alone.
         """
-        there, reference = self.described(file)
-        if there is None or reference is not None:
-            return there is not None and reference is not None and reference.size != there.st_size
-        return stat.S_IMODE(there.st_mode) == FINISHED and names.decode(file) is not None
+        status, reference = self.described(file)
+        if status is None or reference is not None:
+            return status is not None and reference is not None and reference.size != status.st_size
+        return stat.S_IMODE(status.st_mode) == FINISHED and names.decode(file) is not None
 
-    def _undescribed(self, file: str, there: os.stat_result) -> Reference | None:
-        """A link without a line of its own.
+    def _undescribed(self, file: str, status: os.stat_result) -> Reference | None:
+        """Return the reference of a link without a line of its own, None when nothing proves one.
 
-        A line may speak of the same inode with another time: then somebody wrote to the stored
-        file, and it is still that version, for reading to find damaged. Otherwise its bytes have to
-        be those of a line of that name, as in a store that was copied, or those that its blob's
-        name says, when its line is lost. The name then is in the link itself, unless it was too
-        long for that; a time to live is lost with the line, so the file gets the shortest of the
-        session.
+        ``status`` is the link's. There are three proofs, in this order:
+
+        1. A line names the same inode with another time. Then something wrote to the stored file.
+           It still is that version, and reading it finds the damage.
+        2. The bytes have the digest of a line of that name, as in a store that was copied.
+        3. The line is lost, and a blob with the digest of the bytes is the same file. The name is
+           then decoded from the link, unless it was too long for that. The time to live is lost
+           with the line, so the file gets the shortest of the session.
         """
-        written_to = journal.find_inode(self.dir, file, there.st_ino, self._search)
+        written_to = journal.find_inode(self.dir, file, status.st_ino, self._search)
         if written_to is not None:
-            return written_to._replace(token=self.token(there))
+            return written_to._replace(token=self.token(status))
         digest = self._digest(file)
         saved = [
             line.reference
@@ -369,27 +392,30 @@ class Folder:
             if line.file == file and line.reference.digest == digest
         ]
         if saved:
-            return saved[-1]._replace(token=self.token(there))
+            return saved[-1]._replace(token=self.token(status))
         name = names.decode(file)
         blob = None if digest is None else self._rules.blob(digest)
-        if name is None or digest is None or blob is None or not os.path.samestat(blob, there):
+        if name is None or digest is None or blob is None or not os.path.samestat(blob, status):
             return None
         expiring = self.dir.stat_or_none("expiring")
         expires = None if expiring is None else moment(expiring.st_mtime_ns)
-        created = moment(there.st_ctime_ns)
-        return Reference(name, there.st_size, digest, created, expires, self.token(there))
+        created = moment(status.st_ctime_ns)
+        return Reference(name, status.st_size, digest, created, expires, self.token(status))
 
     def _digest(self, file: str) -> str | None:
-        """The digest of the bytes of a stored file, None when it is gone."""
-        found = hasher(self._rules.algorithm)
+        """Return the digest of the bytes of the stored ``file``, None when it is gone."""
+        digest = hasher(self._rules.algorithm)
         with contextlib.suppress(FileNotFoundError), self.files.reading(file) as fd:
             while chunk := os.read(fd, CHUNK):
-                found.update(chunk)
-            return found.hexdigest()
+                digest.update(chunk)
+            return digest.hexdigest()
         return None
 
     def note(self, file: str, reference: Reference) -> None:
-        """Write a line, before its link is made; compact the journal when half of it is idle."""
+        """Write the line of ``reference``. The caller makes the link afterwards.
+
+        Compact the journal when fewer than half of its lines are of a file that exists.
+        """
         durable = self._rules.durable
         grown = self._journal.append(file, reference, durable=durable)
         if grown and sum(1 for _ in self.files.names()) * 2 < journal.count(self.dir):
@@ -398,8 +424,9 @@ class Folder:
             self._force_above()
 
     def _compact(self, keep: list[Line]) -> None:
-        """Rewrite the journal, and tell those who have it open beforehand."""
+        """Rewrite the journal with the lines ``keep`` only."""
         before = os.fstat(self._seen)
+        # Processes that have the journal open see the new length of ``seen`` and open it again.
         os.ftruncate(self._seen, before.st_size + 1)
         self._set_active(before.st_mtime_ns)
         self._identity = os.fstat(self._seen)
@@ -408,9 +435,9 @@ class Folder:
         journal.compact(self.dir, keep)
 
     def place(self, file: str, link: Step, settle: Step) -> bool:
-        """Give a file its name here by ``link(directory, name)``; False when the name is taken.
+        """Give a file its name here by ``link(directory, name)``; return False if it is taken.
 
-        The name is taken back when ``settle(directory, name)`` raises.
+        The name is removed again when ``settle(directory, name)`` raises.
         """
         try:
             link(self.files, file)
@@ -426,9 +453,10 @@ class Folder:
     def replace(
         self, file: str, link: Step, settle: Step, around: AbstractContextManager[None]
     ) -> None:
-        """Give a file a name that may be taken: what has it is replaced, at one instant.
+        """Give a file the name ``file``, atomically replacing the file that has it.
 
-        ``around`` is entered for that. Whatever raises before it leaves the older file.
+        Call ``link(directory, name)`` and ``settle(directory, name)``, then rename inside the
+        context manager ``around``. If anything raises before the rename, the older file stays.
         """
         self.dir.unlink(NEW)
         link(self.dir, NEW)
@@ -437,37 +465,38 @@ class Folder:
             with around:
                 self.dir.rename(NEW, self.files, file)
         finally:
-            # rename(2) between two links of one inode does nothing and leaves both. Should one be
-            # left, the next replacement or drop takes it.
+            # rename(2) between two links of one inode does nothing and leaves both. If this removal
+            # fails, the next replacement or drop removes the link.
             with contextlib.suppress(OSError):
                 self.dir.unlink(NEW)
 
 
-def token_of(there: os.stat_result) -> str:
-    """What tells one stored file from another of the same name, also after an inode is reused."""
-    return f"{there.st_ino}.{there.st_mtime_ns}"
+def token_of(status: os.stat_result) -> str:
+    """Return a token of the version of a stored file, unique even if its inode is reused."""
+    return f"{status.st_ino}.{status.st_mtime_ns}"
 
 
-def token_of_copy(there: os.stat_result) -> str:
-    """The same where there are no hard links.
+def token_of_copy(status: os.stat_result) -> str:
+    """Return a token of the version of a stored file where the disk has no hard links.
 
-    Such file systems (FAT) make inode numbers up anew at each mount, and keep times to two seconds.
+    Such file systems (FAT) assign new inode numbers at each mount, and keep times to two seconds.
     """
-    return f"{there.st_size}.{there.st_mtime_ns // 2_000_000_000}"
+    return f"{status.st_size}.{status.st_mtime_ns // 2_000_000_000}"
 
 
 def record(sessions: Directory, sid: str) -> SessionRecord | None:
-    """What the marks of a session say, None when it is not there (any more)."""
+    """Read the marks of the session ``sid``; return None when it does not exist."""
     seen = sessions.stat_or_none(f"{sid}/seen")
     made = sessions.stat_or_none(f"{sid}/id")
     oldest = EPOCH if made is None else moment(made.st_mtime_ns)
     if seen is None or made is None:
-        # A power cut may leave a folder without its marks: its own time says how old it is.
+        # A power cut may leave a folder without its marks. Its own time then gives its age.
         folder = sessions.stat_or_none(sid)
         if folder is None or not stat.S_ISDIR(folder.st_mode):
             return None
         seen = seen or folder
-    # Most have neither mark, and they are asked for of every session: first whether they are there.
+    # Every listing reads these marks of every session, and most sessions have neither. ``has`` is
+    # the cheapest test for that.
     ended = _mark(sessions, f"{sid}/ended") if sessions.has(f"{sid}/ended") else None
     expiring = _mark(sessions, f"{sid}/expiring") if sessions.has(f"{sid}/expiring") else None
     active = moment(seen.st_mtime_ns)
@@ -476,17 +505,16 @@ def record(sessions: Directory, sid: str) -> SessionRecord | None:
 
 
 def _mark(sessions: Directory, name: str) -> datetime | None:
-    """The time of a mark, None when it is gone.
+    """Return the time of the mark ``name``, None when it is gone.
 
-    Should the look for it have failed, a session was taken for one that goes on; the next sweep
-    looks again.
+    If the check for the mark fails, the session counts as not ended; the next sweep checks again.
     """
-    there = sessions.stat_or_none(name)
-    return None if there is None else moment(there.st_mtime_ns)
+    status = sessions.stat_or_none(name)
+    return None if status is None else moment(status.st_mtime_ns)
 
 
 def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:
-    """A complete new session folder ``name`` in this process's workspace."""
+    """Create a complete session folder ``name`` in this process's workspace ``work``."""
     work.mkdir(name)
     with work.sub(name) as folder:
         folder.mkdir("files")
@@ -498,5 +526,5 @@ def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:
 
 
 def _identity(key: SessionKey) -> bytes:
-    """The content of ``id``."""
+    """Return the content of ``id`` for ``key``."""
     return json.dumps({"id": key.id, "owner": key.owner}).encode()

@@ -1,8 +1,8 @@
-"""The session folders of a store, opened by name or kept open from the time before.
+"""A pool of open session folders.
 
-Opening a folder with its lock and its journal takes eight system calls of the twenty that a small
-save makes, so the last used ones are kept open. One user at a time has a folder: a second who
-wants it meanwhile opens one of his own, since two of one process exclude each other only by the
+Opening a folder with its lock and its journal takes eight of the twenty system calls of a small
+save, so the pool keeps the last used folders open. One caller at a time has an open folder. A
+second caller opens the folder again: two threads of one process exclude each other only by the
 locks of two open files.
 """
 
@@ -17,8 +17,8 @@ from sessionstore.backends._local_folder import Folder, Rules
 
 try:
     import resource
-except ImportError:  # Windows, where an open file could not be moved with its folder either
-    resource = None  # type: ignore[assignment]  # the name says which of the two systems this is
+except ImportError:  # Windows, where a folder with an open file could not be moved either
+    resource = None  # type: ignore[assignment]  # None marks Windows, where the module is missing
 
 _MOST = 64
 """Folders kept open, four descriptors each."""
@@ -32,24 +32,26 @@ class Folders:
         self._rules = rules
         self._most = min(_MOST, descriptors() // 64) if most is None else most
         self._pid = os.getpid()
-        # Its methods are atomic, so that no lock is needed, which a fork could leave taken.
+        # The methods of a dictionary are atomic, so no lock is needed. A fork could leave a lock
+        # taken.
         self._kept: OrderedDict[str, Folder] = OrderedDict()
 
     def reading(self, sid: str) -> Borrowed:
-        """A session's folder for a look, None when there is none."""
+        """Lend the folder of the session ``sid`` for reading; None when it does not exist."""
         return Borrowed(self, sid, change=False)
 
     def changing(
         self, sid: str, *, wait: bool = True, make: Callable[[], bool] | None = None
     ) -> Borrowed:
-        """The same, locked; None also when it is busy and ``wait`` is false.
+        """Lend the locked folder of the session ``sid``; None when it does not exist.
 
-        ``make()`` is called to make a session that is not there; it returns whether it did.
+        None also when another caller has the lock and ``wait`` is false. ``make()`` is called to
+        create a session that does not exist; it returns whether it did.
         """
         return Borrowed(self, sid, change=True, wait=wait, make=make)
 
     def close(self, sid: str | None = None) -> None:
-        """Close what is kept open of a session, or of all."""
+        """Close the open folder of the session ``sid``, or all when ``sid`` is None."""
         if sid is not None:
             folder = self._kept.pop(sid, None)
             if folder is not None:
@@ -59,9 +61,9 @@ class Folders:
             folder.close()
 
     def _oldest(self) -> Folder | None:
-        """The one unused for longest, which is kept no more; None when there is none.
+        """Remove the folder unused for longest from the pool and return it; None if it is empty.
 
-        There may just have been one: other threads take them too.
+        The caller cannot test for that first, because other threads take folders too.
         """
         try:
             return self._kept.popitem(last=False)[1]
@@ -69,20 +71,24 @@ class Folders:
             return None
 
     def take(self, sid: str, *, change: bool, wait: bool) -> Folder | None:
-        """A folder that is in its place. The caller gives it back, or closes it."""
+        """Return an open folder that is in its place. The caller gives it back or closes it.
+
+        With ``change`` it is locked. None when the session does not exist, or when another caller
+        has the lock and ``wait`` is false.
+        """
         if self._pid != os.getpid():
             self._forget_parent()
         while True:
             folder = self._kept.pop(sid, None)
-            known = folder is not None
+            reused = folder is not None
             try:
                 if folder is None:
                     folder = Folder(self._sessions, sid, self._rules, change=change)
                 if change and not folder.lock(wait=wait):
                     folder.close()
                     return None
-                # A drop may have moved it away since it was opened, or while we waited.
-                if not (known or change) or folder.is_still(self._sessions):
+                # A drop may have moved it away since it was opened or during the wait for the lock.
+                if not (reused or change) or folder.is_still(self._sessions):
                     return folder
             except FileNotFoundError:
                 if folder is None:
@@ -94,16 +100,17 @@ class Folders:
             folder.close()
 
     def give(self, folder: Folder) -> None:
-        """Keep a folder open for the next who wants it."""
+        """Keep ``folder`` open for the next caller."""
         if self._kept.setdefault(folder.sid, folder) is not folder:
             folder.close()
         while len(self._kept) > self._most and (oldest := self._oldest()) is not None:
             oldest.close()
 
     def _forget_parent(self) -> None:
-        """In the child of a fork: an open file that the parent has too holds off neither.
+        """Close all folders in the child of a fork.
 
-        Until all are closed no other thread may take one.
+        Parent and child share the open files, so a lock of them excludes neither. No other thread
+        may take a folder before all are closed.
         """
         self.close()
         self._pid = os.getpid()
@@ -143,7 +150,7 @@ class Borrowed:
     def __exit__(self, kind: object, *_: object) -> None:
         if self._folder is None:
             return
-        if kind is not None:  # whatever went wrong, the next one begins anew
+        if kind is not None:  # its state is unknown after an error, so the next caller opens it
             self._folder.close()
             return
         if self._change:
@@ -152,7 +159,10 @@ class Borrowed:
 
 
 def descriptors() -> int:
-    """How many files a process may have open, as far as that matters; 0: keep none open."""
+    """Return the number of files that this process may have open; 0 means to keep none open.
+
+    An unlimited number counts as 1 << 20.
+    """
     if not HAS_DIR_FD or resource is None:
         return 0
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

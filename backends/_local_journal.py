@@ -1,9 +1,9 @@
-"""A session's journal: one JSON line for each save, saying what a link cannot.
+"""A session's journal: one JSON line for each save, with the properties that a link cannot hold.
 
-The link is the truth and the journal describes it. A line counts only while a link of its name is
-the very file it names (``token``: inode and modification time); of several such lines the last
-counts. So a line whose save never finished, a line of a file since replaced and a torn line are
-all simply ignored, and nothing has to be undone after a crash.
+The link decides and the journal describes it. A line is valid only while a link of its name has the
+token of the line (inode and modification time). Of several such lines the last is valid. All other
+lines are ignored: those of saves that did not finish, those of files replaced since, and torn
+lines. Nothing has to be undone after a crash.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ NAME = "journal"
 _quoted = json.encoder.encode_basestring_ascii
 _scan = json.JSONDecoder().raw_decode
 _SMALL = 1 << 16
-"""Below this many bytes a journal is not worth compacting, and is read rather than mapped."""
+"""Bytes below which a journal is not compacted, and is read rather than mapped."""
 
 
 class Line(NamedTuple):
-    """One save: the link's stored name, and the reference it made."""
+    """One save: the stored name of its link, and its reference."""
 
     file: str
     reference: Reference
 
 
 def encode(file: str, reference: Reference) -> bytes:
-    """The line, with the newline in front: a torn one before it cannot swallow it."""
+    """Return the line of a save."""
+    # The newline comes first, so that a torn line before this one does not absorb it.
     name, size, digest, created, expires, token = reference
     until = "null" if expires is None else f'"{expires.isoformat()}"'
-    # By hand, in a third of the time of json.dumps: only a name can hold what needs escaping.
+    # Formatted by hand in a third of the time of json.dumps. Only the name may need escapes.
     return (
         f'\n{{"file": "{file}", "token": "{token}", "name": {_quoted(name)}, "size": {size}, '
         f'"digest": "{digest}", "created": "{created.isoformat()}", "expires": {until}}}'
@@ -47,10 +48,10 @@ def encode(file: str, reference: Reference) -> bytes:
 
 
 def decode(text: bytes) -> Line | None:
-    """The line, or None for one that is torn."""
+    """Parse the line ``text``; return None when it is torn."""
     try:
         row: dict[str, Any]
-        row, end = _scan(text.decode())  # half of the time of json.loads
+        row, end = _scan(text.decode())  # in half of the time of json.loads
         if text[end:].strip():
             return None
         reference = Reference(
@@ -67,9 +68,9 @@ def decode(text: bytes) -> Line | None:
 
 
 class Writer:
-    """Adds lines to a journal, which it keeps open. The caller holds the session's lock.
+    """Appends lines to a journal and keeps it open. The caller holds the session's lock.
 
-    It is closed when another process has put a compacted one in its place: the caller knows.
+    The caller closes it when another process has replaced the journal by a compacted one.
     """
 
     __slots__ = ("_fd", "_folder")
@@ -79,9 +80,9 @@ class Writer:
         self._fd = -1
 
     def append(self, file: str, reference: Reference, *, durable: bool) -> bool:
-        """Add a line in one write(2). True when the journal has just grown past a power of two.
+        """Append a line in one write(2); return whether the size just passed a power of two.
 
-        That is when to look whether it should be compacted: seldom enough to cost nothing.
+        Only then does the caller check whether to compact, which is rare enough to cost nothing.
         """
         text = encode(file, reference)
         if self._fd < 0:
@@ -90,7 +91,7 @@ class Writer:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if durable:
             os.fsync(self._fd)
-        # Appending leaves the position at the end; to ask for it takes a third of an fstat.
+        # An append leaves the position at the end. lseek(2) takes a third of the time of fstat(2).
         size = os.lseek(self._fd, 0, os.SEEK_CUR)
         return size >= _SMALL and size.bit_length() != (size - len(text)).bit_length()
 
@@ -101,24 +102,30 @@ class Writer:
 
 
 Search = Callable[[int, int, str, bytes], Iterator[bytes]]
-"""``Tables.lines``: the lines of a large journal that begin with a needle, the last first.
+"""``Tables.lines``: yields the lines of a large journal that begin with a needle, the last first.
 
-It takes the journal's descriptor and size, the stored name that the lines are of, and the needle.
+Its parameters are the journal's descriptor and size, the stored name of the lines, and the needle.
 """
 
 
 def find(folder: Directory, file: str, token: str, search: Search) -> Reference | None:
-    """The reference of one link, found from the end without reading every line."""
+    """Return the reference of the link ``file`` with that ``token``, None when no line has it.
+
+    The search begins at the end and does not read every line.
+    """
     return _last(folder, file, f'\n{{"file": "{file}", "token": "{token}",'.encode(), search)
 
 
 def find_inode(folder: Directory, file: str, inode: int, search: Search) -> Reference | None:
-    """The reference that a link of that inode was made for, whatever the file's time is now."""
+    """Return the reference of the link ``file`` with that ``inode``, whatever its time is now."""
     return _last(folder, file, f'\n{{"file": "{file}", "token": "{inode}.'.encode(), search)
 
 
 def _last(folder: Directory, file: str, needle: bytes, search: Search) -> Reference | None:
-    """The last whole line that begins so. Nothing in a needle can hold a quote or a newline."""
+    """Return the reference of the last whole line that begins with ``needle``, or None.
+
+    The values in a needle can hold neither a quote nor a newline.
+    """
     try:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
@@ -126,10 +133,10 @@ def _last(folder: Directory, file: str, needle: bytes, search: Search) -> Refere
     try:
         size = os.fstat(fd).st_size
         if size <= _SMALL:
-            found = backwards(os.read(fd, _SMALL), needle)
+            texts = backwards(os.read(fd, _SMALL), needle)
         else:
-            found = search(fd, size, file, needle)
-        for text in found:
+            texts = search(fd, size, file, needle)
+        for text in texts:
             line = decode(text)
             if line is not None:
                 return line.reference
@@ -139,7 +146,7 @@ def _last(folder: Directory, file: str, needle: bytes, search: Search) -> Refere
 
 
 def backwards(text: bytes | mmap.mmap, needle: bytes, start: int = 0) -> Iterator[bytes]:
-    """The lines that begin with ``needle``, the last first."""
+    """Yield the lines of ``text`` that begin with ``needle``, the last first."""
     at = text.rfind(needle, start)
     while at >= 0:
         end = text.find(b"\n", at + 1)
@@ -148,7 +155,7 @@ def backwards(text: bytes | mmap.mmap, needle: bytes, start: int = 0) -> Iterato
 
 
 def lines(folder: Directory) -> Iterator[Line]:
-    """Every whole line, oldest first, read as it goes."""
+    """Yield every whole line, the oldest first, reading the file step by step."""
     try:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
@@ -161,7 +168,7 @@ def lines(folder: Directory) -> Iterator[Line]:
 
 
 def count(folder: Directory) -> int:
-    """How many lines there are."""
+    """Return the number of lines."""
     try:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
@@ -171,21 +178,21 @@ def count(folder: Directory) -> int:
 
 
 def kept(folder: Directory) -> Iterator[tuple[str, str, int, str]]:
-    """The same of every whole line, in a tenth of the time: for taking a session apart.
+    """Yield (stored name, token, size, digest) of every whole line, the oldest first.
 
-    Stored name, token, size and digest.
+    This takes a tenth of the time of ``lines``.
     """
     try:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
         return
     with open(fd, encoding="utf-8", errors="replace", newline="\n") as texts:
-        for found in filter(None, map(_is_line, texts)):
-            file, token, size, digest = found.groups()
+        for match in filter(None, map(_is_line, texts)):
+            file, token, size, digest = match.groups()
             yield file, token, int(size), digest
 
 
-# A quote inside the name has a backslash in front, so nothing in a name can look like a field.
+# A quote inside the name has a backslash before it, so no part of a name can look like a field.
 _is_line = re.compile(
     r'\{"file": "([^"]+)", "token": "([0-9.]+)", "name": .*, "size": ([0-9]+), '
     r'"digest": "([0-9a-f]+)", "created": "[^"]+", "expires": [^}]+\}\n?'
@@ -193,11 +200,9 @@ _is_line = re.compile(
 
 
 def compact(folder: Directory, keep: list[Line]) -> None:
-    """Rewrite the journal with these lines only. The caller holds the session's lock.
-
-    The new one is forced before it has the name, ``durable`` or not: its lines may be of files that
-    were saved long ago.
-    """
+    """Rewrite the journal with the lines ``keep`` only. The caller holds the session's lock."""
+    # The new file is forced before it gets its name, ``durable`` or not: its lines may be of files
+    # that were saved long ago.
     new = NAME + ".new"
     folder.unlink(new)
     fd = folder.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -209,11 +214,11 @@ def compact(folder: Directory, keep: list[Line]) -> None:
 
 
 def moment(nanoseconds: int) -> datetime:
-    """A file time as a datetime."""
+    """Convert a file time in nanoseconds to a datetime, exact to the microsecond."""
     return EPOCH + timedelta(0, 0, nanoseconds // 1000)
 
 
 def nanoseconds(time: datetime) -> int:
-    """A datetime as a file time, exact to the microsecond."""
+    """Convert a datetime to a file time in nanoseconds, exact to the microsecond."""
     since = time - EPOCH
     return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000

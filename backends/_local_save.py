@@ -1,18 +1,19 @@
-"""One save into a locked session folder: the order of its steps is what makes it safe.
+"""One save into a locked session folder. The order of its steps makes it safe.
 
-1. The journal line, so that a link is never without its time to live.
-2. The link, straight into its place or by rename over what was there.
-3. The blob's name, when the content is new. A blob's name without any link would be garbage to a
-   collector, so the link is made first.
+1. Write the journal line, so that a link is never without its time to live.
+2. Make the link, either directly or by a rename over the older file.
+3. Give the blob its name, when the content is new. Garbage collection would remove a blob name
+   without any link, so the link is made first.
 
-What fails before the file has its name leaves an older one as it is: a replacement waits under
-another name until the blob has its own. A new file whose blob gets no name, as on a full disk, is
-taken back. What fails afterwards is tidying up, which the sweep does too, and fails no save.
+A failure before the file has its name leaves the older file as it is: a replacement waits under
+another name until the blob has its own. If the blob gets no name, as on a full disk, a new file is
+removed again. Later steps only tidy up, as the sweep does too, and their failure fails no save.
 
-A small new content under a new name is written in its place, which takes a sixth less of the time:
-the file has a mark in its mode at first, and as long nobody takes it for one. Taking off the mark
-stands for step 2. All of it happens under the lock, so a file that lies unfinished while the lock
-is free is what a death left: it goes with the next save of that name, the drop, or the next sweep.
+A small new content under a new name is written in its place, which takes a sixth less time. The
+mode of such a file marks it as unfinished, and no reader takes it for a file. Removing the mark
+replaces step 2. All of this happens under the lock. An unfinished file while the lock is free is
+therefore the leftover of a killed process. The next save of that name, the drop or the next sweep
+removes it.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ from sessionstore.backends._local_spool import FINISHED, UNFINISHED, LocalSpool,
 from sessionstore.content import Content
 
 SMALL = 128 << 10
-"""Bytes that are written in their place, in some 30 us: of more the link saved is a small part."""
+"""Bytes up to which a content is written in its place, in some 30 us.
+
+For larger ones the saved link is only a small part of the time.
+"""
 
 _TOO_MANY_LINKS = (errno.EMLINK,)
 
 
 class Disk(NamedTuple):
-    """What all saves of a store have in common."""
+    """The parameters and abilities that all saves of a store share."""
 
     blobs: Blobs
     work: Callable[[], Directory]
@@ -52,13 +56,19 @@ class Disk(NamedTuple):
     """Whether small contents are written in their place."""
 
     def is_small(self, content: Content) -> bool:
-        """Whether the bytes are in memory, and few enough to be written while others wait."""
+        """Return whether the bytes of ``content`` are in memory and at most ``SMALL``.
+
+        Such a content is written under the lock, while other callers wait.
+        """
         return self.in_place and content.data is not None and content.size <= SMALL
 
 
 @dataclass(slots=True)
 class Save:
-    """What is saved. ``older`` is when, if it is not now: the file comes from another store."""
+    """One file to save.
+
+    ``older`` is its time of creation in another store it comes from; None means now.
+    """
 
     disk: Disk
     content: Content
@@ -72,18 +82,19 @@ class Save:
     blob: Blob = field(init=False)
     created: datetime = field(init=False)
     old: Reference | None = None
-    """What has the name now."""
+    """The file that has the name now."""
     stale: bool = False
-    """The blob of that digest cannot take another link, or is damaged: ours takes its place."""
+    """The blob of that digest is damaged or cannot take another link: this save replaces it."""
     made: bool = False
-    """Whether the session was made for it."""
+    """Whether the session was created for this save."""
 
     def run(
         self, folder: Folder, blob: Blob, known: os.stat_result | None, now: datetime
     ) -> Saved | None:
-        """Save; None when the content is not there and its bytes are still to be written.
+        """Save the file into the locked ``folder``.
 
-        ``folder`` is locked. ``known`` is the blob of that digest as it was a moment ago.
+        ``known`` is the status of ``blob`` a moment ago. Return None when the blob does not exist
+        and the caller must first write the bytes by ``spool``.
         """
         self.folder, self.blob, self.created = folder, blob, self.older or now
         self.stale = False
@@ -115,7 +126,7 @@ class Save:
         return Saved(self._new(self.content.spool), deduplicated=False, replaced=self.old)
 
     def spool(self) -> None:
-        """Write the bytes to a file in the store's file system, unless that is done."""
+        """Write the bytes to a file in the store's file system, unless that was done before."""
         content = self.content
         if content.spool is None:
             spool = self.disk.new_spool()
@@ -128,7 +139,7 @@ class Save:
             content.data, content.spool, self.small = None, spool, False
 
     def _link(self, blob: os.stat_result) -> Reference | None:
-        """Link to the blob that is there; None when it will not do."""
+        """Link to the existing ``blob``; return None when that is impossible."""
         if blob.st_size != self.content.size:
             self.stale = True
             return None
@@ -137,12 +148,12 @@ class Save:
             return reference
 
         def check(place: Directory, name: str) -> None:
-            """Look at the link: the blob may have been renewed or collected meanwhile."""
+            """Check the link: the blob may have been renewed or collected before it was made."""
             nonlocal reference
-            there = place.stat(name)
-            if there.st_ino != blob.st_ino or there.st_mtime_ns != blob.st_mtime_ns:
-                reference = self._note(self.folder.token(there))
-            if there.st_nlink == 1:
+            link = place.stat(name)
+            if link.st_ino != blob.st_ino or link.st_mtime_ns != blob.st_mtime_ns:
+                reference = self._note(self.folder.token(link))
+            if link.st_nlink == 1:  # the blob's name was collected
                 self.blob.adopt(place, name)
 
         try:
@@ -158,9 +169,9 @@ class Save:
         return reference
 
     def _in_place(self) -> Reference | None:
-        """Write the bytes straight under the file's name; None when that is taken."""
+        """Write the bytes directly under the file's name; return None when the name is taken."""
         data = self.content.data
-        assert data is not None, "it is small"  # noqa: S101 - for mypy
+        assert data is not None, "a small content"  # noqa: S101 - for mypy
         files = self.folder.files
         try:
             fd = files.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, UNFINISHED)
@@ -198,23 +209,30 @@ class Save:
         return reference if adopted else self._merged(reference)
 
     def _merged(self, reference: Reference) -> Reference:
-        """Keep one of two: somebody saved the same bytes at the same time as this file."""
+        """Replace the file of ``reference`` by a link to the blob that another save made.
+
+        Another save stored the same bytes at the same time. Return the reference of the link, or
+        ``reference`` when no link can be made.
+        """
         old, self.old = self.old, reference
-        again = None
+        linked = None
         with contextlib.suppress(OSError):  # the file is saved already
-            twin = self.blob.stat()
-            again = None if twin is None else self._link(twin)
+            blob = self.blob.stat()
+            linked = None if blob is None else self._link(blob)
         self.old = old
-        return again or reference
+        return linked or reference
 
     def _place(self, link: Step, settle: Step) -> None:
-        """Give the file its name by ``link(directory, name)``, unless ``settle`` of both raises."""
+        """Give the file its name by ``link(directory, name)``.
+
+        If ``settle(directory, name)`` raises, the file does not get its name.
+        """
         if self.old is None and self.folder.place(self.file, link, settle):
             return
         if self.old is None:
             self.old = self.folder.find(self.file)
         releasing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if self.old is not None:  # else it went meanwhile, by another hand than ours
+        if self.old is not None:  # None: removed since, by something that ignores our lock
             releasing = self.disk.blobs.releasing(self.old)
         self.folder.replace(self.file, link, settle, releasing)
 

@@ -1,8 +1,8 @@
-"""Bytes on their way onto the disk: an unnamed file where the system has them, else a named one.
+"""Spools: files for bytes that are being written, without a name where the system can do that.
 
-An unnamed file (``O_TMPFILE``, open(2)) leaves nothing behind when its process dies, and gets its
-first name straight in its place (``linkat`` of ``/proc/self/fd/N``). A named one lives in this
-process's workspace, which the next sweep clears after a death.
+An unnamed file (``O_TMPFILE``, open(2)) disappears when its process dies. Its first name is the
+final one (``linkat`` of ``/proc/self/fd/N``). A named file lives in this process's workspace. If
+the process dies, the next sweep removes the workspace.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from sessionstore.content import CHUNK, Buffer
 from sessionstore.oserrors import FULL, in_our_words
 
 FINISHED = 0o444
-"""The mode of every stored file: nobody writes to one again."""
+"""The mode of every stored file: it is never written again."""
 
 UNFINISHED = 0o1400
-"""The mode of one that is being written in its place: it is no file of the session yet.
+"""The mode of a file that is being written in its place and is no file of the session yet.
 
-The sticky bit says so, which means nothing on a file and which open(2) sets, whatever the umask.
+The sticky bit marks it. That bit has no meaning on a file, and open(2) sets it under every umask.
 """
 
 
 def can_be_unnamed(work: Directory) -> bool:
-    """Whether files without a name can be made there, and be given one later.
+    """Return whether unnamed files can be made in ``work`` and named later.
 
-    Raises OSError on a full disk, which does not say.
+    Raises OSError on a full disk, where that cannot be tried.
     """
     if not HAS_DIR_FD or not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
         return False
@@ -51,7 +51,7 @@ def can_be_unnamed(work: Directory) -> bool:
 
 
 def can_be_unfinished(work: Directory) -> bool:
-    """Whether the file system there keeps the mark of unfinished files from their first moment."""
+    """Return whether a new file in ``work`` can have the mode ``UNFINISHED`` from the start."""
     name = secrets.token_hex(8)
     os.close(work.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, UNFINISHED))
     try:
@@ -61,10 +61,16 @@ def can_be_unfinished(work: Directory) -> bool:
 
 
 class LocalSpool:
-    """A file being written in the store's own file system. Closing it forgets it unless placed."""
+    """A file that is being written in the store's own file system.
+
+    ``close`` removes it unless ``link`` or ``move`` gave it a name.
+    """
 
     def __init__(self, fd: int, root: str, work: Directory | None = None, name: str = "") -> None:
-        """``fd`` is the file; a named one is ``name`` in ``work``. ``root`` is for messages."""
+        """Take over the open file ``fd``.
+
+        A named file is ``name`` in ``work``. ``root`` is the store's directory, for messages.
+        """
         self._fd = fd
         self._root = root
         self._work = work
@@ -72,12 +78,12 @@ class LocalSpool:
 
     @classmethod
     def unnamed(cls, place: Directory, root: str) -> Self:
-        """A file without a name in that directory's file system. ``place`` stays open."""
+        """Create an unnamed file in the file system of ``place``, which stays open."""
         return cls(_unnamed(place), root)
 
     @classmethod
     def named(cls, work: Directory, root: str) -> Self:
-        """A file in this process's workspace, which is closed with it."""
+        """Create a file in this process's workspace ``work``. ``close`` also closes ``work``."""
         name = secrets.token_hex(8)
         fd = work.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, FINISHED)
         return cls(fd, root, work, name)
@@ -96,21 +102,21 @@ class LocalSpool:
             yield chunk
 
     def seal(self, *, durable: bool) -> os.stat_result:
-        """What is known of the finished file; on the disk for certain when ``durable``."""
-        there = sealed(self._fd)
+        """Finish the file and return its status. When ``durable``, force it to the disk."""
+        status = sealed(self._fd)
         if durable:
             os.fsync(self._fd)
-        return there
+        return status
 
     def link(self, to: Directory, name: str) -> None:
-        """Give the file a name. Raises FileExistsError when that is taken."""
+        """Give the file the name ``name`` in ``to``. Raises FileExistsError when it is taken."""
         if self._work is None:
             _name_it(self._fd, to, name)
         else:
             self._work.link(self._name, to, name)
 
     def move(self, to: Directory, name: str) -> None:
-        """Put the named file in the place of ``name``, where links cannot be made."""
+        """Rename the named file to ``name`` in ``to``, where the disk has no hard links."""
         assert self._work is not None, "without links no file is unnamed"  # noqa: S101 - for mypy
         self._work.rename(self._name, to, name)
         self._name = ""
@@ -127,34 +133,32 @@ class LocalSpool:
 
 
 def write_all(fd: int, data: Buffer) -> None:
-    """Write all of it, in as many calls as the system takes."""
+    """Write all of ``data``, with as many write(2) calls as that takes."""
     while (written := os.write(fd, data)) < len(data):
         data = memoryview(data)[written:]
 
 
 def sealed(fd: int) -> os.stat_result:
-    """What is known of a file whose bytes are all there.
-
-    Its time is set to the nanosecond, because the kernel's own has the same value for some
-    milliseconds (Documentation/timers, the coarse clock), in which an inode can be reused.
-    """
+    """Set the time of the completely written file ``fd`` and return its status."""
+    # The time is set to the nanosecond, because the kernel's own clock keeps one value for some
+    # milliseconds (Documentation/timers, the coarse clock). In that time an inode can be reused.
     if os.utime in os.supports_fd:
         os.utime(fd, ns=(time.time_ns(),) * 2)
     return os.fstat(fd)
 
 
-def is_unfinished(there: os.stat_result) -> bool:
-    """Whether it is a file that is being written in its place, or was when its process died."""
-    return stat.S_ISREG(there.st_mode) and bool(there.st_mode & stat.S_ISVTX)
+def is_unfinished(status: os.stat_result) -> bool:
+    """Return whether a file is being written in its place, or was when its process died."""
+    return stat.S_ISREG(status.st_mode) and bool(status.st_mode & stat.S_ISVTX)
 
 
 def _unnamed(work: Directory) -> int:
-    # The mode is the file's, not the descriptor's: this one writes although it says 0444.
+    # The mode applies to the file, not to this descriptor, which can write although it is 0444.
     return work.open(".", os.O_TMPFILE | os.O_RDWR, FINISHED)
 
 
 def _name_it(fd: int, to: Directory, name: str) -> None:
-    # Following /proc/self/fd/N is what open(2) gives for this; it needs a dir_fd to be linkat(2).
+    # open(2) recommends to follow /proc/self/fd/N. Python calls linkat(2) only with a dir_fd.
     source = f"/proc/self/fd/{fd}"
     os.link(source, name, src_dir_fd=to.fd, dst_dir_fd=to.fd, follow_symlinks=True)
 

@@ -1,16 +1,16 @@
 """A store in a local directory: a reference is a hard link.
 
     <root>/layout                      {"version": 1, "digest": "sha256"}
-    <root>/blobs/ab/<digest>           content, mode 0444
+    <root>/blobs/ab/<digest>           a blob, mode 0444
     <root>/sessions/<sid>/             a session (``_local_folder``), its files as links to blobs
-    <root>/tmp/<token>/                what a process is working on (``sessionstore.workspace``)
-    <root>/secret                      made when it is first asked for
+    <root>/tmp/<token>/                unfinished work of one process (``sessionstore.workspace``)
+    <root>/secret                      created on first use
 
-The number of links of a blob (``st_nlink``) is its reference count, so there is no index, no
-database and nothing to disagree with the disk. A file's link is always made before the blob's name
-and a blob's name is always removed before the last link, so a blob name whose inode has no other
-link belongs to nobody, however young it is. docs/architecture.md has the races and why each is
-harmless.
+The number of links of a blob (``st_nlink``) is its reference count. No index and no database can
+therefore disagree with the disk. A save makes the file's link before the blob's name, and a delete
+removes the blob's name before the last link. A blob name without any other link to its inode is
+therefore unreferenced, however young it is. docs/architecture.md lists the races and explains why
+each is harmless.
 """
 
 from __future__ import annotations
@@ -68,21 +68,21 @@ from sessionstore.values import Parser
 from sessionstore.workspace import Workspace
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, *((errno.EACCES,) if os.name == "nt" else ()))
-"""What renaming a folder onto another says: rename(2), and Windows' one word for it."""
-
+"""The errors of renaming a folder onto another one: those of rename(2), and the one of Windows."""
 
 _AT_ONCE = 64
-"""Files deleted under the session's lock, before others have their turn: some ms of work."""
+"""Files to delete before the session's lock is released for other callers: some ms of work."""
 _TURN = 0.001
-"""Seconds for which they have it. The lock is not fair: who takes it again at once, gets it."""
+"""Seconds without the lock after that. The lock is not fair: a caller who takes it again at once
+gets it before those who wait."""
 
 
 class LocalBackend:
     """Files in a directory of a local (or network) file system, safe for many processes at once.
 
-    Options: ``digest`` (``sha256``, the default, or ``blake3``; fixed when the store is made) and
-    ``durable`` (default false: a file is not forced to the platter before its save returns, so a
-    power cut may lose the last seconds, as it would of any other program).
+    Options: ``digest`` (``sha256``, the default, or ``blake3``; fixed when the store is created)
+    and ``durable`` (default false: a save does not fsync its file before it returns, so a power cut
+    may lose the last seconds of saves, as with any other program).
     """
 
     options: ClassVar[Mapping[str, Parser]] = {
@@ -107,7 +107,7 @@ class LocalBackend:
             opened.pop_all()
         self._blobs = Blobs(blobs, durable=durable)
         self._token = token_of if self._links else token_of_copy
-        self._found: Disk | None = None
+        self._abilities: Disk | None = None
         rules = Rules(self._token, self.digest, self._blobs.stat, durable, Tables())
         self._folders = Folders(self._sessions, rules)
         self._turns = Turns()
@@ -122,7 +122,7 @@ class LocalBackend:
 
     @classmethod
     def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:
-        """``doctor.Examinable.examine``."""
+        """Implement ``doctor.Examinable.examine``."""
         from sessionstore.backends import _local_doctor
 
         yield from _local_doctor.examine(Path(location.path))
@@ -138,7 +138,10 @@ class LocalBackend:
         )
 
     def _claim(self) -> bool:
-        """Show other processes that this one is here; False on a disk without room for that."""
+        """Create this process's workspace; return False when the disk has no room for it.
+
+        Other processes see by the workspace that this one uses the store.
+        """
         try:
             return self._workspace.path.is_dir()
         except OSError as error:
@@ -148,16 +151,16 @@ class LocalBackend:
 
     @property
     def _disk(self) -> Disk:
-        """What the disk can do for saves. Found out by the first, since it takes room to try."""
-        if self._found is None:
+        """Return the abilities of the disk. The first save tries them, since that takes room."""
+        if self._abilities is None:
             with self._does("make a new file"), self._work() as work:
                 unnamed = self._links and can_be_unnamed(work)
-                self._found = Disk(
+                self._abilities = Disk(
                     self._blobs, self._work, self._new_spool, durable=self._durable,
                     links=self._links, unnamed=unnamed,
                     in_place=unnamed and not self._durable and can_be_unfinished(work),
                 )  # fmt: skip
-        return self._found
+        return self._abilities
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -167,7 +170,7 @@ class LocalBackend:
             return self._new_spool()
 
     def _new_spool(self) -> LocalSpool:
-        self._workspace.path  # noqa: B018 - claims one: so a fork is known to be at work
+        self._workspace.path  # noqa: B018 - creates the workspace: it shows that a fork is working
         if self._disk.unnamed:
             return LocalSpool.unnamed(self._sessions, self._where)
         work = self._work()
@@ -213,7 +216,7 @@ class LocalBackend:
         if not self._open:
             self._refuse(f"save {save.name!r}")
         try:
-            self._workspace.path  # noqa: B018 - claims one: so a fork is known to be at work
+            self._workspace.path  # noqa: B018 - creates it: it shows that a fork is working
             with self._blobs.at(save.content.digest) as blob:
                 known = blob.stat() if self._disk.links else None
                 if known is None and not save.small:
@@ -222,17 +225,18 @@ class LocalBackend:
                     with self._folders.changing(
                         key.sid, make=partial(self._make, key, save)
                     ) as folder:
-                        assert folder is not None, "it is made"  # noqa: S101 - for mypy
+                        assert folder is not None, "_make made it"  # noqa: S101 - for mypy
                         folder.belongs_to(key, self._work)
                         saved = save.run(folder, blob, known, self._clock.now())
                     if saved is not None:
                         return saved
-                    # The content was there a moment ago, and is not now or will not do: write it.
+                    # The blob was there a moment ago. Now it is gone or cannot be used, so write
+                    # the bytes.
                     save.spool()
                     known = blob.stat()
         except SessionStoreError:
             raise
-        except OSError as error:  # as ``_does``, which would cost each save some calls
+        except OSError as error:  # like ``_does``, but without its calls: this path is hot
             if save.made:
                 self._unmake(key.sid)
             raise in_our_words(error, f"save {save.name!r}", self._where) from error
@@ -260,7 +264,10 @@ class LocalBackend:
         return limited(stream, left if length is None else min(length, left), reference)
 
     def _open_version(self, sid: str, reference: Reference) -> int:
-        """The file, open, if it still is that version."""
+        """Open the file of ``reference`` and return its descriptor.
+
+        Raises FileNotStored when the file is no longer that version.
+        """
         with self._folders.reading(sid) as folder:
             if folder is not None:
                 with contextlib.suppress(FileNotFoundError):
@@ -276,44 +283,46 @@ class LocalBackend:
                 for _, reference in folder.references():
                     yield reference
 
-    # Forgetting
+    # Deleting
 
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
         files = [encode(name) for name in names]
-        gone: list[Reference] = []
+        deleted: list[Reference] = []
         with self._does("delete files"):
-            # Some at a time, so that of many others wait only for those.
-            for first in range(0, len(files), _AT_ONCE):
-                if first:
+            # In parts, so that others wait for the lock only during one part of a large deletion.
+            for start in range(0, len(files), _AT_ONCE):
+                if start:
                     time.sleep(_TURN)
                 with self._folders.changing(sid) as folder:
                     if folder is None:
                         break
-                    gone += self._deleted(folder, files[first : first + _AT_ONCE])
-        return gone
+                    deleted += self._deleted(folder, files[start : start + _AT_ONCE])
+        return deleted
 
     def _deleted(self, folder: Folder, files: list[str]) -> Iterator[Reference]:
         for file in files:
-            there = folder.find(file)
-            self._remove(folder, file, there)
-            if there is not None:
-                yield there
+            reference = folder.find(file)
+            self._remove(folder, file, reference)
+            if reference is not None:
+                yield reference
         folder.settle()
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
         with self._does("delete files"), self._folders.changing(sid) as folder:
             if folder is None:
                 return []
-            gone: list[Reference] = []
+            deleted: list[Reference] = []
             for reference in references:
                 file = encode(reference.name)
-                _, there = folder.described(file)  # what a power cut tore goes as well
-                if there == reference:
-                    self._remove(folder, file, there)
-                    gone.append(reference)
-            folder.settle()  # first the removals: a bound that holds for what is left holds after
+                _, current = folder.described(file)  # also finds a file that a power cut tore
+                if current == reference:
+                    self._remove(folder, file, current)
+                    deleted.append(reference)
+            # The removals are forced first. A power cut before ``tighten`` then leaves bounds that
+            # still hold for the files that are left.
+            folder.settle()
             folder.tighten(self.now())
-            return gone
+            return deleted
 
     def _remove(self, folder: Folder, file: str, reference: Reference | None) -> None:
         if reference is None:
@@ -376,12 +385,12 @@ class LocalBackend:
                 if only_ended and record.ended is None:
                     return None
                 self._sessions.rename(sid, work, name)
-                if self._durable:  # before it is taken apart: it is there whole, or gone
+                if self._durable:  # before the removals: after a power cut it is whole or gone
                     self._sessions.fsync()
             self._folders.close(sid)
             return self._eraser.erase(work, name)
 
-    # Collecting
+    # Garbage collection
 
     def collect(self, *, force: bool = False) -> Collected:
         with self._does("collect garbage"):
@@ -391,9 +400,9 @@ class LocalBackend:
         return Collected(blobs, size, leftovers)
 
     def _remove_left(self) -> int:
-        """Remove what dead processes were writing in its place, and what a power cut tore.
+        """Remove the files that dead processes left unfinished and those that a power cut tore.
 
-        It takes a look at every file and at every journal.
+        This looks at every file and every journal. Return the number of files removed.
         """
         count = 0
         for sid in filter(is_sid, list(self._sessions.names())):
@@ -415,8 +424,12 @@ class LocalBackend:
         with self._does("measure the store"):
             if self._links:
                 return self._blobs.stored()
-            every = [it for one in list(self.sessions()) for it in self.files(one.sid)]
-            return Stored(len(every), sum(it.size for it in every))
+            references = [
+                reference
+                for record in list(self.sessions())
+                for reference in self.files(record.sid)
+            ]
+            return Stored(len(references), sum(reference.size for reference in references))
 
     def inspect(self) -> Iterator[Flaw]:
         with self._does("inspect the store"), self._inspector() as inspector:
@@ -424,7 +437,7 @@ class LocalBackend:
                 yield replace(flaw, mend=partial(self._mend, flaw))
 
     def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
-        with self._does("look for what is not listed"), self._inspector() as inspector:
+        with self._does("look for unlisted files"), self._inspector() as inspector:
             yield from inspector.omitted(files=files)
 
     @contextlib.contextmanager
@@ -439,10 +452,10 @@ class LocalBackend:
         with self._does(f"repair {flaw.place}"):
             return flaw.mend()
 
-    # The rest
+    # The store as a whole
 
     def free(self) -> int:
-        with self._does("ask for free space"):
+        with self._does("read the free space"):
             return shutil.disk_usage(self._root).free
 
     def alone(self) -> bool:
@@ -461,22 +474,26 @@ class LocalBackend:
             self._sessions.close()
             self._blobs.close()
 
-    # Within
+    # Helpers
 
-    def _does(self, what: str) -> contextlib.AbstractContextManager[None]:
+    def _does(self, action: str) -> contextlib.AbstractContextManager[None]:
+        """Translate OSErrors of a block; ``action`` completes "Could not ...".
+
+        Raises BackendUnavailable when the store is closed.
+        """
         if not self._open:
-            self._refuse(what)
-        return translated(what, self._where)
+            self._refuse(action)
+        return translated(action, self._where)
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise BackendUnavailable(errno.EBADF, f"Could not {what}: the store is closed.")
+    def _refuse(self, action: str) -> NoReturn:
+        raise BackendUnavailable(errno.EBADF, f"Could not {action}: the store is closed.")
 
     def _work(self) -> Directory:
-        """This process's workspace, open."""
+        """Open this process's workspace."""
         return Directory(str(self._workspace.path))
 
     def _make(self, key: SessionKey, save: Save) -> bool:
-        """Make the session that a file is saved into; False when somebody else just did."""
+        """Create the session of ``key`` for ``save``; return False if another process just did."""
         with self._work() as work:
             name = secrets.token_hex(8)
             try:
@@ -491,7 +508,7 @@ class LocalBackend:
         return True
 
     def _unmake(self, sid: str) -> None:
-        """Remove a session that was made for a save which failed, unless it has a file by now."""
+        """Remove the session ``sid``, created for a save that failed, unless it has a file now."""
         with contextlib.suppress(OSError), self._eraser.taking() as (work, name):
             with self._folders.changing(sid, wait=False) as folder:
                 if folder is None or next(folder.files.names(), None) is not None:
@@ -502,7 +519,7 @@ class LocalBackend:
 
 
 class _Stored(io.FileIO):
-    """A stored file, open. What the disk says while it is read is said in our words."""
+    """An open stored file. Its OSErrors while reading become errors of our own tree."""
 
     def __init__(self, fd: int, root: str) -> None:
         super().__init__(fd, "rb")
@@ -513,14 +530,17 @@ class _Stored(io.FileIO):
             return super().read(-1 if size is None else size)
 
 
-def _can_link(file: Path, twin: Path) -> bool:
-    """Whether the file system has hard links; ``file`` is there on a full disk too."""
+def _can_link(file: Path, other: Path) -> bool:
+    """Return whether the file system has hard links, by linking ``file`` to ``other``.
+
+    ``file`` exists already, so that the test needs no new file on a full disk.
+    """
     try:
-        os.link(file, twin)
+        os.link(file, other)
     except OSError as error:
         if error.errno not in (*NO_LINKS, *FULL):
             raise
-        return error.errno in FULL  # it would make one if it had room
+        return error.errno in FULL  # the disk has links: it only lacks the room for another name
     finally:
-        twin.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
     return True
