@@ -4,9 +4,9 @@
     ├── InvalidName          (ValueError)         an id, owner or file name that cannot be kept
     ├── SettingsError        (ValueError)         a wrong setting, or a root that cannot be used
     ├── FileNotStored        (FileNotFoundError)  no such file: missing, foreign, expired, deleted
-    ├── LimitExceeded        (OSError)            a limit of the store, or the disk, is reached
+    ├── LimitExceeded        (OSError)            a limit of the store is reached, or the disk full
     ├── BackendUnavailable   (OSError)            the disk or the bucket refused or did not answer
-    └── Corrupted            (OSError)            stored bytes are not the bytes that were saved
+    └── Corrupted            (OSError)            the stored bytes differ from the saved bytes
 
 A programming mistake (a ``str`` as content, a naive datetime) is the builtin ``TypeError`` or
 ``ValueError``. An exception that a caller's own content source raises passes through unchanged.
@@ -14,11 +14,9 @@ A programming mistake (a ``str`` as content, a naive datetime) is the builtin ``
 
 from __future__ import annotations
 
-from typing import Self
-
 
 class SessionStoreError(Exception):
-    """The root of the tree: ``except SessionStoreError`` catches all that the library raises."""
+    """The root of the tree: ``except SessionStoreError`` catches every error of the library."""
 
 
 class InvalidName(SessionStoreError, ValueError):
@@ -26,29 +24,28 @@ class InvalidName(SessionStoreError, ValueError):
 
 
 class SettingsError(SessionStoreError, ValueError):
-    """A setting is wrong; the message names it, its value and what would be right."""
+    """A setting is wrong. The message names it, its value and a valid value."""
 
 
 class FileNotStored(SessionStoreError, FileNotFoundError):
-    """There is no such file in this session.
+    """The session has no such file.
 
-    Missing, foreign, expired and deleted files look the same, on purpose.
+    Missing, foreign, expired and deleted files raise the same error, on purpose.
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"No file {name!r} in this session; files() lists what there is.")
+        super().__init__(f"No file {name!r} in this session; files() lists its files.")
 
 
 class LimitExceeded(SessionStoreError, OSError):
-    """The save would go over a limit, or the device is full. Nothing of it is left."""
+    """The save would exceed a limit, or the device is full. Nothing of the save is kept."""
 
-    limit: str | None = None
-    """The setting that it is about: "max_file" and so on; None when the device is full."""
+    limit: str | None
+    """The name of the exceeded setting, such as "max_file"; None when the device is full."""
 
-    def over(self, limit: str) -> Self:
-        """This error, about that setting."""
+    def __init__(self, *args: object, limit: str | None = None) -> None:
+        super().__init__(*args)
         self.limit = limit
-        return self
 
 
 class BackendUnavailable(SessionStoreError, OSError):

@@ -265,8 +265,9 @@ class Ledger:
             if limit is not None and added and tally.files + tally.coming_files() > limit:
                 raise LimitExceeded(
                     f"The session has {tally.files} files and max_session_files={limit}: delete "
-                    f"some before saving {save.name!r}."
-                ).over("max_session_files")
+                    f"some before saving {save.name!r}.",
+                    limit="max_session_files",
+                )
 
     def refresh(self, tally: _Tally, sid: str) -> bool:
         """Take the sums from a listing if that is due; whether it was. The caller has the lock."""
@@ -377,9 +378,10 @@ class Ledger:
         if lacking > 0:
             raise LimitExceeded(
                 f"Saving {save.name!r} would take the store over max_store={show_size(limit)}, and "
-                "nothing may be deleted for it but files of live sessions: wait for visitors to "
-                "leave, or raise the limit."
-            ).over("max_store")
+                "only files of live sessions are left to delete: wait for visitors to leave, or "
+                "raise the limit.",
+                limit="max_store",
+            )
 
     def _reserve(self, save: Admission, count: int, limit: int, total: int | None = None) -> int:
         """Reserve, if they fit, ``count`` bytes; how many are lacking. ``total``: taken anew."""
@@ -408,8 +410,9 @@ class Ledger:
             if free - coming < limit:
                 raise LimitExceeded(
                     f"Saving {name!r} would leave less than min_free={show_size(limit)} on the "
-                    f"disk, which has {show_size(free)}: free some space."
-                ).over("min_free")
+                    f"disk, which has {show_size(free)}: free some space.",
+                    limit="min_free",
+                )
 
 
 @dataclass(slots=True, eq=False)
@@ -445,8 +448,9 @@ class Admission:
         if limits.max_file is not None and taken > limits.max_file:
             raise LimitExceeded(
                 f"{self.name!r} is larger than max_file={show_size(limits.max_file)}: save a "
-                "smaller file, or raise the limit."
-            ).over("max_file")
+                "smaller file, or raise the limit.",
+                limit="max_file",
+            )
         self.ledger.take_of_store(self, count)
         self.ledger.check_free(count, self.name)
         if self.tally is None:
@@ -463,8 +467,9 @@ class Admission:
                 assert limit is not None, "without one everything fits"  # noqa: S101 - for mypy
                 raise LimitExceeded(
                     f"Saving {self.name!r} would take the session over "
-                    f"max_session={show_size(limit)}: delete some of its files first."
-                ).over("max_session")
+                    f"max_session={show_size(limit)}: delete some of its files first.",
+                    limit="max_session",
+                )
             self.taken += count
 
     def _fits(self, tally: _Tally, count: int) -> bool:

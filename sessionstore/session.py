@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from sessionstore.store import SessionStore
 
 Source = Buffer | os.PathLike[str] | BinaryIO | Iterable[bytes] | Any
-"""What can be saved. ``Any`` stands for PIL images and numpy arrays, which may not be installed."""
+"""Content for ``put``. ``Any`` is for PIL images and numpy arrays, which may not be installed."""
 
 
 class Usage(NamedTuple):
-    """Files, their bytes, the bytes their content takes (equal bytes once), and sessions."""
+    """Numbers of files, of their bytes, of stored bytes (equal bytes once), and of sessions."""
 
     files: int
     bytes: int
@@ -39,9 +39,9 @@ class Usage(NamedTuple):
 
 
 class Session:
-    """A handle on one session. It is made by ``store.session()``, which does no I/O.
+    """A handle on one session. ``store.session()`` makes it, without I/O.
 
-    The session comes to be with its first save. Another owner of the same id is another session.
+    The first save creates the session. The same id under another owner is another session.
     """
 
     __slots__ = ("key", "store")
@@ -52,17 +52,17 @@ class Session:
 
     @property
     def id(self) -> str:
-        """The id it was asked for with."""
+        """Return the id that ``store.session()`` was called with."""
         return self.key.id
 
     @property
     def owner(self) -> str | None:
-        """The owner it was asked for with."""
+        """Return the owner that ``store.session()`` was called with."""
         return self.key.owner
 
     @property
     def sid(self) -> str:
-        """Its stored name: the folder or key prefix of its files."""
+        """Return the stored name: the folder or key prefix of the session's files."""
         return self.key.sid
 
     def __repr__(self) -> str:
@@ -77,32 +77,33 @@ class Session:
         return hash(self.key)
 
     def _named(self, name: str) -> str:
-        """The name that a caller's name is stored by. Raises InvalidName."""
+        """Return the name under which a caller's ``name`` is stored. Raises InvalidName."""
         return own_name(name)
 
     # Saving
 
     def put(self, name: str, content: Source, ttl: timedelta | None = None) -> StoredFile:
-        """Save content under a name, in place of what had it, at one instant.
+        """Save ``content`` under ``name``. Replaces a file of that name atomically.
 
         ``content`` is bytes-like, a path (``os.PathLike``, not a str), a binary file (read from its
         position, left open), an iterable of bytes, a PIL image, or a numpy image of shape
-        (H, W[, 3|4]) and dtype uint8; images take the format of the name's suffix, PNG without one.
-        After ``ttl`` the file is no longer served.
+        (H, W[, 3|4]) and dtype uint8. Images take the format of the name's suffix, or PNG without a
+        suffix. After ``ttl`` the file is no longer served.
 
         Raises InvalidName before anything is read; TypeError for other content; ValueError for a
         ``ttl`` that is not positive or longer than a hundred years; LimitExceeded;
-        BackendUnavailable. What the source raises passes through. Whatever is raised, nothing is
-        saved and an older file stays.
+        BackendUnavailable. An exception of the source passes through. After any exception nothing
+        is saved and an older file stays.
         """
         return self._save(self._named(name), content, ttl, fresh=False)
 
     def add(
         self, content: Source, suffix: str | None = None, ttl: timedelta | None = None
     ) -> StoredFile:
-        """Save content under a fresh name that nobody has, ending in ``suffix``.
+        """Save ``content`` under a new unique name that ends in ``suffix``.
 
-        Without a suffix a path gives its own and an image gets ``.png``. The rest is as in ``put``.
+        The default suffix is a path's own, and ``.png`` for an image. See ``put`` for ``ttl`` and
+        for the errors.
         """
         if suffix is None:
             suffix = _suffix_of(content)
@@ -121,9 +122,9 @@ class Session:
             return receiving.keep(ingest(content, receiving.ingest))
 
     def receiving(self, name: str, ttl: timedelta | None, *, fresh: bool) -> Receiving:
-        """Around one save: within the limits, and heard of when it is over them.
+        """Return the context manager of one save: it enforces the limits and emits the events.
 
-        Its parts may run in several threads, one after the other.
+        Its methods may be called from several threads, one after the other.
         """
         return Receiving(self, name, ttl, fresh=fresh)
 
@@ -134,11 +135,11 @@ class Session:
     def open(
         self, name: str, mode: Literal["rb", "wb"] = "rb"
     ) -> io.BufferedReader | io.BufferedWriter:
-        """A file for reading (``"rb"``, seekable) or for writing (``"wb"``), in binary.
+        """Open a binary file for reading (``"rb"``, seekable) or for writing (``"wb"``).
 
-        A file for writing is saved when it is closed, and not at all when the block of its ``with``
-        raises, a write failed or the program loses it without a close. Raises InvalidName;
-        FileNotStored when reading; ValueError for another mode.
+        A file for writing is saved when it is closed. It is not saved at all when the block of its
+        ``with`` raises, when a write failed, or when the program loses it without a close. Raises
+        InvalidName; FileNotStored when reading; ValueError for another mode.
         """
         name = self._named(name)
         if mode == "rb":
@@ -149,25 +150,25 @@ class Session:
 
     @contextlib.contextmanager
     def directory(self) -> Iterator[Path]:
-        """A private local directory, empty at first; what is in it afterwards is saved.
+        """Provide a private empty local directory, and save the files in it after the block.
 
-        Names are relative to it. Files replace those of the same names and remove none; symbolic
-        links and special files are passed over. When the block raises nothing is saved; when a
-        save does, those before it have been. The directory is removed in any case, also by the
-        next sweep when the process was killed.
+        File names are relative to the directory. A saved file replaces one of the same name; no
+        other file is removed. Symbolic links and special files are skipped. If the block raises,
+        nothing is saved. If a save raises, the files before it are saved. The directory is removed
+        in any case; if the process was killed, by the next sweep.
         """
         with self.store.working.scratch() as root:
             yield root
             with translated("read a directory that is to be saved", str(root)):
                 files = list(_files(root))
-            found = {own_name(file.relative_to(root).as_posix()): file for file in files}
-            for name in sorted(found):
-                self.put(name, found[name])
+            by_name = {own_name(file.relative_to(root).as_posix()): file for file in files}
+            for name in sorted(by_name):
+                self.put(name, by_name[name])
 
     # Reading
 
     def get(self, name: str) -> StoredFile:
-        """The file of that name. Raises FileNotStored, InvalidName."""
+        """Return the file of that name. Raises FileNotStored, InvalidName."""
         return StoredFile(self, self._alive(self._named(name)))
 
     def _alive(self, name: str) -> Reference:
@@ -177,18 +178,18 @@ class Session:
         return reference
 
     def read(self, name: str) -> bytes:
-        """The bytes of the file of that name. Raises FileNotStored, InvalidName, Corrupted."""
+        """Return the bytes of that file. Raises FileNotStored, InvalidName, Corrupted."""
         while True:
             file = self.get(name)
             try:
                 return file.read()
             except FileNotStored:
-                # Replaced between the look and the read: the new one is what the name means.
+                # Another save replaced the file after get(): read the new version instead.
                 if self.get(name) == file:
                     raise
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is a file of that name."""
+        """Return whether the session has a file of that name."""
         try:
             self.get(name)  # type: ignore[arg-type]  # get() refuses what is not a name
         except (FileNotStored, ValueError, TypeError):
@@ -196,7 +197,7 @@ class Session:
         return True
 
     def files(self) -> list[StoredFile]:
-        """The session's files, ordered by name; what an adapter keeps beside them is left out."""
+        """Return the session's files, ordered by name, without an adapter's own files."""
         return [file for file in self._files() if not file.name.startswith(HIDDEN)]
 
     def _files(self) -> list[StoredFile]:
@@ -209,7 +210,7 @@ class Session:
         return sorted(alive, key=lambda file: file.name)
 
     def usage(self) -> Usage:
-        """What the session takes, with all that an adapter keeps in it.
+        """Return the size of the session, including an adapter's own files.
 
         ``stored_bytes`` counts equal bytes once.
         """
@@ -219,42 +220,42 @@ class Session:
         return Usage(len(files), total, sum(unique.values()), int(bool(files)))
 
     def check(self, reference: Reference) -> None:
-        """Raise FileNotStored unless this version still is the file, within its time."""
+        """Raise FileNotStored unless this version is still the current one and has not expired."""
         if self._alive(reference.name).token != reference.token:
             raise FileNotStored(reference.name)
 
-    # Forgetting
+    # Deleting
 
     def delete(self, *names: str) -> None:
-        """Delete files. A name that is not there is no error. Raises InvalidName."""
+        """Delete the files of these names. A missing file is no error. Raises InvalidName."""
         named = [self._named(name) for name in names]
         with self.store.ledger.removing(self.sid, named) as change:
             change.gone = self.store.backend.delete(self.sid, named)
         self.store.removed(self.key, change.gone, "deleted", "asked for")
 
     def drop(self) -> None:
-        """Delete the session and every file of it, now."""
+        """Delete the session and all its files, now."""
         self.store.drop(self.key, "asked for")
 
     # The visitor
 
     def touch(self) -> None:
-        """Note that the visitor is here: the session is active, and stays live for a while."""
+        """Mark the session as active now, so that it stays live for a while."""
         self.store.backend.touch(self.sid)
 
     def end(self) -> None:
-        """Note that the visitor left: the session is dropped after ``linger``.
+        """Mark the session as ended: the visitor left, and it is dropped after ``linger``.
 
-        Saves and touches put that off, also later ones; only ``resume`` cancels it. The drop is
-        this process's timer's work, and any replica's sweep's when this process is gone by then.
+        Each later save or touch postpones the drop; only ``resume`` cancels it. A timer of this
+        process drops the session. If the process has died by then, the sweep of any replica does.
         """
         self.store.end(self.key)
 
     def resume(self) -> None:
-        """Note that the visitor is back: an end is cancelled."""
+        """Cancel ``end``: the visitor is back."""
         self.store.resume(self.key)
 
-    # Twins
+    # Async versions
 
     async def put_async(
         self, name: str, content: Source, ttl: timedelta | None = None
@@ -331,7 +332,7 @@ class Session:
 
 
 class Receiving:
-    """A save whose bytes are on their way: within the limits, and heard of when it is over them."""
+    """A save in progress. Enforces the limits, and emits the events of the save or its refusal."""
 
     __slots__ = ("_admission", "_fresh", "_name", "_session", "_ttl", "ingest", "saved")
 
@@ -380,7 +381,7 @@ class Receiving:
     def keep(self, content: Content) -> StoredFile:
         session, backend = self._session, self._session.store.backend
         with content:
-            # The time to live begins when the file is there, not when its first byte came.
+            # The time to live begins when the file is saved, not when its first byte arrived.
             expires = None if self._ttl is None else backend.now() + self._ttl
             self.saved = saved = self._admission.keep(
                 lambda: backend.put(
@@ -391,7 +392,7 @@ class Receiving:
 
 
 class _RawWriter(io.RawIOBase):
-    """Takes bytes; keeps them as a file when it is closed, unless it was told to forget."""
+    """Collects bytes and saves them as a file on close, unless ``forget`` was called."""
 
     def __init__(self, session: Session, name: str) -> None:
         self._stack = contextlib.ExitStack()
@@ -416,7 +417,7 @@ class _RawWriter(io.RawIOBase):
             raise
 
     def forget(self) -> None:
-        """Keep nothing, and take what still comes without a word."""
+        """Save nothing, and ignore further writes without an error."""
         self._forgotten = True
 
     def close(self) -> None:
@@ -431,17 +432,17 @@ class _RawWriter(io.RawIOBase):
 
     def _keep(self) -> None:
         if self._error is not None:
-            raise self._error  # a program that passed over it must not believe that it is saved
+            raise self._error  # a program that ignored it must not believe that the file is saved
         self._receiving.keep(self._receiving.ingest.finish())
 
     def __del__(self) -> None:
-        # In a cycle of garbage this one may come before the writer around it.
+        # In a garbage cycle this object may be finalized before the writer around it.
         self.forget()
         self.close()
 
 
 class _Writer(io.BufferedWriter):
-    """A buffered writer that saves nothing when the block it is used in raises."""
+    """A buffered writer that saves nothing when its ``with`` block raises."""
 
     def __init__(self, raw: _RawWriter) -> None:
         super().__init__(raw)
@@ -453,8 +454,8 @@ class _Writer(io.BufferedWriter):
         self.close()
 
     def __del__(self) -> None:
-        # Collected without a close: the program lost it, perhaps half-written.
-        with contextlib.suppress(ValueError):  # detached: the program has the inner one
+        # Garbage-collected without a close: the file may be incomplete, so it is not saved.
+        with contextlib.suppress(ValueError):  # detached: the program has the raw writer
             if not self.closed:
                 self._target.forget()
                 self.close()
@@ -467,13 +468,13 @@ def _suffix_of(content: Source) -> str:
 
 
 def _refuse(error: OSError) -> None:
-    """Raise what ``os.walk`` would pass over: a folder that cannot be read, unless it is gone."""
+    """Raise the error of an unreadable folder, which ``os.walk`` ignores, unless it is gone."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """The regular files below a directory, no link followed. Raises OSError."""
+    """Iterate over the regular files below ``root``. Follows no link. Raises OSError."""
     for parent, _, names in os.walk(root, onerror=_refuse):
         for name in names:
             path = Path(parent, name)

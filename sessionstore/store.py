@@ -1,4 +1,4 @@
-"""The store: sessions, how long they live, and the sweep. All policy meets here."""
+"""The store: sessions, their retention and the sweep. All policy is combined here."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ from sessionstore.working import WorkingCopies
 _SHARED = shared_key()
 _MINUTE = timedelta(seconds=60)
 _KEPT_SECRET = 32
-"""The least number of bytes of a secret that a backend made: anybody can guess a shorter one."""
+"""The minimum length, in bytes, of a secret that a backend made: a shorter one can be guessed."""
 
 
 class SessionStore:
     """Files in sessions, over any backend. Safe to use from any thread.
 
     ``SessionStore.open()`` is the usual way to get one; this constructor takes a backend that is
-    already open. Close it, or use it in a ``with``: files stay, threads and working copies go.
+    already open. Close the store, or use it in a ``with``: that ends its threads and removes its
+    working copies. The files stay.
     """
 
     def __init__(
@@ -100,17 +101,17 @@ class SessionStore:
         audit_fsync: bool | None = None,
         **options: object,
     ) -> Self:
-        """Open the store at ``url``, making it when there is none.
+        """Open the store at ``url``, and create it if it does not exist.
 
-        ``url`` is ``file:///path``, ``memory://``, or of any scheme a backend is registered for; a
-        path is a local directory. What is not given comes from the environment
+        ``url`` is ``file:///path``, ``memory://``, or a URL of any scheme with a registered
+        backend; a path is a local directory. Arguments that are left out come from the environment
         (``SESSIONSTORE_*``), then ``sessionstore.toml``, then ``[tool.sessionstore]`` in
-        ``pyproject.toml``. ``options`` are the backend's. ``restart="drop"`` drops the sessions
-        that dead processes left. ``cache_dir`` and ``cache_size`` (bytes) are for the copies that
-        ``local_path()`` makes; with ``redirect`` the backend signs URLs itself; ``audit`` is a
-        local file to which every deletion is written.
+        ``pyproject.toml``. ``options`` are the backend's own settings. ``restart="drop"`` drops the
+        sessions that dead processes left. ``cache_dir`` and ``cache_size`` (bytes) configure the
+        copies that ``local_path()`` makes. With ``redirect`` the backend signs URLs itself.
+        ``audit`` is a local file that records every deletion.
 
-        Raises SettingsError, naming the setting, its value and what would be right.
+        Raises SettingsError, which names the setting, its value and a valid value.
         """
         keywords = {
             "retention": retention, "limits": limits, "secret": secret, "base_url": base_url,
@@ -118,18 +119,17 @@ class SessionStore:
             "cache_size": cache_size, "audit": audit, "audit_fsync": audit_fsync, **options,
         }  # fmt: skip
         given = {name: value for name, value in keywords.items() if value is not None}
-        found = settings.resolve(url, given, os.environ, Path.cwd())
+        chosen = settings.resolve(url, given, os.environ, Path.cwd())
         clock = clock or SystemClock()
-        backend = found.backend.connect(found.location, found.backend_options, clock)
+        backend = chosen.backend.connect(chosen.location, chosen.backend_options, clock)
         try:
+            log = None if chosen.audit is None else Audit(chosen.audit, fsync=chosen.audit_fsync)
             store = cls(
-                backend, retention=found.retention, limits=found.limits, clock=clock,
-                secret=found.secret, base_url=found.base_url, redirect=found.redirect,
-                cache_dir=found.cache_dir,
-                cache_size=found.cache_size,
-                audit=None if found.audit is None else Audit(found.audit, fsync=found.audit_fsync),
+                backend, retention=chosen.retention, limits=chosen.limits, clock=clock,
+                secret=chosen.secret, base_url=chosen.base_url, redirect=chosen.redirect,
+                cache_dir=chosen.cache_dir, cache_size=chosen.cache_size, audit=log,
             )  # fmt: skip
-            if found.restart == "drop":
+            if chosen.restart == "drop":
                 store._drop_abandoned()
         except BaseException:
             backend.close()
@@ -137,7 +137,7 @@ class SessionStore:
         return store
 
     def close(self) -> None:
-        """End the threads and remove the working copies. Files stay. Twice is no error."""
+        """End the threads and remove the working copies. Files stay. A second call does nothing."""
         for sweeping in list(self._sweepings):
             sweeping.stop()
         self._timers.close()
@@ -153,27 +153,27 @@ class SessionStore:
     # Sessions
 
     def session(self, id: str, owner: str | None = None) -> Session:  # noqa: A002 - the field's name
-        """A handle on a session; nothing is created. Any string is an id.
+        """Return a handle on the session of ``id`` and ``owner``. Creates nothing, does no I/O.
 
-        The same id under another owner is another session, so an id that a client chose gives it
-        nothing of anybody else's. Raises InvalidName.
+        Any string can be an id. The same id under another owner is another session, so a client
+        that chooses an id gets no access to the files of other owners. Raises InvalidName.
         """
         return Session(self, session_key(id, owner))
 
     @property
     def shared(self) -> Session:
-        """The app's own session: files for everyone.
+        """Return the app's own session, which holds files for everyone.
 
-        It is never idle and never ends (its ``end()`` does nothing); ``max_age`` and times to live
-        hold for its files.
+        It is never idle and never ends (its ``end()`` does nothing). ``max_age`` and times to live
+        apply to its files.
         """
         return Session(self, _SHARED)
 
     def sessions(self) -> Iterator[Session]:
-        """Every visitor's session, owned ones too: the administrator's view.
+        """Iterate over every visitor's session, with or without an owner: the administrator's view.
 
-        Left out are the app's own session, those of an adapter, and those that do not say whose
-        they are, which ``verify()`` names.
+        Omits the app's own session, an adapter's sessions, and sessions without a readable id and
+        owner. ``verify()`` lists the last kind.
         """
         for record in self.backend.sessions():
             key = self.backend.identify(record.sid)
@@ -191,10 +191,10 @@ class SessionStore:
             return
         self.tell("ended", key, reason="the visitor left")
         if record is not None and self.retention.is_due(record, self.now()):
-            again = self._linger_over(key.sid)
-            if again is None:
+            retry = self._linger_over(key.sid)
+            if retry is None:
                 return
-            due = again
+            due = retry
         self._timers.at(key.sid, due)
 
     def resume(self, key: SessionKey) -> None:
@@ -213,9 +213,10 @@ class SessionStore:
         unless_active_after: datetime | None = None,
         only_ended: bool = False,
     ) -> bool:
-        """Delete a session whole, and say so; False when there was none or it was spared.
+        """Delete a session with all its files, and emit "dropped". ``reason`` is for people.
 
-        ``unless_active_after`` and ``only_ended`` are those of ``Backend.drop``.
+        Return False if there was no such session, or if it was spared. ``unless_active_after`` and
+        ``only_ended`` are passed to ``Backend.drop``.
         """
         if self.audit is not None:
             self.audit.dropping(key, reason, self.now())
@@ -234,7 +235,7 @@ class SessionStore:
         return True
 
     def removed(self, key: SessionKey, gone: Iterable[Reference], kind: str, reason: str) -> None:
-        """Note that files were deleted, and say so."""
+        """Forget the working copies of deleted files, and emit an event of ``kind`` for each."""
         for reference in gone:
             self.working.forget_file(key.sid, reference.name)
             self.tell(kind, key, reference.name, reference.size, reason)
@@ -247,7 +248,7 @@ class SessionStore:
             raise
 
     def _linger_over(self, sid: str) -> datetime | None:
-        """Drop an ended session if it is due by now; otherwise when it will be."""
+        """Drop an ended session if it is due; if it is not, return the time when it is due."""
         record = self.backend.session(sid)
         due = None if record is None else self.retention.due(record)
         key = self.backend.identify(sid)
@@ -260,15 +261,16 @@ class SessionStore:
             only_ended=True,
         ):  # fmt: skip
             return None
-        # Active at this very moment: look again when that activity's own linger is over.
+        # The session became active just now: check again when the linger of that activity is over.
         return self.now() + max(self.retention.linger, timedelta(seconds=1))
 
     # Sweeping
 
     def plan(self) -> list[PlanRow]:
-        """What a sweep would do now: a row, with its reason, for each session or file.
+        """Return the plan of a sweep made now: one row, with its reason, per session or file.
 
-        Things among the sessions that are none, or that no listing can show, have a row of "hold".
+        An object among the sessions that is not a session, or that no listing can show, has a row
+        with the action "hold".
         """
         rows = self._due()
         if isinstance(self.backend, Omits):
@@ -276,15 +278,15 @@ class SessionStore:
         return rows
 
     def _due(self) -> list[PlanRow]:
-        """The rows that a sweep acts on: it looks at sessions alone, which is one listing."""
+        """Return the rows that a sweep acts on. Reads sessions only, which is one listing."""
         return list(self._planner().rows(self.backend.sessions()))
 
     def sweep(self, dry_run: bool = False) -> list[PlanRow]:  # noqa: FBT001, FBT002 - a public name
-        """Delete what is over its time, and collect what nothing refers to; returns the plan.
+        """Delete expired sessions and files, collect unreferenced content, and return the plan.
 
-        The rows are those of ``plan()`` that are about sessions and files. A row that could not be
-        carried out because its session became active comes back as a ``hold``. With ``dry_run``
-        nothing is deleted, and the plan is whole. Any number of processes may sweep at once.
+        The rows are those of ``plan()`` for sessions and files. A row that could not be carried out
+        because its session became active is returned as a ``hold``. ``dry_run`` deletes nothing and
+        returns the complete plan. Any number of processes may sweep at the same time.
         """
         if dry_run:
             return self.plan()
@@ -296,10 +298,10 @@ class SessionStore:
         return Sweep(self).run(plan)
 
     def sweeping(self, every: timedelta = _MINUTE) -> Sweeping:
-        """A background thread that sweeps now and every so often: a context manager.
+        """Return a context manager: a background thread that sweeps now and then once per ``every``.
 
-        An error ends no sweeping: it is logged and told as ``sweep_failed``. Closing the store
-        does.
+        An error does not end the thread: it is logged and emitted as ``sweep_failed``. Closing the
+        store ends it.
         """
         sweeping = Sweeping(self.clock, self.sweep, every)
         self._sweepings.add(sweeping)
@@ -312,7 +314,10 @@ class SessionStore:
         )  # fmt: skip
 
     def _drop_abandoned(self) -> None:
-        """Drop what dead processes left. While another lives, only sessions that are not live."""
+        """Drop the sessions that dead processes left.
+
+        While another process is alive, only sessions that are not live are dropped.
+        """
         alone = isinstance(self.backend, KnowsIfAlone) and self.backend.alone()
         now = self.now()
         planner = self._planner(
@@ -327,10 +332,13 @@ class SessionStore:
     def _make_room(self, size: int, saving: str) -> None:
         make_room(self, size, saving)
 
-    # What there is
+    # Contents
 
     def usage(self) -> Usage:
-        """Files, their bytes, the bytes their content takes, and sessions. Looks at all of them."""
+        """Return the number of files, their bytes, the stored bytes, and the number of sessions.
+
+        Reads the listing of every session.
+        """
         files = size = sessions = 0
         for record in self.backend.sessions():
             references = [reference.size for reference in self.backend.files(record.sid)]
@@ -339,12 +347,12 @@ class SessionStore:
         return Usage(files, size, self.backend.stored().bytes, sessions)
 
     def verify(self, repair: bool = False) -> list[Finding]:  # noqa: FBT001, FBT002 - a public name
-        """Read all content and compare it with its digest; returns everything that is not right.
+        """Read all content, compare it with its digest, and return a finding for each problem.
 
-        Damaged and missing content, what is none of the store's, and what was left unfinished; each
-        finding says in words what a repair would do. With ``repair`` that is done: a file gets
-        another copy of its content where there is one, and is deleted otherwise, so that saving it
-        again heals it. Raises BackendUnavailable.
+        Problems are damaged or missing content, objects that are not part of the store, and
+        unfinished work. Each finding describes the repair. With ``repair`` it is done: a file gets
+        another copy of its content if there is one. Otherwise the file is deleted, so that saving
+        it again heals it. Raises BackendUnavailable.
         """
         return verification.verify(self, repair=repair)
 
@@ -357,28 +365,29 @@ class SessionStore:
     ) -> Copied:
         """Copy every session and file to another store, of any backend.
 
-        What is there already is passed over, so a copy that was interrupted goes on where it was.
-        Every file is compared with its digest as it is read here, and again as it is read back from
-        there. Files keep the time they were saved at and their time to live, sessions count as
-        active when they were copied, and ended ones end there. A session without files is not
-        copied. ``progress`` is called with a ``transfer.Progress`` after each file, by one of
-        ``workers`` threads at a time.
+        Files that the other store already has are skipped, so an interrupted copy continues where
+        it stopped. Each file is compared with its digest when it is read from this store, and again
+        when it is read back from the other one. Files keep their creation time and their time to
+        live. Sessions count as active at the time of the copy, and ended sessions are ended in the
+        other store too. A session without files is not copied. ``progress`` is called with a
+        ``transfer.Progress`` after each file, by one of ``workers`` threads at a time.
 
-        Anything else that is in this store and not in the other one afterwards is in ``findings``
-        of what is returned, or counted in its ``gone``. A session that does not say whose it is is
-        copied under its stored name, where its visitor finds it, and is a finding too.
+        Anything else that this store has and the other one lacks afterwards is listed in
+        ``findings`` of the result, or counted in its ``gone``. A session without a readable id and
+        owner is copied under its stored name, where its visitor finds it. It is a finding too.
 
-        Raises BackendUnavailable and LimitExceeded at once; ``transfer.Damaged``, which is a
-        Corrupted and has the result, for damaged files after all others were copied.
+        Raises BackendUnavailable and LimitExceeded at once. Raises ``transfer.Damaged``, a
+        Corrupted that holds the result, for damaged files, after all other files were copied.
         """
         return transfer.copy(self, other, progress=progress, workers=workers)
 
-    # Around it
+    # Events, wrappers, working copies and URLs
 
     def on(self, kind: str, callback: Callback) -> Callable[[], None]:
-        """Call ``callback(event)`` at every event of that kind; returns a function that ends it.
+        """Call ``callback(event)`` at every event of ``kind``; return a function that ends it.
 
-        A callback that raises is logged, and stops nothing. Raises ValueError for another kind.
+        An exception from a callback is logged and stops nothing. Raises ValueError for an unknown
+        kind.
         """
         return self._events.on(kind, callback)
 
@@ -386,10 +395,10 @@ class SessionStore:
         self, kind: str, key: SessionKey | None = None, name: str | None = None, size: int = 0,
         reason: str = "", *, files: int | None = None,
     ) -> None:  # fmt: skip
-        """Emit an event, if anybody listens, and have a deletion written to the audit log.
+        """Emit an event to its subscribers, and write a deletion to the audit log.
 
-        Of an adapter's own sessions only the log hears: visitors' files may be in them.
-        ``files``: without, one if there is a name.
+        Events of an adapter's own sessions go to the log only: visitors' files may be in them.
+        ``files`` is the number of files; its default is 1 with a ``name`` and 0 without.
         """
         audited = self.audit is not None and self.audit.is_about(kind)
         wanted = self._events.wanted(kind) and not (key is not None and is_private(key))
@@ -404,43 +413,39 @@ class SessionStore:
             self._events.emit(event)
 
     def wrap(self, wrapper: Callable[[Backend], Backend]) -> None:
-        """Put something around the backend (``sessionstore.wrapping``), for all calls from now on.
+        """Replace the backend by ``wrapper(backend)`` (see ``sessionstore.wrapping``).
 
-        Do it before the store is used: what is under way stays as it is.
+        Call it before the store is used: calls in progress are not wrapped.
         """
         self.backend = wrapper(self.backend)
         self.ledger.use(self.backend)
 
     def now(self) -> datetime:
-        """The backend's time, which all ages are measured by."""
+        """Return the backend's time, which all ages are measured by."""
         return self.backend.now()
 
     @property
     def live_interval(self) -> timedelta:
-        """How often a live connection touches its session."""
+        """Return the time between two touches of a session by a live connection."""
         return self.retention.live_interval
 
-    def keep_working_copies_in(self, directory: str | os.PathLike[str]) -> Callable[[], None]:
-        """Make the files of ``local_path()`` in this directory from now on.
+    def use_working_copies(self, copies: WorkingCopies) -> Callable[[], None]:
+        """Make the files of ``local_path()`` in ``copies`` from now on.
 
-        It may be shared by processes. Copies made before are removed. Returns a function that
-        takes it back, which removes the copies made until then.
+        Removes the copies made before. ``copies`` is notified of files and sessions that the store
+        deletes. Return a function that restores the previous copies and closes ``copies``.
         """
-        return self.use_working_copies(WorkingCopies(Path(directory), self.working.size))
-
-    def use_working_copies(self, there: WorkingCopies) -> Callable[[], None]:
-        """The same with copies of one's own making, which hear of what is gone from the store."""
-        before, self.working = self.working, there
+        before, self.working = self.working, copies
         before.close()
 
-        def back() -> None:
+        def restore() -> None:
             self.working = before
-            there.close()
+            copies.close()
 
-        return back
+        return restore
 
     def url(self, sid: str, reference: Reference, expires: timedelta) -> str:
-        """``StoredFile.url``, without a look whether the file is there."""
+        """Return the URL of ``StoredFile.url``, without a check that the file exists."""
         if self._redirect is not None:
             kind = media_type(reference.name)
             return self._redirect.url(
@@ -456,16 +461,19 @@ class SessionStore:
         return f"{self._base_url.rstrip('/')}/{path}"
 
     def secret(self) -> bytes:
-        """What URLs are signed with: the setting, else the one the backend keeps."""
+        """Return the key that signs URLs: the setting, or the one that the backend keeps.
+
+        Raises SettingsError if there is neither, or if the backend's is too short.
+        """
         if self._secret is not None:
             return self._secret.encode()
         if isinstance(self.backend, KeepsSecret):
             kept = self.backend.secret()
             if len(kept) < _KEPT_SECRET:
                 raise SettingsError(
-                    f"The secret that the backend keeps has {len(kept)} bytes, and {_KEPT_SECRET} "
-                    "are the least that nobody can guess: remove it, so that another is made, or "
-                    "set secret to a long random text."
+                    f"The secret that the backend keeps has {len(kept)} bytes, but must have at "
+                    f"least {_KEPT_SECRET}: remove it, so that another is made, or set secret to a "
+                    "long random text."
                 )
             return kept
         raise SettingsError(
@@ -473,7 +481,7 @@ class SessionStore:
             "the same for every replica."
         )
 
-    # Twins
+    # Async versions
 
     @classmethod
     async def open_async(

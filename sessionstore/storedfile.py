@@ -25,9 +25,9 @@ FIVE_MINUTES = timedelta(minutes=5)
 class StoredFile:
     """One version of one file of a session.
 
-    It stands for the bytes that were saved, not for the name: when the file is deleted, replaced
-    by other bytes, or over its time, reading raises FileNotStored. ``session.get(name)`` gives what
-    has the name now.
+    It refers to the saved bytes, not to the name: reading raises FileNotStored after the file was
+    deleted, replaced by other bytes, or has expired. ``session.get(name)`` returns the current
+    version.
     """
 
     __slots__ = ("_reference", "_session")
@@ -38,47 +38,47 @@ class StoredFile:
 
     @property
     def session(self) -> Session:
-        """The session it is in."""
+        """Return the session of the file."""
         return self._session
 
     @property
     def reference(self) -> Reference:
-        """The version it stands for, as the backend knows it."""
+        """Return the backend's reference of this version."""
         return self._reference
 
     @property
     def name(self) -> str:
-        """The name in the session, with ``/`` between sub-directories."""
+        """Return the name in the session, with ``/`` between sub-directories."""
         return self._reference.name
 
     @property
     def size(self) -> int:
-        """Length in bytes."""
+        """Return the length in bytes."""
         return self._reference.size
 
     @property
     def digest(self) -> str:
-        """Lower-case hex of the store's digest (SHA-256 unless chosen otherwise) of the bytes."""
+        """Return the digest of the bytes in lower-case hex (SHA-256 unless set otherwise)."""
         return self._reference.digest
 
     @property
     def media_type(self) -> str:
-        """The type that the name's extension stands for, the same on every machine."""
+        """Return the media type of the name's extension. It is equal on every machine."""
         return media_type(self._reference.name)
 
     @property
     def created(self) -> datetime:
-        """When it was saved, aware UTC."""
+        """Return the time of the save, aware UTC."""
         return self._reference.created
 
     @property
     def expires(self) -> datetime | None:
-        """When its time to live is over, aware UTC; None without one."""
+        """Return the end of the time to live, aware UTC; None without one."""
         return self._reference.expires
 
     @property
     def session_id(self) -> str:
-        """The id of its session."""
+        """Return the id of the session."""
         return self._session.id
 
     def __repr__(self) -> str:
@@ -93,34 +93,36 @@ class StoredFile:
         return hash((self._session, self._reference))
 
     def __deepcopy__(self, memo: object) -> StoredFile:
-        """Itself: it never changes."""
+        """Return the object itself: it is immutable."""
         return self
 
     def read(self, start: int = 0, length: int | None = None) -> bytes:
-        """The bytes from ``start``, ``length`` of them or all the rest; short at the end.
+        """Return ``length`` bytes from ``start``, or all bytes from there. Fewer at the end.
 
-        Raises FileNotStored, Corrupted when the whole is read and is not what was saved,
-        ValueError for a negative bound.
+        Raises FileNotStored; Corrupted when the whole file is read and differs from the saved
+        bytes; ValueError for a negative bound.
         """
         if start < 0 or (length is not None and length < 0):
-            raise ValueError(f"A range is not negative: start={start}, length={length}.")
+            raise ValueError(
+                f"start and length must not be negative (got start={start}, length={length})."
+            )
         return read_all(self.stream(start, length))
 
     def open(self) -> io.BufferedReader:
-        """The file for reading, in binary and seekable. Close it, or use it in a ``with``.
+        """Open the file for reading, binary and seekable. Close it, or use it in a ``with``.
 
-        Raises FileNotStored, here or when it is deleted while it is read.
+        Raises FileNotStored, here or when the file is deleted while it is read.
         """
         self._check()
         return io.BufferedReader(_Reader(self), CHUNK)
 
     def local_path(self) -> Path:
-        """A private read-only copy on the local disk, with the file's name or one like it.
+        """Return a private read-only copy on the local disk, under the file's name or one like it.
 
-        It is good until the store closes or the file is deleted; with the setting ``cache_size``,
-        for ten minutes at least, after which asking again may make it anew. What is done to it
-        does not reach the stored file. Raises FileNotStored (a deletion by another process is
-        noticed within two seconds), LimitExceeded, BackendUnavailable.
+        The copy exists until the store closes or the file is deleted. With the setting
+        ``cache_size`` it exists for at least ten minutes; a later call may make it again. Changes
+        to the copy do not reach the stored file. Raises FileNotStored (a deletion by another
+        process is noticed within two seconds), LimitExceeded, BackendUnavailable.
         """
         self._refuse_expired()
         return self._session.store.working.path(
@@ -128,23 +130,24 @@ class StoredFile:
         )
 
     def url(self, expires: timedelta = FIVE_MINUTES) -> str:
-        """A URL that serves this file to whoever has it, until then.
+        """Return a URL that serves this file to anyone who has the URL, until ``expires`` is over.
 
-        It is made from the settings ``base_url`` (where the app serves files) and ``secret``; with
-        ``redirect`` it is the backend's own, and nobody can take it back before ``expires``.
-        Raises SettingsError without ``base_url``, FileNotStored, ValueError when ``expires`` is not
-        longer than zero, longer than a hundred years, or longer than the backend signs for.
+        It is made from the settings ``base_url`` (where the app serves files) and ``secret``. With
+        ``redirect`` it is a presigned URL of the backend, which cannot be revoked before
+        ``expires``. Raises SettingsError without ``base_url``; FileNotStored; ValueError when
+        ``expires`` is not longer than zero, is longer than a hundred years, or is longer than the
+        backend allows.
         """
         check_duration("expires", expires)
         self._check()
         return self._session.store.url(self._session.sid, self._reference, expires)
 
     def _check(self) -> None:
-        """Raise FileNotStored when this is no longer the file, or its time is over."""
+        """Raise FileNotStored if this version is not the current one, or has expired."""
         self._session.check(self._reference)
 
     def is_there(self) -> bool:
-        """Whether this still is the file, within its time."""
+        """Return whether this version is still the current one and has not expired."""
         try:
             self._check()
         except FileNotStored:
@@ -152,7 +155,7 @@ class StoredFile:
         return True
 
     def stream(self, start: int, length: int | None) -> BinaryIO:
-        """The bytes from ``start`` as the backend hands them out, not seekable."""
+        """Return the backend's stream of the bytes from ``start``. It is not seekable."""
         self._refuse_expired()
         backend = self._session.store.backend
         return backend.open(self._session.sid, self._reference, start, length)
@@ -179,7 +182,7 @@ class StoredFile:
 
 
 class _Reader(io.RawIOBase):
-    """Reads a stored file in order, and opens it anew where it is told to go."""
+    """Reads a stored file in order. After a seek it opens a new stream at the new position."""
 
     def __init__(self, file: StoredFile) -> None:
         self._file = file
@@ -195,7 +198,7 @@ class _Reader(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
         if base + offset < 0:
-            raise ValueError(f"Cannot seek to {base + offset}, before the file begins.")
+            raise ValueError(f"Cannot seek to {base + offset}: a position must be at least 0.")
         if base + offset != self._position:
             self._let_go()
             self._position = base + offset
@@ -220,7 +223,7 @@ class _Reader(io.RawIOBase):
 
 
 def _fill(stream: BinaryIO, view: memoryview) -> int:
-    """Read into a buffer, straight if the stream can: a copy less of every byte."""
+    """Read into a buffer. Uses ``readinto`` if the stream has it, to avoid a copy."""
     if isinstance(stream, io.BufferedIOBase):
         return stream.readinto(view)
     chunk = stream.read(len(view))

@@ -19,6 +19,7 @@ from sessionstore import FileNotStored, InvalidName, Session, SessionStore, Stor
 from sessionstore._twin import in_thread
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.testing import Call, FakeClock, FaultyBackend
+from sessionstore.working import WorkingCopies
 from tests.stores import MINUTE, PATIENCE, Heard, brief, memory_store, names
 
 VERBS = {
@@ -62,7 +63,7 @@ def test_a_twin_takes_the_same_words(cls: type, verb: str) -> None:
 
 
 def test_every_twin_answers_as_its_verb_does(store: SessionStore, tmp_path: Path) -> None:
-    store.keep_working_copies_in(tmp_path)
+    store.use_working_copies(WorkingCopies(tmp_path))
 
     async def use_all() -> list[object]:
         session = store.session("alice")

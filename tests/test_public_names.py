@@ -38,7 +38,7 @@ WITHOUT_IO = {
 
 FOR_ADAPTERS = {
     SessionStore: {
-        "clock", "drop", "end", "keep_working_copies_in", "live_interval", "now", "removed",
+        "clock", "drop", "end", "live_interval", "now", "removed",
         "resume", "secret", "tell", "url", "use_working_copies", "wrap",
     },
     Session: {"check", "key", "receiving", "sid", "store"},

@@ -36,6 +36,7 @@ from sessionstore.content import CHUNK
 from sessionstore.session import Usage
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, disk_full, on, unavailable
 from sessionstore.values import LONGEST
+from sessionstore.working import WorkingCopies
 from tests.stores import HOUR, MINUTE, PATIENCE, SECOND, Heard, local_store, memory_store, names
 
 BIG = b"0123456789abcdef" * (3 * CHUNK // 16) + b"end"
@@ -777,7 +778,7 @@ class TestDirectory:
         self, session: Session, tmp_path: Path
     ) -> None:
         (tmp_path / "a file").write_bytes(b"")
-        session.store.keep_working_copies_in(tmp_path / "a file")
+        session.store.use_working_copies(WorkingCopies(tmp_path / "a file"))
         with pytest.raises(BackendUnavailable, match="Could not make a local directory"):
             session.directory().__enter__()
 

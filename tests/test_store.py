@@ -26,6 +26,7 @@ from sessionstore.clock import SystemClock
 from sessionstore.names import file_name, session_key
 from sessionstore.session import Usage
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
+from sessionstore.working import WorkingCopies
 from tests.hostile import HOSTILE, label
 from tests.stores import (
     DAY,
@@ -143,7 +144,7 @@ class TestClose:
     def test_threads_and_copies_go(self, clock: FakeClock, tmp_path: Path) -> None:
         before = set(threading.enumerate())
         store = memory_store(clock)
-        store.keep_working_copies_in(tmp_path)
+        store.use_working_copies(WorkingCopies(tmp_path))
         path = store.session("alice").put("a", b"cat").local_path()
         store.session("alice").end()
         sweeping = store.sweeping()

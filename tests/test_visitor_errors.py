@@ -55,8 +55,8 @@ def shows_nothing(text: str) -> bool:
         (Corrupted(PLACE), 503),
         (SettingsError(PLACE), 503),
         (full(), 507),
-        (LimitExceeded(PLACE).over("max_store"), 507),
-        (LimitExceeded(PLACE).over("min_free"), 507),
+        (LimitExceeded(PLACE, limit="max_store"), 507),
+        (LimitExceeded(PLACE, limit="min_free"), 507),
         (FileNotStored(PLACE), 404),
     ],
     ids=lambda it: type(it).__name__,
@@ -68,7 +68,7 @@ def test_a_reply_shows_nothing_of_the_place(error: SessionStoreError, status: in
 
 
 def test_a_reply_says_what_the_visitor_can_change() -> None:
-    limit = LimitExceeded("'@/0a1b2c/cat.png' is larger than max_file=1 KB.").over("max_file")
+    limit = LimitExceeded("'@/0a1b2c/cat.png' is larger than max_file=1 KB.", limit="max_file")
     assert reply_to(limit) == (413, "'cat.png' is larger than max_file=1 KB.")
     assert reply_to(InvalidName("The file name '..' is not right.")).words.endswith("not right.")
 

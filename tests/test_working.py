@@ -301,7 +301,7 @@ class TestStore:
     def test_copies_can_be_kept_elsewhere(self, store: SessionStore, tmp_path: Path) -> None:
         file = store.session("alice").put("a", b"cat")
         before = file.local_path()
-        store.keep_working_copies_in(tmp_path / "elsewhere")
+        store.use_working_copies(WorkingCopies(tmp_path / "elsewhere"))
         assert file.local_path().is_relative_to(tmp_path / "elsewhere")
         assert not before.exists()
 

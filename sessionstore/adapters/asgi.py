@@ -188,8 +188,9 @@ class Files(Starlette):
             and int(length) > most
         ):
             raise LimitExceeded(
-                f"The file has {int(length)} bytes, and max_file={most}: send a smaller one."
-            ).over("max_file")
+                f"The file has {int(length)} bytes, and max_file={most}: send a smaller one.",
+                limit="max_file",
+            )
 
     async def _session(self, request: Request) -> Session | None:
         visitor: Any = self._visitor

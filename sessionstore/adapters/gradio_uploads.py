@@ -109,8 +109,9 @@ class Upload:
         if limit is not None and free - count < limit:
             raise LimitExceeded(
                 f"An upload would leave less than min_free={show_size(limit)} on the disk of "
-                f"GRADIO_TEMP_DIR, which has {show_size(free)}: free some space."
-            ).over("min_free")
+                f"GRADIO_TEMP_DIR, which has {show_size(free)}: free some space.",
+                limit="min_free",
+            )
 
     def count_no_more(self) -> None:
         """Give back what was admitted: the files are complete, or given up. Twice is no error."""
