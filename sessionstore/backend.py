@@ -1,29 +1,28 @@
-"""What a backend is: the whole interface on one screen.
+"""The interface of a backend.
 
-A backend is mechanism. It keeps *content* (immutable bytes known by their digest, kept once) and
-*references* ("this session has a file of this name, which is that content"), hands bytes back and
-reclaims. It knows no ages, quotas, owners or HTTP: all policy lives in ``SessionStore``.
+A backend is mechanism. It keeps *content* (immutable bytes under their digest, kept once) and
+*references* ("this session has a file of this name with that content"), returns the bytes and
+reclaims the space. It knows no ages, quotas, owners or HTTP: all policy is in ``SessionStore``.
 
-What a backend guarantees, whatever processes write, delete, sweep or die beside it:
+The guarantees of a backend, while other processes write, delete, sweep or die:
 
-* **Kept** (I1): when ``put`` has returned, the file reads back byte for byte until it is deleted,
+* **Kept** (I1): after ``put`` has returned, the file reads back byte for byte until it is deleted,
   discarded or replaced, or its session is dropped.
 * **Atomic** (I2): a reader gets the old bytes, the new bytes or ``FileNotStored``; an interrupted
   ``put`` leaves the old file.
-* **Once** (I3): equal bytes are kept once, except for copies that a race leaves, which are few and
-  are collected.
-* **Apart** (I4): a call reaches only the session it names.
-* **Gone** (I5): after ``delete``, ``discard`` or ``drop`` the file is not served; content that
-  nothing refers to is reclaimed, at once or by ``collect``.
-* **No leaks** (I6): ``collect`` finds what a crash left from the store itself, not from memory.
+* **Once** (I3): equal bytes are kept once. A race can leave a few extra copies; they are collected.
+* **Apart** (I4): a call reaches only the session that it names.
+* **Gone** (I5): after ``delete``, ``discard`` or ``drop`` the file is not served. Unreferenced
+  content is reclaimed, at once or by ``collect``.
+* **No leaks** (I6): ``collect`` finds the leftovers of a crash in the store, not in memory.
 * **Clean failure** (I7): a failure is one error of ``sessionstore.errors`` with its cause chained,
   and nothing partial is visible. A listing that fails or ends early deletes nothing.
 * **Bounded** (I8): memory grows neither with a file's size nor with the number of files seen.
 
-What the caller guarantees: a ``sid`` and a ``name`` have passed ``sessionstore.names``; an id and
-owner always come with the same ``sid``; all calls may come from any thread.
+The guarantees of the caller: each ``sid`` and ``name`` has passed ``sessionstore.names``, and an id
+and owner always come with the same ``sid``. Calls may come from any thread.
 
-``sessionstore.testing.BackendContract`` is this text as tests.
+``sessionstore.testing.BackendContract`` tests these guarantees.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 
 
 class SessionKey(NamedTuple):
-    """A session as a backend knows it: its stored name, and what the name stands for."""
+    """A session as a backend knows it: its stored name, and the id and owner behind the name."""
 
     sid: str
     id: str
@@ -57,22 +56,22 @@ class SessionKey(NamedTuple):
 
     @classmethod
     def told(cls, sid: str, id: object, owner: object) -> Self:  # noqa: A002 - the field's name
-        """The key with an id and owner that were read. Raises TypeError when they are none."""
+        """Return the key of an id and owner read from storage. Raises TypeError for other types."""
         if not isinstance(id, str) or not isinstance(owner, str | None):
-            raise TypeError(f"{id!r} of {owner!r} is no session.")
+            raise TypeError(f"invalid session id {id!r} with owner {owner!r}: both must be str.")
         return cls(sid, id, owner)
 
     @classmethod
     def nameless(cls, sid: str) -> Self:
-        """A key for a session that does not say whose it is: the id is the ``sid``."""
+        """Return a key for a session without a readable id and owner: its id is the ``sid``."""
         return cls(sid, sid, None)
 
 
 class Reference(NamedTuple):
     """One version of one file of a session.
 
-    ``token`` is the backend's own mark of this version: a save under the same name, even of equal
-    bytes after a delete, has another one unless the stored file is the very same.
+    ``token`` identifies this version within the backend. Another save under the same name has
+    another token, even a save of equal bytes after a delete, unless the stored file is unchanged.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Reference(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """The answer to a ``put``: what is there now, what it displaced, whether bytes were kept."""
+    """The result of a ``put``: the new and the replaced reference, and whether it deduplicated."""
 
     reference: Reference
     deduplicated: bool
@@ -93,11 +92,11 @@ class Saved(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """What is known of a session without looking at its files.
+    """The facts about a session that need no listing of its files.
 
     ``active`` is the time of the newest save, touch, resume or end. ``oldest`` and ``expiring``
-    are lower bounds, so that a sweep can pass a session by: no file was created before ``oldest``,
-    none expires before ``expiring`` (None: none has a time to live).
+    are lower bounds, so that a sweep can skip a session: no file was created before ``oldest``,
+    and no file expires before ``expiring`` (None: no file has a time to live).
     """
 
     sid: str
@@ -109,7 +108,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """What a drop removed: files, and the sum of their sizes in bytes."""
+    """The result of a drop: the number of removed files, and the sum of their sizes in bytes."""
 
     files: int
     bytes: int
@@ -117,7 +116,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection removed, and why it held back if it did."""
+    """The result of a collection: removed blobs, bytes and leftovers; ``held``: why it stopped."""
 
     blobs: int
     bytes: int
@@ -127,25 +126,25 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the content takes: number of blobs and their bytes, each counted once."""
+    """The size of the content: the number of blobs and their bytes, each blob counted once."""
 
     blobs: int
     bytes: int
 
 
 def left_alone() -> bool:
-    """The ``mend`` of a flaw that nothing is done about."""
+    """Return False: the ``mend`` of a flaw that is not repaired."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Something in a store that is not as it should be.
+    """A problem in a store.
 
-    ``place`` is where it is, in the backend's own terms: a path, a key. ``problem`` says what is
-    wrong and ``remedy`` what ``mend`` does about it, both for people. ``mend`` does it if all still
-    is as it was found, and returns whether it did. ``sid`` and ``reference`` are of the file
-    concerned, if one is; ``lost``: mending deletes that file.
+    ``place`` is its location in the backend's terms, such as a path or key. ``problem`` describes
+    the problem and ``remedy`` the action of ``mend``, both for people. ``mend`` acts only if the
+    state is still the one that was found, and returns whether it acted. ``sid`` and ``reference``
+    are those of the file concerned, if there is one. ``lost``: mending deletes that file.
     """
 
     kind: Literal["damaged", "missing", "unknown", "leftover"]
@@ -159,7 +158,7 @@ class Flaw:
 
 
 class Location(NamedTuple):
-    """A store's URL, taken apart: ``scheme://netloc/path`` without the query."""
+    """The parts of a store's URL: ``scheme://netloc/path`` without the query."""
 
     url: str
     scheme: str
@@ -168,29 +167,29 @@ class Location(NamedTuple):
 
 
 class Backend(Protocol):
-    """Keeps content once and references to it. See the module's text for the guarantees."""
+    """Keeps content once, and references to it. The module's docstring lists the guarantees."""
 
     options: ClassVar[Mapping[str, Parser]]
-    """The settings it takes besides its URL: name -> parser of ``sessionstore.values``."""
+    """The backend's own settings: name -> parser of ``sessionstore.values``."""
 
     digest: str
     """The name of the store's digest algorithm, ``sha256`` or ``blake3``, fixed for its life."""
 
     @classmethod
     def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
-        """Open the store at ``location``, making it when there is none.
+        """Open the store at ``location``, and create it if it does not exist.
 
-        Raises SettingsError when the place cannot be used, BackendUnavailable when it cannot be
+        Raises SettingsError if the location cannot be used, BackendUnavailable if it cannot be
         reached.
         """
         ...
 
     def now(self) -> datetime:
-        """The time that this backend's ``created`` and ``active`` are measured by."""
+        """Return the time by which this backend's ``created`` and ``active`` are measured."""
         ...
 
     def spool(self) -> Spool:
-        """A place for bytes that are on their way in. ``content.TempSpool`` serves any backend."""
+        """Return a new spool for bytes to save. ``content.TempSpool`` fits any backend."""
         ...
 
     def put(
@@ -202,93 +201,93 @@ class Backend(Protocol):
         expires: datetime | None = None,
         fresh: bool = False,
     ) -> Saved:
-        """Save ``content`` as the session's file ``name``, making the session when it is new.
+        """Save ``content`` as the session's file ``name``. Creates the session if it is new.
 
-        Replaces what has that name, atomically. ``fresh`` is the caller's word that no file has
-        this name. The caller closes the content. Counts as activity of the session.
+        Replaces a file of that name atomically. With ``fresh`` the caller guarantees that no file
+        has this name. The caller closes the content. Counts as activity of the session.
         """
         ...
 
     def get(self, sid: str, name: str) -> Reference:
-        """The file of that name. Raises FileNotStored."""
+        """Return the reference of the file of that name. Raises FileNotStored."""
         ...
 
     def open(
         self, sid: str, reference: Reference, start: int = 0, length: int | None = None
     ) -> BinaryIO:
-        """A stream of the version's bytes from ``start``, ``length`` of them or all the rest.
+        """Return a stream of ``length`` bytes of the version from ``start``, or of all the rest.
 
-        Bounds past the end give what there is. Raises FileNotStored when that version is no
-        longer the file. A stream of the whole content raises Corrupted rather than end with
-        other bytes than were saved (``content.verified`` does that for any stream).
+        Bounds past the end are cut to the end. Raises FileNotStored if another version has replaced
+        this one. A stream of the whole content raises Corrupted instead of ending with bytes that
+        differ from the saved ones (``content.verified`` does that for any stream).
         """
         ...
 
     def files(self, sid: str) -> Iterator[Reference]:
-        """The session's files, in no order. Empty when there is no such session."""
+        """Iterate over the session's files, in no order. Empty if there is no such session."""
         ...
 
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
-        """Remove the files of these names, whatever they are now; returns those that were there.
+        """Remove the files of these names in any version; return the removed references.
 
-        A name that is not there is no error.
+        A missing file is no error.
         """
         ...
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
-        """Remove exactly these versions, never one that replaced them; returns those removed."""
+        """Remove exactly these versions, never a newer one; return the removed references."""
         ...
 
     def sessions(self) -> Iterator[SessionRecord]:
-        """Every session there is, in no order."""
+        """Iterate over every session, in no order."""
         ...
 
     def session(self, sid: str) -> SessionRecord | None:
-        """One session, None when there is none of that name."""
+        """Return the record of one session, None if it does not exist."""
         ...
 
     def identify(self, sid: str) -> SessionKey | None:
-        """The id and owner behind a stored name, None when there is no such session."""
+        """Return the id and owner behind a stored name, None if there is no such session."""
         ...
 
     def touch(self, sid: str) -> None:
-        """Note that the session is active now. Nothing happens when there is no such session."""
+        """Mark the session as active now. Does nothing if there is no such session."""
         ...
 
     def end(self, sid: str) -> None:
-        """Note that the visitor left now. Nothing happens when there is no such session."""
+        """Mark the session as ended now. Does nothing if there is no such session."""
         ...
 
     def resume(self, sid: str) -> None:
-        """Take an end back; counts as activity. Nothing happens when there is no such session."""
+        """Cancel an end; counts as activity. Does nothing if there is no such session."""
         ...
 
     def drop(
         self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
     ) -> Dropped | None:
-        """Remove a session with all its files; None when there is none or it was spared.
+        """Remove a session with all its files; return None if it does not exist or is spared.
 
-        With ``unless_active_after`` the session is spared when its ``active`` is later than that,
-        or when something is being done in it at this moment. With ``only_ended`` it is also spared
-        when it has not ended: where times are whole seconds, ``active`` does not show a resume
-        within the second of the end.
+        With ``unless_active_after`` the session is spared if its ``active`` is later than that, or
+        if another call works in it at this moment. With ``only_ended`` it is also spared if it has
+        not ended: where times are whole seconds, ``active`` does not show a resume within the
+        second of the end.
         """
         ...
 
     def collect(self, *, force: bool = False) -> Collected:
-        """Remove content that nothing refers to, and what crashes left. Bounded work each time.
+        """Remove unreferenced content and the leftovers of crashes. The work per call is bounded.
 
-        ``held`` says why nothing was removed when the state of the store looks wrong; ``force``
-        goes ahead all the same.
+        If the state of the store looks wrong, nothing is removed and ``held`` of the result gives
+        the reason; ``force`` removes all the same.
         """
         ...
 
     def stored(self) -> Stored:
-        """What the content takes. Looks at all of it."""
+        """Return the size of the content. Lists all of it."""
         ...
 
     def close(self) -> None:
-        """Give back what is held. Files stay. Closing twice is no error."""
+        """Release all resources. Files stay. A second call does nothing."""
         ...
 
 
@@ -297,44 +296,43 @@ class HasFreeSpace(Protocol):
     """A backend that can fill up."""
 
     def free(self) -> int:
-        """Bytes that can still be written."""
+        """Return how many bytes can still be written."""
         ...
 
 
 @runtime_checkable
 class ReclaimsLate(Protocol):
-    """A backend in which content takes its room for a while after its last file went.
+    """A backend in which content takes space for a while after its last file was deleted.
 
-    ``max_store`` then limits what files refer to: what is deleted for it is no room yet, and will
-    be.
+    ``max_store`` then limits the referenced content: the space of deleted files is freed later.
     """
 
     def referred(self) -> Stored:
-        """The content that files refer to. Looks at all of them."""
+        """Return the size of the referenced content. Lists all files."""
         ...
 
 
 @runtime_checkable
 class KnowsIfAlone(Protocol):
-    """A backend that can tell whether another live process has the store open."""
+    """A backend that can detect whether another live process has the store open."""
 
     def alone(self) -> bool:
-        """Whether this is the only one."""
+        """Return whether this process is the only one."""
         ...
 
 
 @runtime_checkable
 class KeepsSecret(Protocol):
-    """A backend that can make a secret for the store and keep it where only its users read it."""
+    """A backend that can make a secret for the store and keep it readable for its users only."""
 
     def secret(self) -> bytes:
-        """32 random bytes, the same at every call and in every process on this store."""
+        """Return 32 random bytes, equal at every call and in every process on this store."""
         ...
 
 
 @runtime_checkable
 class SignsUrls(Protocol):
-    """A backend that hands a file out by itself, to whoever has a URL it signed."""
+    """A backend that serves a file itself, to anyone who has a presigned URL of it."""
 
     def url(
         self,
@@ -345,44 +343,45 @@ class SignsUrls(Protocol):
         disposition: str,
         expires: timedelta,
     ) -> str:
-        """A URL that answers GET with this version's bytes for that long, in those headers.
+        """Return a URL that answers GET with this version's bytes and these headers.
 
-        The caller has looked whether the version still is the file; that it is deleted later does
-        not end the URL. Raises ValueError for longer than the backend signs for.
+        It is valid for ``expires``. The caller has checked that the version is current; a later
+        delete does not revoke the URL. Raises ValueError if ``expires`` is longer than the backend
+        allows.
         """
         ...
 
 
 @runtime_checkable
 class Inspects(Protocol):
-    """A backend that can look at what is below its files."""
+    """A backend that can inspect its own storage."""
 
     def inspect(self) -> Iterator[Flaw]:
-        """Every flaw there is, found by reading all content once. Changes nothing by itself.
+        """Iterate over all flaws, found by reading all content once. Changes nothing by itself.
 
-        What other processes do meanwhile is no flaw. Memory grows with what is wrong, not with
-        what there is. A flaw's ``mend`` may be called as soon as it is there.
+        Concurrent work of other processes is no flaw. Memory grows with the number of flaws, not
+        with the size of the store. A flaw's ``mend`` may be called as soon as it is yielded.
         """
         ...
 
 
 @runtime_checkable
 class Omits(Protocol):
-    """A backend whose place can hold things that no listing of sessions and files shows."""
+    """A backend whose storage can hold objects that no listing of sessions and files shows."""
 
     def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
-        """List everything that ``sessions`` leaves out, and with ``files`` all other things too.
+        """List everything that ``sessions`` leaves out, and with ``files`` all other objects too.
 
-        For example a session without its marks, a file whose name is lost, a file without content,
-        and anything that is not the store's. Work that is unfinished, and whatever other processes
-        do meanwhile, is not in it. Reads no content.
+        For example a session without its marks, a file with a lost name, a file without content,
+        and any object that is not part of the store. Unfinished work, and the concurrent work of
+        other processes, is left out. Reads no content.
         """
         ...
 
 
 @runtime_checkable
 class Restores(Protocol):
-    """A backend that can take a file over from another store with the time it was saved at."""
+    """A backend that can copy a file from another store and keep its creation time."""
 
     def restore(
         self,
@@ -393,8 +392,8 @@ class Restores(Protocol):
         created: datetime,
         expires: datetime | None = None,
     ) -> Saved:
-        """``put``, of a file that was saved at ``created``, which is not later than ``now``.
+        """Do the work of ``put`` for a file saved at ``created``, which is not later than ``now``.
 
-        It counts as activity of the session at this moment all the same.
+        Counts as activity of the session now, not at ``created``.
         """
         ...

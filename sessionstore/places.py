@@ -1,4 +1,4 @@
-"""The places that settings are read from: the environment and TOML files, nothing parsed."""
+"""The sources of settings: the environment and TOML files. Values are not parsed here."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import NamedTuple
 from sessionstore.errors import SettingsError
 
 PREFIX = "SESSIONSTORE_"
-"""Before the upper-case name of a setting in the environment."""
+"""The prefix of a setting's upper-case name in the environment."""
 
 CONFIG = f"{PREFIX}CONFIG"
 """The variable that names the TOML file."""
 
 RESERVED = frozenset({CONFIG, f"{PREFIX}TEST_GRACE"})
-"""Variables that are no settings."""
+"""Variables with the prefix that are not settings."""
 
 # Kubernetes puts such variables into every container beside a Service called "sessionstore" or
 # "sessionstore-web" (its documentation, "Accessing the Service: environment variables").
@@ -30,7 +30,7 @@ _is_kubernetes = re.compile(
 
 
 class Given(NamedTuple):
-    """A value as somebody wrote it, and where: "environment SESSIONSTORE_IDLE"."""
+    """A value as it was written, and its source, such as "environment SESSIONSTORE_IDLE"."""
 
     value: object
     source: str
@@ -38,18 +38,18 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What one place says, unparsed. ``prefix`` stands before the names it writes in upper case."""
+    """The unparsed values of one source. With a ``prefix`` its names are upper case after it."""
 
     name: str
     values: Mapping[str, object]
     prefix: str = ""
 
     def spell(self, key: str) -> str:
-        """The name of a setting as this place writes it."""
+        """Return the name of a setting as it is written in this source."""
         return f"{self.prefix}{key.upper()}" if self.prefix else key
 
     def given(self) -> dict[str, Given]:
-        """Its values, each with its source."""
+        """Return the values, each with its source."""
         return {
             key: Given(value, f"{self.name} {self.spell(key)}" if self.prefix else self.name)
             for key, value in self.values.items()
@@ -57,7 +57,7 @@ class Place:
 
 
 def environment(environ: Mapping[str, str]) -> Place:
-    """Every variable that is ours. One that is not all upper case keeps its case, to be refused."""
+    """Return the variables with our prefix. A name not all in upper case stays, to be refused."""
     values: dict[str, object] = {}
     for name, value in environ.items():
         key = name.removeprefix(PREFIX)
@@ -67,9 +67,10 @@ def environment(environ: Mapping[str, str]) -> Place:
 
 
 def files(environ: Mapping[str, str], cwd: Path) -> list[Place]:
-    """What the TOML files say, the stronger first. Raises SettingsError for one that is unreadable.
+    """Return the values of the TOML files, the stronger first.
 
-    The file that ``SESSIONSTORE_CONFIG`` names is the only one then, and has to be there.
+    If ``SESSIONSTORE_CONFIG`` names a file, only that one is read, and it must exist. Raises
+    SettingsError for an unreadable file.
     """
     named = environ.get(CONFIG)
     if named is not None:
@@ -79,7 +80,7 @@ def files(environ: Mapping[str, str], cwd: Path) -> list[Place]:
                 f"invalid {CONFIG}={named!r}: there is no such file; name a TOML file."
             )
         return [_place(path, named)]
-    # os.path.isfile, because Path.is_file raises in a working directory one may not look into.
+    # os.path.isfile, because Path.is_file raises in a working directory that cannot be searched.
     usual = (cwd / name for name in ("sessionstore.toml", "pyproject.toml"))
     return [_place(path, path.name) for path in usual if os.path.isfile(path)]
 
@@ -104,7 +105,7 @@ def _read(path: Path, name: str) -> dict[str, object]:
             "it away."
         ) from error
     except ValueError as error:
-        raise SettingsError(f"invalid {name}: it is no TOML, {error}.") from error
+        raise SettingsError(f"invalid {name}: it is not valid TOML, {error}.") from error
 
 
 def _table(values: Mapping[str, object], key: str, name: str) -> Mapping[str, object]:

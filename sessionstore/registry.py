@@ -1,8 +1,8 @@
-"""Which class keeps a store: the scheme of its URL leads to a ``Backend``.
+"""The registry of backends: the scheme of a URL selects the ``Backend`` class.
 
-There are two ways in, tried in this order:
+There are two sources, tried in this order:
 
-1. The table ``BUILTIN`` below: scheme -> ``"module:Class"``, the backends that come with this
+1. The table ``BUILTIN`` below: scheme -> ``"module:Class"``, the backends that are part of this
    library. They cannot be replaced. ``fsspec+<name>`` is any file system of fsspec.
 2. The entry-point group ``sessionstore.backends``: an installed package offers a backend with the
    scheme as the entry point's name. In its ``pyproject.toml``::
@@ -10,11 +10,11 @@ There are two ways in, tried in this order:
        [project.entry-points."sessionstore.backends"]
        redis = "sessionstore_redis:RedisBackend"
 
-   and ``SessionStore.open("redis://...")`` finds it. ``sessionstore.backend`` is what the class has
-   to do, ``sessionstore.testing.BackendContract`` tests that it does.
+   and ``SessionStore.open("redis://...")`` finds it. ``sessionstore.backend`` is the interface of
+   the class; ``sessionstore.testing.BackendContract`` tests it.
 
-A backend's module is imported when its scheme is asked for and not before, so that a cloud library
-is loaded by those who use it only.
+A backend's module is imported only when its scheme is used, so that importing the package loads no
+cloud library.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GROUP = "sessionstore.backends"
 
 @dataclass(frozen=True, slots=True)
 class Builtin:
-    """Where a backend of this library is, and the extra that installs what it needs."""
+    """A backend of this library: its ``module:Class``, and the extra that installs its packages."""
 
     target: str
     extra: str | None = None
@@ -52,20 +52,20 @@ BUILTIN: Mapping[str, Builtin] = {
 """The backends of this library by the scheme of their URLs."""
 
 ANY = "fsspec+"
-"""What begins the scheme of any file system of fsspec, as in ``fsspec+s3://``."""
+"""The prefix of the scheme of any file system of fsspec, as in ``fsspec+s3://``."""
 
 
 def schemes() -> list[str]:
-    """Every scheme that ``find`` knows, sorted, without importing a backend."""
+    """Return every scheme that ``find`` knows, sorted, without importing a backend."""
     return sorted({*BUILTIN, *_entry_points()})
 
 
 def find(scheme: str, setting: str = "") -> type[Backend]:
-    """The backend class for URLs of ``scheme``, which is in lower case.
+    """Return the backend class for URLs of ``scheme``, which is in lower case.
 
-    ``setting`` is how messages call the URL, where the caller knows more of it. Raises
-    SettingsError for a scheme that nobody offers or two packages do, and for a backend whose
-    library is not installed.
+    ``setting`` is the text for the URL in messages; the default is made from ``scheme``. Raises
+    SettingsError for an unknown scheme, for a scheme of two packages, and for a backend that needs
+    a library that is not installed.
     """
     setting = setting or f"url='{scheme}://...'"
     builtin = BUILTIN.get("gs" if scheme.startswith(ANY) else scheme)
@@ -80,15 +80,15 @@ def find(scheme: str, setting: str = "") -> type[Backend]:
         )
     if len(offers) > 1:
         raise SettingsError(
-            f"{setting} is not clear: {' and '.join(sorted(offers))} both offer "
-            "this scheme; uninstall all but one of the packages that they come from."
+            f"ambiguous {setting}: {' and '.join(sorted(offers))} both offer this scheme; "
+            "uninstall all but one of their packages."
         )
     (target,) = offers
     return _load(setting, target, "install it")
 
 
 def _load(setting: str, target: str, remedy: str) -> type[Backend]:
-    """The class at ``"module:Class"``."""
+    """Import and return the class at ``"module:Class"``."""
     module_name, _, class_name = target.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -101,7 +101,7 @@ def _load(setting: str, target: str, remedy: str) -> type[Backend]:
     if not (isinstance(backend, type) and hasattr(backend, "connect")):
         raise SettingsError(
             f"{setting} leads to {target}, which is not a backend class; see "
-            "sessionstore.backend.Backend for what one is."
+            "sessionstore.backend.Backend for the interface."
         )
     return cast("type[Backend]", backend)
 
@@ -111,13 +111,13 @@ def _pip_hint(extra: str | None) -> str:
 
 
 def _entry_points() -> dict[str, set[str]]:
-    """What other packages offer: scheme -> "module:Class" of each backend offered for it.
+    """Return the backends of other packages: scheme -> "module:Class" of each.
 
-    A package that the path shows twice (an editable install beside its checkout) counts once.
+    A package that is twice on the path (an editable install beside its checkout) counts once.
     """
     from importlib.metadata import entry_points  # slow, and rarely needed
 
     offers: dict[str, set[str]] = {}
-    for each in entry_points(group=GROUP):
-        offers.setdefault(each.name, set()).add(each.value)
+    for entry in entry_points(group=GROUP):
+        offers.setdefault(entry.name, set()).add(entry.value)
     return offers

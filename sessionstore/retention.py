@@ -1,4 +1,4 @@
-"""How long things are kept, and the plan that a sweep follows. Pure policy: no I/O, no clock."""
+"""The retention of files and sessions, and the plan of a sweep. Pure policy: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Action = Literal["drop", "delete", "hold"]
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long files and sessions are kept. Every field is a setting of the same name.
+    """The retention times of files and sessions. Every field is a setting of the same name.
 
-    Raises SettingsError when nothing would ever be deleted, or a duration is not positive.
+    Raises SettingsError if nothing would ever be deleted, or if a duration is not positive.
     """
 
     max_age: timedelta | None = None
-    """The longest a file is kept after its save; None: no such bound. Files of live sessions are
-    spared unless ``sweep_live``."""
+    """The maximum age of a file since its save; None: no limit. Files of live sessions are spared
+    unless ``sweep_live``."""
 
     idle: timedelta | None = timedelta(hours=24)
-    """A session without a save or touch for this long is dropped whole; None: never for that."""
+    """A session without a save or touch for this long is dropped with its files; None: never."""
 
     linger: timedelta = timedelta(minutes=5)
-    """How long an ended session waits for its visitor to come back; zero: dropped at once."""
+    """The time an ended session waits for its visitor to come back; zero: it is dropped at once."""
 
     sweep_live: bool = False
-    """Whether ``max_age`` also deletes files of sessions that are live."""
+    """True if ``max_age`` also applies to files of live sessions."""
 
     def __post_init__(self) -> None:
         for name in ("max_age", "idle", "linger"):
@@ -51,7 +51,9 @@ class Retention:
         if self.linger < timedelta(0):
             raise SettingsError(f"invalid linger={self.linger}: it cannot be negative.")
         if self.linger > LONGEST:
-            raise SettingsError(f"invalid linger={self.linger}: a hundred years are the most.")
+            raise SettingsError(
+                f"invalid linger={self.linger}: at most a hundred years are allowed."
+            )
         for name in ("max_age", "idle"):
             value = getattr(self, name)
             if value is not None and value <= timedelta(0):
@@ -59,22 +61,22 @@ class Retention:
 
     @property
     def live_for(self) -> timedelta:
-        """How long after its last activity a session that has not ended counts as live."""
+        """Return the time after its last activity for which an open session counts as live."""
         return max(self.linger, LIVE)
 
     @property
     def live_interval(self) -> timedelta:
-        """How often a live connection touches its session: often enough to stay live.
+        """Return the time between two touches of a session by a live connection.
 
-        And twice within ``idle``, however short that is.
+        It is short enough to keep the session live, and at most half of ``idle``.
         """
         often = min(max(self.linger / 3, timedelta(seconds=5)), timedelta(seconds=60))
         return often if self.idle is None else min(often, self.idle / 2)
 
     def due(self, record: SessionRecord) -> datetime | None:
-        """When an ended session is dropped: its last sign of life plus ``linger``.
+        """Return when an ended session is dropped: ``linger`` after its last activity or its end.
 
-        A save or touch after the end moves it on. None for a session that has not ended.
+        A later save or touch postpones it. None for a session that has not ended.
         """
         if record.ended is None:
             return None
@@ -83,8 +85,8 @@ class Retention:
     def is_due(self, record: SessionRecord, now: datetime) -> bool:
         """Return whether an ended session is to be dropped by ``now``.
 
-        The store's time has reached what the ``record`` says, also where ``now`` is up to a second
-        behind it, as with a bucket that dates in whole seconds. So a ``linger`` of zero is no wait.
+        The times of ``record`` count as reached even if ``now`` is up to a second behind them, as
+        with a bucket whose times are whole seconds. So a ``linger`` of zero does not wait.
         """
         if record.ended is None:
             return False
@@ -92,17 +94,17 @@ class Retention:
         return max(record.ended, record.active) + self.linger <= reached
 
     def is_live(self, record: SessionRecord, now: datetime) -> bool:
-        """Whether somebody is using the session, as far as its activity tells."""
+        """Return whether the session is in use, judged by its last activity."""
         return record.ended is None and now - record.active <= self.live_for
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One session or file that a sweep deletes, or holds although its time is up.
+    """One session or file that a sweep deletes, or holds although its time is over.
 
     ``size`` is in bytes; ``name`` is None in a row for a whole session. ``reason`` is for people.
-    Something that is in the store and is no session has a row of "hold" too; ``session_id`` is then
-    its place.
+    An object in the store that is not a session also has a row with "hold"; its ``session_id`` is
+    the object's place.
     """
 
     action: Action
@@ -112,17 +114,17 @@ class PlanRow:
     size: int
     reason: str
     record: SessionRecord | None = field(repr=False, compare=False)
-    """What the decision was made on: the sweep spares a session that was active since. None in a
-    row for something that is no session."""
+    """The basis of the decision: the sweep spares a session that was active since. None in a row
+    for an object that is not a session."""
     reference: Reference | None = field(default=None, repr=False, compare=False)
-    """The version that was decided on: the sweep never deletes one that replaced it."""
+    """The version of the decision: the sweep never deletes a version that replaced it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Decides, session by session, what a sweep does.
+    """Makes the plan of a sweep, session by session.
 
-    ``identify`` and ``files`` ask the backend, and only for sessions that need it; ``shared`` is
+    ``identify`` and ``files`` call the backend, and only for sessions that need it. ``shared`` is
     the stored name of the app's own session, which is never idle and never ends.
     """
 
@@ -132,10 +134,10 @@ class Planner:
     identify: Callable[[str], SessionKey | None]
     files: Callable[[str], Iterable[Reference]]
     abandoned: Callable[[SessionRecord], str | None] = lambda _: None
-    """A reason to drop a session that the retention would keep, or None."""
+    """Returns a reason to drop a session that the retention would keep, or None."""
 
     def rows(self, records: Iterable[SessionRecord]) -> Iterator[PlanRow]:
-        """The plan, in the order of the records."""
+        """Iterate over the rows of the plan, in the order of ``records``."""
         for record in records:
             yield from self._session(record)
 
@@ -170,14 +172,14 @@ class Planner:
         yield PlanRow(action, key.id, key.owner, None, size, reason + remark, record)
 
     def _key(self, record: SessionRecord) -> tuple[SessionKey, str]:
-        """The session's key, and what there is to remark on it."""
+        """Return the session's key, and a remark for the reason (empty if there is none)."""
         key = self.identify(record.sid)
         if key is not None:
             return key, ""
-        # A crash can leave a session that does not know its id. It too has to go in the end.
+        # A crash can leave a session without its id. It too must be dropped in the end.
         return SessionKey.nameless(record.sid), "; it does not say whose it is"
 
-    # Sessions that cannot have a file whose time is up are passed by, unread.
+    # A session that cannot have an expired or too old file is skipped, without a listing.
 
     def _is_aged(self, record: SessionRecord) -> bool:
         max_age = self.retention.max_age
@@ -187,8 +189,8 @@ class Planner:
         return record.expiring is not None and record.expiring <= self.now
 
     def _files(self, record: SessionRecord) -> Iterator[PlanRow]:
-        """Rows for single files."""
-        references = sorted(self.files(record.sid), key=lambda each: each.name)
+        """Iterate over the rows for single files."""
+        references = sorted(self.files(record.sid), key=lambda reference: reference.name)
         if not references and self._is_left_over(record):
             yield from self._whole(record, "drop", "it has no files any more, and nobody uses it")
         key, remark = self._key(record)
@@ -202,7 +204,7 @@ class Planner:
                 )  # fmt: skip
 
     def _is_left_over(self, record: SessionRecord) -> bool:
-        """Whether an empty session would stay for ever, because no session is ever idle."""
+        """Return whether an empty session would stay for ever, because ``idle`` is None."""
         return (
             self.retention.idle is None
             and record.sid != self.shared
@@ -224,12 +226,12 @@ class Planner:
 
 
 def row_for(flaw: Flaw) -> PlanRow:
-    """Make the row of something in the store that no listing of sessions shows."""
+    """Return the row of an object in the store that no listing of sessions shows."""
     reason = f"{flaw.problem} {flaw.remedy}"
     return PlanRow("hold", flaw.sid or flaw.place, None, None, 0, reason, None)
 
 
 def _words(duration: timedelta) -> str:
-    """A duration for people: whole seconds, unless it is shorter than one."""
+    """Return a duration for people: whole seconds, unless it is shorter than one second."""
     second = timedelta(seconds=1)
     return show_duration(duration if abs(duration) < second else duration // second * second)

@@ -298,7 +298,7 @@ class SessionStore:
         return Sweep(self).run(plan)
 
     def sweeping(self, every: timedelta = _MINUTE) -> Sweeping:
-        """Return a context manager: a background thread that sweeps now and then once per ``every``.
+        """Return a context manager: a thread that sweeps now and then once per ``every``.
 
         An error does not end the thread: it is logged and emitted as ``sweep_failed``. Closing the
         store ends it.

@@ -1,8 +1,8 @@
 """The values of settings, as people write them: durations, sizes, switches and choices.
 
-A *parser* takes what a setting holds (text from a URL or the environment, anything from TOML, the
-value itself from Python) and returns the value. It raises a ValueError whose text completes the
-sentence "invalid idle='5 parsecs': ", such as "write a duration such as 90s, 15m, 12h or 1d".
+A *parser* takes a raw setting (text from a URL or the environment, any type from TOML, the value
+itself from Python) and returns the value. It raises a ValueError with the second half of the
+message "invalid idle='5 parsecs': ", such as "write a duration such as 90s, 15m, 12h or 1d".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Parser = Callable[[object], object]
-"""Each function here that takes one ``object`` is one, with a narrower type of result."""
+"""Each function here that takes one ``object`` is a parser, with a narrower type of result."""
 
 LONGEST = timedelta(days=36525)
 """The longest duration that is added to a time, a hundred years: the sum is still a date."""
@@ -43,8 +43,8 @@ _SWITCH = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
     ("0", "false", "no", "off"), False
 )
 
-# Bounded, because int() refuses very long numbers in words of its own; and not "\d", which also
-# takes the digits of other scripts.
+# Bounded, because int() refuses very long numbers with a message of its own. Not "\d", which also
+# matches the digits of other scripts.
 _NUMBER = r"[0-9]{1,20}(?:\.[0-9]{1,9})?"
 _STEP = rf"({_NUMBER})\s*(ms|[wdhms])\s*"
 
@@ -56,10 +56,11 @@ _is_size = re.compile(rf"({_NUMBER})\s*((?:[kmgtp]i?)?b)?", re.IGNORECASE).fullm
 
 
 def duration(value: object) -> timedelta:
-    """A duration from a timedelta, or from text such as "90s", "1.5h", "1h30m", "250ms" or "2w".
+    """Parse a duration: a timedelta, or text such as "90s", "1.5h", "1h30m", "250ms" or "2w".
 
-    Each unit stands once, the longer before the shorter. A number alone is refused, since its
-    unit would be a guess; only zero needs none. Never negative; fractions of a microsecond round.
+    Each unit may be used once, the longer before the shorter. A number without a unit is refused,
+    since its unit would be a guess; only zero needs no unit. Negative durations are refused.
+    Fractions of a microsecond are rounded.
     """
     if isinstance(value, timedelta):
         if value < timedelta(0):
@@ -84,18 +85,18 @@ def duration(value: object) -> timedelta:
 def check_duration(name: str, value: timedelta) -> None:
     """Raise ValueError unless ``value`` is longer than zero and at most ``LONGEST``.
 
-    The message begins with ``name``, which is what the caller passed it as.
+    ``name`` is the name of the argument, for the message.
     """
     if value <= timedelta(0):
         raise ValueError(f"invalid {name}={value}: it must be longer than zero.")
     if value > LONGEST:
-        raise ValueError(f"invalid {name}={value}: a hundred years are the most.")
+        raise ValueError(f"invalid {name}={value}: at most a hundred years are allowed.")
 
 
 def size(value: object) -> int:
-    """A number of bytes from an int, or from text such as "500MB" (decimal), "2GiB" or "100".
+    """Parse a number of bytes: an int, or text such as "500MB" (decimal), "2GiB" or "100".
 
-    The case of units does not matter; a fraction of a byte is dropped.
+    The case of units does not matter. A fraction of a byte is dropped.
     """
     match = _is_size(_written(value))
     if match is None or (match[2] in {None, "b", "B"} and "." in match[1]):
@@ -104,7 +105,7 @@ def size(value: object) -> int:
 
 
 def boolean(value: object) -> bool:
-    """A switch from a bool, 1 or 0, or text: true/false, yes/no, on/off, 1/0 in any case."""
+    """Parse a switch: a bool, 1 or 0, or text: true/false, yes/no, on/off, 1/0 in any case."""
     if isinstance(value, bool):
         return value
     switch = _SWITCH.get(_written(value).lower())
@@ -114,7 +115,7 @@ def boolean(value: object) -> bool:
 
 
 def number(value: object) -> int:
-    """A whole number that is not negative, from an int or its digits."""
+    """Parse a whole number of at least 0, from an int or its digits."""
     written = _written(value)
     if not _is_whole(written):
         raise ValueError("write a whole number that is not negative, such as 100")
@@ -122,14 +123,14 @@ def number(value: object) -> int:
 
 
 def text(value: object) -> str:
-    """Text as it stands, surrounding space included."""
+    """Parse text. It is returned unchanged, including surrounding space."""
     if not isinstance(value, str):
         raise ValueError("write text in quotes")  # noqa: TRY004 - parsers raise ValueError only
     return value
 
 
 def choice(*options: str) -> Callable[[object], str]:
-    """A parser of one of ``options``, spelled exactly so."""
+    """Return a parser of one of ``options``, which must be spelled exactly."""
 
     def one_of(value: object) -> str:
         if isinstance(value, str) and value.strip() in options:
@@ -140,7 +141,7 @@ def choice(*options: str) -> Callable[[object], str]:
 
 
 def optional(parser: Callable[[object], T]) -> Callable[[object], T | None]:
-    """A parser that also takes None, "none" in any case, and empty text, each as None."""
+    """Return a parser that also accepts None, "none" in any case, and empty text, each as None."""
 
     def parser_or_none(value: object) -> T | None:
         if value is None or (isinstance(value, str) and value.strip().lower() in {"", "none"}):
@@ -154,10 +155,10 @@ def optional(parser: Callable[[object], T]) -> Callable[[object], T | None]:
 
 
 def show_duration(value: timedelta) -> str:
-    """A duration in the form that ``duration`` reads: "1h30m", "250ms", "0s".
+    """Return a duration in the form that ``duration`` reads: "1h30m", "250ms", "0s".
 
-    What is below a millisecond is left out. A negative one has a minus in front and is for people
-    only.
+    Fractions of a millisecond are left out. A negative duration has a minus in front and is for
+    people only.
     """
     signed = value // timedelta(microseconds=1)
     rest = abs(signed)
@@ -170,11 +171,11 @@ def show_duration(value: timedelta) -> str:
 
 
 def show_size(value: int) -> str:
-    """A number of bytes for people: "512 B", "1.5 GiB". ``size`` reads it, at that precision."""
+    """Return a number of bytes for people: "512 B", "1.5 GiB". ``size`` can read it, rounded."""
     if value < _KIB:
         return f"{value} B"
     power = 1
-    # Compared as it is shown, or one byte less than 1 MiB would be "1024 KiB".
+    # Compare the rounded number: one byte less than 1 MiB would otherwise be "1024 KiB".
     while power < len(_PREFIXES) and round(value / _KIB**power, 1) >= _KIB:
         power += 1
     shown = f"{value / _KIB**power:.1f}".removesuffix(".0")
@@ -182,11 +183,11 @@ def show_size(value: int) -> str:
 
 
 def _written(value: object) -> str:
-    """A number or text as it would stand in the environment; else text that no parser takes."""
+    """Return a number or text as it is written in the environment; for other types, "-"."""
     return str(value).strip() if isinstance(value, str | int | float) else "-"
 
 
 def _exactly(number: str) -> Fraction:
-    from fractions import Fraction  # here, as it brings decimal along: most of loading this module
+    from fractions import Fraction  # here: it imports decimal, most of this module's load time
 
     return Fraction(number)

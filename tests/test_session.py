@@ -395,8 +395,8 @@ class TestTimeToLive:
             (timedelta(0), "longer than zero"),
             (-SECOND, "longer than zero"),
             (timedelta.min, "longer than zero"),
-            (LONGEST + SECOND, "a hundred years are the most"),
-            (timedelta.max, "a hundred years are the most"),
+            (LONGEST + SECOND, "at most a hundred years are allowed"),
+            (timedelta.max, "at most a hundred years are allowed"),
         ],
     )
     @pytest.mark.parametrize("verb", ["put", "add"])

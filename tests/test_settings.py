@@ -537,7 +537,7 @@ def test_a_backend_whose_option_is_a_setting_of_every_store_is_refused(desk: Des
 def test_a_file_that_is_no_toml_is_refused(desk: Desk, name: str, body: bytes) -> None:
     (desk.cwd / name).write_bytes(body)
 
-    assert desk.refusal().startswith(f"invalid {name}: it is no TOML, ")
+    assert desk.refusal().startswith(f"invalid {name}: it is not valid TOML, ")
 
 
 @pytest.mark.parametrize("body", ["tool = 5", "[tool]\nsessionstore = 5"])

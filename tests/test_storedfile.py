@@ -375,8 +375,8 @@ class TestUrl:
             (timedelta(0), "longer than zero"),
             (-SECOND, "longer than zero"),
             (timedelta.min, "longer than zero"),
-            (LONGEST + SECOND, "a hundred years are the most"),
-            (timedelta.max, "a hundred years are the most"),
+            (LONGEST + SECOND, "at most a hundred years are allowed"),
+            (timedelta.max, "at most a hundred years are allowed"),
         ],
     )
     def test_a_time_that_makes_no_date_is_refused(
