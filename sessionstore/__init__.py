@@ -1,4 +1,4 @@
-"""Files of visitors' sessions: kept once, apart from each other, and gone when they should be."""
+"""File storage for visitors' sessions: deduplicated, isolated, and deleted on time."""
 
 from __future__ import annotations
 

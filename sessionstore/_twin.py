@@ -1,4 +1,4 @@
-"""How the ``_async`` twins run: in a worker thread, so that no I/O is done on an event loop."""
+"""The runner of the ``_async`` methods: a worker thread, so that no I/O is on an event loop."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ R = TypeVar("R")
 _turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Semaphore]] = (
     weakref.WeakKeyDictionary()
 )
-"""By loop: how many threads its executor has, and as many turns."""
+"""By loop: the number of threads of its executor, and a semaphore of that value."""
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a function in a thread of the running loop's default executor.
 
-    No more calls are given to the executor than it has threads: the others wait in the loop. With
-    its queue full the threads never wait for the loop, and it stands still three times as long
-    (``benchmarks.local_ingest``); so they can only go on as fast as it can.
+    The executor gets no more calls than it has threads; the other calls wait in the loop. With a
+    full queue the threads would never wait for the loop, and the loop would be blocked three times
+    as long (``benchmarks.local_ingest``). This way the threads are as fast as the loop allows.
     """
-    import asyncio  # here, because it takes longer to load than all the rest of the package
+    import asyncio  # here, because it takes longer to load than the rest of the package
 
     loop = asyncio.get_running_loop()
     threads = _threads(loop)
     if threads is None:
         return await asyncio.to_thread(function, *args, **kwargs)
     kept = _turns.get(loop)
-    if kept is None or kept[0] != threads:  # it may have been given another executor
+    if kept is None or kept[0] != threads:  # the loop may have another executor now
         _forget_closed()
         kept = _turns[loop] = (threads, asyncio.Semaphore(threads))
     async with kept[1]:
@@ -41,9 +41,9 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
 
 
 def _threads(loop: asyncio.AbstractEventLoop) -> int | None:
-    """How many threads the loop's executor has or will have; None when that cannot be told.
+    """Return how many threads the loop's executor has or will have; None if that is unknown.
 
-    No public name tells.
+    asyncio has no public name for it, so private ones are read.
     """
     executor = getattr(loop, "_default_executor", loop)
     if executor is None:
@@ -53,7 +53,7 @@ def _threads(loop: asyncio.AbstractEventLoop) -> int | None:
 
 
 def _forget_closed() -> None:
-    """A semaphore that was waited for refers to its loop, and would keep it for ever."""
+    """Forget closed loops: a used semaphore refers to its loop, and would keep it for ever."""
     for loop in list(_turns):
         if loop.is_closed():
             _turns.pop(loop, None)

@@ -1,25 +1,25 @@
-"""A log of deletions, for whoever must prove that a visitor's files are gone.
+"""A log of deletions, as a proof that a visitor's files were deleted.
 
-One JSON object a line: when, what, whose, why, and by which process. It is written by the store
-with the setting ``audit``, for every way in which a file can go::
+Each line is one JSON object: the time, the action, the session and its owner, the reason and the
+process. The store writes it if ``audit`` is set, for every way in which a file can be deleted::
 
     dropping   a session is about to be deleted whole; dropped or spared follows
-    dropped    it is gone, with so many files and bytes
-    spared     it is not: there was none, or it was in use
-    deleted    a file was deleted because somebody asked, or because it was damaged
-    expired    a file was deleted by the rules, or to make room
-    replaced   a file was saved over by one of other bytes
-    swept      a sweep is over: content that nothing refers to was collected
+    dropped    it was deleted, with so many files and bytes
+    spared     it was not deleted: it did not exist, or it was in use
+    deleted    a file was deleted on request, or because it was damaged
+    expired    a file was deleted by the retention rules, or evicted
+    replaced   a file was replaced by one of other bytes
+    swept      a sweep is over: unreferenced content was collected
     held       a sweep collected nothing, because the store looked wrong
 
-``dropping`` without an end means that the process died in between: what it left of the session is
-deleted by a later sweep.
+``dropping`` without an end means that the process died in between. A later sweep deletes the rest
+of the session.
 
-**Several processes** append to one file: each line is one write at the end of the file, under a
-lock, and one that a crash or a full disk has cut ends there: the next begins on a line of its own.
-**Rotation** is a rename: each line goes to the file that has the name at that moment, which is made
-when there is none. **A line that cannot be written** is logged in full, as an error of the logger
-``sessionstore``; nothing is kept for that.
+**Several processes** can append to one file: each line is one write at the end of the file, under a
+lock. If a crash or a full disk cut a line short, the next line begins on a new line.
+**Rotation** is a rename: each line goes to the file that has the name at that moment, which is
+created if it does not exist. **A line that cannot be written** is logged in full, as an error of
+the logger ``sessionstore``; the deletion goes on.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ _EVENTS: Final = {
     "sweep_finished": "swept",
     "sweep_held": "held",
 }
-"""Each event that is written, and as what."""
+"""The events that are written: kind -> action."""
 
 _actor: ContextVar[str | None] = ContextVar("sessionstore.audit.actor", default=None)
 
 
 @contextlib.contextmanager
 def acting(who: str) -> Iterator[None]:
-    """Say who asks for what is deleted in the block: a login, a ticket, a job.
+    """Set the actor of the deletions in the block: a login, a ticket, a job.
 
-    It holds for this thread or task, and for the threads that the ``_async`` verbs run in.
+    It applies to this thread or task, and to the threads that run the ``_async`` methods.
     """
     token = _actor.set(who)
     try:
@@ -70,13 +70,13 @@ def acting(who: str) -> Iterator[None]:
 
 
 class Audit:
-    """Appends to one file. Safe to use from any thread, and in any process, forked ones too."""
+    """Appends to one file. Safe to use from any thread and any process, forked ones included."""
 
     def __init__(self, path: Path, *, fsync: bool = False) -> None:
-        """Open the file, making it, for its owner alone, when there is none.
+        """Open the file at ``path``; if it does not exist, create it, readable for its owner only.
 
-        With ``fsync`` each line is on the platter before the deletion's call returns. Raises
-        SettingsError when the file cannot be written.
+        With ``fsync`` each line is forced to the disk before the call that deletes returns. Raises
+        SettingsError if the file cannot be written.
         """
         self.path = path.absolute()
         self._fsync = fsync
@@ -85,44 +85,44 @@ class Audit:
         except OSError as error:
             raise SettingsError(
                 f"invalid audit={str(path)!r} ({error.strerror}): name a file in a directory "
-                "that is there and that this process may write to."
+                "that exists and that this process may write to."
             ) from error
 
     def is_about(self, kind: str) -> bool:
-        """Whether events of this kind are written."""
+        """Return whether events of this kind are written."""
         return kind in _EVENTS
 
     def dropping(self, key: SessionKey, reason: str, at: datetime) -> None:
-        """A session is about to be dropped."""
+        """Write that a session is about to be dropped."""
         self._write("dropping", at, session=key.id, owner=key.owner, reason=reason)
 
     def spared(self, key: SessionKey, at: datetime) -> None:
-        """It was not."""
+        """Write that the session was not dropped."""
         reason = "there was none, or it was in use"
         self._write("spared", at, session=key.id, owner=key.owner, reason=reason)
 
     def replaced(self, key: SessionKey, old: Reference, at: datetime) -> None:
-        """A file was saved over."""
+        """Write that a save replaced the file ``old``."""
         self._write(
             "replaced", at, session=key.id, owner=key.owner, name=old.name, files=1, bytes=old.size,
             reason="another file was saved under its name",
         )  # fmt: skip
 
     def happened(self, event: Event) -> None:
-        """Something was deleted, or a sweep is over."""
-        files = None if event.session_id is None else event.files  # a sweep is about contents
+        """Write an event: a deletion, or the end of a sweep."""
+        files = None if event.session_id is None else event.files  # a sweep counts blobs
         self._write(
             _EVENTS[event.kind], event.at, session=event.session_id, owner=event.owner,
             name=event.name, files=files, bytes=event.size, reason=event.reason,
         )  # fmt: skip
 
     def _write(self, action: str, at: datetime, **more: str | int | None) -> None:
-        import socket  # here, as few have an audit log and it takes a tenth of the package's time
+        import socket  # here: rarely needed, and 10 % of the load time of the package
 
         entry = {"at": at.isoformat(), "action": action}
         entry |= {name: value for name, value in more.items() if value is not None}  # type: ignore[misc]  # numbers too
         entry |= {"by": _actor.get(), "host": socket.gethostname(), "pid": os.getpid()}  # type: ignore[dict-item]  # as above
-        line = json.dumps(entry)  # ASCII: no name can begin a line or speak to a terminal
+        line = json.dumps(entry)  # ASCII: no name can begin a line or send codes to a terminal
         try:
             self._append(line.encode() + b"\n")
         except OSError as error:
@@ -134,7 +134,7 @@ class Audit:
             if os.fstat(fd).st_size:
                 os.lseek(fd, -1, os.SEEK_END)
                 if os.read(fd, 1) != b"\n":
-                    line = b"\n" + line  # the last one was cut
+                    line = b"\n" + line  # a crash cut the last line
             while line:
                 line = line[os.write(fd, line) :]
             if self._fsync:
@@ -143,7 +143,7 @@ class Audit:
             os.close(fd)
 
     def _current(self) -> int:
-        """The file of that name, locked. One that is rotated away while we wait is not it."""
+        """Open and lock the file of that name. Retry if it was rotated away during the wait."""
         while True:
             fd = self._open()
             try:

@@ -1,8 +1,8 @@
 """The store's two background threads: one that drops ended sessions, one that sweeps.
 
-Both wait through the store's clock, so a test moves them by moving its clock. Neither can be
-stopped by an error: the store tells it as ``sweep_failed``, it is logged here, and the thread goes
-on. A drop that failed is left to the next sweep.
+Both wait with the store's clock, so a test moves them by moving its clock. An error stops neither:
+the store emits it as ``sweep_failed``, it is logged here, and the thread continues. A drop that
+failed is left to the next sweep.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Timers:
     def __init__(
         self, clock: Clock, now: Callable[[], datetime], call: Callable[[str], datetime | None]
     ) -> None:
-        """``call(key)`` does what was due and returns when to call again, or None."""
+        """Configure the timers: ``call(key)`` does the work and returns its next time, or None."""
         self._clock = clock
         self._now = now
         self._call = call
@@ -40,7 +40,7 @@ class Timers:
         self._closed = False
 
     def at(self, key: str, due: datetime) -> None:
-        """Call back with ``key`` at ``due``, instead of any time set before."""
+        """Call back with ``key`` at ``due``. Replaces a time set before."""
         with self._condition:
             if self._closed:
                 return
@@ -72,16 +72,16 @@ class Timers:
     def _run(self) -> None:
         while (key := self._next()) is not None:
             try:
-                again = self._call(key)
+                due = self._call(key)
             except Exception:
                 # The sweep of this or another process will find the session.
                 log.exception("Could not drop an ended session in time; the sweep will.")
                 continue
-            if again is not None:
-                self.at(key, again)
+            if due is not None:
+                self.at(key, due)
 
     def _next(self) -> str | None:
-        """Wait for the next key that is due; None when there is nothing left to wait for."""
+        """Wait for the next key that is due and return it, None if no key is left."""
         with self._condition:
             while self._heap and not self._closed:
                 due, key = self._heap[0]
@@ -101,13 +101,13 @@ class Timers:
 class Sweeping:
     """A thread that calls ``sweep`` again and again, the first time at once.
 
-    A context manager; ``start`` and ``stop`` do the same for those who cannot use a ``with``.
+    A context manager; ``start`` and ``stop`` do the same where a ``with`` cannot be used.
     """
 
     def __init__(
         self, clock: Clock, sweep: Callable[[], object], every: timedelta, name: str = "sweep"
     ) -> None:
-        """``name`` is for the thread and the log."""
+        """Configure the thread. ``name`` is used for the thread and in the log."""
         check_duration("every", every)
         self._clock = clock
         self._sweep = sweep
@@ -118,7 +118,7 @@ class Sweeping:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread, if it does not run yet."""
+        """Start the thread if it is not running yet."""
         if self._thread is None:
             self._stopped = False
             self._thread = threading.Thread(
@@ -127,7 +127,7 @@ class Sweeping:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, after the sweep it is in."""
+        """End the thread after its current sweep."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()

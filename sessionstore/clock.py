@@ -1,4 +1,4 @@
-"""Where the time comes from. Policy code never reads a clock of its own."""
+"""The source of time. Policy code never reads a clock of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Clock(Protocol):
     """
 
     def now(self) -> datetime:
-        """The time as an aware UTC datetime."""
+        """Return the time as an aware UTC datetime."""
         ...
 
     def wait(self, condition: threading.Condition, seconds: float) -> None:

@@ -1,8 +1,9 @@
-"""Bytes on their way in and out: read once, hashed in the same pass, never whole in memory.
+"""Reading and writing of content: read once, hashed in the same pass, never whole in memory.
 
-``Ingest`` takes any source that ``Session.put`` accepts and makes a ``Content`` of it: small ones
-stay in memory, longer ones go to the backend's ``Spool`` while they are hashed. ``verified`` is the
-way back: a stream that raises rather than end with other bytes than were saved.
+``Ingest`` reads any source that ``Session.put`` accepts and makes a ``Content`` of it. Small
+content stays in memory; longer content goes to the backend's ``Spool`` while it is hashed.
+``verified`` is the reading side: a stream that raises Corrupted instead of ending with bytes that
+differ from the saved ones.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ if TYPE_CHECKING:
     from sessionstore.backend import Reference
 
 Buffer = bytes | bytearray | memoryview
-"""Bytes-like, for annotations; at run time anything that ``memoryview`` takes will do."""
+"""Bytes-like, for annotations; at run time anything that ``memoryview`` accepts."""
 
 CHUNK = 1 << 20
 """Bytes read at a time, and the most that an unfinished save keeps in memory before it spools."""
 
 DIGESTS = ("sha256", "blake3")
-"""The algorithms a store can be made with."""
+"""The digest algorithms that a store can be created with."""
 
 
 class Hasher(Protocol):
-    """What ``hashlib`` and ``blake3`` objects have in common."""
+    """The common interface of ``hashlib`` and ``blake3`` objects."""
 
     def update(self, data: Buffer, /) -> object: ...
     def hexdigest(self) -> str: ...
 
 
 def hasher(algorithm: str) -> Hasher:
-    """A fresh hash object. Raises SettingsError for ``blake3`` without its extra."""
+    """Return a new hash object. Raises SettingsError for ``blake3`` without its extra."""
     if algorithm == "sha256":
         return hashlib.sha256()
     if algorithm == "blake3":
@@ -53,11 +54,11 @@ def hasher(algorithm: str) -> Hasher:
                 "digest='blake3' needs the blake3 package: pip install 'sessionstore[blake3]'."
             ) from error
         return blake3()  # type: ignore[no-any-return, unused-ignore]  # the extra may be absent
-    raise SettingsError(f"digest={algorithm!r} is not known; choose one of {', '.join(DIGESTS)}.")
+    raise SettingsError(f"invalid digest={algorithm!r}: choose one of {', '.join(DIGESTS)}.")
 
 
 class Spool(Protocol):
-    """A place for bytes that are on their way in. Closing it lets go of what was not kept."""
+    """A buffer for bytes that are being saved. Closing it discards the bytes that were not kept."""
 
     def write(self, data: Buffer, /) -> object: ...
     def chunks(self) -> Iterator[Buffer]: ...
@@ -67,10 +68,10 @@ class Spool(Protocol):
 class TempSpool:
     """A spool in an anonymous temporary file, for backends without a better place.
 
-    ``file`` is open for reading and writing, in binary and without a buffer: bytes that do not fit
-    on the disk are refused when they are written, and not later. ``directory`` is the system's
-    folder for temporary files unless given. Raises LimitExceeded when its disk is full and
-    BackendUnavailable when it refuses.
+    ``file`` is open for reading and writing, in binary and unbuffered: bytes that do not fit on the
+    disk are refused when they are written, and not later. The default of ``directory`` is the
+    system's folder for temporary files. Raises LimitExceeded if its disk is full, and
+    BackendUnavailable for other errors of the disk.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
@@ -78,20 +79,20 @@ class TempSpool:
         with self._translated("make a temporary file"):
             self.file: io.FileIO = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - close() closes
 
-    def _translated(self, what: str) -> translated:
-        where = self._directory or tempfile.tempdir or "the temporary folder"
-        return translated(what, os.fspath(where), "TMPDIR")
+    def _translated(self, action: str) -> translated:
+        folder = self._directory or tempfile.tempdir or "the temporary folder"
+        return translated(action, os.fspath(folder), "TMPDIR")
 
     def write(self, data: Buffer, /) -> int:
         left = memoryview(data)
-        with self._translated("keep the bytes of a save on their way"):
+        with self._translated("buffer the bytes of a save"):
             while left:
                 left = left[self.file.write(left) :]
         return len(data)
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes from the beginning, at most ``CHUNK`` at a time."""
-        with self._translated("read the bytes of a save on their way"):
+        """Iterate over the bytes from the beginning, at most ``CHUNK`` at a time."""
+        with self._translated("read the buffered bytes of a save"):
             self.file.seek(0)
             while chunk := self.file.read(CHUNK):
                 yield chunk
@@ -104,7 +105,7 @@ class TempSpool:
 class Content:
     """Bytes that have been read and hashed once.
 
-    Exactly one of ``data`` (the bytes themselves) and ``spool`` (the backend's own) is there.
+    Exactly one of ``data`` (the bytes themselves) and ``spool`` (the backend's own) is set.
     """
 
     digest: str
@@ -113,7 +114,7 @@ class Content:
     spool: Spool | None = None
 
     def chunks(self) -> Iterator[Buffer]:
-        """The bytes in order; may be asked for more than once."""
+        """Iterate over the bytes in order; may be called more than once."""
         if self.data is not None:
             return iter((self.data,)) if self.size else iter(())
         if self.spool is None:
@@ -133,9 +134,9 @@ class Content:
 
 
 class Ingest:
-    """Bytes coming in: hashed as they come, kept in memory up to ``CHUNK``, then spooled.
+    """Bytes of a save: hashed as they arrive, kept in memory up to ``CHUNK``, then spooled.
 
-    ``admit(n)`` is called before each ``n`` bytes are taken and may raise to stop the save.
+    ``admit(n)`` is called before each ``n`` bytes are accepted, and may raise to stop the save.
     """
 
     __slots__ = ("_hasher", "_head", "_spool", "admit", "algorithm", "new_spool", "size")
@@ -152,14 +153,14 @@ class Ingest:
         self._spool: Spool | None = None
 
     def whole(self, data: Buffer) -> Content:
-        """The content of flat bytes that are all there: hashed in place, not copied."""
+        """Return the content of a complete flat buffer: hashed in place, not copied."""
         view = memoryview(data)
         self.admit(len(view))
         self._hasher.update(view)
         return Content(self._hasher.hexdigest(), len(view), view)
 
     def write(self, data: Buffer) -> int:
-        """Take one chunk; returns its length in bytes."""
+        """Accept one chunk; return its length in bytes."""
         view = memoryview(data)
         self.admit(len(view))
         self._hasher.update(view)
@@ -178,7 +179,7 @@ class Ingest:
         return len(view)
 
     def finish(self) -> Content:
-        """All that came, as a content that now owns the spool."""
+        """Return the bytes so far, as a content that now owns the spool."""
         spool, self._spool = self._spool, None
         digest = self._hasher.hexdigest()
         if spool is not None:
@@ -186,17 +187,17 @@ class Ingest:
         return Content(digest, self.size, data=memoryview(self._head or b""))
 
     def abort(self) -> None:
-        """Let go of what came so far. After ``finish`` there is nothing to let go of."""
+        """Discard the bytes so far. Does nothing after ``finish``."""
         if self._spool is not None:
             self._spool.close()
             self._spool = None
 
 
 def ingest(source: object, into: Ingest) -> Content:
-    """The content of a bytes-like object, a path, a binary file or an iterable of bytes.
+    """Return the content of a bytes-like object, a path, a binary file or an iterable of bytes.
 
-    Raises TypeError for anything else; what the source raises passes through. Nothing is left
-    behind by a failure.
+    Raises TypeError for other types. An exception of the source passes through. A failure leaves
+    nothing behind.
     """
     if type(source) is bytes:  # as most of what is saved is
         return into.whole(source)
@@ -239,7 +240,7 @@ def _pump(file: object, into: Ingest) -> None:
         while count := readinto(buffer):
             into.write(buffer[:count])
         return
-    read = file.read  # type: ignore[attr-defined]  # the caller looked for it
+    read = file.read  # type: ignore[attr-defined]  # the caller checked that it exists
     while chunk := read(CHUNK):
         _take(chunk, into, "The file's read() gave")
 
@@ -251,7 +252,7 @@ def _take(chunk: object, into: Ingest, giver: str) -> None:
 
 
 def _view(data: object) -> memoryview | None:
-    """The bytes of a bytes-like object (mmap and array too), None for anything else."""
+    """Return the bytes of a bytes-like object (mmap and array too), None for other types."""
     try:
         view = memoryview(data)  # type: ignore[arg-type]  # the call itself is the question
     except TypeError:
@@ -260,7 +261,7 @@ def _view(data: object) -> memoryview | None:
 
 
 class _Verified(io.RawIOBase):
-    """Passes a stream on and, at its end, compares size and digest."""
+    """Passes on the bytes of a stream and, at its end, compares size and digest."""
 
     def __init__(self, stream: BinaryIO, reference: Reference, algorithm: str) -> None:
         self._stream = stream
@@ -279,15 +280,15 @@ class _Verified(io.RawIOBase):
         if self._left < 0 or (not chunk and self._left > 0):
             self._refuse("its length is not the one saved")
         if self._left == 0 and self._hasher.hexdigest() != self._reference.digest:
-            # Checked when the last byte is read and not at the end of the stream, so that wrong
-            # bytes are never handed out whole.
+            # Checked when the last byte is read, not at the end of the stream: the caller never
+            # gets a damaged file as a whole.
             self._refuse("its digest is not the one saved")
         view[: len(chunk)] = chunk
         return len(chunk)
 
-    def _refuse(self, what: str) -> None:
+    def _refuse(self, problem: str) -> None:
         raise Corrupted(
-            f"The stored bytes of {self._reference.name!r} are damaged: {what} "
+            f"The stored bytes of {self._reference.name!r} are damaged: {problem} "
             f"({self._reference.size} bytes, {self._reference.digest}). Save the file again."
         )
 
@@ -297,15 +298,15 @@ class _Verified(io.RawIOBase):
 
 
 def verified(stream: BinaryIO, reference: Reference, algorithm: str) -> BinaryIO:
-    """The stream of a reference's whole content, refusing to end with other bytes than it names.
+    """Return a stream of a reference's whole content that checks its size and digest.
 
-    Raises Corrupted from the read that would hand out the last byte.
+    If they differ, the read that would return the last byte raises Corrupted.
     """
     return io.BufferedReader(_Verified(stream, reference, algorithm), CHUNK)
 
 
 class _Limited(io.RawIOBase):
-    """The first bytes of a stream, which has to have that many."""
+    """The first ``length`` bytes of a stream. A shorter stream raises Corrupted."""
 
     def __init__(self, stream: BinaryIO, length: int, reference: Reference) -> None:
         self._stream = stream
@@ -334,14 +335,15 @@ class _Limited(io.RawIOBase):
 
 
 def limited(stream: BinaryIO, length: int, reference: Reference) -> BinaryIO:
-    """The first ``length`` bytes of a stream of part of a content; closing it closes the stream.
+    """Return the first ``length`` bytes of a stream of a part; closing it closes the stream.
 
-    The digest is of the whole, so that a part can only be counted: Corrupted rather than too few.
+    The digest is of the whole content, so a part can only be counted: too few bytes raise
+    Corrupted.
     """
     return io.BufferedReader(_Limited(stream, length, reference), min(CHUNK, max(length, 1)))
 
 
 def read_all(stream: BinaryIO) -> bytes:
-    """Everything that is left in a stream, which is closed."""
+    """Return the rest of a stream, and close it."""
     with closing(stream):
         return stream.read()

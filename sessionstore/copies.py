@@ -1,4 +1,4 @@
-"""What a working cache knows of its copies: sizes, last uses, pins. No I/O."""
+"""The index of a cache of local copies: sizes, last uses, pins. No I/O."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 HELD = 600.0
-"""Seconds for which a copy stays after ``local_path`` has given it to somebody, cap or no cap."""
+"""Seconds for which a copy stays after ``local_path`` returned it, even above the cap."""
 
 RECHECK = 2.0
-"""Seconds for which a look whether a file is still there is believed."""
+"""Seconds for which a check that a file still exists is trusted."""
 
 _SLACK = 0.9
-"""The part of the cap that an eviction goes down to, so that not every new copy needs one."""
+"""The part of the cap that an eviction leaves, so that not every new copy needs an eviction."""
 
 
 class Place(NamedTuple):
@@ -48,7 +48,7 @@ class Copies:
         self._total = 0
 
     def made(self, place: Place, size: int) -> None:
-        """A copy was made, of a file that was there."""
+        """Note that a copy of an existing file was made."""
         with self._lock:
             self._forget(place)
             now = self._seconds()
@@ -56,7 +56,7 @@ class Copies:
             self._total += size
 
     def use(self, place: Place) -> bool:
-        """Note a use; True when the file was seen to be there a moment ago."""
+        """Note a use; return True if the file was checked within the last ``RECHECK`` seconds."""
         with self._lock:
             copy = self._by_session.get(place.sid, {}).get(place)
             if copy is None:
@@ -65,7 +65,7 @@ class Copies:
             return copy.used - copy.checked < RECHECK
 
     def checked(self, place: Place) -> None:
-        """The file was seen to be there."""
+        """Note that the file was checked and exists."""
         with self._lock:
             copy = self._by_session.get(place.sid, {}).get(place)
             if copy is not None:
@@ -109,10 +109,10 @@ class Copies:
             self._by_session.pop(place.sid, None)
 
     def over(self, coming: int) -> list[Place]:
-        """The copies to remove, least recently used first, so that ``coming`` more bytes fit.
+        """Return the copies to remove, least recently used first, to fit ``coming`` more bytes.
 
-        Copies that are pinned, or were given to somebody a short while ago, are never among them,
-        so the cap can be passed when everything is in use.
+        Copies that are pinned, or were used within ``HELD`` seconds, are never evicted, so the
+        cache can exceed the cap while all copies are in use.
         """
         with self._lock:
             if self.cap is None or self._total + coming <= self.cap:
@@ -135,17 +135,17 @@ class Copies:
             return doomed
 
     def sessions(self) -> list[str]:
-        """Sessions that have copies."""
+        """Return the sessions that have copies."""
         with self._lock:
             return list(self._by_session)
 
     def of(self, sid: str) -> list[Place]:
-        """The copies of a session."""
+        """Return the copies of a session."""
         with self._lock:
             return list(self._by_session.get(sid, ()))
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all copies."""
         with self._lock:
             self._by_session.clear()
             self._total = 0

@@ -1,4 +1,4 @@
-"""What a browser shall do with a file: the Content-Disposition header of RFC 6266."""
+"""The Content-Disposition header of RFC 6266: a browser shows the file, or saves it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ INLINE = frozenset(
         "video/webm",
     }
 )
-"""Types that a browser shows without running anything in them. Not SVG, HTML, XML or PDF."""
+"""Types that a browser shows without running code in them. Not SVG, HTML, XML or PDF."""
 
 _ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187, section 3.2.1, besides letters and digits
 _unsafe = re.compile(r'[^ -~]|["%\\]')
 
 
 def disposition(name: str, media_type: str) -> str:
-    """The header's value for a file: shown if its type is on the list, else saved.
+    """Return the header's value for a file: inline if its type is in ``INLINE``, else attachment.
 
-    The name is its last segment. What RFC 6266 (appendix D) wants kept out of a plain ``filename``
-    is replaced there by "_", and the true name follows as ``filename*``.
+    The file name is the last segment of ``name``. Characters that RFC 6266 (appendix D) excludes
+    from a plain ``filename`` are replaced by "_", and the true name follows as ``filename*``.
     """
     kind = "inline" if media_type in INLINE else "attachment"
     own = name.rpartition("/")[2]

@@ -1,14 +1,14 @@
-"""Looks at a place before a store is kept there: whether it is safe and fast, and what is missing.
+"""Checks of a location for a store: safety, speed, and missing permissions or settings.
 
     from sessionstore.doctor import doctor
 
     report = doctor("s3://bucket/prefix")
     print(report)        # a line for each check, in words
-    report.safe          # whether nothing was found that loses or leaks files
+    report.safe          # True if no check found a way to lose or leak files
 
-The place is probed with files of the doctor's own, beside a store that may be there already, and
-they are removed again; no store is made. It needs no more than a store does. What only further
-permissions tell (a bucket's lifecycle rules, its versioning) is "unknown" without them.
+The location is probed with the doctor's own files, beside a store that may exist there, and they
+are removed again; no store is made. It needs no more permissions than a store. Facts that need
+further permissions (a bucket's lifecycle rules, its versioning) are "unknown" without them.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Examinable", "Report", "Verdict", "doctor"]
 
 Verdict = Literal["good", "note", "unknown", "bad"]
-"""``good``: as it should be. ``note``: to be known, harmless. ``unknown``: nobody told. ``bad``:
-files would be lost, would leak, or cannot be saved."""
+"""``good``: as it should be. ``note``: good to know, harmless. ``unknown``: it could not be found
+out. ``bad``: files would be lost, would leak, or cannot be saved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: what, how it is, and in words what was found and what to do.
+    """One check: its name, its verdict, and the result in words, with the action if one is needed.
 
-    ``short`` is the same in a word or two, for a table.
+    ``short`` is the result in a word or two, for a table.
     """
 
     what: str
@@ -49,18 +49,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the doctor found at a place. ``url`` is fit for messages: it has no password."""
+    """The checks of one location. ``url`` is safe for messages: it has no password."""
 
     url: str
     checks: Sequence[Check]
 
     @property
     def safe(self) -> bool:
-        """Whether nothing is bad."""
+        """Return whether no check is bad."""
         return all(check.verdict != "bad" for check in self.checks)
 
     def find(self, what: str) -> Check | None:
-        """The check of that name, None when it was not made."""
+        """Return the check of that name, None if it was not made."""
         return next((check for check in self.checks if check.what == what), None)
 
     def __str__(self) -> str:
@@ -74,11 +74,11 @@ class Report:
 
 @runtime_checkable
 class Examinable(Protocol):
-    """A backend class that can look at a place without making a store there."""
+    """A backend class that can check a location without making a store there."""
 
     @classmethod
     def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:
-        """The checks, as they are made. Removes what it wrote, also when it is closed early.
+        """Iterate over the checks as they are made. Removes its files, even if closed early.
 
         An error that it raises becomes the last check.
         """
@@ -86,11 +86,10 @@ class Examinable(Protocol):
 
 
 def doctor(url: str | os.PathLike[str] | None = None, **options: object) -> Report:
-    """Look at the place of a URL; ``options`` are the backend's, as ``SessionStore.open`` has them.
+    """Check the location of ``url``; ``options`` are the backend's, as in ``SessionStore.open``.
 
-    Without a URL it is the configured one. Takes some seconds, and on a bucket about 1,100
-    requests. Raises SettingsError for settings that are wrong in themselves; all that is wrong with
-    the place is in the report.
+    The default of ``url`` is the configured one. Takes some seconds, and on a bucket about 1,100
+    requests. Raises SettingsError for wrong settings; problems of the location are in the report.
     """
     settings = resolve(url, options, os.environ, os.curdir)
     backend, location = settings.backend, settings.location

@@ -1,4 +1,4 @@
-"""What happened, told to whoever asked. A callback that fails stops nothing."""
+"""Events of a store, and their subscribers. A callback that fails stops nothing."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ KINDS = (
     "copied",
     "copy_finished",
 )
-"""Every kind of event. ``saved`` is every save, and ``deduplicated`` follows it when the bytes were
-there already; ``deleted`` was asked for, ``expired`` is a sweep's doing; ``dropped`` is a whole
-session. ``copied`` and ``copy_finished`` are told by the store that is copied from."""
+"""Every kind of event. ``saved`` is every save, and ``deduplicated`` follows it if the bytes were
+stored already. ``deleted`` is a deletion on request, ``expired`` one by a sweep; ``dropped`` is a
+whole session. The source of a copy emits ``copied`` and ``copy_finished``."""
 
 log = logging.getLogger("sessionstore")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened.
+    """One event.
 
-    ``session_id``, ``owner`` and ``name`` are None where they do not apply; ``size`` is in bytes
-    (of the file, of a dropped session's files, or freed by a sweep); ``at`` is the backend's time,
-    aware UTC. ``files`` is how many files it is about: those of a dropped session, else the one
-    with the name.
+    ``session_id``, ``owner`` and ``name`` are None where they do not apply. ``size`` is in bytes
+    (of the file, of a dropped session's files, or freed by a sweep). ``at`` is the backend's time,
+    aware UTC. ``files`` is the number of files: those of a dropped session, or 1 with a ``name``.
     """
 
     kind: str
@@ -62,12 +61,12 @@ class Events:
         self._callbacks: dict[str, tuple[Callback, ...]] = {}
 
     def on(self, kind: str, callback: Callback) -> Callable[[], None]:
-        """Call ``callback`` at every event of that kind; returns a function that ends it.
+        """Call ``callback`` at every event of ``kind``; return a function that ends it.
 
-        Raises ValueError for a kind that does not exist.
+        Raises ValueError for an unknown kind.
         """
         if kind not in KINDS:
-            raise ValueError(f"There is no event {kind!r}; there are {', '.join(KINDS)}.")
+            raise ValueError(f"unknown event kind {kind!r}: choose one of {', '.join(KINDS)}.")
         with self._lock:
             self._callbacks[kind] = (*self._callbacks.get(kind, ()), callback)
         return lambda: self._off(kind, callback)
@@ -80,11 +79,11 @@ class Events:
             self._callbacks[kind] = tuple(left)
 
     def wanted(self, kind: str) -> bool:
-        """Whether anybody listens, so that an event nobody hears need not be made."""
+        """Return whether the kind has a subscriber, so that an unused event need not be made."""
         return bool(self._callbacks.get(kind))
 
     def emit(self, event: Event) -> None:
-        """Tell every subscriber. What one raises is logged, and the next is told all the same."""
+        """Call every subscriber. An exception is logged, and the next subscriber is called."""
         for callback in self._callbacks.get(event.kind, ()):
             try:
                 callback(event)

@@ -1,6 +1,6 @@
 """Images as content: Pillow images and numpy arrays become the bytes of a file.
 
-Neither library is loaded here: a value can only be theirs when its program has loaded them.
+Neither library is loaded here: a value can be one of theirs only if the program has loaded it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _NO_ALPHA = {"JPEG": "RGB", "BMP": "RGB", "PPM": "RGB"}
 """Formats that cannot keep transparency, and the mode they take."""
 
 _CHANNELS = ((), (3,), (4,))
-"""What may stand behind the height and width of an array: grey, colour, colour with alpha."""
+"""The dimensions after the height and width of an array: grey, colour, colour with alpha."""
 
 
 def is_image(content: object) -> bool:
-    """Whether this is a Pillow image or a numpy array."""
-    if isinstance(content, bytes):  # as most of what is saved
+    """Return whether this is a Pillow image or a numpy array."""
+    if isinstance(content, bytes):  # the most common case
         return False
     return isinstance(content, _classes("PIL.Image", "Image") + _classes("numpy", "ndarray"))
 
 
 def encode(content: Any, suffix: str) -> bytes:
-    """The bytes of an image file in the format of ``suffix``, PNG without one.
+    """Return the bytes of an image file in the format of ``suffix``, PNG without a suffix.
 
     ``content`` is a PIL image, or a numpy array of shape (H, W), (H, W, 3) or (H, W, 4) and dtype
     uint8. Raises ValueError for another shape or dtype, or a suffix that names no image format.
@@ -64,7 +64,7 @@ def _format(suffix: str) -> str:
 def _from_array(array: Any) -> Image:
     from PIL import Image
 
-    # The shape with the height and width, whatever they are, left out.
+    # shape[2:] is the shape without the height and width.
     if array.dtype != "uint8" or array.shape[2:] not in _CHANNELS or array.ndim < len("HW"):
         raise ValueError(
             "An image array is uint8 of shape (H, W), (H, W, 3) or (H, W, 4); this one is "

@@ -1,4 +1,4 @@
-"""How much may be kept, enforced while the bytes come in."""
+"""Quotas, enforced while the bytes arrive."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
 from sessionstore.values import show_size
 
 _REMEMBERED = 4096
-"""Sessions whose sums a process keeps at hand; any other is summed up again when it saves."""
+"""The number of sessions with cached sums in a process. Others are summed again at their save."""
 
 _REFRESH = timedelta(seconds=60)
-"""How long a sum is trusted: this is how far other replicas' saves can go unseen."""
+"""The time a sum is trusted: for this long the saves of other replicas can be missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +38,30 @@ class Limits:
     """The number of a session's files; exact and soft in the same way."""
 
     max_store: int | None = None
-    """All content, each blob once: the last sweep's total and what this process saved since. Bytes
-    on their way in count before it is known whether they are there already. Before a save is
-    refused for it, files of sessions that are not live make room, oldest first. On object stores it
-    is the content of all files; what was deleted takes room there until it is collected."""
+    """All content, each blob once: the total of the last sweep and the saves of this process since.
+    Bytes of a save in progress count before it is known whether they deduplicate. Before a save is
+    refused for this limit, files of sessions that are not live are deleted, oldest first. On object
+    stores it limits the content of all files; deleted content takes space until it is collected."""
 
     min_free: int | None = None
-    """What the disk must have free after a save, for backends on a disk."""
+    """The free space that the disk must have after a save, for backends on a disk."""
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for setting in fields(self):
+            name, value = setting.name, getattr(self, setting.name)
             if value is not None and (type(value) is not int or value < 0):
                 raise SettingsError(
-                    f"invalid {each.name}={value!r}: give a whole number from 0, or None."
+                    f"invalid {name}={value!r}: give a whole number from 0, or None."
                 )
 
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """One change of a session's files, for as long as the backend works on it.
+    """One change of a session's files, while the backend works on it.
 
-    ``names`` are the files that it may touch, None for all. ``certain`` becomes False when another
-    change of the same file, or a listing, overlaps it: the backend's answer then does not say in
-    which order the two happened. A removal sets ``gone`` or ``dropped`` to the backend's answer.
+    ``names`` are the files that it may change, None for all. ``certain`` becomes False when another
+    change of the same file, or a listing, overlaps it: the order of the two is then unknown. A
+    removal sets ``gone`` or ``dropped`` to the backend's result.
     """
 
     names: frozenset[str] | None
@@ -80,15 +80,14 @@ class Change:
 class _Tally:
     """The sums of one session.
 
-    ``bytes`` and ``files`` are never less than the sums of the files that are there, apart from
-    those that ``saves`` may have added. They are exact when ``certain`` and no change is under way:
-    only a change that nothing overlapped is added to them or taken off. A save that something
-    overlapped stays in ``saves``, and a removal that something overlapped takes nothing off, until
-    the next listing.
+    ``bytes`` and ``files`` are never less than the sums of the existing files, without the files
+    that ``saves`` may have added. They are exact if ``certain`` and no change is in progress: only
+    a change without an overlap is added or subtracted. Until the next listing, a save with an
+    overlap stays in ``saves``, and a removal with an overlap subtracts nothing.
     """
 
-    # Reentrant, because a writer that is garbage-collected lets go of its share wherever its thread
-    # happens to be. So nothing iterates over ``saves`` itself.
+    # Reentrant, because a writer that is garbage-collected releases its share in any thread, at any
+    # line. For the same reason no code iterates over ``saves`` itself, but over a copy.
     lock: threading.RLock = field(default_factory=threading.RLock)
     bytes: int = 0
     files: int = 0
@@ -103,10 +102,10 @@ class _Tally:
         return len({save.name for save in tuple(self.saves) if save.replaced is None})
 
     def coming_bytes(self) -> int:
-        """Return the most bytes that the saves can add, whichever of them fail.
+        """Return the most bytes that the saves can add, for any outcome of each of them.
 
-        Several under one name leave one file. One that replaces a file adds only what is beyond it,
-        and frees nothing before it is done.
+        Several saves of one name leave one file. A save that replaces a file adds only the bytes
+        beyond the old size, and frees nothing before it is done.
         """
         most: dict[str, int] = {}
         for save in tuple(self.saves):
@@ -115,9 +114,9 @@ class _Tally:
         return sum(most.values())
 
     def is_due(self, now: datetime) -> bool:
-        """Return whether the files are to be listed now.
+        """Return whether the files must be listed now.
 
-        Not beside a change, since such a listing is uncertain, unless there has been none at all.
+        Not during a change, since such a listing is uncertain, unless there was no listing yet.
         """
         if self.at is None:
             return True
@@ -125,19 +124,19 @@ class _Tally:
 
     def listed(self, files: Iterable[Reference], now: datetime) -> None:
         """Set the sums to those of a listing."""
-        there: dict[str, int | None] = {save.name: None for save in tuple(self.saves)}
+        sizes: dict[str, int | None] = {save.name: None for save in tuple(self.saves)}
         size = count = 0
         for reference in files:
             size += reference.size
             count += 1
-            if reference.name in there:
-                there[reference.name] = reference.size
+            if reference.name in sizes:
+                sizes[reference.name] = reference.size
         self.bytes, self.files, self.at = size, count, now
         self.certain = not self.changes
         for change in self.changes:
             change.certain = False
         for save in tuple(self.saves):
-            save.replaced = there[save.name]
+            save.replaced = sizes[save.name]
             if save.over:
                 self.leave(save)
 
@@ -154,21 +153,21 @@ class _Tally:
         self.certain &= change.certain
 
     def saved(self, save: Admission, size: int) -> None:
-        """Note a save that nothing overlapped: of so many bytes."""
+        """Note a save of ``size`` bytes without an overlap."""
         self.bytes += size - (save.replaced or 0)
         self.files += save.replaced is None
         self.leave(save)
         self._now_has(save.name, size)
 
     def removed(self, gone: Iterable[Reference]) -> None:
-        """Note a removal of files that nothing overlapped."""
+        """Note a removal of files without an overlap."""
         for reference in gone:
             self.files = max(self.files - 1, 0)
             self.bytes = max(self.bytes - reference.size, 0)
             self._now_has(reference.name, None)
 
     def dropped(self) -> None:
-        """Note a drop that nothing overlapped."""
+        """Note a drop of the session without an overlap."""
         self.files = self.bytes = 0
         for save in tuple(self.saves):
             save.replaced = None
@@ -180,13 +179,13 @@ class _Tally:
                 save.replaced = size
 
     def leave(self, save: Admission) -> None:
-        """Take a save out that is over. Twice is no error."""
+        """Remove a finished save. A second call does nothing."""
         if save in self.saves:
             self.saves.remove(save)
 
 
 def limited_bytes(backend: Backend) -> int:
-    """The bytes that ``max_store`` limits."""
+    """Return the bytes that ``max_store`` limits."""
     if isinstance(backend, ReclaimsLate):
         return backend.referred().bytes
     return backend.stored().bytes
@@ -195,7 +194,7 @@ def limited_bytes(backend: Backend) -> int:
 class Ledger:
     """Admits saves of one store, chunk by chunk.
 
-    ``make_room(n, sid)`` is asked to free ``n`` bytes before a save into the session ``sid`` is
+    ``make_room(n, sid)`` is called to free ``n`` bytes before a save into the session ``sid`` is
     refused for ``max_store``.
     """
 
@@ -220,22 +219,25 @@ class Ledger:
         self.recount()
 
     def use(self, backend: Backend) -> None:
-        """Ask this backend from now on: the same one, with something around it."""
+        """Use ``backend`` from now on: the same backend with a wrapper around it."""
         self._backend = backend
 
     def recount(self) -> None:
-        """Take the store's total anew, where a limit asks for it. A sweep does this."""
+        """Read the store's total again if ``max_store`` is set. A sweep calls this."""
         if self.limits.max_store is not None:
             total = limited_bytes(self._backend)
             with self._lock:
                 self._total = total
 
     def admission(self, sid: str, name: str, *, fresh: bool) -> Admission | Unlimited:
-        """Around one save: entering raises LimitExceeded when the session has all its files."""
+        """Return the context manager of one save.
+
+        Entering it raises LimitExceeded if the session has its maximum number of files.
+        """
         return Admission(self, sid, name, fresh) if self._limited else _UNLIMITED
 
     def join(self, save: Admission) -> None:
-        """Make the save one of its session's, where a limit counts those."""
+        """Add the save to the sums of its session, if a limit needs them."""
         if not self._sums:
             return
         save.tally = self._tally(save.sid)
@@ -246,7 +248,7 @@ class Ledger:
             raise
 
     def leave(self, save: Admission) -> None:
-        """Note that the save is over, done or not."""
+        """Note that the save is over, with success or without."""
         if save.tally is not None:
             with save.tally.lock:
                 if not save.over:
@@ -270,7 +272,10 @@ class Ledger:
                 )
 
     def refresh(self, tally: _Tally, sid: str) -> bool:
-        """Take the sums from a listing if that is due; whether it was. The caller has the lock."""
+        """Refresh the sums from a listing if it is due; return whether it was.
+
+        The caller holds the lock.
+        """
         now = self._backend.now()
         due = tally.is_due(now)
         if due:
@@ -280,8 +285,8 @@ class Ledger:
     def _replaced(self, tally: _Tally, save: Admission) -> int | None:
         """Return the size that the sums have for the file of that name, None for no file.
 
-        The backend is asked only when no other save of the name is under way: it may show a file
-        that such a save has made and the sums do not have yet.
+        The backend is called only if no other save of the name is in progress: it may show a file
+        that such a save has made and that the sums do not include yet.
         """
         for other in tuple(tally.saves):
             if other.name == save.name:
@@ -292,20 +297,20 @@ class Ledger:
             return None
 
     def _tally(self, sid: str) -> _Tally:
-        """Return the session's sums. While they are used they are the only ones of the session."""
+        """Return the session's sums. While they are in use a session has only one such object."""
         with self._lock:
             tally = self._tallies.setdefault(sid, _Tally())
             self._tallies.move_to_end(sid)
             tally.users += 1
             while len(self._tallies) > _REMEMBERED:
-                unused = (each for each, it in self._tallies.items() if not it.users)
+                unused = (key for key, sums in self._tallies.items() if not sums.users)
                 if (oldest := next(unused, None)) is None:
                     break
                 del self._tallies[oldest]
         return tally
 
     def _release(self, sid: str, tally: _Tally) -> None:
-        """Note that one user less has the sums. Sums without a listing are not worth keeping."""
+        """Decrease the number of users of the sums. Sums without a listing are not kept."""
         with self._lock:
             tally.users -= 1
             if not tally.users and tally.at is None:
@@ -325,7 +330,7 @@ class Ledger:
                 size = saved.reference.size
             finally:
                 with tally.lock:
-                    # After an error nobody knows whether the file is there.
+                    # After an error it is unknown whether the file exists.
                     change.certain &= size is not None
                     tally.end(change)
                     if size is not None and change.certain:
@@ -339,7 +344,7 @@ class Ledger:
     def removing(self, sid: str, names: Iterable[str] | None = None) -> Iterator[Change]:
         """Surround the backend's removal of files of these names, or a drop of the session.
 
-        The block sets ``gone`` or ``dropped`` of the change that it is given.
+        The block sets ``gone`` or ``dropped`` of the yielded change.
         """
         change = Change(None if names is None else frozenset(names))
         if not self._sums:
@@ -369,7 +374,7 @@ class Ledger:
         limit = self.limits.max_store
         if limit is None or self._reserve(save, count, limit) <= 0:
             return
-        # One at a time, and the sum first: others may have made room, or deleted files.
+        # One thread at a time. It reads the sum first: others may have evicted or deleted files.
         with self._making_room:
             lacking = self._reserve(save, count, limit, limited_bytes(self._backend))
             if lacking > 0 and save.reserved + count <= limit:
@@ -384,7 +389,10 @@ class Ledger:
             )
 
     def _reserve(self, save: Admission, count: int, limit: int, total: int | None = None) -> int:
-        """Reserve, if they fit, ``count`` bytes; how many are lacking. ``total``: taken anew."""
+        """Reserve ``count`` bytes if they fit; return how many bytes are lacking.
+
+        ``total`` is the store's total if it was read again.
+        """
         with self._lock:
             self._total = self._total if total is None else total
             lacking = self._total + self._coming + count - limit
@@ -394,7 +402,7 @@ class Ledger:
             return lacking
 
     def let_go(self, save: Admission, kept: int = 0) -> None:
-        """Give back what a save has reserved; ``kept`` bytes of it are content now."""
+        """Release the bytes that a save has reserved; ``kept`` bytes of them are content now."""
         if self.limits.max_store is None:
             return
         with self._lock:
@@ -403,7 +411,7 @@ class Ledger:
             self._total += kept
 
     def check_free(self, coming: int, name: str) -> None:
-        """Refuse to write ``coming`` more bytes when the disk would be left with too little."""
+        """Raise LimitExceeded if ``coming`` more bytes would leave less than ``min_free``."""
         limit = self.limits.min_free
         if limit is not None and isinstance(self._backend, HasFreeSpace):
             free = self._backend.free()
@@ -417,11 +425,11 @@ class Ledger:
 
 @dataclass(slots=True, eq=False)
 class Admission:
-    """One save on its way in, for the block it is used in.
+    """One save in progress, for the block in which it is used.
 
     ``replaced`` is the size that the session's sums have for the file of that name, None for no
-    file; ``taken`` is how many of its bytes have been admitted, ``reserved`` how many of
-    ``max_store``. ``over``: it ended, and whether its file is there is known at the next listing.
+    file. ``taken`` is the number of bytes admitted so far, ``reserved`` the number reserved of
+    ``max_store``. ``over``: the save has ended, and the next listing shows whether its file exists.
     """
 
     ledger: Ledger
@@ -479,7 +487,7 @@ class Admission:
         self.taken += count
         after = tally.coming_bytes()
         self.taken -= count
-        # Bytes that add nothing are let in even when the session is over a limit set since.
+        # Bytes that add nothing are admitted, even if the session exceeds a limit set later.
         return limit is None or after == before or tally.bytes + after <= limit
 
     def keep(self, put: Callable[[], Saved]) -> Saved:
@@ -488,7 +496,7 @@ class Admission:
 
 
 class Unlimited:
-    """The admission of every save where there is no limit: nothing is counted."""
+    """The admission of every save if no limit is set: nothing is counted."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Advisory whole-file locks that the system lets go of when their process dies."""
+"""Advisory whole-file locks. The system releases them when their process dies."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 def lock(fd: int, *, wait: bool = True) -> bool:
-    """Take the exclusive lock of an open file; False when it is held and ``wait`` is false.
+    """Take the exclusive lock of an open file; return False if it is held and ``wait`` is false.
 
-    Two descriptors of one file exclude each other, in one process too. Closing the descriptor, or
-    the death of the process, lets go. flock(2) on POSIX, the first byte's lock on Windows.
+    Two descriptors of one file exclude each other, even in one process. Closing the descriptor, or
+    the death of the process, releases it. flock(2) on POSIX, a lock of the first byte on Windows.
     """
     try:
         if fcntl is not None:
@@ -37,7 +37,7 @@ def lock(fd: int, *, wait: bool = True) -> bool:
 
 
 def unlock(fd: int) -> None:
-    """Let go of the lock, for every process that has this very open file (fork(2))."""
+    """Release the lock, for every process that shares this open file (fork(2))."""
     if fcntl is not None:
         fcntl.flock(fd, fcntl.LOCK_UN)
     else:

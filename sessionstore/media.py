@@ -1,8 +1,8 @@
-"""The media type of a name, from a table of our own: the same on every machine and backend.
+"""The media type of a name, from our own table: equal on every machine and backend.
 
-The system's table (``mimetypes``) differs between machines and can be changed by a package. The
-types are those registered with IANA (https://www.iana.org/assignments/media-types) where there is
-one, and those in common use where there is none.
+The system's table (``mimetypes``) differs between machines, and a package can change it. Types are
+those registered with IANA (https://www.iana.org/assignments/media-types); for an extension without
+a registered type, the type in common use.
 """
 
 from __future__ import annotations
@@ -89,6 +89,6 @@ TYPES = {
 
 
 def media_type(name: str) -> str:
-    """The type for a file name, by its last extension, whatever its case."""
+    """Return the type of a file name by its last extension, in any case."""
     _, dot, extension = name.rpartition("/")[2].rpartition(".")
     return TYPES.get(extension.lower(), UNKNOWN) if dot else UNKNOWN

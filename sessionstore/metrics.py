@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: what a store did, how long it took, what went wrong.
+"""Metrics for Prometheus: operations, durations and errors of a store.
 
     from prometheus_client import make_asgi_app
     from sessionstore.metrics import Metrics
@@ -6,9 +6,9 @@
     Metrics(store)
     app.mount("/metrics", make_asgi_app())
 
-What was done is heard from the store's events; how long calls take is measured around the backend.
-A store without metrics pays for neither. Needs the extra ``metrics``; with several worker processes
-see "Multiprocess Mode" of prometheus_client, which works as it stands.
+Operations are counted from the store's events; durations are measured around the backend. A store
+without metrics has no cost of either. Needs the extra ``metrics``. For several worker processes see
+"Multiprocess Mode" of prometheus_client, which works without a change.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _made: weakref.WeakKeyDictionary[CollectorRegistry, _Instruments] = weakref.Weak
 
 
 class Metrics:
-    """Counts what a store does from now on, as long as it lives.
+    """Counts the operations of a store from now on, as long as the store lives.
 
     ``name`` is the label ``store`` of each metric, for a process with several stores.
     """
@@ -95,7 +95,7 @@ class Metrics:
         self._requests = _Times(self._of.requests, None, name)
         store.wrap(self._around)
 
-    # What was done
+    # Operations, from events
 
     def _listen(self, store: SessionStore) -> None:
         of, name = self._of, self._name
@@ -123,18 +123,18 @@ class Metrics:
             (self._of.deleted_bytes.labels(self._name, why), _size),
         ]
 
-    # How it went
+    # Durations and errors, around the backend
 
     def _around(self, backend: Backend) -> Backend:
         if isinstance(backend, HasClient):
-            single = {each: self._requests.call(each) for each in _REQUESTS}
+            single = {name: self._requests.call(name) for name in _REQUESTS}
             listings = {
                 "list": self._requests.pages("list"),
                 "uploads": self._requests.listing("uploads"),  # by the upload, not by the page
             }
             backend.wrap_client(lambda client: around(client, {**single, **listings}))
-        calls = {each: self._calls.call(each) for each in _CALLS}
-        calls |= {each: self._calls.listing(each) for each in _LISTINGS}
+        calls = {name: self._calls.call(name) for name in _CALLS}
+        calls |= {name: self._calls.listing(name) for name in _LISTINGS}
         calls |= {
             "open": self._calls.call("open", self._reading),
             "collect": self._calls.call("collect", self._collected),
@@ -151,21 +151,21 @@ class Metrics:
 
 
 class _Times:
-    """Observes how long calls take, and counts which errors they end with."""
+    """Observes the duration of calls, and counts their errors."""
 
     def __init__(self, histogram: Histogram, errors: Counter | None, store: str) -> None:
         self._histogram = histogram
         self._errors = errors
         self._store = store
 
-    def failed(self, what: str, error: BaseException) -> None:
-        """Count an error. That a file is not there is an answer and none."""
+    def failed(self, name: str, error: BaseException) -> None:
+        """Count an error of the call ``name``. FileNotStored is a normal result, not an error."""
         if self._errors is not None and not isinstance(error, FileNotStored):
-            self._errors.labels(self._store, what, type(error).__name__).inc()
+            self._errors.labels(self._store, name, type(error).__name__).inc()
 
-    def call(self, what: str, result: Callable[[Any], Any] = lambda it: it) -> Wrapper:
-        """Around a method that does something and returns; ``result`` is shown what."""
-        observe = self._histogram.labels(self._store, what).observe
+    def call(self, name: str, result: Callable[[Any], Any] = lambda value: value) -> Wrapper:
+        """Return a wrapper that measures a method. ``result`` maps the returned value."""
+        observe = self._histogram.labels(self._store, name).observe
 
         def wrapper(call: Call) -> Call:
             def timed(*args: Any, **options: Any) -> Any:
@@ -173,7 +173,7 @@ class _Times:
                 try:
                     return result(call(*args, **options))
                 except BaseException as error:
-                    self.failed(what, error)
+                    self.failed(name, error)
                     raise
                 finally:
                     observe(time.perf_counter() - began)
@@ -182,9 +182,9 @@ class _Times:
 
         return wrapper
 
-    def listing(self, what: str) -> Wrapper:
-        """Around a method that returns an iterator: the time spent in it, without its reader's."""
-        observe = self._histogram.labels(self._store, what).observe
+    def listing(self, name: str) -> Wrapper:
+        """Return a wrapper for a method that returns an iterator. Measures the iterator only."""
+        observe = self._histogram.labels(self._store, name).observe
 
         def wrapper(call: Call) -> Call:
             def timed(*args: Any, **options: Any) -> Iterator[Any]:
@@ -199,7 +199,7 @@ class _Times:
                             return
                         yield entry
                 except Exception as error:
-                    self.failed(what, error)
+                    self.failed(name, error)
                     raise
                 finally:
                     observe(watch.seconds)
@@ -208,9 +208,9 @@ class _Times:
 
         return wrapper
 
-    def pages(self, what: str) -> Wrapper:
-        """Around a method that returns an iterator of pages, each of them one request."""
-        observe = self._histogram.labels(self._store, what).observe
+    def pages(self, name: str) -> Wrapper:
+        """Return a wrapper for a method that returns an iterator of pages, one request each."""
+        observe = self._histogram.labels(self._store, name).observe
 
         def wrapper(call: Call) -> Call:
             def timed(*args: Any, **options: Any) -> Iterator[Any]:
@@ -229,7 +229,7 @@ class _Times:
 
 
 class _Watch:
-    """A stopwatch: the seconds inside its blocks, added up."""
+    """A stopwatch: the sum of the seconds inside its blocks."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -243,7 +243,7 @@ class _Watch:
 
 
 class _Reading:
-    """A stream whose bytes, and errors, are counted."""
+    """A stream that counts its bytes and errors."""
 
     def __init__(
         self, stream: BinaryIO, counter: Any, failed: Callable[[str, Exception], None]
@@ -272,11 +272,11 @@ class _Reading:
 
 
 def _adding(counters: list[tuple[Any, Callable[[Event], int]]]) -> Callable[[Event], None]:
-    def heard(event: Event) -> None:
+    def count(event: Event) -> None:
         for counter, amount in counters:
             counter.inc(amount(event))
 
-    return heard
+    return count
 
 
 def _one(_: Event) -> int:

@@ -1,9 +1,9 @@
-"""The one choke point for strings that users supply: session ids, owners and file names.
+"""The one choke point for strings from users: session ids, owners and file names.
 
-Nothing is block-listed beyond what no store can keep apart. A session is stored under a digest of
-its id and owner, a file under an escaped form of its name, so that traversal, device names,
-trailing dots, case and Unicode twins are ordinary characters by the time they are stored. A name
-is never normalised: what is accepted reads back as it was given.
+Only names that no store can distinguish are refused. A session is stored under a digest of its id
+and owner, a file under an escaped form of its name, so path traversal, device names, trailing dots,
+case and look-alike Unicode names are ordinary characters in the stored form. A name is never
+normalised: an accepted name reads back unchanged.
 
 The stored form of a file name is one path segment of at most ``STORED_LENGTH`` characters
 ``[a-z0-9._!-]``, which no file system folds together with another one:
@@ -42,7 +42,7 @@ STORED_LENGTH = 200
 """Characters in a stored form: below NAME_MAX with room for a backend's own marks around it."""
 
 HIDDEN = "@/"
-"""In front of the names of files that an adapter keeps in a visitor's session, beside the app's."""
+"""The prefix of the names of an adapter's own files in a visitor's session."""
 
 _RANDOM = 10
 """Bytes in the random part of a fresh name."""
@@ -51,8 +51,8 @@ _SLUG_LENGTH = 24
 _DIGEST_LENGTH = 32  # hex digits: 128 bits
 
 # The device names of Windows, which it finds in any directory and before any extension:
-# https://learn.microsoft.com/windows/win32/fileio/naming-a-file. Those with "$" or a superscript
-# digit never stand in a stored form as such.
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file. A stored form never contains the
+# names with "$" or a superscript digit, because those characters are escaped.
 _DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)"
 
 _is_device = re.compile(_DEVICE).match
@@ -77,48 +77,47 @@ _ESCAPES = (
     | {ord(capital): "!" + capital.lower() for capital in string.ascii_uppercase}
     | {ord("/"): "!-"}
 )
-"""For ``str.translate``: each byte of a UTF-8 form that does not stand for itself."""
+"""For ``str.translate``: the escape of each byte of a UTF-8 form that needs one."""
 
 _shortened = reprlib.Repr()
 _shortened.maxstring = 60
 
 
 def session_key(id: str, owner: str | None = None) -> SessionKey:  # noqa: A002 - the public word
-    """The key of the session of this id and owner; another owner's has another ``sid``.
+    """Return the key of the session of this id and owner. Another owner has another ``sid``.
 
-    Any id or owner will do that is not empty, is valid Unicode and has at most ``LONGEST`` bytes
-    of UTF-8. Raises InvalidName for others, TypeError for what is not a ``str``.
+    An id or owner must not be empty, must be valid Unicode and have at most ``LONGEST`` bytes of
+    UTF-8. Raises InvalidName for others, TypeError for a value that is not a ``str``.
     """
     return _session_key(_exact("session id", id), None if owner is None else _exact("owner", owner))
 
 
 def shared_key() -> SessionKey:
-    """The key of the app's own session, whose ``sid`` no id and owner can have."""
+    """Return the key of the app's own session. No id and owner can have its ``sid``."""
     return SessionKey(_sid("shared", b"shared"), "shared", None)
 
 
-def private_key(what: str, owner: str | None = None) -> SessionKey:
-    """The key of a session of an adapter's own, whose ``sid`` no id and owner can have."""
-    parts = [what.encode()] if owner is None else [what.encode(), _utf8("owner", owner)]
-    return SessionKey(_sid(what, b"private", *parts), what, owner)
+def private_key(purpose: str, owner: str | None = None) -> SessionKey:
+    """Return the key of an adapter's own session. No id and owner can have its ``sid``."""
+    parts = [purpose.encode()] if owner is None else [purpose.encode(), _utf8("owner", owner)]
+    return SessionKey(_sid(purpose, b"private", *parts), purpose, owner)
 
 
 def is_private(key: SessionKey) -> bool:
-    """Whether it is the key of a session of an adapter's own."""
+    """Return whether it is the key of an adapter's own session."""
     return private_key(key.id, key.owner).sid == key.sid
 
 
 def is_sid(text: str) -> bool:
-    """Whether ``text`` has the form of a ``sid`` made here, as an entry of a listing should."""
+    """Return whether ``text`` has the form of a ``sid``, as an entry of a listing must."""
     return _is_sid(text) is not None
 
 
 def file_name(name: str) -> str:
-    """The name, unchanged, when a file can have it.
+    """Return the name unchanged, if a file can have it.
 
-    A name is relative, may have directories ("frames/0001.png"), and may hold any character but
-    NUL. Raises InvalidName with a sentence that says what to change, TypeError for what is not a
-    ``str``.
+    A name is relative, may have directories ("frames/0001.png"), and may have any character except
+    NUL. Raises InvalidName, with the change to make; TypeError for a value that is not a ``str``.
     """
     name = _exact("file name", name)
     if _is_plain(name) is None:
@@ -127,29 +126,29 @@ def file_name(name: str) -> str:
 
 
 def own_name(name: str) -> str:
-    """``file_name`` for an app: names that begin with ``HIDDEN`` are refused too."""
+    """Do the work of ``file_name`` for an app: refuse names that begin with ``HIDDEN`` too."""
     name = file_name(name)
     if name.startswith(HIDDEN):
         _refuse(
-            "file name", name, f"begins with {HIDDEN!r}, which is an adapter's; begin otherwise"
+            "file name", name, f"begins with {HIDDEN!r}, which is for adapters; begin otherwise"
         )
     return name
 
 
 def encode(name: str) -> str:
-    """The form a file name is stored in: one path segment, as described at the top.
+    """Return the stored form of a file name: one path segment, as described at the top.
 
-    Raises as ``file_name`` does.
+    Raises the same errors as ``file_name``.
     """
     name = _exact("file name", name)
     return name if _is_plain(name) is not None else _encode(name)
 
 
 def decode(stored: str) -> str | None:
-    """The file name behind a stored form.
+    """Return the file name of a stored form. For a returned name, ``encode(name) == stored``.
 
-    None for the form with a digest, whose name the backend keeps elsewhere, and for all that
-    ``encode`` does not make: when there is a name, ``encode(name) == stored``.
+    None for the form with a digest (the backend keeps that name elsewhere), and for any text that
+    ``encode`` does not make.
     """
     if _is_plain(stored) is not None:
         return stored
@@ -163,21 +162,21 @@ def decode(stored: str) -> str | None:
 
 
 def is_shortened(stored: str) -> bool:
-    """Whether a stored form has a digest in the place of a name that is too long for it."""
+    """Return whether a stored form has a digest in place of a name that is too long."""
     return _is_shortened(stored) is not None
 
 
 def fresh_name(suffix: str = "") -> str:
-    """A file name that no other call gives: 80 random bits in hex, then ``suffix``.
+    """Return a unique file name: 80 random bits in hex, then ``suffix``.
 
-    Raises InvalidName for a suffix that is neither empty nor a dot with something legal behind it.
+    Raises InvalidName for a suffix that is neither empty nor a dot and legal characters after it.
     """
     return os.urandom(_RANDOM).hex() + _suffix(_exact("suffix", suffix))
 
 
 @lru_cache(maxsize=256)
 def _suffix(suffix: str) -> str:
-    """The suffix, when a name of random hex can end in it. Errors are not cached."""
+    """Return the suffix, if a name of random hex can end in it. Errors are not cached."""
     if suffix and (not suffix.startswith(".") or suffix == "." or "/" in suffix):
         _refuse("suffix", suffix, 'is not one; write a dot and an extension, such as ".png"')
     file_name("0" * 2 * _RANDOM + suffix)
@@ -185,7 +184,7 @@ def _suffix(suffix: str) -> str:
 
 
 def _exact(what: str, value: str) -> str:
-    """The value as a plain ``str``: a subclass may compare or print as another string."""
+    """Return the value as a plain ``str``: a subclass may compare or print as another string."""
     if type(value) is str:
         return value
     if isinstance(value, str):
@@ -198,7 +197,7 @@ def _refuse(what: str, value: str, why: str) -> NoReturn:
 
 
 def _utf8(what: str, value: str) -> bytes:
-    """The UTF-8 form of a string that is neither empty nor too long."""
+    """Return the UTF-8 form of a string that is neither empty nor too long."""
     if not value:
         raise InvalidName(f"The {what} is empty; give it at least one character.")
     try:
@@ -211,12 +210,12 @@ def _utf8(what: str, value: str) -> bytes:
 
 
 def _slug(text: str) -> str:
-    """The readable part of a stored name: for people's eyes only, it may be empty."""
+    """Return the readable part of a stored name: for people only, may be empty."""
     return "-".join(_words(text.lower()))[:_SLUG_LENGTH].rstrip("-")
 
 
 def _digest(*parts: bytes) -> str:
-    """Each part goes in with its length, so that no two lists of parts give the same bytes."""
+    """Return the digest of the parts. Each has its length in front: no two lists are equal."""
     whole = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return hashlib.sha256(whole).hexdigest()[:_DIGEST_LENGTH]
 
@@ -249,7 +248,7 @@ def _check(name: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _encode(name: str) -> str:
-    """``encode`` for a name that is not its own stored form. Errors are not cached."""
+    """Encode a name that is not its own stored form. Errors are not cached."""
     _check(name)
     stored = name.encode().decode("latin-1").translate(_ESCAPES)
     if stored[0] in ".-" or _is_device(stored):
@@ -266,7 +265,7 @@ def _digest_form(name: str) -> str:
 
 
 def _original(escape: re.Match[str]) -> str:
-    """The byte behind an escape, as the character of that number."""
+    """Return the byte of an escape, as the character of that number."""
     capital, slash, octal = escape.groups()
     if capital:
         return capital.upper()

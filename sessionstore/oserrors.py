@@ -1,4 +1,4 @@
-"""What a failing system call becomes: one table, from errno to our error and what to do."""
+"""The translation of system errors: one table from errno to our error and its remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REFUSED = {
     errno.ESTALE: "the network file system lost the file; check its mount",
 }
 FULL = frozenset(_FULL)
-"""The errors of a disk that has no room, of bytes or of files, for this user."""
+"""The errors of a disk without free space, of bytes or of files, for this user."""
 
 _MORE_ROOM = "set max_store or min_free so that the store makes room in time"
 
@@ -32,9 +32,9 @@ _MORE_ROOM = "set max_store or min_free so that the store makes room in time"
 class translated:  # noqa: N801 - it is used as a function: with translated(...):
     """Turn an OSError of the block into LimitExceeded or BackendUnavailable, cause chained.
 
-    ``doing`` completes "Could not ..."; ``setting`` is what chose the directory ``root``. Errors of
-    our own tree pass through. It stands around every operation, and a class enters and leaves in a
-    quarter of a generator's time.
+    ``doing`` completes "Could not ..."; ``setting`` is the setting of the directory ``root``.
+    Errors of our own tree pass through. This is a class because it surrounds every operation, and a
+    class enters and leaves in a quarter of a generator's time.
     """
 
     __slots__ = ("_doing", "_root", "_setting")
@@ -53,7 +53,7 @@ class translated:  # noqa: N801 - it is used as a function: with translated(...)
 
 
 def in_our_words(error: OSError, doing: str, root: str, setting: str = "url") -> SessionStoreError:
-    """What ``translated`` raises for it."""
+    """Return the error that ``translated`` raises for ``error``."""
     code = error.errno or 0
     known = _FULL.get(code) or _REFUSED.get(code)
     why = f"the system says: {error.strerror or error}"

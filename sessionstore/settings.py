@@ -1,8 +1,8 @@
-"""The settings of a store: one flat set of names, from five places.
+"""The settings of a store: one flat set of names, from five sources.
 
 Each keyword of ``SessionStore.open`` and each field of ``Retention`` and ``Limits`` is one key of
 TOML and one variable of the environment, ``SESSIONSTORE_`` and the name in upper case; so is each
-option of the backend. From the strongest place to the weakest:
+option of the backend. From the strongest source to the weakest:
 
 1. keywords of ``SessionStore.open``; ``retention=`` and ``limits=`` give all of their fields,
 2. the query of the URL, for options of the backend alone,
@@ -10,9 +10,9 @@ option of the backend. From the strongest place to the weakest:
 4. ``sessionstore.toml`` in the working directory, keys at its top level,
 5. ``[tool.sessionstore]`` of ``pyproject.toml`` in the working directory.
 
-``SESSIONSTORE_CONFIG`` names one TOML file that is read instead of 4 and 5. A name that nobody
-knows is refused wherever it stands, with one exception: an option that belongs to the backend of a
-place's own ``url`` is passed over when a stronger place gives another ``url``.
+``SESSIONSTORE_CONFIG`` names one TOML file that is read instead of 4 and 5. An unknown name is
+refused in every source, with one exception: an option of the backend of a source's own ``url`` is
+ignored if a stronger source sets another ``url``.
 
 The values of secrets never appear in a message or a ``repr``.
 """
@@ -54,26 +54,26 @@ if TYPE_CHECKING:
 _is_secret = re.compile("secret|password|token|credential|key|storage_options").search
 
 KEYWORD = "the keyword"
-"""The source of what the caller of ``open`` gave."""
+"""The source of the arguments of ``open``."""
 
 SECRET_LENGTH = 16
-"""The least number of characters of ``secret``: it signs URLs, so it must not be guessed."""
+"""The minimum number of characters of ``secret``: it signs URLs, so it must not be guessed."""
 
 Restart = Literal["keep", "drop"]
-"""What becomes of the files that dead processes left, when the store opens."""
+"""The action for the files that dead processes left, when the store opens."""
 
 Group = TypeVar("Group", Retention, Limits)
 
 
 def secret(value: object) -> str:
-    """A parser of a text that is too long to be guessed."""
+    """Parse a text that is too long to be guessed."""
     if len(text(value)) < SECRET_LENGTH:
         raise ValueError(f"write at least {SECRET_LENGTH} characters, random ones")
     return text(value)
 
 
 def base_url(value: object) -> str:
-    """A parser of where the app serves stored files: a path, or a URL of http or https."""
+    """Parse the place where the app serves stored files: a path, or a URL of http or https."""
     parts = urlsplit(text(value))
     absolute = parts.scheme in {"http", "https"} and parts.netloc
     relative = not parts.scheme and not parts.netloc and parts.path.startswith("/")
@@ -83,7 +83,7 @@ def base_url(value: object) -> str:
 
 
 def local_path(value: object) -> Path:
-    """A parser of a local path, which need not exist yet; ``~`` is expanded in text."""
+    """Parse a local path, which need not exist yet; ``~`` is expanded in text."""
     if isinstance(value, os.PathLike):
         return Path(value)
     return Path(text(value)).expanduser()
@@ -113,14 +113,14 @@ OF_OPEN: Mapping[str, Parser] = {
     "audit_fsync": boolean,
 }
 GROUPS: Mapping[str, Mapping[str, Parser]] = {"retention": OF_RETENTION, "limits": OF_LIMITS}
-"""The keywords that give several settings at once."""
+"""The keywords that set several settings at once."""
 
 CORE: Mapping[str, Parser] = {**OF_RETENTION, **OF_LIMITS, **OF_OPEN}
-"""The settings that every store has, besides ``url``, and how each is read."""
+"""The settings of every store, except ``url``, each with its parser."""
 
 
 class Shown(NamedTuple):
-    """A setting as ``Settings.shown`` shows it."""
+    """A row of ``Settings.shown``."""
 
     name: str
     value: str
@@ -129,9 +129,9 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that a store is opened with.
+    """The settings that a store is opened with.
 
-    ``sources`` says of each setting where it came from: "the keyword", "the URL",
+    ``sources`` has the source of each setting: "the keyword", "the URL",
     "environment SESSIONSTORE_IDLE", "sessionstore.toml", "default".
     """
 
@@ -151,13 +151,13 @@ class Settings:
     sources: Mapping[str, str]
 
     def shown(self) -> list[Shown]:
-        """Every setting of this store, for people: the value in force and where it came from.
+        """Return every setting of this store, for people: its effective value and its source.
 
-        Secrets, and parts of tables that could be one, are masked.
+        Secrets, and parts of tables that could be secrets, are masked.
         """
         values: dict[str, object] = {"url": shown(self.location.url)}
         for group in (self.retention, self.limits):
-            values |= {each.name: getattr(group, each.name) for each in fields(group)}
+            values |= {field.name: getattr(group, field.name) for field in fields(group)}
         values |= {key: getattr(self, key) for key in OF_OPEN}
         values |= {key: self.backend_options.get(key) for key in self.backend.options}
         return [
@@ -172,28 +172,28 @@ def resolve(
     environ: Mapping[str, str],
     cwd: str | os.PathLike[str],
 ) -> Settings:
-    """The settings of the store that ``SessionStore.open(url, **keywords)`` opens.
+    """Return the settings of the store that ``SessionStore.open(url, **keywords)`` opens.
 
-    Keywords that are None count as not given. Raises SettingsError for the first wrong setting,
-    naming it, its value, where that came from and what would be right.
+    Keywords that are None count as left out. Raises SettingsError for the first wrong setting. The
+    message has its name, its value, its source and a valid value.
     """
     here = Path(cwd)
-    named = Place(KEYWORD, {key: each for key, each in keywords.items() if each is not None})
+    named = Place(KEYWORD, {key: value for key, value in keywords.items() if value is not None})
     read = [environment(environ), *files(environ, here)]
     origin = _url(url, read)
     location, query = _locate(origin, here)
     in_query = Place("the URL", query)
-    backend = registry.find(location.scheme, _said("url", origin))
+    backend = registry.find(location.scheme, _described("url", origin))
     options = _options(backend)
 
-    strangers = partial(_refuse_strangers, location.scheme)
-    strangers({"retention", "limits", *OF_OPEN, *options}, named)
-    strangers({*options}, in_query)
+    refuse_unknown = partial(_refuse_unknown, location.scheme)
+    refuse_unknown({"retention", "limits", *OF_OPEN, *options}, named)
+    refuse_unknown({*options}, in_query)
     for place in read:
-        strangers({"url", *CORE, *options, *_options_elsewhere(place, origin, here)}, place)
+        refuse_unknown({"url", *CORE, *options, *_options_elsewhere(place, origin, here)}, place)
 
     whole = {key for group in GROUPS if group in named.values for key in GROUPS[group]}
-    parsers = {key: each for key, each in {**CORE, **options}.items() if key not in whole}
+    parsers = {key: parser for key, parser in {**CORE, **options}.items() if key not in whole}
     chosen = ChainMap(*(place.given() for place in (named, in_query, *read)))
     values = {key: _parse(key, chosen[key], parsers[key]) for key in parsers if key in chosen}
     sources = {key: KEYWORD if key in whole else "default" for key in CORE}
@@ -216,7 +216,7 @@ def resolve(
 
 
 def _url(url: object, read: Iterable[Place]) -> Given:
-    """The store's URL as it was written, by the caller or in the first place that has one."""
+    """Return the store's URL as it was written, by the caller or in the first source with one."""
     if url is not None:
         return Given(url, KEYWORD)
     for place in read:
@@ -233,11 +233,11 @@ def _locate(origin: Given, cwd: Path) -> tuple[Location, dict[str, str]]:
     try:
         return locate(origin.value, cwd)
     except ValueError as error:
-        raise _wrong("url", origin, error) from None  # the cause may quote a password
+        raise _invalid("url", origin, error) from None  # the cause may quote a password
 
 
 def _options(backend: type[Backend]) -> Mapping[str, Parser]:
-    """The backend's own settings."""
+    """Return the backend's own settings. Raises SettingsError if one has the name of ours."""
     if taken := backend.options.keys() & {"url", "retention", "limits", "clock", *CORE}:
         raise SettingsError(
             f"{backend.__name__} has an option {min(taken)!r}, which is a setting of every store: "
@@ -247,18 +247,18 @@ def _options(backend: type[Backend]) -> Mapping[str, Parser]:
 
 
 def _options_elsewhere(place: Place, origin: Given, cwd: Path) -> set[str]:
-    """What may stand beside the place's own URL for its backend, while another URL is used."""
+    """Return the options of the backend of the source's own URL, if another URL is used."""
     own = place.given().get("url", origin)
     if own == origin:
         return set()
     try:
         return {*registry.find(_locate(own, cwd)[0].scheme).options}
     except SettingsError:
-        return {*place.values}  # its backend is not installed and not needed: anything may be right
+        return {*place.values}  # its backend is not installed and not needed: accept all names
 
 
-def _refuse_strangers(scheme: str, known: Collection[str], place: Place) -> None:
-    """Raise SettingsError for a name that is no setting; its value may be a secret."""
+def _refuse_unknown(scheme: str, known: Collection[str], place: Place) -> None:
+    """Raise SettingsError for an unknown name, without its value, which may be a secret."""
     for key in place.values:
         if key not in known:
             remedy = _remedy(scheme, known, place, key)
@@ -274,7 +274,7 @@ def _remedy(scheme: str, known: Collection[str], place: Place, key: str) -> str:
             "the query is for options of the backend; set "
             f"{PREFIX}{key.upper()}, or {key} in sessionstore.toml"
         )
-    import difflib  # here, since most make no such mistake
+    import difflib  # here, since it is needed for a mistake only
 
     if close := difflib.get_close_matches(key.lower(), known):
         return f"there is no such setting; perhaps {place.spell(close[0])} is meant"
@@ -284,23 +284,24 @@ def _remedy(scheme: str, known: Collection[str], place: Place, key: str) -> str:
 
 def _parse(key: str, given: Given, parser: Parser) -> Any:  # the parser's type of value
     if isinstance(given.value, str) and not given.value.strip():
-        raise _wrong(key, given, "it is empty; write a value, or leave it out")
+        raise _invalid(key, given, "it is empty; write a value, or leave it out")
     try:
         return parser(given.value)
     except ValueError as error:
-        raise _wrong(key, given, error) from None  # the parser's words are all in ours
+        raise _invalid(key, given, error) from None  # the message has the parser's whole text
 
 
 def _group(
     kind: type[Group], given: object, values: Mapping[str, Any], chosen: Mapping[str, Given]
 ) -> Group:
-    """A Retention or Limits: the keyword's, or one made of single settings."""
+    """Return a Retention or Limits: the keyword's, or one made of single settings."""
     if isinstance(given, kind):
         return given
     if given is not None:
         name = kind.__name__
         raise SettingsError(f"invalid {name.lower()}={given!r} ({KEYWORD}): give a {name}.")
-    own = {each.name: values[each.name] for each in fields(kind) if each.name in values}
+    names = [field.name for field in fields(kind)]
+    own = {name: values[name] for name in names if name in values}
     try:
         return kind(**own)
     except SettingsError as error:
@@ -310,8 +311,8 @@ def _group(
         raise SettingsError(f"{text} ({sources}).") from error
 
 
-def _said(key: str, given: Given) -> str:
-    """A setting as somebody wrote it, for a message."""
+def _described(key: str, given: Given) -> str:
+    """Return a setting as it was written, with its source, for a message."""
     if key == "url":
         value = repr(shown(given.value))
     else:
@@ -320,14 +321,14 @@ def _said(key: str, given: Given) -> str:
 
 
 def _shown_value(key: str, value: object) -> str:
-    """A value in the form in which it is written."""
+    """Return a value in the form in which it is written in a file."""
     if value is None:
         return "none"
     if _is_secret(key):
         return "***"
     if isinstance(value, Mapping):
         return ", ".join(
-            f"{name}={_shown_value(str(name).lower(), it)}" for name, it in value.items()
+            f"{name}={_shown_value(str(name).lower(), part)}" for name, part in value.items()
         )
     if isinstance(value, bool):
         return str(value).lower()
@@ -336,5 +337,5 @@ def _shown_value(key: str, value: object) -> str:
     return str(value)
 
 
-def _wrong(key: str, given: Given, remedy: object) -> SettingsError:
-    return SettingsError(f"invalid {_said(key, given)}: {remedy}.")
+def _invalid(key: str, given: Given, remedy: object) -> SettingsError:
+    return SettingsError(f"invalid {_described(key, given)}: {remedy}.")

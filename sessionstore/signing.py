@@ -3,11 +3,11 @@
     <base_url>/<expiry>.<sid>.<signature>/<name>
 
 The signature is HMAC-SHA-256 (RFC 2104) with the store's secret over expiry, session and name, cut
-to 128 bits (RFC 2104, section 5). Nothing in it is a digest of content, and there is no list of
-URLs anywhere: whoever knows the secret can check one.
+to 128 bits (RFC 2104, section 5). The URL has no digest of content, and no list of URLs is kept:
+any process with the secret can check a URL.
 
-In the name, "%" and control characters are percent-encoded twice. A server hands its app a path
-that is decoded once, and then no router and no proxy on the way meets a line break in it.
+In the name, "%" and control characters are percent-encoded twice. A server decodes a path once
+before its app gets it, so no router and no proxy ever sees a line break in it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _escape = re.compile(r"[%\x00-\x1f\x7f]").sub
 
 
 def sign(secret: bytes, sid: str, name: str, expires: datetime) -> str:
-    """The path of a URL for the file, without a leading slash."""
+    """Return the path of a URL for the file, without a leading slash."""
     until = f"{math.ceil((expires - EPOCH).total_seconds()):x}"
     return f"{until}.{sid}.{_signature(secret, until, sid, name)}/{_spelled(name)}"
 
 
 def opens(secret: bytes, path: str, now: datetime) -> tuple[str, str] | None:
-    """The (sid, name) that a path made by ``sign`` stands for, None for any other path."""
+    """Return the (sid, name) of a valid path made by ``sign``, None for any other path."""
     token, _, quoted = path.partition("/")
     until, _, rest = token.partition(".")
     sid, _, signature = rest.partition(".")
@@ -51,6 +51,6 @@ def _spelled(name: str) -> str:
 
 
 def _signature(secret: bytes, until: str, sid: str, name: str) -> str:
-    # No part but the last can hold the separator.
+    # Only the last part can contain the separator.
     text = f"sessionstore url 1\n{until}\n{sid}\n{name}".encode(errors="surrogatepass")
     return hmac.new(secret, text, hashlib.sha256).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Carrying out a plan. One row that fails stops no other."""
+"""Execution of a sweep's plan. A row that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Sweep:
         self._failures: list[Exception] = []
 
     def run(self, plan: list[PlanRow]) -> list[PlanRow]:
-        """Delete what the plan says, then collect; returns what was really done.
+        """Carry out the plan, then collect garbage; return the rows with their real outcome.
 
-        Raises the first error after everything else has been tried.
+        Raises the first error after all other rows were tried.
         """
         self._store.tell("sweep_started", reason=f"{len(plan)} rows")
         done = [self._row(row) for row in plan]
@@ -49,7 +49,7 @@ class Sweep:
     def _row(self, row: PlanRow) -> PlanRow:
         if row.action == "hold" or row.record is None:
             return row
-        # The very session that was judged, whatever its id and owner say.
+        # The sid of the judged session, even if its id and owner do not fit it.
         key = SessionKey(row.record.sid, row.session_id, row.owner)
         try:
             if row.name is None:
@@ -58,7 +58,7 @@ class Sweep:
                 done = self._delete(row, key)
         except Exception as error:  # noqa: BLE001 - raised again when every row had its turn
             self._failures.append(error)
-            # Not the front of the stored name: it may spell out an id that lets its reader in.
+            # Not the front of the stored name: it may contain an id that grants access.
             log.warning(
                 "A sweep could not delete in session ...%s: %s", row.record.sid[-32:], error
             )

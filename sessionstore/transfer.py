@@ -1,18 +1,17 @@
 """Copying a store to another, of any backend: session by session, file by file.
 
-A copy can be stopped at any moment, by a kill too, and the next goes on where it was: what the
-target has already is passed over. Nothing of the source is changed.
+A copy can be stopped at any moment, even by a kill, and the next one continues where it stopped:
+files that the target has already are skipped. The source is not changed.
 
-**Ages.** A file keeps the time it was saved at, where the target's backend can note it
-(``Restores``), and its time to live, so that it lives no longer for having been moved. Its session
-is active at the time of the copy: the target's clock is another one, and a session that was idle
-for a while must not be dropped while its files are still arriving. So a session that is not used
-any more lives for up to one ``idle`` longer. Of an ended session the linger begins anew. Whatever
-the source tells since the last copy (activity, an end, a return) the next copy carries over.
+**Ages.** A file keeps its creation time, if the target's backend can store it (``Restores``), and
+its time to live, so that a copy does not extend its life. Its session is active at the time of the
+copy: the target has another clock, and a session that was idle for a while must not be dropped
+while its files are still arriving. So an unused session lives for up to one ``idle`` longer. The
+linger of an ended session starts again. Activity, an end or a return in the source since the last
+copy is transferred by the next copy.
 
-**Nothing is passed over in silence.** A file that is deleted or replaced, or whose time to live is
-over, before it is copied is counted as gone. Everything else that is not copied, or not as it is in
-the source, is a finding.
+**Nothing is skipped silently.** A file that is deleted, replaced or expired before it is copied is
+counted as gone. Every other file that is not copied, or not copied unchanged, is a finding.
 """
 
 from __future__ import annotations
@@ -58,11 +57,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy did: files copied, their bytes, and files that were there already.
+    """The result of a copy: files copied, their bytes, and files that the target had already.
 
-    ``gone`` counts files that were deleted, replaced or over their time to live before they were
-    copied, and sessions that were dropped before they were looked at. ``findings`` has a row for
-    everything else that was not copied as it is, with the reason; a later copy finds the same.
+    ``gone`` counts files that were deleted, replaced or expired before they were copied, and
+    sessions that were dropped before they were read. ``findings`` has a row, with the reason, for
+    every other file that was not copied unchanged; a later copy finds the same.
     """
 
     files: int
@@ -73,7 +72,7 @@ class Copied:
 
 
 class Damaged(Corrupted):
-    """Files of the source are damaged, and were not copied. All others were: see ``copied``."""
+    """Files of the source are damaged and were not copied. ``copied`` is the whole result."""
 
     def __init__(self, copied: Copied, damaged: list[Finding]) -> None:
         more = "" if len(damaged) == 1 else f" So are {len(damaged) - 1} more files."
@@ -83,7 +82,7 @@ class Damaged(Corrupted):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a copy is: ``done`` so far, and the file that was copied or passed over last."""
+    """The progress of a copy: ``done`` so far, and the file that was copied or skipped last."""
 
     done: Copied
     sessions: int
@@ -98,22 +97,22 @@ Report = Callable[[Progress], object]
 _NOT_AS_IT_IS = "It is not copied as it is; verify() says what can be done."
 
 WORKERS = 8
-"""Files of a session that are copied at once: a bucket takes some milliseconds for each request,
-and a file some ten of them."""
+"""Files of a session that are copied in parallel: a bucket takes some milliseconds per request, and
+a file needs about ten requests."""
 
 
 def copy(
     source: SessionStore, target: SessionStore, *, progress: Report | None, workers: int
 ) -> Copied:
-    """``SessionStore.copy_to``."""
+    """Copy a store: the implementation of ``SessionStore.copy_to``."""
     if workers < 1:
-        raise ValueError(f"A copy needs somebody who does it: workers={workers}.")
+        raise ValueError(f"workers must be at least 1 (got {workers}).")
     with ThreadPoolExecutor(workers, "sessionstore-copy") as pool:
         return _Copy(source, target, progress or (lambda _: None), pool, workers).run()
 
 
 class _Copy:
-    """One copy on its way."""
+    """One copy in progress."""
 
     def __init__(
         self,
@@ -135,7 +134,7 @@ class _Copy:
         self._findings: list[Finding] = []
         self._damaged: list[tuple[Finding, Corrupted]] = []
         self._vanished: set[tuple[str, str]] = set()
-        """Session and token of files that were listed and could not be opened any more."""
+        """Session and token of files that were listed but could no longer be opened."""
 
     def run(self) -> Copied:
         for record in self._source.sessions():
@@ -151,20 +150,20 @@ class _Copy:
                 self._find(replace(flaw, remedy=_NOT_AS_IT_IS))
         gone = self._done.gone + len(self._vanished)
         done = self._done = replace(self._done, gone=gone, findings=tuple(self._findings))
-        said = (
+        summary = (
             f"{done.files} files copied, {done.skipped} were there, {done.gone} gone, "
             f"{len(done.findings)} findings"
         )
-        self._store.tell("copy_finished", size=done.bytes, reason=said)
+        self._store.tell("copy_finished", size=done.bytes, reason=summary)
         if self._damaged:
-            raise Damaged(done, [each for each, _ in self._damaged]) from self._damaged[0][1]
+            raise Damaged(done, [found for found, _ in self._damaged]) from self._damaged[0][1]
         return done
 
     def _key(self, sid: str) -> SessionKey | None:
-        """The session's key, one that stands in for it, or None when the session is gone.
+        """Return the session's key or a substitute, None if the session is gone.
 
-        A session that does not say whose it is keeps its stored name, which is made of its id and
-        owner: so its visitor finds the files.
+        A session without a readable id and owner keeps its stored name, which is made of its id and
+        owner, so its visitor still finds the files.
         """
         key = whose(self._source, sid)
         if key is not None and fits(key):
@@ -197,8 +196,8 @@ class _Copy:
                     under_way = _settled(under_way, FIRST_COMPLETED)
             _settled(under_way, ALL_COMPLETED)
         finally:
-            for each in under_way:
-                each.cancel()
+            for future in under_way:
+                future.cancel()
         record = self._source.session(key.sid)
         if record is not None:
             carry_over(record, self._target)
@@ -213,29 +212,29 @@ class _Copy:
             else:
                 with self._lock:
                     self._vanished.add((key.sid, reference.token))
-        except Corrupted as error:  # it stops no other file
+        except Corrupted as error:  # the copy goes on with the other files
             finding = self._find(_not_copied("damaged", key.sid, reference, str(error)))
             self._damaged.append((finding, error))
 
     def _file(self, key: SessionKey, reference: Reference) -> None:
-        there = _find(self._target, key.sid, reference.name)
-        if there is not None and self._is_same(there, reference):
+        existing = _find(self._target, key.sid, reference.name)
+        if existing is not None and self._is_same(existing, reference):
             self._note(key, reference, copied=False)
             return
-        copied = self._read_and_save(key, reference, there)
+        copied = self._read_and_save(key, reference, existing)
         self._note(key, reference, copied=copied)
 
     def _read_and_save(
-        self, key: SessionKey, reference: Reference, there: Reference | None
+        self, key: SessionKey, reference: Reference, existing: Reference | None
     ) -> bool:
-        """Copy a file; False when its bytes turn out to be those that are there.
+        """Copy a file; return False if the target has the same bytes already.
 
-        The second try is for the target's own copy of this content being damaged: reading it has
-        told the backend, which makes another.
+        A second try is for a damaged blob of this content in the target: the backend noticed the
+        damage when the file was read back, and the second save stores the blob again.
         """
         for last in (False, True):
             with self._read(key.sid, reference) as content:
-                if there is not None and _is(there, content, reference):
+                if existing is not None and _is(existing, content, reference):
                     return False
                 saved = _put(self._target, key, reference, content)
             if self._is_sound(key.sid, saved, last=last):
@@ -243,7 +242,7 @@ class _Copy:
         return True
 
     def _is_sound(self, sid: str, saved: Reference, *, last: bool) -> bool:
-        """Read a file back from the target. One that is damaged does not stay there."""
+        """Read a file back from the target, and discard it if it is damaged."""
         try:
             with contextlib.suppress(FileNotStored):  # deleted or replaced: the target is in use
                 for _ in _chunks(self._target, sid, saved):
@@ -255,15 +254,15 @@ class _Copy:
             return False
         return True
 
-    def _is_same(self, there: Reference, reference: Reference) -> bool:
-        """Whether the target has that very file, as far as can be told without reading it."""
+    def _is_same(self, existing: Reference, reference: Reference) -> bool:
+        """Return whether the target has this file already, judged without reading it."""
         return self._source.digest == self._target.digest and (
-            (there.digest, there.size, there.expires)
+            (existing.digest, existing.size, existing.expires)
             == (reference.digest, reference.size, reference.expires)
         )
 
     def _note(self, key: SessionKey, reference: Reference, *, copied: bool) -> None:
-        """Count a file, and tell of it; one after the other, whichever thread it is."""
+        """Count a file, emit its event and report progress, for one thread at a time."""
         name, size = reference.name, reference.size
         with self._lock:
             done = self._done
@@ -275,34 +274,34 @@ class _Copy:
             self._report(Progress(self._done, self._sessions, key.id, key.owner, name, size))
 
     def _read(self, sid: str, reference: Reference) -> Content:
-        """A file of the source, spooled by the target. Its bytes are checked on the way."""
+        """Read a file of the source into the target's spool. The stream checks its digest."""
         into = Ingest(self._target.digest, self._target.spool, lambda _: None)
         return ingest(_chunks(self._source, sid, reference), into)
 
 
 def carry_over(record: SessionRecord, target: Backend) -> None:
-    """Tell the target what the source knows of a session's visitor.
+    """Transfer a session's activity, end or return to the target.
 
-    Times are compared for activity alone: the clocks are two, and a session must not be dropped
-    because they differ.
+    Times are compared for activity only: the two clocks may differ, and a session must not be
+    dropped for that reason.
     """
-    there = target.session(record.sid)
-    if there is None:
+    copy_record = target.session(record.sid)
+    if copy_record is None:
         return
     if record.ended is not None:
-        if there.ended is None:
+        if copy_record.ended is None:
             target.end(record.sid)
-    elif there.ended is not None:
+    elif copy_record.ended is not None:
         target.resume(record.sid)
-    elif record.active > there.active:
+    elif record.active > copy_record.active:
         target.touch(record.sid)
 
 
 def _settled(under_way: set[Future[None]], when: str) -> set[Future[None]]:
-    """Wait for the first of these, or all; returns those that are left. Raises their errors."""
+    """Wait for the first future, or all; return the unfinished ones. Raises their errors."""
     done, left = wait(under_way, return_when=when)
-    for each in done:
-        each.result()
+    for future in done:
+        future.result()
     return left
 
 
@@ -320,9 +319,9 @@ def _find(backend: Backend, sid: str, name: str) -> Reference | None:
         return None
 
 
-def _is(there: Reference, content: Content, reference: Reference) -> bool:
-    """The same by the target's own digest of what was read."""
-    return (there.digest, there.size, there.expires) == (
+def _is(existing: Reference, content: Content, reference: Reference) -> bool:
+    """Return whether the existing file equals the content, by the target's digest of it."""
+    return (existing.digest, existing.size, existing.expires) == (
         content.digest, content.size, reference.expires,
     )  # fmt: skip
 

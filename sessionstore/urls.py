@@ -1,6 +1,6 @@
-r"""Where a store is: its URL, or a local directory written in any of the usual ways, taken apart.
+r"""The parser of a store's URL, or of a local directory in any of the usual forms.
 
-What counts as what:
+The forms:
 
 * An ``os.PathLike``, and text without a scheme (``./data``, ``/srv/data``, ``~/data``), is a local
   directory and taken literally: no query, no percent-decoding. ``~`` is expanded in text only.
@@ -27,10 +27,10 @@ _hide_user = re.compile(r"^(?:[^/:]*:.*|[^/]*)@").sub
 
 
 def locate(url: object, cwd: Path) -> tuple[Location, dict[str, str]]:
-    """The place that ``url`` means and the options of its query, both percent-decoded.
+    """Return the location of ``url`` and the options of its query, both percent-decoded.
 
-    ``Location.url`` is fit for messages: it has neither the query nor the user and password, which
-    stand in ``Location.netloc``. Raises ValueError with what would be right.
+    ``Location.url`` is safe for messages: it has neither the query nor the user and password, which
+    are in ``Location.netloc``. Raises ValueError with a hint at a valid URL.
     """
     if isinstance(url, os.PathLike):
         return _directory(Path(os.fsdecode(url)), cwd), {}
@@ -59,7 +59,7 @@ def locate(url: object, cwd: Path) -> tuple[Location, dict[str, str]]:
 
 
 def shown(url: object) -> str:
-    """The URL or path as messages may show it: without the query, user and password."""
+    """Return the URL or path for messages: without the query, user and password."""
     text = os.fsdecode(url) if isinstance(url, os.PathLike) else str(url)
     if _scheme(text) is None:
         return text
@@ -68,7 +68,7 @@ def shown(url: object) -> str:
         return text.partition("?")[0]
     place, _, query = rest.partition("?")
     if "@" in query and (":" in place or "/" not in place):
-        return f"{scheme}://***"  # the "?" may stand in a password
+        return f"{scheme}://***"  # the "?" may be part of a password
     return f"{scheme}://{_hide_user('***@', place)}"
 
 
@@ -94,7 +94,7 @@ def _directory(path: Path, cwd: Path) -> Location:
 
 
 def _decoded(path: str) -> str:
-    """Percent-decoded; bytes that are no UTF-8 are kept in the way of ``os.fsdecode``."""
+    """Return the path percent-decoded; bytes that are not UTF-8 are kept as by ``os.fsdecode``."""
     return os.fsdecode(unquote_to_bytes(path))
 
 

@@ -1,7 +1,7 @@
-"""Looking for damage, and repairing what can be repaired.
+"""Finding damage, and repairing it where possible.
 
-A backend that can look below its files (``Inspects``) finds everything by itself. Of any other one
-every file is read and compared with the digest it was saved under.
+A backend that can inspect its own storage (``Inspects``) finds all flaws by itself. For any other
+backend every file is read and compared with its digest.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _NO_CONTENT = "The file is listed, and its content is not there."
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be.
+    """A problem found in a store.
 
-    ``session_id``, ``owner`` and ``name`` are None where it is nobody's. ``problem`` says what is
-    wrong, ``remedy`` what a repair does about it, and ``repaired`` whether that has been done.
-    ``kind`` is "damaged" (other bytes than were saved), "missing" (a file without content),
-    "unknown" (nothing that this library makes) or "leftover" (of something interrupted); ``place``
-    is where, as a path or key of the backend.
+    ``session_id``, ``owner`` and ``name`` are None where they do not apply. ``problem`` describes
+    the problem, ``remedy`` the action of a repair, and ``repaired`` is True if it was done.
+    ``kind`` is "damaged" (the bytes differ from the saved ones), "missing" (a file without
+    content), "unknown" (an object that this library did not make) or "leftover" (of interrupted
+    work). ``place`` is the path or key in the backend.
     """
 
     session_id: str | None
@@ -48,17 +48,17 @@ class Finding:
 
 
 def verify(store: SessionStore, *, repair: bool) -> list[Finding]:
-    """``SessionStore.verify``. A file deleted meanwhile is no finding."""
+    """Return the findings of ``SessionStore.verify``. A file deleted during it is no finding."""
     backend = store.backend
-    found = [finding_of(backend, flaw) for flaw in _unidentified(backend)]
+    findings = [finding_of(backend, flaw) for flaw in _unidentified(backend)]
     for flaw in backend.inspect() if isinstance(backend, Inspects) else _by_reading(backend):
         finding = finding_of(backend, flaw)
-        found.append(_repaired(store, flaw, finding) if repair else finding)
-    return found
+        findings.append(_repaired(store, flaw, finding) if repair else finding)
+    return findings
 
 
 def finding_of(backend: Backend, flaw: Flaw) -> Finding:
-    """A flaw as a finding, with the id and owner of its session if they are known."""
+    """Return the finding of a flaw, with the id and owner of its session if they are known."""
     key = None if flaw.sid is None else backend.identify(flaw.sid)
     id_, owner = (None, None) if key is None else (key.id, key.owner)
     name = None if flaw.reference is None else flaw.reference.name
@@ -69,7 +69,7 @@ def finding_of(backend: Backend, flaw: Flaw) -> Finding:
 
 
 def _repaired(store: SessionStore, flaw: Flaw, finding: Finding) -> Finding:
-    """Mend a flaw. One that cannot be mended stops no other."""
+    """Mend a flaw, and return the new finding. An error is added to its remedy, not raised."""
     try:
         done = _mended(store, flaw)
     except SessionStoreError as error:
@@ -90,7 +90,7 @@ def _mended(store: SessionStore, flaw: Flaw) -> bool:
 
 
 def _unidentified(backend: Backend) -> Iterator[Flaw]:
-    """Sessions that cannot say whose they are, or say it wrongly."""
+    """Iterate over the sessions without a readable id and owner, or with wrong ones."""
     for record in backend.sessions():
         key = whose(backend, record.sid)
         if is_nameless(backend, record.sid) if key is None else not fits(key):
@@ -101,14 +101,14 @@ def _unidentified(backend: Backend) -> Iterator[Flaw]:
 
 
 def nameless(sid: str, remedy: str) -> Flaw:
-    """The flaw of a session that does not say whose it is. It names no session: it knows none."""
+    """Return the flaw of a session without a readable id and owner."""
     return Flaw("damaged", sid, f"The session {sid} does not say whose it is.", remedy)
 
 
 def whose(backend: Backend, sid: str) -> SessionKey | None:
-    """The id and owner of a session, None when it has none or is not there.
+    """Return the id and owner of a session, None if it has none or does not exist.
 
-    Asked for again while the session is there: it may have been dropped and made anew in between.
+    Retries while the session exists: it may have been dropped and created again in between.
     """
     for _ in range(_LOOKS):
         key = backend.identify(sid)
@@ -118,9 +118,9 @@ def whose(backend: Backend, sid: str) -> SessionKey | None:
 
 
 def is_nameless(backend: Backend, sid: str) -> bool:
-    """Whether a session does not say whose it is while it is one and the same.
+    """Return whether a session has no readable id and owner, and was not replaced during the check.
 
-    One and the same file is in it all the time, or it has none and nothing is done in it.
+    It was not replaced if one file stayed in it all the time, or if it has no file and no activity.
     """
     record, file = backend.session(sid), next(iter(backend.files(sid)), None)
     if backend.identify(sid) is not None:
@@ -131,7 +131,7 @@ def is_nameless(backend: Backend, sid: str) -> bool:
 
 
 def fits(key: SessionKey) -> bool:
-    """Whether a session's stored name is the one that its id and owner have."""
+    """Return whether a session's stored name is the one made of its id and owner."""
     if key.sid == shared_key().sid:
         return True
     try:
@@ -141,7 +141,7 @@ def fits(key: SessionKey) -> bool:
 
 
 def _by_reading(backend: Backend) -> Iterator[Flaw]:
-    """What reading every file of a backend tells."""
+    """Read every file of a backend, and iterate over the flaws."""
     for record in backend.sessions():
         for reference in backend.files(record.sid):
             problem = _problem(backend, record.sid, reference)
@@ -162,7 +162,7 @@ def _problem(backend: Backend, sid: str, reference: Reference) -> str | None:
 
 
 def is_still(backend: Backend, sid: str, reference: Reference) -> bool:
-    """Whether a file is there, and this version of it."""
+    """Return whether the file exists and is still this version."""
     try:
         return backend.get(sid, reference.name).token == reference.token
     except FileNotStored:

@@ -1,9 +1,9 @@
 """Working copies: ordinary local files for code that needs a path.
 
-A copy is private to one version of one file, read-only, and no link to anything stored: whatever
-a program does to it (root ignores modes), the stored bytes stay what they are. Copies live in this
-process's workspace and go with their file, their session, the store, or, after a kill, with the
-next sweep.
+A copy is private to one version of one file, read-only, and never a link to a stored file: changes
+to a copy (root ignores modes) cannot change the stored bytes. Copies are in this process's
+workspace. They are removed with their file, their session or the store; after a kill, by the next
+sweep.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _LONGEST = 200
 class WorkingCopies:
     """The copies of one store, under ``<directory>/<token>/<session>/<name>/<version>/``.
 
-    With ``size`` it is a cache of at most so many bytes: copies that nobody has asked for in ten
-    minutes make room, the least recently used first, and are made again when they are wanted.
+    With ``size`` it is a cache of at most ``size`` bytes: copies that were not used for ten minutes
+    are evicted, the least recently used first, and made again at the next use.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class WorkingCopies:
         size: int | None = None,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``directory`` is shared by all processes; None: one in the system's temporary folder.
+        """Configure the copies; nothing is created before the first copy.
 
-        Nothing is made before the first copy.
+        ``directory`` is shared by all processes; None: one in the system's temporary folder.
         """
         self._directory = directory
         self._made: Workspace | None = None
@@ -61,12 +61,12 @@ class WorkingCopies:
 
     @property
     def directory(self) -> Path:
-        """Where the copies of all processes are."""
+        """Return the directory with the copies of all processes."""
         return self._workspace.parent
 
     @property
     def size(self) -> int | None:
-        """How many bytes of copies are kept; None: no limit."""
+        """Return the maximum size of the copies in bytes; None: no limit."""
         return self._copies.cap
 
     @property
@@ -83,10 +83,10 @@ class WorkingCopies:
         stream: Callable[[], BinaryIO],
         check: Callable[[], None] = lambda: None,
     ) -> Path:
-        """The copy of a version, made from ``stream()`` when there is none.
+        """Return the copy of a version. A missing copy is made from ``stream()``.
 
-        ``check()`` is asked, at most every two seconds, and raises when the version is no longer
-        the file. Raises LimitExceeded when the disk is full, BackendUnavailable when it refuses.
+        ``check()`` is called at most every two seconds, and raises if the version is no longer
+        current. Raises LimitExceeded if the disk is full, BackendUnavailable for its other errors.
         """
         with self._translated(f"make a local copy of {reference.name!r}"):
             place = self._place(sid, reference)
@@ -100,7 +100,7 @@ class WorkingCopies:
                     self._make(folder, path, stream)
                 except FileNotStored:
                     raise
-                except FileNotFoundError:  # the folder was cleared away in between
+                except FileNotFoundError:  # another thread removed the folder in between
                     self._make(folder, path, stream)
                 self._copies.made(place, reference.size)
             return path
@@ -113,7 +113,7 @@ class WorkingCopies:
         stream: Callable[[], BinaryIO],
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Path]:
-        """``path``, kept from being evicted inside the block."""
+        """Yield the copy of ``path``, and do not evict it inside the block."""
         place = self._place(sid, reference)
         path = self.path(sid, reference, stream, check)
         with self._copies.pinned(place):
@@ -126,7 +126,7 @@ class WorkingCopies:
         return self._workspace.path / self._blind(place.sid) / place.name / place.version
 
     def _blind(self, text: str) -> str:
-        """A folder's name that nobody can work out: an app may serve copies to who knows a path."""
+        """Return an unguessable name: an app may serve a copy to anyone who knows its path."""
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:20]
 
     def _check(self, place: Place, folder: Path, check: Callable[[], None]) -> None:
@@ -140,9 +140,9 @@ class WorkingCopies:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A private empty directory, gone after the block, or with the next sweep after a kill.
+        """Yield a private empty directory. It is removed after the block; after a kill, by a sweep.
 
-        Raises as ``path`` does.
+        Raises the same errors as ``path``.
         """
         with self._translated("make a local directory"):
             parent = self._workspace.path
@@ -151,9 +151,8 @@ class WorkingCopies:
         with made as path:
             yield Path(path)
 
-    def _translated(self, what: str) -> translated:
-        where = str(self._directory or "the temporary folder")
-        return translated(what, where, "cache_dir")
+    def _translated(self, action: str) -> translated:
+        return translated(action, str(self._directory or "the temporary folder"), "cache_dir")
 
     def _make(self, folder: Path, path: Path, stream: Callable[[], BinaryIO]) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -169,28 +168,28 @@ class WorkingCopies:
             raise
 
     def forget_file(self, sid: str, name: str) -> None:
-        """Remove the copies of a file that is gone."""
+        """Remove the copies of a deleted file."""
         if self._copies.forget(sid, self._blind(name)):
             self._clear(self._folder(Place(sid, self._blind(name), "")))
 
     def forget_session(self, sid: str) -> None:
-        """Remove the copies of a session that is gone."""
+        """Remove the copies of a dropped session."""
         if self._copies.forget(sid):
             shutil.rmtree(self._workspace.path / self._blind(sid), ignore_errors=True)
 
     def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
-        """Remove copies of what other processes deleted, and those of dead processes."""
+        """Remove copies of files that other processes deleted, and the copies of dead processes."""
         try:
             workspace = self._workspace
         except OSError:  # no temporary folder, so no copies either
             return
         with self._translated("clear old local copies"), workspace.dead():
-            pass  # they are erased when the block is left
+            pass  # the end of the block erases them
         for sid in self._copies.sessions():
-            # The copies are listed before the files: one made meanwhile is not taken for dead.
+            # List the copies before the files: a copy made in between must not count as dead.
             copies = self._copies.of(sid)
-            live = {self._place(sid, it) for it in files(sid)}
-            self._remove([it for it in copies if it not in live])
+            live = {self._place(sid, reference) for reference in files(sid)}
+            self._remove([place for place in copies if place not in live])
 
     def _remove(self, places: Iterable[Place]) -> None:
         for place in places:
@@ -198,7 +197,7 @@ class WorkingCopies:
             self._clear(self._folder(place))
 
     def _clear(self, folder: Path) -> None:
-        """Remove a folder with everything in it, and the folders above it that are empty then."""
+        """Remove a folder with everything in it, and each folder above it that is then empty."""
         shutil.rmtree(folder, ignore_errors=True)
         self._prune(folder.parent)
 
@@ -219,20 +218,20 @@ class WorkingCopies:
 
 
 def _own_temporary() -> Path:
-    """A folder that all processes of this user share, and nobody else has prepared for us."""
+    """Return a folder that the processes of this user share and that no other user prepared."""
     uid = os.getuid() if hasattr(os, "getuid") else 0
     path = Path(tempfile.gettempdir()) / f"sessionstore-{uid}"
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    there = path.stat(follow_symlinks=False)
-    mine = not hasattr(os, "getuid") or (there.st_uid == uid and not there.st_mode & 0o077)
-    if stat.S_ISDIR(there.st_mode) and mine:
+    status = path.stat(follow_symlinks=False)
+    mine = not hasattr(os, "getuid") or (status.st_uid == uid and not status.st_mode & 0o077)
+    if stat.S_ISDIR(status.st_mode) and mine:
         return path
     return Path(tempfile.mkdtemp(prefix="sessionstore-"))
 
 
 def fit(name: str) -> str:
-    """A name any file system takes, with the extension: programs go by it."""
+    """Return a name that every file system accepts. The extension stays: programs depend on it."""
     base = _UNFIT.sub("_", name.rpartition("/")[2]).strip(". ") or "file"
     stem, dot, extension = base.rpartition(".")
     while len(base.encode()) > _LONGEST:

@@ -1,11 +1,11 @@
-"""A private folder of one process, which another process can clear once its owner is dead.
+"""A private folder of one process. Another process can remove it after the owner's death.
 
-    <parent>/<token>.lock     held locked for the owner's life
-    <parent>/<token>/         what the owner is working on
+    <parent>/<token>.lock     locked while the owner lives
+    <parent>/<token>/         the owner's files
 
-The lock is made before the folder and removed after it, so a folder whose lock is free or missing
-belongs to nobody. This is how leftovers of a killed process are found at once and for certain,
-without an age: the system frees the lock when the process dies, whatever killed it.
+The lock file is made before the folder and removed after it, so a folder with a free or missing
+lock has no living owner. Leftovers of a killed process are thus found at once and with certainty,
+without a minimum age: the system releases the lock when the process dies, for any reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sessionstore.oserrors import FULL
 
 _LOCK = ".lock"
 _TOKEN_BYTES = 8
-# The parent may hold other things (Gradio's cache does), which are none of our business.
+# The parent may hold other files (Gradio's cache does), which are left alone.
 _is_token = re.compile(rf"[0-9a-f]{{{2 * _TOKEN_BYTES}}}").fullmatch
 
 
@@ -41,7 +41,7 @@ class Workspace:
 
     @property
     def path(self) -> Path:
-        """The folder, there and owned. Raises OSError when it cannot be made."""
+        """Return the folder; create and lock it at first use. Raises OSError if that fails."""
         if self._pid != os.getpid():
             with self._claiming:
                 if self._pid != os.getpid():
@@ -50,16 +50,16 @@ class Workspace:
 
     @property
     def claimed(self) -> Path | None:
-        """The folder if there is one already, None when none was asked for."""
+        """Return the folder if it was created already, else None."""
         return self._own if self._pid == os.getpid() else None
 
     def name_to_try(self) -> Path:
-        """A new name beside the folder, for a file that the next sweep removes if we die."""
+        """Return a new name beside the folder, for a file that a sweep removes if we die."""
         return self.parent / (secrets.token_hex(_TOKEN_BYTES) + _LOCK)
 
     @property
     def token(self) -> str:
-        """The folder's name, empty while there is none."""
+        """Return the folder's name, empty before it is created."""
         return self._token
 
     def _claim(self) -> None:
@@ -71,7 +71,7 @@ class Workspace:
         path = self.parent / (token + _LOCK)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            # A sweeper may have taken the new lock for a dead one before it was held.
+            # A sweeper may have removed the new lock file as a dead one before we locked it.
             if not lock(fd, wait=False) or not _same_file(fd, path):
                 os.close(fd)
                 return False
@@ -81,11 +81,11 @@ class Workspace:
             path.unlink(missing_ok=True)
             raise
         self._token, self._own, self._fd = token, self.parent / token, fd
-        self._pid = os.getpid()  # last: other threads take it for the sign that all is there
+        self._pid = os.getpid()  # last: it tells other threads that the folder is ready
         return True
 
     def close(self) -> None:
-        """Remove the folder and what is in it. It is made again when it is asked for."""
+        """Remove the folder and its contents. The next use creates it again."""
         if self._pid != os.getpid():
             return
         self._pid = 0
@@ -93,7 +93,7 @@ class Workspace:
         os.close(self._fd)
 
     def alone(self) -> bool:
-        """Whether no other living process, and no other object of this one, has a folder here."""
+        """Return whether no other living process or object of this process has a folder here."""
         for token in self._others():
             path = self.parent / (token + _LOCK)
             fd = _take(path)
@@ -104,11 +104,11 @@ class Workspace:
         return True
 
     def abandoned(self) -> list[Path]:
-        """The folders of dead processes, left as they are: what ``dead`` would give."""
+        """Return the folders that ``dead`` would yield, and change nothing."""
         return [self.parent / token for token in self._others() if self._is_dead(token)]
 
     def strangers(self) -> list[str]:
-        """Names beside the folders and their locks that no process of ours has made."""
+        """Return the names in the parent that are neither a workspace nor a lock."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self.parent) as entries:
             names = [entry.name for entry in entries]
             return sorted(name for name in names if not _is_token(name.removesuffix(_LOCK)))
@@ -123,9 +123,10 @@ class Workspace:
 
     @contextlib.contextmanager
     def dead(self) -> Iterator[list[Path]]:
-        """The folders of dead processes, ours alone inside the block and erased after it.
+        """Yield the folders of dead processes: locked inside the block, and erased after it.
 
-        On a full disk a folder without a lock gets none, and another sweeper may be at it too.
+        On a full disk a folder without a lock file gets none, so another sweeper may work on it at
+        the same time.
         """
         taken: list[str] = []
         with contextlib.ExitStack() as locks:
@@ -154,10 +155,10 @@ class Workspace:
 
 
 def _take(path: Path, *, create: bool = False) -> int | None:
-    """The lock of a folder, held; None when its owner lives or another sweeper has it."""
+    """Take the lock of a folder; return None if its owner lives or another sweeper holds it."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
-    except (FileNotFoundError, PermissionError):  # gone, or another user's to clear
+    except (FileNotFoundError, PermissionError):  # removed, or owned by another user
         return None
     if lock(fd, wait=False) and _same_file(fd, path):
         return fd
@@ -167,14 +168,14 @@ def _take(path: Path, *, create: bool = False) -> int | None:
 
 def _same_file(fd: int, path: Path) -> bool:
     try:
-        there = path.stat(follow_symlinks=False)
+        status = path.stat(follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return os.path.samestat(os.fstat(fd), there)
+    return os.path.samestat(os.fstat(fd), status)
 
 
 def _erase(parent: Path, token: str) -> None:
-    """Remove a folder, then its lock. What cannot be removed stays for the next sweep."""
+    """Remove a folder, then its lock. If a file cannot be removed, the next sweep tries again."""
     with contextlib.suppress(OSError):
         shutil.rmtree(parent / token, ignore_errors=True)
         if not (parent / token).exists():

@@ -1,10 +1,9 @@
-"""Behaviour around a backend: a function around some of its calls, whatever the backend is.
+"""Wrappers of a backend: a function around some of its calls, for any backend.
 
     store.wrap(lambda backend: around(backend, {"put": slowly, "open": slowly}))
 
-A wrapped backend is the backend to everything else: it has the optional abilities of the one within
-and no others, and every call that is not named passes through untouched. An object store's client
-can be wrapped in the same way.
+A wrapped backend behaves like the backend: it has exactly the same optional abilities, and each
+call that is not named passes through unchanged. An object store's client can be wrapped too.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ T = TypeVar("T")
 
 Call = Callable[..., Any]
 Wrapper = Callable[[Call], Call]
-"""Takes a bound method and returns what is called in its place."""
+"""Takes a bound method and returns the function that is called in its place."""
 
 
 @runtime_checkable
@@ -28,26 +27,26 @@ class HasClient(Protocol):
     """A backend that makes its requests through a client."""
 
     def wrap_client(self, wrapper: Callable[[ObjectClient], ObjectClient]) -> None:
-        """Put something around the client, for every request from now on."""
+        """Replace the client by ``wrapper(client)``, for every request from now on."""
         ...
 
 
 def around(target: T, wrappers: Mapping[str, Wrapper]) -> T:
-    """A backend or client with a function around each of the named methods."""
+    """Return a backend or client with a function around each of the named methods."""
     return _Wrapped(target, wrappers)  # type: ignore[return-value]  # it has all that the target has
 
 
 class _Wrapped:
     def __init__(self, target: object, wrappers: Mapping[str, Wrapper]) -> None:
         self._target = target
-        # As attributes of its own: a runtime-checkable protocol does not look behind __getattr__.
-        for name in (each for each in dir(target) if not each.startswith("_")):
+        # Set as own attributes: a runtime-checkable protocol does not use __getattr__.
+        for name in (public for public in dir(target) if not public.startswith("_")):
             if _is_computed(type(target), name):
-                continue  # to ask for it could fail, or cost something
+                continue  # reading a property could fail, or be slow
             value = getattr(target, name)
             if callable(value):
                 setattr(self, name, wrappers[name](value) if name in wrappers else value)
-            elif hasattr(type(target), name):  # a constant; what objects have of their own changes
+            elif hasattr(type(target), name):  # a constant of the class; instance attributes change
                 setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
@@ -55,5 +54,5 @@ class _Wrapped:
 
 
 def _is_computed(of: type, name: str) -> bool:
-    """Whether it is a property."""
+    """Return whether the attribute is a property."""
     return inspect.isdatadescriptor(inspect.getattr_static(of, name, None))

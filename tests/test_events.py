@@ -46,7 +46,9 @@ def test_every_kind_can_be_listened_to(store: SessionStore, kind: str) -> None:
 
 
 def test_another_kind_is_refused_and_names_the_kinds(store: SessionStore) -> None:
-    with pytest.raises(ValueError, match=r"no event 'save'; there are saved, .*sweep_failed, "):
+    with pytest.raises(
+        ValueError, match=r"event kind 'save': choose one of saved, .*sweep_failed, "
+    ):
         store.on("save", print)
 
 

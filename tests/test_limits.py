@@ -432,8 +432,8 @@ class TestMaxStore:
         with pytest.raises(LimitExceeded) as caught:
             store.session("carol").put("c.bin", b"c")
         assert str(caught.value) == (
-            "Saving 'c.bin' would take the store over max_store=100 B, and nothing may be deleted "
-            "for it but files of live sessions: wait for visitors to leave, or raise the limit."
+            "Saving 'c.bin' would take the store over max_store=100 B, and only files of live "
+            "sessions are left to delete: wait for visitors to leave, or raise the limit."
         )
 
     def test_equal_bytes_take_room_once(self, clock: FakeClock) -> None:

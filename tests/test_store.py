@@ -90,7 +90,7 @@ class TestOpen:
     @pytest.mark.parametrize("wrong", [{"ilde": "1h"}, {"idle": "1h"}, {"digest": "md5"}])
     def test_a_wrong_keyword_is_a_settings_error(self, wrong: dict[str, Any]) -> None:
         (name,) = wrong
-        with pytest.raises(SettingsError, match=f"^{name}"):
+        with pytest.raises(SettingsError, match=f"^invalid {name}"):
             SessionStore.open("memory://", **wrong)
 
     def test_without_any_url_it_says_so(
