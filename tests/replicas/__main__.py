@@ -33,28 +33,28 @@ _ABOUT = """\
 Written by `make replicas`, on {date}, with Gradio {gradio} and SeaweedFS.
 
 {replicas} replicas of one app (`tests/replicas/app.py`) run as processes of their own, each in a
-mount namespace of its own: the same paths, different disks, as containers have them. nginx hands
-out requests in turns. Only an event is bound to a replica, by its session: POST `queue/join`, GET
-`queue/data`, and the events without a queue. The store is a bucket of SeaweedFS. Without `attach`
-the same app is plain Gradio, with one hash seed for all replicas.
+mount namespace of its own: the same paths, different disks, as in containers. nginx distributes the
+requests round robin. Only events are bound to a replica, by their session (sticky sessions): POST
+`queue/join`, GET `queue/data`, and the events without a queue. The store is a bucket of SeaweedFS.
+Without `attach` the same app is plain Gradio, with one hash seed for all replicas.
 
-A row counts what was tried and what went as it should: by HTTP {trips} times for each kind of file,
-with a new visitor each; in Chromium {pages} times, with a new page each. Contents are random, and
-compared byte by byte where they are not converted. The linger is {linger:g} s,
+A row counts the attempts and the successes: by HTTP {trips} attempts for each kind of file, each with a
+new visitor; in Chromium {pages} attempts, each with a new page. Contents are random, and compared byte by
+byte unless Gradio converts them. The linger is {linger:g} s,
 and the store is swept every {sweep:g} s.
 
 | what | with `attach` | without |
 |---|---|---|
 {rows}
 
-In the crash a replica is killed (SIGKILL) while two visitors have files of every kind, one by HTTP
-and one in Chromium, and it is started again on an empty disk. It is the replica that does not have
-the page's heartbeat: Gradio's page never opens a second one, so a visitor whose heartbeat died with
-its replica is gone for the store only when the session has been idle. What is in `gr.State`, such
-as the history of a `gr.ChatInterface`, dies with the process.
+In the crash test a replica is killed (SIGKILL) while two visitors have files of every kind, one by
+HTTP and one in Chromium. The replica is then started again on an empty disk. It is the replica without
+the page's heartbeat: Gradio's page never opens a second one. If a heartbeat dies with its replica,
+the store therefore drops the visitor's session only when it has been idle. The content of `gr.State`,
+such as the history of a `gr.ChatInterface`, is lost with the process.
 
-What failed without `attach`, as the client saw it (`RuntimeError: None` is Gradio's empty error of
-an event that did not find its file):
+Failures without `attach`, as the client saw them (`RuntimeError: None` is Gradio's empty error of an
+event that did not find its file):
 
 {failures}
 """
