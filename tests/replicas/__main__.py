@@ -38,9 +38,9 @@ requests round robin. Only events are bound to a replica, by their session (stic
 `queue/join`, GET `queue/data`, and the events without a queue. The store is a bucket of SeaweedFS.
 Without `attach` the same app is plain Gradio, with one hash seed for all replicas.
 
-A row counts the attempts and the successes: by HTTP {trips} attempts for each kind of file, each with a
-new visitor; in Chromium {pages} attempts, each with a new page. Contents are random, and compared byte by
-byte unless Gradio converts them. The linger is {linger:g} s,
+A row counts the attempts and the successes: by HTTP {trips} attempts for each kind of file, each
+with a new visitor; in Chromium {pages} attempts, each with a new page. Contents are random, and
+compared byte by byte unless Gradio converts them. The linger is {linger:g} s,
 and the store is swept every {sweep:g} s.
 
 | what | with `attach` | without |
@@ -48,13 +48,13 @@ and the store is swept every {sweep:g} s.
 {rows}
 
 In the crash test a replica is killed (SIGKILL) while two visitors have files of every kind, one by
-HTTP and one in Chromium. The replica is then started again on an empty disk. It is the replica without
-the page's heartbeat: Gradio's page never opens a second one. If a heartbeat dies with its replica,
-the store therefore drops the visitor's session only when it has been idle. The content of `gr.State`,
-such as the history of a `gr.ChatInterface`, is lost with the process.
+HTTP and one in Chromium. The replica is then started again on an empty disk. It is the replica
+without the page's heartbeat: Gradio's page never opens a second one. If a heartbeat dies with its
+replica, the store therefore drops the visitor's session only when it has been idle. The content of
+`gr.State`, such as the history of a `gr.ChatInterface`, is lost with the process.
 
-Failures without `attach`, as the client saw them (`RuntimeError: None` is Gradio's empty error of an
-event that did not find its file):
+Failures without `attach`, as the client saw them (`RuntimeError: None` is Gradio's empty error of
+an event that did not find its file):
 
 {failures}
 """
