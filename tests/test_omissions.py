@@ -401,7 +401,7 @@ class TestCommandLine:
         done = run("copy", "here", "there")
         assert done.status == 4
         assert done.out.startswith(f"damaged\t-\t{nameless}\tno\tThe session {nameless} does not")
-        assert "1 file copied, 3 B; 0 were there already, 0 are gone meanwhile; 1 finding." in (
+        assert "1 file copied, 3 B; 0 already there, 0 deleted during the copy; 1 finding." in (
             done.err
         )
 
@@ -448,7 +448,7 @@ class TestCommandLine:
         Path("from", "link").symlink_to("a")
         Path("from", "folder").symlink_to("below")
         done = run("put", "alice", "from", "-s", "here")
-        assert (done.status, "2 link or special files passed over." in done.err) == (0, True)
+        assert (done.status, "2 link or special files skipped." in done.err) == (0, True)
 
     def test_put_fails_at_a_folder_that_cannot_be_read(
         self, monkeypatch: pytest.MonkeyPatch
