@@ -13,6 +13,7 @@ from sessionstore.backend import Reference, Stored
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_folder import token_of
 from sessionstore.backends._local_folders import descriptors
+from sessionstore.backends._local_written import is_unwritten
 
 _FAN = re.compile(r"[0-9a-f]{2}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -202,6 +203,12 @@ class Blob:
         if self._fan is None:
             raise FileNotFoundError(self._digest)
         self._fan.link(self._digest, to, name)
+
+    def is_whole(self, there: os.stat_result, size: int) -> bool:
+        """Whether the blob, of which ``there`` is known, has that size, and all of it written."""
+        if there.st_size != size or self._fan is None:
+            return False
+        return not is_unwritten(self._fan, self._digest, there)
 
     def force(self) -> None:
         """Force the bytes to the disk when that is wanted: who saved them may not have.

@@ -33,6 +33,7 @@ from typing import NamedTuple, Self
 from sessionstore import names
 from sessionstore.backend import Reference, SessionKey, SessionRecord
 from sessionstore.backends import _local_journal as journal
+from sessionstore.backends import _local_written as written
 from sessionstore.backends._directory import Directory
 from sessionstore.backends._local_journal import Line, moment, nanoseconds
 from sessionstore.backends._local_lookup import Tables
@@ -287,15 +288,16 @@ class Folder:
         file that a save has only begun to write; a file that a power cut tore.
         """
         status, reference = self.described(file)
-        if status is None or reference is None or reference.size != status.st_size:
+        if status is None or reference is None:
+            return None
+        if not self._is_whole(file, status, reference.size):
             return None
         return reference
 
     def described(self, file: str) -> tuple[os.stat_result | None, Reference | None]:
         """Return the status of the stored ``file`` and the reference saved for it.
 
-        Each is None when it does not exist. The file is torn when its size differs from the size in
-        the reference.
+        Each is None when it does not exist. The file may be torn.
         """
         while True:
             status = self.files.stat_or_none(file)
@@ -311,7 +313,7 @@ class Folder:
     def references(self) -> Iterator[tuple[str, Reference]]:
         """Yield (stored name, reference) of every file."""
         for file, status, reference in self.links():
-            if reference is not None and reference.size == status.st_size:
+            if reference is not None and self._is_whole(file, status, reference.size):
                 yield file, reference
 
     def links(self) -> Iterator[tuple[str, os.stat_result, Reference | None]]:
@@ -354,9 +356,10 @@ class Folder:
         known = {(file, token): size for file, token, size, _ in journal.kept(self.dir)}
         for file in self.files.names():
             status = self.files.stat_or_none(file)
-            if status is None or known.get((file, self.token(status))) == status.st_size:
+            if status is None:
                 continue
-            if self.is_torn(file):
+            size = known.get((file, self.token(status)))
+            if (size is None or not self._is_whole(file, status, size)) and self.is_torn(file):
                 yield file
 
     def is_torn(self, file: str) -> bool:
@@ -366,9 +369,22 @@ class Folder:
         file is left alone.
         """
         status, reference = self.described(file)
-        if status is None or reference is not None:
-            return status is not None and reference is not None and reference.size != status.st_size
+        if status is None:
+            return False
+        if reference is not None:
+            return not self._is_whole(file, status, reference.size)
         return stat.S_IMODE(status.st_mode) == FINISHED and names.decode(file) is not None
+
+    def _is_whole(self, file: str, status: os.stat_result, size: int) -> bool:
+        """Return whether a stored file has the saved ``size`` and all of its bytes were written.
+
+        The second part is checked only for files that are older than the start of the machine.
+        """
+        if status.st_size != size:
+            return False
+        return status.st_mtime_ns > written.BOOTED or not written.is_unwritten(
+            self.files, file, status
+        )
 
     def _undescribed(self, file: str, status: os.stat_result) -> Reference | None:
         """Return the reference of a link without a line of its own, None when nothing proves one.

@@ -210,7 +210,7 @@ class Inspector:
             place = f"sessions/{folder.sid}/files/{file}"
             reference = folder.described(file)[1]
             if reference is not None:
-                yield _torn(folder.sid, place, reference, there.st_size)
+                yield _torn(folder.sid, place, reference)
             elif folder.is_torn(file):
                 yield self._unproven(folder.sid, file)
             elif stat.S_ISREG(there.st_mode) and is_shortened(file):
@@ -402,12 +402,12 @@ def _lost_name(sid: str, place: str) -> Flaw:
     )
 
 
-def _torn(sid: str, place: str, reference: Reference, size: int) -> Flaw:
+def _torn(sid: str, place: str, reference: Reference) -> Flaw:
     return Flaw(
         "damaged",
         place,
-        f"The stored bytes of {reference.name!r} are damaged: they are {size}, and "
-        f"{reference.size} were saved. No listing shows the file.",
+        f"The stored bytes of {reference.name!r} are damaged: they are not the {reference.size} "
+        "that were saved, as after a power cut. No listing shows the file.",
         "It is left alone: a repair heals it if there is another copy, and saving it again does.",
         sid=sid,
         reference=reference,

@@ -140,7 +140,7 @@ class Save:
 
     def _link(self, blob: os.stat_result) -> Reference | None:
         """Link to the existing ``blob``; return None when that is impossible."""
-        if blob.st_size != self.content.size:
+        if not self.blob.is_whole(blob, self.content.size):
             self.stale = True
             return None
         reference = self._note(self.folder.token(blob))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from sessionstore import FileNotStored, Session, SessionStore
+from sessionstore.backends import _local_written
+from sessionstore.backends._directory import Directory
 from sessionstore.names import session_key
 from tests.local import backend_of, blobs, everything, spoil
 from tests.stores import HOUR, names
@@ -146,6 +149,55 @@ def test_a_file_without_its_line_has_the_shortest_time_to_live_of_its_session(
     session.put("b", DATA + DATA)
     (folder(root, session) / "journal").write_bytes(b"")
     assert [file.expires for file in session.files()] == [first.expires] * 2
+
+
+@pytest.fixture
+def unwritten(root: Path, store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A blob that has its size and not its bytes, as ext4 may leave one; the machine restarts."""
+    store.session("one", "ada").put("a", DATA)
+    (blob,) = blobs(root)
+    times = blob.stat()
+    blob.chmod(0o600)
+    with blob.open("r+b") as file:
+        file.truncate(0)
+        file.flush()
+        os.posix_fallocate(file.fileno(), 0, len(DATA))
+    blob.chmod(0o444)
+    os.utime(blob, ns=(times.st_atime_ns, times.st_mtime_ns))
+    monkeypatch.setattr(_local_written, "BOOTED", time.time_ns())
+    if not _local_written.is_unwritten(Directory(str(blob.parent)), blob.name, blob.stat()):
+        pytest.skip("the file system here does not say what was never written: no ext4, no XFS")
+    return blob
+
+
+def test_a_file_that_was_never_written_is_none(
+    root: Path, store: SessionStore, session: Session, unwritten: Path
+) -> None:
+    assert unwritten.read_bytes() == bytes(len(DATA))
+    with pytest.raises(FileNotStored):
+        session.get("a")
+    assert session.files() == []
+    (found,) = store.verify()
+    assert (found.kind, found.place) == ("damaged", f"sessions/{session.sid}/files/a")
+    after_a_death(root)
+    store.sweep()
+    assert not (folder(root, session) / "files" / "a").exists()
+
+
+def test_content_that_was_never_written_is_not_taken_for_a_save(
+    store: SessionStore, unwritten: Path
+) -> None:
+    store.session("two").put("b", DATA)
+    assert store.session("two").read("b") == DATA
+    assert unwritten.read_bytes() == DATA
+
+
+def test_bytes_that_are_on_their_way_are_waited_for(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a backup that was restored with its times, a moment ago."""
+    monkeypatch.setattr(_local_written, "BOOTED", time.time_ns())
+    assert session.read("a") == DATA
 
 
 @pytest.mark.parametrize("left", [None, b"", b'{"id": "o', b"\0" * 30])

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from sessionstore.backends import _local_written
 from tests.campaigns.power_loss import (
     Expected,
     History,
@@ -110,9 +111,19 @@ def _cut(place: Path, seed: str, *, durable: bool, tally: Tally) -> list[str]:
     must_be = sum(expected.must_be(file) for file in expected.files)
     tally.states["acknowledged steps"] = tally.states.get("acknowledged steps", 0) + done // 2
     tally.states["files sure"] = tally.states.get("files sure", 0) + must_be
-    with _mounted(copy, place / "copy") as mounted:
+    with _mounted(copy, place / "copy") as mounted, _restarted():
         (mounted / "s").mkdir(exist_ok=True)
         return judge(mounted / "s", expected)
+
+
+@contextlib.contextmanager
+def _restarted() -> Iterator[None]:
+    """Let the machine have started after all that was written until now."""
+    booted, _local_written.BOOTED = _local_written.BOOTED, time.time_ns()
+    try:
+        yield
+    finally:
+        _local_written.BOOTED = booted
 
 
 def _wait(log: Path, rng: random.Random, *, durable: bool) -> None:

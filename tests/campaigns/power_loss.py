@@ -40,7 +40,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sessionstore import FileNotStored, Session, SessionStore
+from sessionstore import Corrupted, FileNotStored, Session, SessionStore
 from sessionstore.backend import SessionKey
 from sessionstore.backends import _local_folder
 from sessionstore.backends import _local_journal as journal
@@ -437,6 +437,9 @@ def _visitor(store: SessionStore, root: Path, visitor: str, expected: Expected) 
             data = session.read(name)
         except FileNotStored:
             data = None
+        except Corrupted as error:
+            yield f"{visitor}'s {name} is there and damaged: {error}"
+            continue
         if data not in allowed:
             what = "gone" if data is None else f"{data[:20]!r}, {len(data)} bytes"
             yield f"{visitor}'s {name} is {what}, not one of {[it and it[:20] for it in allowed]}"
