@@ -1,8 +1,9 @@
-"""Files below an open directory, so that no symbolic link planted on the way is followed.
+"""Files below an open directory, without following a symbolic link that an attacker made.
 
-Where the system can, every name is looked up relative to the directory's descriptor (``dir_fd``)
-and never followed (``O_NOFOLLOW``). Elsewhere (Windows) the same calls go by path, with a check
-that the directory itself is none. Names are single stored segments; nothing here joins user text.
+Where the system supports it, every name is looked up relative to the directory's descriptor
+(``dir_fd``), and a symbolic link is never followed (``O_NOFOLLOW``). Elsewhere (Windows) the same
+calls use paths, after a check that the directory itself is no link. Names are single stored
+segments; no function here joins user text.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 
 
 class Directory:
-    """One directory, held open: whatever its name stands for later, it is this one.
+    """One open directory. It stays this directory even if its name later belongs to another.
 
-    Any number of threads may use it; closing it is for when none does.
+    Any number of threads may use it. Close it only when no thread uses it.
     """
 
     __slots__ = ("_above", "_identity", "_name", "fd")
 
     def __init__(self, path: str, *, parent: Directory | None = None) -> None:
-        """Open ``path``, or that name in ``parent``. Raises NotADirectoryError for a link."""
+        """Open ``path``, or the name ``path`` in ``parent``.
+
+        Raises NotADirectoryError for a symbolic link in ``parent``.
+        """
         self._above = parent
         self._name = path
         self._identity: os.stat_result | None = None
@@ -45,7 +49,7 @@ class Directory:
 
     @property
     def path(self) -> str:
-        """Where it was when it was opened: for messages, and for systems without ``dir_fd``."""
+        """The path at the time of opening, for messages and for systems without ``dir_fd``."""
         return self._name if self._above is None else os.path.join(self._above.path, self._name)
 
     def close(self) -> None:
@@ -60,11 +64,11 @@ class Directory:
         self.close()
 
     def sub(self, name: str) -> Directory:
-        """The directory ``name`` in this one."""
+        """Open the directory ``name`` in this one."""
         return Directory(name, parent=self)
 
     def at(self, name: str) -> str:
-        """What to give a system call beside ``dir_fd=self.fd``."""
+        """Return the path argument for a system call with ``dir_fd=self.fd``."""
         return name if self.fd is not None else os.path.join(self.path, name)
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
@@ -72,7 +76,7 @@ class Directory:
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[int]:
-        """A file of it, open for reading."""
+        """Open the file ``name`` for reading, during a block."""
         fd = self.open(name, os.O_RDONLY)
         try:
             yield fd
@@ -92,7 +96,7 @@ class Directory:
             return None
 
     def has(self, name: str) -> bool:
-        """Whether there is something of that name. A look that fails says no, and costs least."""
+        """Return whether ``name`` exists, also False on an error. This is the cheapest check."""
         if self.fd is not None:
             return os.access(name, os.F_OK, dir_fd=self.fd)
         return os.access(self.at(name), os.F_OK)
@@ -101,7 +105,7 @@ class Directory:
         os.mkdir(self.at(name), 0o700, dir_fd=self.fd)
 
     def unlink(self, name: str) -> None:
-        """Remove a file; one that is not there is no error."""
+        """Remove the file ``name``. A missing file is no error."""
         try:
             os.unlink(name if self.fd is not None else self.at(name), dir_fd=self.fd)
         except FileNotFoundError:
@@ -109,21 +113,21 @@ class Directory:
         except PermissionError:
             if HAS_DIR_FD:
                 raise
-            os.chmod(self.at(name), 0o600)  # Windows keeps read-only files from being removed
+            os.chmod(self.at(name), 0o600)  # Windows does not remove read-only files
             os.unlink(self.at(name))
 
     def rmdir(self, name: str) -> None:
         os.rmdir(self.at(name), dir_fd=self.fd)
 
     def link(self, name: str, to: Directory, new: str) -> None:
-        """A second name for a file, which must not exist yet (FileExistsError)."""
+        """Make ``new`` in ``to`` a second name of a file. Raises FileExistsError if it exists."""
         if self.fd is None:
             os.link(self.at(name), to.at(new))
         else:
             os.link(name, new, src_dir_fd=self.fd, dst_dir_fd=to.fd, follow_symlinks=False)
 
     def rename(self, name: str, to: Directory, new: str) -> None:
-        """Move a file or directory, replacing a file (or empty directory) of that name."""
+        """Move a file or directory to ``new`` in ``to``, replacing a file or empty directory."""
         if self.fd is None:
             os.replace(self.at(name), to.at(new))
         else:
@@ -136,12 +140,13 @@ class Directory:
             os.utime(name, ns=(nanoseconds, nanoseconds), dir_fd=self.fd, follow_symlinks=False)
 
     def names(self) -> Iterator[str]:
-        """What is in it, in no order."""
+        """Yield the names in this directory, in no order."""
         if self.fd is None:
             with os.scandir(self.path) as entries:
                 yield from (entry.name for entry in entries)
             return
-        # A descriptor has one position: each scan needs its own, or two threads share the entries.
+        # A descriptor has one position. Each scan needs its own descriptor, or two concurrent scans
+        # would each see a part of the entries.
         try:
             own = self.open(".", os.O_RDONLY | _DIRECTORY)
         except FileNotFoundError:
@@ -153,15 +158,15 @@ class Directory:
             os.close(own)
 
     def is_still(self, parent: Directory, name: str) -> bool:
-        """Whether ``name`` in ``parent`` still is this directory."""
+        """Return whether ``name`` in ``parent`` is still this directory."""
         if self._identity is None and self.fd is not None:
-            self._identity = os.fstat(self.fd)  # once: an open directory stays the one it is
-        there = parent.stat_or_none(name)
+            self._identity = os.fstat(self.fd)  # once: an open directory does not change identity
+        status = parent.stat_or_none(name)
         mine = self._identity
-        return there is not None and mine is not None and os.path.samestat(there, mine)
+        return status is not None and mine is not None and os.path.samestat(status, mine)
 
     def fsync(self) -> None:
-        """Make the names in it durable, where the system can."""
+        """Force the names in this directory to the disk, where the system supports it."""
         if self.fd is not None:
             os.fsync(self.fd)
 

@@ -1,4 +1,4 @@
-"""Find the digest algorithm of a store whose layout file is gone, by the content that is there."""
+"""Find the digest algorithm of a store without a layout file, by its content."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ _BLAKE3_OF_NOTHING = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae4
 
 
 def algorithm_of(root: Path) -> str | None:
-    """Return the algorithm under which some content of the store at ``root`` has its digest.
+    """Return the algorithm that made the digests of the store at ``root``.
 
-    One match decides. None means that no content is whole, so that the choice loses nothing. Raises
-    SettingsError when content is there that only a package which is not installed could judge.
+    The first content with a matching digest decides. None means that no content is whole, so that
+    any choice loses nothing. Raises SettingsError when only a package that is not installed could
+    check the content.
     """
     known = list(_installed())
     unknown = False
     for digest, path in _content(root):
-        found = {algorithm: hasher(algorithm) for algorithm in known}
+        hashers = {algorithm: hasher(algorithm) for algorithm in known}
         size = 0
         with open(path, "rb", buffering=0) as file:
             while chunk := file.read(CHUNK):
                 size += len(chunk)
-                for each in found.values():
-                    each.update(chunk)
-        for algorithm, each in found.items():
-            if each.hexdigest() == digest:
+                for candidate in hashers.values():
+                    candidate.update(chunk)
+        for algorithm, candidate in hashers.items():
+            if candidate.hexdigest() == digest:
                 return algorithm
-        # An empty file of another digest was torn by a power cut: no algorithm can judge otherwise.
+        # An empty file with any other digest was torn by a power cut, under every algorithm.
         unknown = unknown or size > 0 or digest == _BLAKE3_OF_NOTHING
     if unknown and len(known) < len(DIGESTS):
         raise SettingsError(
-            f"invalid url=file://{root}: its layout file is missing or torn, and no content "
-            "that is there has its digest by sha256. Install sessionstore[blake3], so that this "
+            f"invalid url=file://{root}: its layout file is missing or torn, and none of its "
+            "content has a matching sha256 digest; install sessionstore[blake3], so that the "
             "store can be opened if it was made with blake3."
         )
     return None
@@ -52,7 +53,7 @@ def _installed() -> Iterator[str]:
 
 
 def _content(root: Path) -> Iterator[tuple[str, Path]]:
-    """Give the digest and path of every blob, then of every file that a journal describes."""
+    """Yield (digest, path) of every blob, then of every file that a journal describes."""
     for path in root.glob("blobs/??/*"):
         if path.is_file():
             yield path.name, path

@@ -1,8 +1,7 @@
-"""Removing whole session folders, and finishing what a crash or an error interrupted.
+"""Remove whole session folders, and finish work that a crash or an error interrupted.
 
-A dropped session is first moved into this process's workspace, at one instant, and then taken
-apart. From the moment it is moved, whatever happens to this process, the next collection finds it
-and goes on.
+A dropped session is first moved atomically into this process's workspace, and then erased. If this
+process fails after the move, the next garbage collection finds the folder and erases the rest.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from sessionstore.workspace import Workspace
 _DROPPED = ".drop"
 _FILE_AND_BLOB = 2
 _USUAL = (journal.NAME, "seen", "id", "ended", "expiring", NEW)
-"""What a session's folder has in it besides its files."""
+"""The names in a session's folder besides the directory of its files."""
 
 
 class Eraser:
-    """Takes apart session folders that nobody can reach any more."""
+    """Erases session folders that were moved out of the store's sessions."""
 
     def __init__(self, workspace: Workspace, blobs: Blobs, rules: Rules) -> None:
         self._workspace = workspace
@@ -41,10 +40,9 @@ class Eraser:
 
     @contextlib.contextmanager
     def taking(self, name: str = "") -> Iterator[tuple[Directory, str]]:
-        """This process's workspace, and a name in it that no collection touches meanwhile.
+        """Open this process's workspace and reserve a name in it: (directory, name).
 
-        On a disk that has no room for a workspace the name is that of one that nobody owns, which
-        any process may clear away while we do.
+        No garbage collection touches the name during the block. Without ``name`` a new one is made.
         """
         name = name or secrets.token_hex(8) + _DROPPED
         try:
@@ -52,6 +50,8 @@ class Eraser:
         except OSError as error:
             if error.errno not in FULL:
                 raise
+            # The disk has no room for a workspace. The name is then that of a workspace without an
+            # owner. Another process may erase it at the same time.
             path, name = self._workspace.parent, secrets.token_hex(8)
         with self._lock:
             self._busy.add(name)
@@ -63,20 +63,20 @@ class Eraser:
                 self._busy.discard(name)
 
     def erase(self, work: Directory, name: str) -> Dropped:
-        """Remove a moved folder, with the content that only it referred to.
+        """Remove the moved folder ``name`` in ``work``, with the blobs that only it referred to.
 
-        The journal is gone through line by line, so a session may be of any size.
+        The journal is read line by line, so a session may have any size.
         """
         count = size = 0
         with Folder(work, name, self._rules) as folder:
             files = folder.files
             for file, token, length, digest in journal.kept(folder.dir):
-                there = files.stat_or_none(file)
-                if there is None or self._rules.token(there) != token or is_unfinished(there):
+                status = files.stat_or_none(file)
+                if status is None or self._rules.token(status) != token or is_unfinished(status):
                     continue
-                # As in ``Releasing``, but with one look where that takes two: of a file's two names
-                # the other is the blob's, and should it be a third's, only a blob's name is lost.
-                if there.st_nlink == _FILE_AND_BLOB:
+                # As in ``Releasing``, but with one check instead of two. If a file has two names,
+                # the other one is the blob's. If it is not, only a blob's name is lost.
+                if status.st_nlink == _FILE_AND_BLOB:
                     self._blobs.remove(digest)
                     files.unlink(file)
                 else:
@@ -84,17 +84,17 @@ class Eraser:
                     self._blobs.collect_one(digest)
                 count, size = count + 1, size + length
             count += _rest(folder)
-            try:  # by the names it should have, in half of the time of a walk
-                for each in _USUAL:
-                    folder.dir.unlink(each)
+            try:  # remove the expected names, in half of the time of a walk
+                for entry in _USUAL:
+                    folder.dir.unlink(entry)
                 work.rmdir(name)
             except OSError:
-                with contextlib.suppress(FileNotFoundError):  # another process clears it away too
+                with contextlib.suppress(FileNotFoundError):  # another process erases it too
                     shutil.rmtree(os.path.join(work.path, name))
         return Dropped(count, size)
 
     def finish_own(self) -> int:
-        """Finish drops of this process that an error stopped."""
+        """Finish the drops of this process that an error stopped; return their number."""
         if self._workspace.claimed is None:
             return 0
         with Directory(str(self._workspace.claimed)) as work:
@@ -109,13 +109,16 @@ class Eraser:
         return len(left)
 
     def finish_dead(self, and_then: Callable[[], int] = lambda: 0) -> int:
-        """Finish what killed processes were doing: their drops, and what they were writing.
+        """Finish the drops of killed processes and remove their unfinished files.
 
-        ``and_then()`` is called if there were any, and counted; dying here, it is called again.
+        If there were killed processes, also call ``and_then()``. Return the number of entries
+        removed plus its result.
         """
         count = 0
         with self._workspace.dead() as folders:
             if folders:
+                # First, while the folders still exist: if this process is killed during the call,
+                # the next garbage collection makes it again.
                 count += and_then()
             for path in folders:
                 with Directory(str(path)) as work:
@@ -127,14 +130,14 @@ class Eraser:
 
 
 def _rest(folder: Folder) -> int:
-    """Remove the directory of files, with those that no line was about; how many they were."""
+    """Remove the directory of files, with files that no line describes; return their number."""
     count = 0
     try:
-        folder.dir.rmdir("files")  # as a rule there are none, and it need not be read
+        folder.dir.rmdir("files")  # usually it is empty, and need not be read
     except OSError:
         for file in list(folder.files.names()):
-            there = folder.files.stat_or_none(file)
-            with contextlib.suppress(OSError):  # a directory, which is none of ours
+            status = folder.files.stat_or_none(file)
+            with contextlib.suppress(OSError):  # a directory, which the store did not make
                 folder.files.unlink(file)
-                count += there is not None and not is_unfinished(there)
+                count += status is not None and not is_unfinished(status)
     return count

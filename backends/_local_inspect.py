@@ -1,8 +1,8 @@
-"""Looking for what is wrong in a local store, and mending it.
+"""Find damage in a local store, and repair it.
 
-Content is read once: first every blob, then those files that are not the very file of their blob.
-So only what is damaged has to be remembered. What comes to be, is replaced or goes meanwhile is
-told from damage by looking a second time.
+Content is read once: first every blob, then the files that are not links to their blob. Only the
+damaged blobs have to be kept in memory for that. A second check tells damage from files that were
+created, replaced or deleted during the inspection.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ from sessionstore.names import decode, encode, is_shortened, is_sid
 from sessionstore.workspace import Workspace
 
 _OF_A_SESSION = {"files", "id", "seen", "ended", "expiring", JOURNAL, JOURNAL + ".new", NEW}
-_LEFT_ALONE = "It is left alone: a later version's, or somebody else's. Remove it by hand."
+_LEFT_ALONE = "It is left alone: a later version or another program may own it. Remove it by hand."
 
 
 SETTLED = 60
-"""Seconds after which content without a file is left over: a delete takes it a moment later than
-the link, which is the time its inode was changed (``st_ctime``)."""
+"""Seconds after which a blob without a file is a leftover.
+
+A delete removes the link first and the blob's name a moment later. The time of the first removal is
+the ``st_ctime`` of the blob's inode.
+"""
 
 
 class Bad(NamedTuple):
-    """A stored file whose bytes are wrong; ``unreadable``: the disk does not give them."""
+    """A stored file with wrong bytes; ``unreadable``: the disk cannot read them."""
 
     inode: int
     problem: str
@@ -48,7 +51,7 @@ class Bad(NamedTuple):
 
 @dataclass(slots=True)
 class Inspector:
-    """One inspection. ``folder`` opens a session's folder, ``change`` gives it locked."""
+    """One inspection. ``folder`` opens a session's folder, ``change`` opens and locks it."""
 
     root: Directory
     sessions: Directory
@@ -61,14 +64,14 @@ class Inspector:
     discard: Callable[[str, Iterable[Reference]], list[Reference]]
     links: bool
     _bad: dict[str, Bad] = field(default_factory=dict)
-    """Of blobs, by digest."""
+    """Damaged blobs, by digest."""
     _used: set[str] = field(default_factory=set)
-    """Digests of damaged blobs that a file was found to have."""
+    """Digests of damaged blobs that are linked to a file."""
     _sound: dict[str, tuple[str, str] | None] = field(default_factory=dict)
-    """By digest: the session and stored name of a sound file beside a damaged blob."""
+    """By digest of a damaged blob: session and stored name of an intact file, None without one."""
 
     def flaws(self) -> Iterator[Flaw]:
-        """``Backend.inspect``."""
+        """Implement ``Backend.inspect``."""
         idle: list[str] = []
         for digest, inode in self.blobs.everything():
             self._look_at_blob(digest, inode, idle)
@@ -84,7 +87,7 @@ class Inspector:
         yield from self._strangers()
 
     def omitted(self, *, files: bool) -> Iterator[Flaw]:
-        """``Omits.omitted``."""
+        """Implement ``Omits.omitted``."""
         for sid in self.sessions.names():
             if not is_sid(sid):
                 yield _stranger(f"sessions/{sid}")
@@ -99,12 +102,12 @@ class Inspector:
             yield from map(_stranger, self._strange())
 
     def _unlisted(self, sid: str) -> Iterator[Flaw]:
-        """What is called like a session, and is none that a listing shows."""
+        """Yield flaws of the entry ``sid`` of sessions/ that no listing shows as a session."""
         place = f"sessions/{sid}"
-        there = self.sessions.stat_or_none(sid)
-        if there is None:
+        status = self.sessions.stat_or_none(sid)
+        if status is None:
             return
-        if not stat.S_ISDIR(there.st_mode):
+        if not stat.S_ISDIR(status.st_mode):
             yield _stranger(place)
             return
         lacking = [
@@ -113,22 +116,24 @@ class Inspector:
             if self.sessions.stat_or_none(f"{sid}/{name}") is None
         ]
         again = self.sessions.stat_or_none(sid)
-        if lacking and again is not None and os.path.samestat(there, again):  # no drop has moved it
+        if (
+            lacking and again is not None and os.path.samestat(status, again)
+        ):  # no drop has moved it
             yield Flaw(
                 "damaged",
                 place,
-                f"The folder of a session lacks {' and '.join(map(repr, lacking))}, as a power cut "
-                "may leave it.",
-                "It is left alone: its visitor's next save makes it whole, and it goes when it is "
-                "idle.",
+                f"The folder of a session lacks {' and '.join(map(repr, lacking))}: a power cut "
+                "may have removed that.",
+                "It is left alone: the visitor's next save completes it, and a sweep deletes it "
+                "when it is idle.",
                 sid=sid,
             )
 
     @contextmanager
     def _opened(self, sid: str) -> Iterator[Folder | None]:
-        """A session's folder, None also when there is something else in its place."""
-        there = self.sessions.stat_or_none(sid)
-        if there is None or not stat.S_ISDIR(there.st_mode):
+        """Open the folder of the session ``sid``; None when it is missing or no directory."""
+        status = self.sessions.stat_or_none(sid)
+        if status is None or not stat.S_ISDIR(status.st_mode):
             yield None
             return
         with self.folder(sid) as folder:
@@ -136,8 +141,8 @@ class Inspector:
 
     # Content
 
-    def _look_at_blob(self, digest: str, there: os.stat_result, idle: list[str]) -> None:
-        if self.links and there.st_nlink == 1:
+    def _look_at_blob(self, digest: str, status: os.stat_result, idle: list[str]) -> None:
+        if self.links and status.st_nlink == 1:
             idle.append(digest)
         try:
             with self.blobs.reading(digest) as fd:
@@ -148,39 +153,39 @@ class Inspector:
             self._bad[digest] = bad
 
     def _problem(self, fd: int, digest: str) -> Bad | None:
-        """What is wrong with the bytes of an open file."""
-        told = hasher(self.algorithm)
-        there = os.fstat(fd)
+        """Return the problem of the bytes of an open file, None when ``digest`` matches them."""
+        actual = hasher(self.algorithm)
+        status = os.fstat(fd)
         try:
             while chunk := os.read(fd, CHUNK):
-                told.update(chunk)
+                actual.update(chunk)
         except OSError as error:
-            why = f"they cannot be read: {error.strerror}"
-            return Bad(there.st_ino, why, unreadable=True)
-        if told.hexdigest() == digest:
+            problem = f"they cannot be read: {error.strerror}"
+            return Bad(status.st_ino, problem, unreadable=True)
+        if actual.hexdigest() == digest:
             return None
-        return Bad(there.st_ino, f"their digest is not the one saved, {digest}")
+        return Bad(status.st_ino, f"their digest is not the one saved, {digest}")
 
     def _damaged_blob(self, digest: str, bad: Bad) -> Flaw:
         return Flaw(
             "damaged",
             f"blobs/{digest[:2]}/{digest}",
-            f"Stored bytes that no file has are damaged: {bad.problem}.",
-            "They are deleted, so that no save takes them for what it saves.",
+            f"The stored bytes of an unreferenced blob are damaged: {bad.problem}.",
+            "It is deleted, so that no save of the same content links to it.",
             lambda: self.blobs.forget(digest, bad.inode),
         )
 
     def _idle_blob(self, digest: str) -> Flaw | None:
-        there = self.blobs.stat(digest)
-        if there is None or there.st_nlink != 1 or digest in self._bad:
+        status = self.blobs.stat(digest)
+        if status is None or status.st_nlink != 1 or digest in self._bad:
             return None
-        if time.time() - there.st_ctime < SETTLED:  # its last link went just now
+        if time.time() - status.st_ctime < SETTLED:  # its last link was removed just now
             return None
         return Flaw(
             "leftover",
             f"blobs/{digest[:2]}/{digest}",
-            f"{there.st_size} bytes are kept that no file has.",
-            "They are deleted, as the next sweep would do.",
+            f"A blob of {status.st_size} bytes is unreferenced.",
+            "It is deleted, as the next sweep would do.",
             lambda: self.blobs.collect_one(digest),
         )
 
@@ -202,18 +207,21 @@ class Inspector:
             yield from self._unfinished(folder.sid, file)
 
     def _besides(self, folder: Folder, known: set[str]) -> Iterator[Flaw]:
-        """What is in a session's folder besides the files ``known`` and what is unfinished."""
-        for file in [it for it in folder.files.names() if it not in known]:
-            there = folder.files.stat_or_none(file)
-            if there is None or is_unfinished(there) or folder.find(file) is not None:
-                continue  # gone, or saved since, or being saved
+        """Yield flaws of the entries of a session's folder, except of files in ``known``.
+
+        Unfinished files are skipped too.
+        """
+        for file in [name for name in folder.files.names() if name not in known]:
+            status = folder.files.stat_or_none(file)
+            if status is None or is_unfinished(status) or folder.find(file) is not None:
+                continue  # deleted or saved since, or being saved
             place = f"sessions/{folder.sid}/files/{file}"
             reference = folder.described(file)[1]
             if reference is not None:
                 yield _torn(folder.sid, place, reference)
             elif folder.is_torn(file):
                 yield self._unproven(folder.sid, file)
-            elif stat.S_ISREG(there.st_mode) and is_shortened(file):
+            elif stat.S_ISREG(status.st_mode) and is_shortened(file):
                 yield _lost_name(folder.sid, place)
             else:
                 yield _stranger(place)
@@ -222,7 +230,7 @@ class Inspector:
                 yield _stranger(f"sessions/{folder.sid}/{name}")
 
     def _unfinished(self, sid: str, file: str) -> Iterator[Flaw]:
-        """A file that a save has begun to write, unless one is writing it at this moment."""
+        """Yield the flaw of an unfinished file, unless a save is writing it at this moment."""
         place = f"sessions/{sid}/files/{file}"
         with self._left(sid, file) as left:
             pass
@@ -230,7 +238,7 @@ class Inspector:
             yield Flaw(
                 "leftover",
                 place,
-                "A save that did not finish left a file that nobody sees.",
+                "A save that did not finish left a file that no listing shows.",
                 "It is deleted, as the next save of that name would do.",
                 lambda: self._remove_unfinished(sid, file),
             )
@@ -240,8 +248,8 @@ class Inspector:
             "damaged",
             f"sessions/{sid}/files/{file}",
             f"Nothing proves the stored bytes of {decode(file)!r}: their line in the journal is "
-            "lost, as in a power cut, and no content has their digest.",
-            "It is deleted: nobody sees it, and saving it again heals it.",
+            "lost, as after a power cut, and no blob has their digest.",
+            "The file is deleted: no listing shows it. Save it again.",
             lambda: self._remove_unproven(sid, file),
             sid,
         )
@@ -255,10 +263,13 @@ class Inspector:
 
     @contextmanager
     def _left(self, sid: str, file: str) -> Iterator[Directory | None]:
-        """The files, if that one is unfinished, locked: then nobody is writing it."""
+        """Lock the session and return its directory of files if ``file`` is unfinished, or None.
+
+        Under the lock no save is writing the file.
+        """
         with self.change(sid) as folder:
-            there = None if folder is None else folder.files.stat_or_none(file)
-            left = folder is not None and there is not None and is_unfinished(there)
+            status = None if folder is None else folder.files.stat_or_none(file)
+            left = folder is not None and status is not None and is_unfinished(status)
             yield folder.files if folder is not None and left else None
 
     def _remove_unfinished(self, sid: str, file: str) -> bool:
@@ -268,14 +279,14 @@ class Inspector:
             return files is not None
 
     def _look_at_file(self, folder: Folder, file: str, reference: Reference) -> Bad | None:
-        """What is wrong with a file's bytes, None also when it is not that version any more."""
+        """Return the problem of a file's bytes, None also when it is no longer that version."""
         blob = self.blobs.stat(reference.digest) if self.links else None
-        there = folder.files.stat_or_none(file)
-        if there is None or folder.token(there) != reference.token:
+        status = folder.files.stat_or_none(file)
+        if status is None or folder.token(status) != reference.token:
             return None
-        if blob is not None and blob.st_ino == there.st_ino:
+        if blob is not None and blob.st_ino == status.st_ino:
             bad = self._bad.get(reference.digest)
-            if bad is not None and bad.inode == there.st_ino:
+            if bad is not None and bad.inode == status.st_ino:
                 self._used.add(reference.digest)
                 return bad
             return None
@@ -289,7 +300,7 @@ class Inspector:
         problem = f"The stored bytes of {reference.name!r} are damaged: {bad.problem}."
         place = f"sessions/{sid}/files/{file}"
         if bad.unreadable:
-            remedy = "It is left alone: the disk may give them again. Check its health."
+            remedy = "It is left alone: a later read may succeed. Check the health of the disk."
             return Flaw("damaged", place, problem, remedy, sid=sid, reference=reference)
         if donor is not None:
             remedy = "The file is linked to a sound copy of the same content."
@@ -297,20 +308,23 @@ class Inspector:
                 "damaged", place, problem, remedy,
                 lambda: self._relink(sid, reference, bad, donor), sid, reference,
             )  # fmt: skip
-        remedy = "There is no other copy: the file is deleted, so that saving it again heals it."
+        remedy = "The file is deleted, because no other copy exists. Save it again."
         return Flaw(
             "damaged", place, problem, remedy, lambda: self._delete(sid, reference, bad), sid,
             reference, lost=True,
         )  # fmt: skip
 
-    # Mending
+    # Repairs
 
     def _delete(self, sid: str, reference: Reference, bad: Bad) -> bool:
         self.blobs.forget(reference.digest, bad.inode)
         return bool(self.discard(sid, [reference]))
 
     def _donor(self, digest: str, bad: Bad) -> tuple[str, str] | None:
-        """A sound file of that content, or ("", "") for the blob; None when there is none."""
+        """Return (session, stored name) of a sound file of that content; None without one.
+
+        ("", "") means that the blob itself is sound.
+        """
         blob = self.blobs.stat(digest)
         if not self.links:
             return None
@@ -321,7 +335,10 @@ class Inspector:
         return self._sound[digest]
 
     def _copies(self, digest: str) -> Iterator[tuple[str, str]]:
-        """Files of that content that are sound. Seldom asked for: every session is looked at."""
+        """Yield (session, stored name) of sound files of that content.
+
+        This reads every session, so it is called only for damaged content.
+        """
         for sid in filter(is_sid, self.sessions.names()):
             with self._opened(sid) as folder:
                 for file, reference in folder.references() if folder is not None else ():
@@ -331,7 +348,7 @@ class Inspector:
                                 yield sid, file
 
     def _relink(self, sid: str, reference: Reference, bad: Bad, donor: tuple[str, str]) -> bool:
-        """Put a link to the sound copy in the place of a damaged file, all else as it was."""
+        """Replace a damaged file by a link to the sound copy, with the same properties."""
         self.blobs.forget(reference.digest, bad.inode)
         file = encode(reference.name)
         with self.change(sid) as folder:
@@ -349,7 +366,7 @@ class Inspector:
             return True
 
     def _link(self, digest: str, donor: tuple[str, str], to: Directory) -> bool:
-        """A link ``NEW`` to the sound copy; False when that is gone."""
+        """Make a link ``NEW`` to the sound copy in ``to``; return False when the copy is gone."""
         sid, file = donor
         try:
             if not sid:
@@ -364,14 +381,14 @@ class Inspector:
             return False
         return True
 
-    # Besides content and files
+    # Workspaces and unknown entries
 
     def _workspaces(self) -> Iterator[Flaw]:
         for path in self.workspace.abandoned():
             yield Flaw(
                 "leftover",
                 f"tmp/{path.name}",
-                "A process that is gone left unfinished work.",
+                "A process that no longer runs left unfinished work.",
                 "It is finished or removed, as the next sweep would do.",
                 partial(self._finish, path),
             )
@@ -385,7 +402,7 @@ class Inspector:
         yield from map(_stranger, sorted([*strange, *self._strange()]))
 
     def _strange(self) -> list[str]:
-        """What is none of ours in the root, between the blobs and between the workspaces."""
+        """Return the unknown entries of the root, of blobs/ and of tmp/, sorted."""
         strange = [name for name in self.root.names() if name not in OURS | HARMLESS]
         strange += [f"blobs/{name}" for name in self.blobs.strangers()]
         strange += [f"tmp/{name}" for name in self.workspace.strangers()]
@@ -396,8 +413,8 @@ def _lost_name(sid: str, place: str) -> Flaw:
     return Flaw(
         "damaged",
         place,
-        "The name of a file, which is too long for its link, is lost: no listing shows the file.",
-        "It is left alone: who knows the name heals it by saving the file again.",
+        "The name of a file is lost: it is too long for the link. No listing shows the file.",
+        "It is left alone. To repair it, save the file again under its name.",
         sid=sid,
     )
 
@@ -407,12 +424,12 @@ def _torn(sid: str, place: str, reference: Reference) -> Flaw:
         "damaged",
         place,
         f"The stored bytes of {reference.name!r} are damaged: they are not the {reference.size} "
-        "that were saved, as after a power cut. No listing shows the file.",
-        "It is left alone: a repair heals it if there is another copy, and saving it again does.",
+        "bytes that were saved, as after a power cut. No listing shows the file.",
+        "It is left alone. To repair it, run a repair (it needs another copy) or save it again.",
         sid=sid,
         reference=reference,
     )
 
 
 def _stranger(place: str) -> Flaw:
-    return Flaw("unknown", place, f"Nothing of a store is called {place!r}.", _LEFT_ALONE)
+    return Flaw("unknown", place, f"{place!r} does not belong to the store.", _LEFT_ALONE)

@@ -1,10 +1,10 @@
-"""Where the lines of a large journal are, so that a look-up does not read all of it.
+"""Tables of the offsets of lines in a large journal, so that a look-up need not read all of it.
 
 A table has eight bytes for each line: some bits of a hash of the stored name, and the line's
-offset. A process makes it from the journal when it has looked up often enough for that to be worth
-it, and it only ever saves work: every line that it leads to is read, and lines that are newer than
-the table are searched for as in a small journal. A table is known to be of this very journal by the
-last line that it covers, which has the time of a save to the nanosecond.
+offset. A process makes a table after enough look-ups to be worth it. A table only saves work: the
+look-up reads each line at an offset of the table, and searches the lines newer than the table as
+in a small journal. The last line of a table identifies its journal, because that line has the time
+of a save to the nanosecond.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from typing import Any
 from sessionstore.backends._local_journal import backwards
 
 MOST = 1 << 21
-"""Lines in all tables of a store, 16 MiB. The tables unused for longest go first."""
+"""Lines in all tables of a store, 16 MiB. The table unused for longest is evicted first."""
 
 TAIL = 1 << 15
 """Bytes of lines beyond a table; with more of them the table is made again."""
 
 PATIENCE = 4
-"""A table is made when so many times the journal's bytes would have been searched without one."""
+"""Number of times the whole journal is searched before a table is made."""
 
 _REMEMBERED = 64
-"""Sessions of which there is a table, or a count of what was searched."""
+"""Sessions with a table, and as many with a count of the bytes searched."""
 
 _OFFSET_BITS = 40
 _OFFSET = (1 << _OFFSET_BITS) - 1
 _HASH = (1 << 64 - _OFFSET_BITS) - 1
 _MARK = 256
-"""Bytes at the end of what a table covers that it is known by."""
+"""Bytes at the end of the part of the journal in a table, by which the journal is recognised."""
 _LINE = 1 << 9
-"""Bytes that are read of a line at first; most are shorter."""
+"""Bytes of a line to read first; most lines are shorter."""
 
 _each_line = re.compile(rb'\n\{"file": "([^"\n]*)"').finditer
 
 
 class Table:
-    """The lines of one journal up to an offset."""
+    """The offsets of the lines of one journal, up to the offset ``covered``."""
 
     __slots__ = ("_covered", "_lines", "_mark")
 
@@ -56,36 +56,36 @@ class Table:
 
     @classmethod
     def of(cls, text: bytes | mmap.mmap, start: int = 0, before: Iterable[int] = ()) -> Table:
-        """The table of a journal whose end ``text`` is, from the offset ``start`` on.
+        """Make the table of a journal that has ``text`` from the offset ``start`` to its end.
 
-        ``before`` are the lines of a table of what comes before.
+        ``before`` holds the lines of a table of the part before ``start``.
         """
-        # The last line may be on its way: it is left for the next.
+        # The last line may not be complete yet, so it is left for the next table.
         covered = max(text.rfind(b"\n"), 0)
         lines = [*before]
         lines += [
-            _key(found[1]) | (start + found.start())
-            for found in _each_line(text)
-            if found.start() < covered
+            _key(match[1]) | (start + match.start())
+            for match in _each_line(text)
+            if match.start() < covered
         ]
-        lines.sort()  # quick where ``before`` is most of it, which is sorted already
+        lines.sort()  # quick if ``before``, which is sorted already, is most of the list
         return cls(start + covered, array("Q", lines), text[max(covered - _MARK, 0) : covered])
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def tail(self, fd: int, size: int) -> bytes | None:
-        """What came since; None when it is not a table of this journal."""
+        """Return the bytes of the journal after the table; None when it is another journal."""
         start = self._covered - len(self._mark)
         text = read_at(fd, start, size - start) if size >= self._covered else b""
         return text[len(self._mark) :] if text.startswith(self._mark) else None
 
     def longer(self, tail: bytes) -> Table:
-        """A table that covers the tail too."""
+        """Return a table that also covers ``tail``."""
         return Table.of(tail, self._covered, self._lines)
 
     def lines(self, fd: int, file: str, needle: bytes) -> Iterator[bytes]:
-        """The lines of the stored name ``file`` that begin with ``needle``, the last first."""
+        """Yield the lines of the stored name ``file`` that begin with ``needle``, last first."""
         key = _key(file.encode())
         place = bisect_left(self._lines, key | _OFFSET)
         while place and self._lines[place - 1] >= key:
@@ -100,7 +100,7 @@ def _key(file: bytes) -> int:
 
 
 def _line(fd: int, at: int) -> bytes:
-    """The line at an offset, with the newline in front."""
+    """Return the line at the offset ``at``, with the newline before it."""
     length = _LINE
     while True:
         text = read_at(fd, at, length)
@@ -111,7 +111,7 @@ def _line(fd: int, at: int) -> bytes:
 
 
 def read_at(fd: int, start: int, length: int) -> bytes:
-    """Bytes of a file, fewer at its end."""
+    """Return ``length`` bytes of a file from the offset ``start``; fewer at its end."""
     if hasattr(os, "pread"):
         return os.pread(fd, length, start)
     os.lseek(fd, start, os.SEEK_SET)
@@ -121,8 +121,8 @@ def read_at(fd: int, start: int, length: int) -> bytes:
 class Tables:
     """The tables of one store, by session. Safe to use from any thread, and after a fork.
 
-    The methods of its dictionaries are atomic, and a table never changes: no lock is needed, which
-    a fork could leave taken.
+    The methods of its dictionaries are atomic and a table never changes, so no lock is needed. A
+    fork could leave a lock taken.
     """
 
     def __init__(self) -> None:
@@ -130,13 +130,14 @@ class Tables:
         self._searched: OrderedDict[str, int] = OrderedDict()
 
     def lines(self, sid: str, fd: int, size: int, file: str, needle: bytes) -> Iterator[bytes]:
-        """The lines of a session's journal that begin with ``needle``, the last first.
+        """Yield the lines of a session's journal that begin with ``needle``, the last first.
 
-        ``needle`` begins as the lines of the stored name ``file`` do.
+        ``fd`` and ``size`` are of the journal. ``needle`` begins like the lines of the stored name
+        ``file``.
         """
         table = self._tables.get(sid)
         tail = None if table is None else table.tail(fd, size)
-        if table is None or tail is None:  # no table, or one of a journal that was compacted since
+        if table is None or tail is None:  # no table, or the journal was compacted since
             with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as text:
                 if self._is_due(sid, size):
                     self._keep(sid, Table.of(text))

@@ -1,4 +1,4 @@
-"""The root directory of a local store: made, recognised, or refused with what to do."""
+"""The root directory of a local store: create it, recognise it, or refuse it with a remedy."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ log = logging.getLogger("sessionstore")
 
 VERSION = 1
 SECRET_LENGTH = 32
-"""Bytes of the store's secret."""
+"""Length of the store's secret in bytes."""
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
-"""What link(2) says where there are no hard links: EPERM, and what FUSE and Windows say."""
+"""The errors of link(2) without hard links: EPERM, and the errors of FUSE and of Windows."""
 
 OURS = {"layout", "blobs", "sessions", "tmp", "secret"}
 HARMLESS = {"lost+found", ".DS_Store"}
 
 
 def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
-    """Make or recognise the store at ``root``; returns its digest algorithm.
+    """Create or recognise the store at ``root``; return its digest algorithm.
 
-    ``workspace`` is this process's in that store; it is used when there is something to make.
-    Raises SettingsError, naming ``url``, when the directory is not ours to use, and OSError when
-    there is no room to make a store.
+    ``workspace`` is this process's workspace in that store; only a creation uses it. Raises
+    SettingsError, naming ``url``, when the store may not use the directory, and OSError when the
+    disk has no room to create a store.
     """
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,7 +48,8 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
             _check_empty(root)
             for name in ("blobs", "sessions", "tmp"):
                 (root / name).mkdir(mode=0o700, exist_ok=True)
-            # Before the layout: who sees that finds all the rest there, after a power cut too.
+            # Before the layout. A process that sees the layout then finds all the rest, also after
+            # a power cut.
             _force_names(root)
             _force_above(root)
             text = _keep(root, "layout", partial(_first, root, digest), _is_torn_layout, workspace)
@@ -69,23 +70,30 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
 
 
 def _first(root: Path, digest: str | None) -> bytes:
-    """The layout for a directory without one: what its content says comes before the setting."""
+    """Return the layout for a directory without one.
+
+    The algorithm of its content takes precedence over the setting ``digest``.
+    """
     return _layout(algorithm_of(root) or digest or DIGESTS[0])
 
 
 def _check_owner(root: Path) -> None:
-    """Refuse a directory of another user, writable or not: its owner could swap what is in it."""
+    """Refuse a directory of another user, writable or not: its owner could replace files in it.
+
+    Raises SettingsError.
+    """
     if not hasattr(os, "geteuid") or os.geteuid() == 0:
         return
     owner = root.stat().st_uid
     if owner != os.geteuid():
         raise SettingsError(
             f"invalid url=file://{root}: the directory belongs to user {owner} and this "
-            f"process runs as user {os.geteuid()}; name a directory of its own user's."
+            f"process runs as user {os.geteuid()}; name a directory that belongs to this user."
         )
 
 
 def _check_empty(root: Path) -> None:
+    """Raise SettingsError when ``root`` holds an entry that no store makes."""
     foreign = sorted({entry.name for entry in root.iterdir()} - OURS - HARMLESS)
     if foreign:
         raise SettingsError(
@@ -95,7 +103,7 @@ def _check_empty(root: Path) -> None:
 
 
 def _read(root: Path) -> str | None:
-    """The digest algorithm of the store, None when there is no whole layout yet."""
+    """Return the digest algorithm of the store, None when it has no whole layout yet."""
     try:
         text = (root / "layout").read_bytes()
     except FileNotFoundError:
@@ -104,7 +112,10 @@ def _read(root: Path) -> str | None:
 
 
 def _algorithm(root: Path, text: bytes) -> str:
-    """The digest algorithm that the layout file names."""
+    """Return the digest algorithm in ``text``, the content of the layout file.
+
+    Raises SettingsError when this version does not know such a layout.
+    """
     row: object = None
     with contextlib.suppress(ValueError):
         row = json.loads(text)
@@ -114,7 +125,7 @@ def _algorithm(root: Path, text: bytes) -> str:
         or row.get("digest") not in DIGESTS
     ):
         raise SettingsError(
-            f"invalid url=file://{root}: its layout file says {text[:80]!r}, which this "
+            f"invalid url=file://{root}: its layout file holds {text[:80]!r}, which this "
             "version does not know; update sessionstore, or name another directory."
         )
     return str(row["digest"])
@@ -125,24 +136,24 @@ def _layout(digest: str) -> bytes:
 
 
 def _is_torn_layout(text: bytes) -> bool:
-    """Whether a power cut left a beginning of a layout, or zeros; none of them says anything.
+    """Return whether ``text`` is the beginning of a layout, or zeros, as after a power cut.
 
-    Only a layout of this version can be torn: later ones are forced to the disk as this one is.
+    Only a layout of this version can be torn: later versions are forced to the disk as this one is.
     """
     text = text.rstrip(b"\0")
     return any(text != whole and whole.startswith(text) for whole in map(_layout, DIGESTS))
 
 
 def _is_torn_secret(data: bytes) -> bool:
-    """Whether anybody could guess it: too short, or the zeros of a block never written."""
+    """Return whether an attacker could guess the secret: too short, or zeros of an empty block."""
     return len(data) < SECRET_LENGTH or not data.strip(b"\0")
 
 
 def keep_secret(root: Path, workspace: Workspace) -> bytes:
-    """Return the secret of the store at ``root``, made with this process's ``workspace`` if needed.
+    """Return the secret of the store at ``root``; create it in ``workspace`` if it is missing.
 
-    One that a power cut tore is never used. To make another in its place is safe: whatever was
-    signed with the torn one could be forged, and the one before it is lost already.
+    A secret that a power cut tore is never used. To replace it is safe: a signature made with the
+    torn one could be forged, and the whole one is lost already.
     """
     make = partial(secrets.token_bytes, SECRET_LENGTH)
     return _keep(root, "secret", make, _is_torn_secret, workspace)
@@ -155,10 +166,11 @@ def _keep(
     is_torn: Callable[[bytes], bool],
     workspace: Workspace,
 ) -> bytes:
-    """Return the content of the file ``name``: what is there, else the result of ``make()``.
+    """Return the content of the file ``name``; create it with the result of ``make()`` if missing.
 
-    It gets its name when all of it is on the disk, and is returned when the name is too. All
-    processes get the same: a torn file is replaced under its lock, by one of them.
+    A new file gets its name after its bytes are on the disk. The content is returned after the name
+    is on the disk too. All processes get the same content: one of them replaces a torn file, under
+    the lock of that file.
     """
     path = root / name
     while True:
@@ -171,7 +183,7 @@ def _keep(
                 if not is_torn(path.read_bytes()):  # another process was faster
                     continue
                 log.warning(
-                    "%s is torn, as a power cut leaves a file (%d bytes): it is made anew.",
+                    "%s is torn, as after a power cut (%d bytes): it is created again.",
                     path, len(data),
                 )  # fmt: skip
                 _write(path, make(), workspace, os.replace)
@@ -182,7 +194,7 @@ def _keep(
 def _write(
     path: Path, data: bytes, workspace: Workspace, place: Callable[[Path, Path], object]
 ) -> None:
-    """Write a file whole, force it to the disk, and give it its name by ``place(new, path)``."""
+    """Write ``data`` to a new file, force it to the disk, and name it by ``place(new, path)``."""
     new = workspace.path / secrets.token_hex(8)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -197,7 +209,7 @@ def _write(
 
 
 def _place(new: Path, path: Path) -> None:
-    """Give a file its name unless another process was faster: then that one's file counts."""
+    """Rename ``new`` to ``path``, unless another process has created ``path`` first."""
     try:
         os.link(new, path)
     except FileExistsError:
@@ -205,12 +217,12 @@ def _place(new: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        if not path.exists():  # the last of two first processes wins, for both alike
+        if not path.exists():  # if two processes get here together, both use the last file
             os.replace(new, path)
 
 
 def _force_names(folder: Path) -> None:
-    """Force the names in a directory to the disk, where the system and the file system can."""
+    """Force the names in ``folder`` to the disk, where system and file system support it."""
     with Directory(str(folder)) as names:
         try:
             names.fsync()
@@ -220,10 +232,8 @@ def _force_names(folder: Path) -> None:
 
 
 def _force_above(root: Path) -> None:
-    """Force the name of the root, and those of directories that were just made above it.
-
-    A directory above that this user may not look into was there before, with all its names.
-    """
+    """Force the name of the root and the names of new directories above it to the disk."""
+    # A parent that this user may not read existed before, so its names need no fsync.
     for folder in root.absolute().parents:
         with contextlib.suppress(OSError):
             _force_names(folder)

@@ -1,11 +1,12 @@
-"""Small saves take turns within a process, as long as the disk is quick.
+"""A lock for the small saves of one process, used as long as the disk is quick.
 
-A small save is a row of system calls, each of which lets go of Python's global lock and wants it
-back. Many threads at once hand it to each other at every call, and then a save takes twice (two
-threads) to seven times (forty) the CPU. Who waits for a turn wants no lock meanwhile.
+A small save is a series of system calls. Each of them releases Python's global interpreter lock
+(GIL) and takes it again. With many threads the GIL changes hands at every call, and a save takes
+twice (two threads) to seven times (forty) the CPU. A thread that waits for this lock does not
+compete for the GIL.
 
-Where the disk keeps a save waiting, as one over a network does, threads have to wait for it side by
-side: who has waited in vain goes ahead, and soon nobody takes turns.
+On a slow disk, as over a network, saves should overlap. A thread that times out proceeds without
+the lock. After ``IN_VAIN`` timeouts the lock is skipped for ``PAUSE`` seconds.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 PATIENCE = 0.02
-"""Seconds that a save waits for its turn, before it looks whether that has come nearer."""
+"""Seconds that a save waits for the lock before it checks how many other saves finished."""
 
 QUICK = 40
-"""Saves that are done in that time where the disk is quick: some 400 are, of an idle processor."""
+"""Saves that finish in that time if the disk is quick. With an idle processor some 400 do."""
 
 WAITS = 10
-"""So often a save waits where it is. Then it goes ahead in any case: nobody is served in turn."""
+"""Times that a save waits at most. Then it proceeds in any case, because the lock is not fair."""
 
 IN_VAIN = 4
-"""So many in a row that gave up earlier are the disk's doing."""
+"""Consecutive saves that gave up early, after which the disk counts as slow."""
 
 PAUSE = 1.0
-"""Seconds in which nobody waits, after that."""
+"""Seconds after that in which no save waits for the lock."""
 
 
 class Turns:
-    """Safe to use from any thread, and after a fork."""
+    """The lock. Safe to use from any thread, and after a fork."""
 
     def __init__(self, *, patience: float = PATIENCE) -> None:
         self._patience = patience
@@ -50,7 +51,7 @@ class Turns:
         self._pid = os.getpid()
 
     def run(self, save: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call it, alone among those that are called here if that can be had soon."""
+        """Call ``save`` and return its result, under the lock if that is free soon enough."""
         lock = self._lock
         if not lock.acquire(blocking=False):
             waited_for = self._wait()
@@ -64,8 +65,8 @@ class Turns:
             lock.release()
 
     def _wait(self) -> threading.Lock | None:
-        """The lock, taken; None when it was not to be had."""
-        if self._pid != os.getpid():  # a thread of the parent may have had the turn
+        """Take the lock and return it; return None when it was not free in time."""
+        if self._pid != os.getpid():  # at the fork a thread of the parent may have had the lock
             self._begin()
         lock = self._lock
         if time.monotonic() < self._again:

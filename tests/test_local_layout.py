@@ -109,7 +109,7 @@ def test_a_torn_layout_is_not_guessed_without_the_package_that_could_tell(
     (root / "layout").write_bytes(b"")
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "blake3", None)
-        with pytest.raises(SettingsError, match=r"Install sessionstore\[blake3\]"):
+        with pytest.raises(SettingsError, match=r"install sessionstore\[blake3\]"):
             SessionStore.open(root)
     with SessionStore.open(root) as store:
         assert store.session("one").read("a") == b"cat"

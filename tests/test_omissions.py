@@ -461,7 +461,9 @@ class TestCommandLine:
 
     def test_plan_shows_what_is_no_session(self, nameless: str) -> None:
         Path("here", "sessions", "stray").mkdir()
-        assert run("plan", "-s", "here").out.startswith("hold\tsessions/stray\t-\t-\t0 B\tNothing")
+        assert run("plan", "-s", "here").out.startswith(
+            "hold\tsessions/stray\t-\t-\t0 B\t'sessions/stray' does not belong to the store."
+        )
 
 
 def test_the_names_of_a_copied_session_are_its_visitor_s(
