@@ -1,1 +1,1 @@
-"""Bridges from web frameworks to a store. Each is imported by its own name, none on its own."""
+"""Adapters from web frameworks to a store. Import each by its own name."""

@@ -7,14 +7,14 @@
     app.add_middleware(OwnerCookie)
     app.mount("/files", Files(store, lambda request: store.session("files", owner(request))))
 
-Below its mount it answers
+Below its mount it answers these requests:
 
-    GET, HEAD  <expiry>.<sid>.<signature>/<name>   a file by the URL that ``StoredFile.url()`` made
+    GET, HEAD  <expiry>.<sid>.<signature>/<name>   a file, by the URL that ``StoredFile.url()`` made
     PUT        upload/<name>                       save the body under that name
     POST       upload                              save the files of a form
 
-and 404 to every other GET: missing, foreign, malformed and expired look the same, to the byte.
-Nothing here does I/O on the event loop.
+Every other GET gets a 404. The response is equal to the byte for a missing file, another visitor's
+file, a malformed URL and an expired one. Nothing here does I/O on the event loop.
 """
 
 from __future__ import annotations
@@ -62,30 +62,32 @@ if TYPE_CHECKING:
 __all__ = ["Files", "OwnerCookie", "Visitor", "owner", "same_origin"]
 
 Visitor = Callable[[Request], Session | Awaitable[Session | None] | None]
-"""Whose session a request is for: the app's say. None is nobody, who gets a 403.
+"""The app's function from a request to the visitor's session. None means no visitor: a 403.
 
-A plain function runs in a worker thread. An HTTPException of Starlette's or FastAPI's is answered
-as it says to an upload, and by the one 404 to a GET.
+A plain function runs in a worker thread. It may raise an HTTPException of Starlette or FastAPI: for
+an upload that is the response; a GET gets the 404 of all others.
 """
 
 log = logging.getLogger("sessionstore")
 
 _UPLOAD: Final = "upload"
 _LINGER: Final = 2.0
-"""Seconds for which what a refused client still sends is read and thrown away."""
+"""Seconds for which the rest of a refused upload is read and discarded."""
 
 
 class Files(Starlette):
-    """The app to mount. ``visitor`` says whose session an upload goes to; without, none is taken.
+    """The app to mount.
 
-    A signed URL serves whoever has it. With ``private`` it serves only the visitor whose session
-    it is of, so that one that leaked is worth nothing.
+    ``visitor`` returns the session for an upload; without it, all are refused.
+
+    A signed URL gives the file to every client that has it. With ``private`` only the visitor of
+    the file's session gets it, so that a leaked URL is useless.
     """
 
     def __init__(
         self, store: SessionStore, visitor: Visitor | None = None, *, private: bool = False
     ) -> None:
-        """Reads the store's secret. Raises SettingsError when there is none.
+        """Read the store's secret. Raises SettingsError when it has no secret.
 
         Raises ValueError for ``private`` without a ``visitor``.
         """
@@ -105,7 +107,7 @@ class Files(Starlette):
             response = await self._serve(request, path)
         elif request.method in {"PUT", "POST"} and self._visitor is not None:
             response = await self._take(request, path)
-            if response.status_code >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+            if response.status_code >= 400:  # noqa: PLR2004 - HTTP's errors begin here
                 await _refuse(response, scope, body, send)
                 return
         else:
@@ -121,7 +123,7 @@ class Files(Starlette):
             try:
                 session = await self._session(request)
             except HTTPException:
-                session = None  # for a file there is one answer to all who may not
+                session = None  # a GET has one response for every refusal
             if session is None:
                 return replies.not_found()
             only = session.sid
@@ -133,11 +135,14 @@ class Files(Starlette):
             log.warning("A file could not be served: %s", error)
             return replies.refused(*reply_to(error), {"Retry-After": "5"})
         except SessionStoreError as error:
-            log.error("A file could not be served: %s", error)  # noqa: TRY400 - it says it all
+            log.error("A file could not be served: %s", error)  # noqa: TRY400 - the text has all of it
             return replies.refused(500, "Internal Server Error")
 
     def _find(self, request: Request, path: str, only: str | None) -> Response:
-        """The answer to a GET or HEAD, its first bytes read. ``only``: of no other session."""
+        """Return the response to a GET or HEAD, with its first bytes read.
+
+        With ``only``, a file of any other session is not found.
+        """
         place = signing.opens(self._secret, quote(path), self.store.now())
         if place is None or (only is not None and place[0] != only):
             return replies.not_found()
@@ -156,14 +161,14 @@ class Files(Starlette):
         body = replies.Body.open(file, span or Span(0, file.size))
         return replies.FileResponse(file, span, body)
 
-    # Taking
+    # Uploads
 
     async def _take(self, request: Request, path: str) -> Response:
         place, _, name = path.partition("/")
         if place != _UPLOAD:
             return replies.not_found()
         if not same_origin(request):
-            return _error(403, "Uploads are taken from pages of this site only.")
+            return _error(403, "Uploads are accepted only from pages of this site.")
         session = await self._session(request)
         if session is None:
             return _error(403, "This visitor may not upload.")
@@ -178,7 +183,7 @@ class Files(Starlette):
         return replies.as_json(201, described)
 
     def _refuse_announced(self, request: Request) -> None:
-        """Refuse at once what says itself that it is too large."""
+        """Raise LimitExceeded for a PUT whose Content-Length is over ``max_file``."""
         most = self.store.ledger.limits.max_file
         length = request.headers.get("content-length", "")
         if (
@@ -188,18 +193,18 @@ class Files(Starlette):
             and int(length) > most
         ):
             raise LimitExceeded(
-                f"The file has {int(length)} bytes, and max_file={most}: send a smaller one.",
+                f"The file has {int(length)} bytes, more than max_file={most}: send a smaller one.",
                 limit="max_file",
             )
 
     async def _session(self, request: Request) -> Session | None:
         visitor: Any = self._visitor
         if inspect.iscoroutinefunction(visitor):
-            found = await visitor(request)
+            session = await visitor(request)
         else:
-            found = await run_in_threadpool(visitor, request)
-            found = await found if inspect.isawaitable(found) else found
-        return found if isinstance(found, Session) else None
+            session = await run_in_threadpool(visitor, request)
+            session = await session if inspect.isawaitable(session) else session
+        return session if isinstance(session, Session) else None
 
     def _described(
         self, request: Request, session: Session, saved: list[StoredFile]
@@ -215,17 +220,17 @@ class Files(Starlette):
         ]
 
     def _url(self, request: Request, session: Session, file: StoredFile) -> str:
-        """``file.url()``; where the store has no ``base_url``, one below this app's own mount."""
+        """Return ``file.url()``, or a URL below this app's mount without a ``base_url``."""
         try:
             return file.url()
-        except (SettingsError, FileNotStored):  # the latter: deleted or replaced by now
+        except (SettingsError, FileNotStored):  # FileNotStored: it was deleted or replaced since
             root = request.scope.get("root_path", "").rstrip("/")
             until = self.store.now() + FIVE_MINUTES
             return f"{root}/{signing.sign(self._secret, session.sid, file.name, until)}"
 
 
 class _Receiving:
-    """What a request sends, and whether that is all."""
+    """Receives the messages of a request, and notes when its body is over."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -238,7 +243,7 @@ class _Receiving:
 
 
 class _Everything(BaseRoute):
-    """The one route: any path, also one that a pattern would not match."""
+    """The only route: it matches any path, also one that no pattern matches."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self.app = app
@@ -254,7 +259,7 @@ class _Everything(BaseRoute):
 
 
 def _path(scope: Scope) -> str:
-    """The decoded path below the mount, without a slash in front."""
+    """Return the decoded path below the mount, without a leading slash."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     below = path[len(root) :] if root and path.startswith(f"{root}/") else path
@@ -273,14 +278,14 @@ def _incoming(request: Request, session: Session, name: str) -> Incoming:
 def _failure(
     error: SessionStoreError | Malformed | ClientDisconnect, incoming: Incoming | None
 ) -> Response:
-    """The answer to an upload that was not saved."""
+    """Return the response to an upload that was not saved."""
     match error:
         case Malformed():
             return _error(400, str(error), incoming)
         case ClientDisconnect():
-            return _error(400, "The client left.")  # nobody reads it
+            return _error(400, "The client left.")  # it is never read
     status, words = reply_to(error)
-    if status >= 500:  # noqa: PLR2004 - where HTTP's errors of the server begin
+    if status >= 500:  # noqa: PLR2004 - HTTP's server errors begin here
         log.warning("An upload could not be saved: %s", error)
     limit = error.limit if isinstance(error, LimitExceeded) else None
     return _error(status, words, incoming, limit=limit)
@@ -289,17 +294,17 @@ def _failure(
 def _error(
     status: int, why: str, incoming: Incoming | None = None, *, limit: str | None = None
 ) -> Response:
-    """An answer to an upload; ``saved`` are the files of a form that were complete before."""
+    """Return an error response. It lists the files of a form that were saved before the error."""
     saved = [] if incoming is None else [file.name for file in incoming.saved]
     return replies.as_json(status, {"error": why, "limit": limit, "saved": saved})
 
 
 async def _refuse(response: Response, scope: Scope, body: _Receiving, send: Send) -> None:
-    """Answer an upload whose rest is still coming.
+    """Refuse an upload whose rest is still being sent.
 
-    Were the connection closed at once, the system would reset it for the bytes that nobody read,
-    and the client might lose the answer (RFC 9112, section 9.6). So the answer goes out whole, and
-    what comes is thrown away for a moment.
+    If the connection was closed at once, the system would reset it because of the unread bytes,
+    and the client might lose the response (RFC 9112, section 9.6). So the whole response is sent,
+    and the rest of the upload is read and discarded for ``_LINGER`` seconds.
     """
     if scope["http_version"].startswith("1") and not body.over:  # later ones have no such header
         response.headers["Connection"] = "close"

@@ -1,4 +1,4 @@
-"""Who a visitor is, for apps without a login: a random cookie that only their browser has."""
+"""The owner of a visitor's session in an app without a login: a random cookie."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ _OK: Final = 200
 
 
 def owner(connection: HTTPConnection) -> str | None:
-    """Return the owner by the cookie that the request brought, None when it does not bring one.
+    """Return the owner for the cookie in the request, None without a cookie.
 
-    It is a digest of the cookie, and so may stand in listings and logs. A request that brings the
+    It is a digest of the cookie, so it may appear in listings and logs. A request that has the
     cookie twice has no owner.
     """
     return of_cookie(connection)
 
 
 class OwnerCookie:
-    """Middleware: whoever loads a page without the cookie gets one, good for the browser session.
+    """Middleware that sets the cookie when a client without it loads a page.
 
-    It is HttpOnly, bound to this very host over https, and counts from the next request on.
+    The cookie lasts for the browser session. It is HttpOnly, bound to this host over https, and
+    counts from the next request on.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -47,7 +48,7 @@ class OwnerCookie:
                 headers = MutableHeaders(scope=message)
                 if headers.get("content-type", "").startswith("text/html"):
                     headers.append("set-cookie", new_cookie(Request(scope)))
-                    # A shared cache that kept this answer would make everybody one owner.
+                    # A shared cache with this response would give all visitors one owner.
                     headers["cache-control"] = "private, no-cache"
             await send(message)
 
@@ -55,11 +56,11 @@ class OwnerCookie:
 
 
 def same_origin(connection: HTTPConnection) -> bool:
-    """Whether a request comes from a page of this host, or from no page at all.
+    """Return whether a request comes from a page of this host, or from no page.
 
-    For every route that changes something: a cookie is sent along with what other sites make a
-    visitor's browser ask for. Browsers say so in ``Sec-Fetch-Site``; over plain http they leave it
-    out, and ``Origin`` is compared with the host. Programs that are no browsers send neither.
+    Use it in every route that changes something: other sites can make a visitor's browser send
+    requests, with the cookie. Browsers report that in ``Sec-Fetch-Site``. Over plain http they do
+    not send it, so ``Origin`` is compared with the host. Programs other than browsers send neither.
     """
     headers = connection.headers
     site = headers.get("sec-fetch-site")

@@ -1,7 +1,7 @@
-"""Which bytes of a file a request wants: Range, If-Range and If-None-Match (RFC 9110).
+"""The bytes of a file that a request wants: Range, If-Range and If-None-Match (RFC 9110).
 
-One range is served. What asks for several gets the whole file, which section 14.2 allows: merging
-thousands of ranges has been a way to keep a server busy.
+One range is served. A request for several gets the whole file, which section 14.2 allows: requests
+with thousands of ranges have been used to overload servers.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 LONGEST: Final = 256
-"""Characters of a Range header; a longer one is passed over."""
+"""The most characters of a Range header; a longer one is ignored."""
 
 _one_range = re.compile(r"bytes=\s*([0-9]{0,19})-([0-9]{0,19})\s*").fullmatch
 _tags = re.compile(r'(?:W/)?("[^"]*")').findall
 
 
 class Span(NamedTuple):
-    """Bytes of a file, ``start`` the first and ``stop`` the one behind the last."""
+    """Bytes of a file, from ``start`` up to but not including ``stop``."""
 
     start: int
     stop: int
@@ -29,13 +29,14 @@ class Span(NamedTuple):
 
 
 class Unsatisfiable(Exception):
-    """The range has no byte that the file has."""
+    """The range has no byte of the file."""
 
 
 def wanted(headers: Mapping[str, str], etag: str, size: int) -> Span | None:
-    """The one range that a GET asks for, None for the whole file.
+    """Return the range that a GET requests, None for the whole file.
 
-    Raises Unsatisfiable. A backward range counts as that too, which section 14.2 leaves open.
+    Raises Unsatisfiable, also for a range whose end is before its start; section 14.2 leaves that
+    case open.
     """
     written = headers.get("range", "")
     if not 0 < len(written) <= LONGEST or headers.get("if-range", etag) != etag:
@@ -53,6 +54,6 @@ def wanted(headers: Mapping[str, str], etag: str, size: int) -> Span | None:
 
 
 def is_known(headers: Mapping[str, str], etag: str) -> bool:
-    """Whether If-None-Match says that the client has these very bytes (a weak comparison)."""
+    """Return whether the client has these bytes by If-None-Match (a weak comparison)."""
     written = headers.get("if-none-match", "")
     return written.strip() == "*" or etag in _tags(written)

@@ -1,6 +1,6 @@
-"""The answers: their headers, and a body that is read in worker threads.
+"""The responses: their headers, and a body that is read in worker threads.
 
-What visitors upload is hostile: no answer lets a browser run it, sniff another type out of it, keep
+Uploads of visitors are hostile: no response lets a browser run one, guess another type for it, keep
 it in a shared cache or show it inside another site.
 """
 
@@ -25,43 +25,43 @@ if TYPE_CHECKING:
     from sessionstore.storedfile import StoredFile
 
 PIECE: Final = CHUNK // 4
-"""Bytes that are read and sent at a time."""
+"""The number of bytes that are read and sent at a time."""
 
 SAFE: Final[Mapping[str, str]] = {
     "Cache-Control": "private, no-store",
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",  # the URL is what lets its reader in
+    "Referrer-Policy": "no-referrer",  # the URL gives access to the file
     "X-Content-Type-Options": "nosniff",
 }
-"""On every answer, whatever it says."""
+"""The headers of every response."""
 
 
 def not_found() -> Response:
-    """The one answer for what is missing, foreign, malformed, expired or gone."""
+    """Return the 404 for a file that is missing, deleted, expired or another visitor's."""
     return Response("Not Found", 404, SAFE, "text/plain")
 
 
 def refused(status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer that says nothing of any file."""
+    """Return an error response with no information about any file."""
     return Response(why, status, {**SAFE, **(headers or {})}, "text/plain")
 
 
 def as_json(status: int, value: object) -> Response:
-    """An answer to a program."""
+    """Return a JSON response."""
     return JSONResponse(value, status, SAFE)
 
 
 def etag_of(file: StoredFile) -> str:
-    """A strong validator: equal for equal bytes and for no others."""
+    """Return a strong validator: equal only for equal bytes."""
     return f'"{file.digest}"'
 
 
 def headers_of(file: StoredFile) -> dict[str, str]:
-    """What every answer about a file says of it.
+    """Return the headers that describe a file in every response about it.
 
-    Only types on our own list are shown, in the type that the name stands for. All others are
-    saved, as bytes of no type.
+    Browsers show only the types of ``INLINE``; the type is that of the file's name. They save all
+    others, as bytes without a type.
     """
     kind = file.media_type
     shown = kind in INLINE
@@ -76,25 +76,25 @@ def headers_of(file: StoredFile) -> dict[str, str]:
 
 
 def head(file: StoredFile) -> Response:
-    """The answer to a HEAD: a GET's, without the bytes."""
+    """Return the response to a HEAD: like a GET's, without the bytes."""
     return Response(None, 200, {**headers_of(file), "Content-Length": str(file.size)})
 
 
 def not_modified(file: StoredFile) -> Response:
-    """The client has these bytes."""
+    """Return the 304 for a client that has these bytes."""
     return Response(None, 304, headers_of(file))
 
 
 def unsatisfiable(file: StoredFile) -> Response:
-    """The range has no byte of the file."""
+    """Return the 416 for a range that has no byte of the file."""
     return refused(416, "Range Not Satisfiable", {"Content-Range": f"bytes */{file.size}"})
 
 
 class Body:
-    """Bytes of a stored file, on their way to a client.
+    """Bytes of a stored file for a client.
 
-    ``open`` is to be called in a worker thread: what makes reading impossible is raised there,
-    while another answer can still be given.
+    Call ``open`` in a worker thread. It reads the first bytes, so an error is raised while another
+    response can still be sent.
     """
 
     def __init__(self, stream: BinaryIO, length: int) -> None:
@@ -104,7 +104,7 @@ class Body:
 
     @classmethod
     def open(cls, file: StoredFile, span: Span) -> Body:
-        """The bytes of ``span``, the first of them read. Raises as ``StoredFile.read``."""
+        """Open the bytes of ``span`` and read the first ones. Raises as ``StoredFile.read``."""
         whole = span.length == file.size
         body = cls(file.stream(span.start, None if whole else span.length), span.length)
         try:
@@ -115,14 +115,14 @@ class Body:
         return body
 
     def read(self, left: int) -> bytes:
-        """The next bytes of those left. Raises BackendUnavailable when there are none."""
+        """Read the next bytes of ``left``. Raises BackendUnavailable when the file ends early."""
         piece = self.stream.read(min(PIECE, left)) if left else b""
         if left and not piece:
             raise BackendUnavailable("A stored file ended before its length: read it again.")
         return piece
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """All of them, each but the first read in a worker thread."""
+        """Yield all bytes in pieces; each but the first is read in a worker thread."""
         piece, left = self.first, self.length
         while left:
             yield piece
@@ -130,21 +130,21 @@ class Body:
             piece = await run_in_threadpool(self.read, left)
 
     async def close(self) -> None:
-        with anyio.CancelScope(shield=True):  # a client that left is no reason to leak the stream
+        with anyio.CancelScope(shield=True):  # close it also when the client has left
             await run_in_threadpool(self.stream.close)
 
 
 class FileResponse(StreamingResponse):
     """A file, or a part of it.
 
-    An error after the first bytes can only break the connection off, which the client sees: the
-    length was announced.
+    An error after the first bytes can only break the connection. The client notices it, since the
+    response has a Content-Length.
     """
 
     def __init__(self, file: StoredFile, span: Span | None, body: Body) -> None:
-        """``span`` is what was asked for, None for the whole file.
+        """Make the response. ``span`` is the requested range, None for the whole file.
 
-        A range that is the whole file is a 206 all the same: players look for that to seek.
+        A range that covers the whole file still gets a 206: players need that to seek.
         """
         headers = {**headers_of(file), "Content-Length": str(body.length)}
         if span is not None:

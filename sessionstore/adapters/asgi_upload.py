@@ -1,8 +1,8 @@
-"""Files that come in over HTTP, saved while they arrive and within the store's limits.
+"""Uploads over HTTP, saved while they are received and within the store's limits.
 
-A request's body is one file (PUT, what ``curl -T`` and ``fetch(url, {body: file})`` send) or a form
-of several (``multipart/form-data``, RFC 7578). Neither is kept whole anywhere but in the store: the
-bytes go from the socket to the backend's spool, so a file of any size takes the same memory.
+A request's body is one file (PUT, as ``curl -T`` and ``fetch(url, {body: file})`` send it) or a
+form of several (``multipart/form-data``, RFC 7578). Its bytes go from the socket to the backend's
+spool and are nowhere else whole, so a file of any size takes the same memory.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from sessionstore.storedfile import StoredFile
 
 _MOST_FILES: Final = 1000
-"""Files in one form, as many as Starlette's own parser takes."""
+"""The most files in one form, as in Starlette's own parser."""
 
 
 _LONGEST_HEADERS: Final = 16_384
-"""Bytes of the headers of one part, which are kept in memory; a browser's have some hundred."""
+"""The most bytes of one part's headers, which are in memory; a browser sends about a hundred."""
 
 
 class Malformed(ValueError):
-    """The request cannot be read as an upload; the text says why."""
+    """The request is not a valid upload. The message gives the reason."""
 
 
 class _File:
-    """One file that is coming in."""
+    """One file that is being received."""
 
     def __init__(self, session: Session, name: str) -> None:
         self._stack = contextlib.ExitStack()
@@ -51,27 +51,27 @@ class _File:
             return self._receiving.keep(self._receiving.ingest.finish())
 
     def abort(self, error: BaseException) -> None:
-        """Leave nothing of it. The store tells of it when ``error`` is a limit of its own."""
+        """Remove the partial file. If ``error`` is a limit, the store emits its event."""
         with contextlib.suppress(type(error)):
             self._stack.__exit__(type(error), error, error.__traceback__)
 
 
 class Incoming(Protocol):
-    """What a body's bytes are given to. Its methods do I/O: call them in worker threads."""
+    """Takes the bytes of a body. Its methods do I/O: call them in worker threads."""
 
     saved: list[StoredFile]
-    """The files that are complete and kept."""
+    """The files that are complete and saved."""
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the body. Raises Malformed, LimitExceeded, InvalidName."""
         ...
 
     def finish(self) -> None:
-        """The body is over. Raises Malformed when it should not be."""
+        """End the body. Raises Malformed when it is incomplete."""
         ...
 
     def abort(self, error: BaseException) -> None:
-        """Leave nothing of the file that is on its way."""
+        """Remove the file that is not complete."""
         ...
 
 
@@ -93,7 +93,7 @@ class Whole:
 
 
 class Form:
-    """A body that is a form. Parts without a file name are passed over."""
+    """A body that is a form. Parts without a file name are ignored."""
 
     def __init__(self, session: Session, content_type: str) -> None:
         from python_multipart.multipart import MultipartParser, parse_options_header
@@ -106,7 +106,7 @@ class Form:
         self._ended = False
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
-            raise Malformed("The form has no boundary: send it as a browser does.")
+            raise Malformed("The form has no boundary: add it to the header Content-Type.")
         self._parser = MultipartParser(
             boundary,
             {
@@ -131,7 +131,7 @@ class Form:
 
     def finish(self) -> None:
         if not self._ended:
-            raise Malformed("The form ends in the middle: send it again.")
+            raise Malformed("The form is incomplete: send it again.")
 
     def abort(self, error: BaseException) -> None:
         if self._file is not None:
@@ -152,7 +152,10 @@ class Form:
     def _count_header(self, length: int) -> None:
         self._headers += length
         if self._headers > _LONGEST_HEADERS:
-            raise Malformed("The headers of a file in the form are too long.")
+            raise Malformed(
+                f"The headers of a file in the form have more than {_LONGEST_HEADERS} bytes: "
+                "use a shorter name."
+            )
 
     def _header_ends(self) -> None:
         if self._field.lower() == b"content-disposition":
@@ -164,7 +167,7 @@ class Form:
         if not name:
             return  # a field, or a file input that was left empty
         if len(self.saved) >= _MOST_FILES:
-            raise Malformed(f"The form has more than {_MOST_FILES} files: send several.")
+            raise Malformed(f"The form has more than {_MOST_FILES} files: send several forms.")
         self._file = _File(self._session, name)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
@@ -181,9 +184,9 @@ class Form:
 
 
 def _file_name(disposition: bytes) -> str:
-    """The name that a part's Content-Disposition gives its file; empty when it gives none.
+    """Return the file name in a part's Content-Disposition, empty without one.
 
-    Browsers percent-encode line breaks and quotes in it, and nothing else (the HTML standard,
+    Browsers percent-encode only line breaks and quotes in it (the HTML standard,
     "multipart/form-data encoding algorithm").
     """
     from python_multipart.multipart import parse_options_header
@@ -192,15 +195,17 @@ def _file_name(disposition: bytes) -> str:
     try:
         name = raw.decode()
     except UnicodeDecodeError as error:
-        raise Malformed("A file's name in the form is not UTF-8.") from error
+        raise Malformed(
+            f"The file name {raw!r} in the form is not UTF-8: encode it as UTF-8."
+        ) from error
     return name.replace("%0D", "\r").replace("%0A", "\n").replace("%22", '"')
 
 
 async def receive(request: Request, into: Incoming) -> list[StoredFile]:
-    """Give the body to ``into``; the files that it made.
+    """Write the body to ``into``, and return the files that it saved.
 
-    Raises what ``Incoming`` and the backend do, and Starlette's ClientDisconnect. Whatever is
-    raised, nothing is left of the file that was on its way; files before it stay, in ``saved``.
+    Raises the errors of ``Incoming`` and of the backend, and Starlette's ClientDisconnect. After
+    any error the incomplete file is removed; the files before it stay, in ``saved``.
     """
     try:
         piece = bytearray()

@@ -1,4 +1,4 @@
-"""Gradio: each visitor's files in a session of their own, gone after the visitor left.
+"""Gradio: each visitor's files are in a session of their own, and deleted when the visitor left.
 
     def draw(prompt, request: gr.Request):
         return session(request).add(make(prompt), suffix=".webp")
@@ -7,10 +7,10 @@
     attach(demo, SessionStore.open())
     demo.launch()
 
-``attach`` keeps every file that the app handles in the store, so that any replica has it and the
+``attach`` saves every file that the app handles in the store, so that every replica has it and the
 local disk may be lost. It keeps a session alive while its page is open, ends it when the page
-closes, binds it to its owner and runs the sweeper with the app. ``session`` is the visitor's
-session inside a handler; a ``StoredFile`` may be returned wherever Gradio takes a path.
+closes, binds it to its owner and runs the sweeper with the app. ``session`` returns the visitor's
+session inside a handler. A handler may return a ``StoredFile`` wherever Gradio takes a path.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _attachments: weakref.WeakKeyDictionary[gr.Blocks, Attachment] = weakref.WeakKey
 
 
 class Attachment:
-    """The bond between a demo and its store. ``attach`` makes it, ``detach`` undoes it."""
+    """The link between a demo and its store. ``attach`` makes it, ``detach`` removes it."""
 
     def __init__(self, demo: gr.Blocks, service: Service) -> None:
         self._demo = weakref.ref(demo)
         self._delete_cache = demo.delete_cache
         self.service = service
-        """What runs for the store while apps are served; the adapter's own."""
+        """The adapter's internal service for the store."""
 
     @property
     def store(self) -> SessionStore:
@@ -62,7 +62,7 @@ class Attachment:
         return self.service.store
 
     def detach(self) -> None:
-        """Leave the demo, and Gradio, as they were. Files stay; detaching twice is no error.
+        """Put the demo and Gradio back as they were. Files stay. Detaching twice is no error.
 
         An app of the demo that is being served goes on without the store.
         """
@@ -71,7 +71,7 @@ class Attachment:
             if demo is None or _attachments.get(demo) is not self:
                 return
             del _attachments[demo]
-            if not any(each.service is self.service for each in _attachments.values()):
+            if not any(other.service is self.service for other in _attachments.values()):
                 self.service.close()
             hooks.free(demo)
             demo.delete_cache = self._delete_cache
@@ -88,25 +88,25 @@ def attach(
     cache_size: int | None = CACHE_SIZE,
     keep_local: bool = True,
 ) -> Attachment:
-    """Keep the demo's files in ``store``, and its visitors' in sessions of their own.
+    """Save the demo's files in ``store``, and its visitors' files in sessions of their own.
 
-    Call it once the demo is built and before it is launched or mounted. Calling it again with the
-    same store changes nothing. Demos that share a store share one sweeper and one cache, as the
-    first of them asked for.
+    Call it after the demo is built and before it is launched or mounted. Calling it again with the
+    same store changes nothing. Demos that share a store share one sweeper and one cache, with the
+    options of the first ``attach``.
 
-    The sweeper runs every 60 seconds. Gradio's own, which ``delete_cache=(frequency, age)`` asks
-    for, is off: ``frequency`` is taken for ``sweep_every`` when that is not given, and ``age`` for
-    the store's ``max_age`` when it has none.
+    The sweeper runs every ``sweep_every`` (60 seconds). Gradio's own sweeper, which
+    ``delete_cache=(frequency, age)`` would start, is off: ``frequency`` is the default of
+    ``sweep_every``, and ``age`` the default of the store's ``max_age``.
 
     Gradio's cache directory holds local copies of at most ``cache_size`` bytes (4 GiB; None for no
-    limit), the last used ones, and those in use whatever they take. With ``keep_local=False`` a
-    copy is removed as soon as it is in the store and nobody uses it.
+    limit). The least recently used ones are evicted; copies in use are never evicted. With
+    ``keep_local=False`` a copy is removed as soon as it is in the store and nothing uses it.
 
     Raises SettingsError when the demo is still being built, is running, or is attached to another
-    store; when another process has this store with another cache directory; when replicas would
-    need a ``secret`` that is not set; and when this Gradio is not one that the adapter knows.
-    ValueError when ``sweep_every`` is not longer than zero, or longer than a hundred years.
-    BackendUnavailable, LimitExceeded when the files of the demo itself cannot be kept.
+    store; when another process uses this store with another cache directory; when replicas would
+    need a ``secret`` that is not set; and when this version of Gradio is unknown. Raises ValueError
+    when ``sweep_every`` is not longer than zero, or longer than a hundred years. Raises
+    BackendUnavailable or LimitExceeded when the demo's own files cannot be saved.
     """
     compat.check(demo)
     with _lock:
@@ -133,33 +133,33 @@ def attach(
     return attachment
 
 
-def _sweeping(demo: gr.Blocks, asked: timedelta | None) -> tuple[timedelta, timedelta | None]:
-    """How often to sweep, and what ``delete_cache`` says of ages."""
+def _sweeping(demo: gr.Blocks, every: timedelta | None) -> tuple[timedelta, timedelta | None]:
+    """Return the interval of the sweeper, and the maximum age that ``delete_cache`` sets."""
     if demo.delete_cache is None:
-        return SWEEP_EVERY if asked is None else asked, None
+        return SWEEP_EVERY if every is None else every, None
     try:
-        frequency, age = (timedelta(seconds=each) for each in demo.delete_cache)
+        frequency, age = (timedelta(seconds=count) for count in demo.delete_cache)
     except OverflowError as error:
         raise ValueError(
             f"invalid delete_cache={demo.delete_cache}: a hundred years are the most."
         ) from error
-    return frequency if asked is None else asked, age
+    return frequency if every is None else every, age
 
 
 def _hash_seed(service: Service) -> bytes:
-    """What goes into the paths of Gradio's cache: nobody can work it out, and replicas agree."""
+    """Return the secret part of the paths in Gradio's cache, equal on all replicas."""
     return hmac.new(service.secret, b"gradio hash seed", hashlib.sha256).hexdigest().encode()
 
 
 def session(request: gr.Request, store: SessionStore | None = None) -> Session:
-    """The session of the visitor whose event this is, in the store its app is attached to.
+    """Return the session of the visitor who sent the event, in the store of the app.
 
-    Nothing is created by asking. It belongs to the visitor's login name, else to the cookie that
-    the page brought; a client without either shares a session with whoever knows its id. Asking
-    counts as a sign of life: a session that had ended goes on.
+    It creates nothing. The owner of the session is the visitor's login name, else the cookie that
+    came with the page. A client without either shares a session with every such client that knows
+    its id. The call counts as activity: a session that had ended is resumed.
 
-    Raises InvalidName when the client sent no session id or an unusable one, SettingsError outside
-    an event, and when the app is not attached and no ``store`` is given.
+    Raises InvalidName when the client sent no session id or an invalid one. Raises SettingsError
+    outside an event, and when the app is not attached and no ``store`` is given.
     """
     connection: Request | None = getattr(request, "request", None)
     if connection is None:
@@ -172,11 +172,13 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
         if service is None:
             raise SettingsError(
                 "This app is not attached to a store: call attach(demo, store) before launch(), "
-                "or say session(request, store)."
+                "or pass a store: session(request, store)."
             )
         store = service.store
     if not request.session_hash:
-        raise InvalidName("The client sent no session_hash, so there is no session to speak of.")
+        raise InvalidName(
+            "The request has no session_hash, so it has no session: send one with each event."
+        )
     visitor = Visitor(request.session_hash, compat.owner_of(request.username, connection))
     mine = store.session(*visitor)
     if service is not None and service.store is store:
@@ -186,7 +188,7 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
 
 
 def _arrival(connection: Request) -> int:
-    """The mark that our middleware put on the request."""
+    """Return the moment of arrival that the middleware noted in the request."""
     arrived: int | None = connection.scope.get(ARRIVED)
     if arrived is None:
         raise SettingsError(
@@ -198,7 +200,9 @@ def _arrival(connection: Request) -> int:
 
 def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
     if present is not None:
-        raise SettingsError("The demo is attached to another store: detach() from that one first.")
+        raise SettingsError(
+            "The demo is attached to another store: call detach() of that attachment first."
+        )
     if demo.is_running:
         raise SettingsError("The demo is running: call attach(demo, store) before launch().")
     if compat.is_being_built(demo):
@@ -210,16 +214,16 @@ def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
 def _service(
     demo: gr.Blocks, store: SessionStore, every: timedelta, size: int | None, *, keep_local: bool
 ) -> Service:
-    """The store's service, shared by all demos that are attached to it."""
-    for each in _attachments.values():
-        if each.store is store:
-            return each.service
+    """Return the store's service, which all demos attached to the store share."""
+    for attachment in _attachments.values():
+        if attachment.store is store:
+            return attachment.service
     cache = Path(demo.GRADIO_CACHE)
     return Service(store, cache, sweep_every=every, cache_size=size, keep_local=keep_local)
 
 
 def _service_of(app_or_demo: Any) -> Service | None:
-    """The service of a demo, or of the one that an app serves; None when it is not attached."""
+    """Return the service of a demo or of an app's demo; None when it is not attached."""
     demo = getattr(app_or_demo, "blocks", None) if isinstance(app_or_demo, FastAPI) else app_or_demo
     attachment = None if demo is None else _attachments.get(demo)
     return None if attachment is None else attachment.service

@@ -1,8 +1,9 @@
-"""An event of a demo: whose files it is given and makes, and what it keeps from being removed.
+"""An event of a demo: the owner of its inputs and outputs, and the local copies that it pins.
 
-Gradio runs an event in one call of ``Blocks.process_api``: inputs are moved to the cache and
-preprocessed, the handler runs, outputs are postprocessed and moved to the cache. A batch does so
-for several visitors, one after the other; a generator calls it again for each value.
+Gradio runs an event in one call of ``Blocks.process_api``: it moves the inputs to the cache and
+preprocesses them, runs the handler, postprocesses the outputs and moves them to the cache. In a
+batch it does so for several visitors, one after the other. For a generator it calls
+``process_api`` again for each value.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Sender(NamedTuple):
-    """Who sent an event; ``visitor`` is None for a client that named no session."""
+    """The sender of an event. ``visitor`` is None for a client that sent no session id."""
 
     owner: str | None
     visitor: Visitor | None
@@ -42,7 +43,7 @@ class Sender(NamedTuple):
 
 
 class Pins:
-    """Local copies that stay as long as an event needs them."""
+    """The local copies that are pinned for an event."""
 
     def __init__(self, local: LocalCopies) -> None:
         self._local = local
@@ -50,22 +51,20 @@ class Pins:
         self._made: set[str] = set()
 
     def add(self, name: str, *, wait: bool = True) -> bool:
-        """Pin a copy, once; False if there is none. For ``wait`` see ``LocalCopies.pin``."""
+        """Pin a copy, once, and return whether it exists. For ``wait`` see ``LocalCopies.pin``."""
         if name not in self._names and not self._local.pin(name, wait=wait):
             return False
         self._names.add(name)
         return True
 
     def made(self, name: str) -> None:
-        """Gradio made a file of an input, such as a picture in another format, for the handler.
-
-        It is no copy of anything, so nobody else would ever remove it.
-        """
+        """Note a file that Gradio made from an input, such as a picture in another format."""
+        # It is not a copy of a stored file, so nothing else would remove it.
         if not self._local.has(name):
             self._made.add(name)
 
     def release(self) -> None:
-        """Let go of them all."""
+        """Unpin all copies, and have the files that Gradio made removed in an hour."""
         while self._names:
             self._local.unpin(self._names.pop())
         while self._made:
@@ -74,16 +73,16 @@ class Pins:
 
 @dataclass(slots=True)
 class Event:
-    """One call of ``process_api``. ``sender`` is whose sample is being worked on."""
+    """One call of ``process_api``. ``sender`` sent the sample that is processed now."""
 
     service: Service
     senders: list[Sender]
     pins: Pins
     sender: Sender = field(init=False)
     inputs: bool = False
-    """Whether it is at the inputs, which come from outside, and not yet at the outputs."""
+    """True while inputs are processed, which come from the client; False for outputs."""
     later: list[str] = field(default_factory=list)
-    """Files that were moved where nothing could be waited for; they are kept before the answer."""
+    """Files moved by synchronous code, which cannot wait; they are saved before the response."""
     over: bool = False
     _samples: dict[bool, int] = field(default_factory=dict)
 
@@ -91,17 +90,18 @@ class Event:
         self.sender = self.senders[0]
 
     def next_sample(self, *, inputs: bool) -> None:
-        """Go on to the inputs, or the outputs, of the next sender."""
+        """Go on to the inputs or the outputs of the next sender."""
         index = self._samples.get(inputs, 0)
         self._samples[inputs] = index + 1
         self.inputs = inputs
         self.sender = self.senders[min(index, len(self.senders) - 1)]
 
     async def move(self, path: str) -> str:
-        """See that a file below the cache is there and kept; returns its path, which may differ.
+        """Save an output, or claim and fetch an input, and return its path in the cache.
 
-        Raises InvalidPathError for an input that the visitor has no claim to, in the words that
-        Gradio has for it; and as ``Session.put``.
+        The returned path differs for a file that ``local_path()`` made. Raises Gradio's
+        InvalidPathError, with Gradio's message, for an input that is not the visitor's; and as
+        ``Session.put``.
         """
         files = self.service.files
         name = files.paths.relative(path)
@@ -111,9 +111,9 @@ class Event:
         if found is not None and self.pins.add(name, wait=False):
             self._touch()
             return path
-        given = self.service.copies.whose(path)
-        if given is not None and not self.inputs:
-            return await run_in_threadpool(self.give, given, Path(path))
+        stored = self.service.copies.whose(path)
+        if stored is not None and not self.inputs:
+            return await run_in_threadpool(self.give, stored, Path(path))
         return await run_in_threadpool(self._move, name, path)
 
     def _move(self, name: str, path: str) -> str:
@@ -132,9 +132,12 @@ class Event:
         return path
 
     def give(self, file: StoredFile, copy: Path | None = None) -> str:
-        """The path of a stored file for this visitor; its bytes are there, perhaps by a copy."""
+        """Return the path of a stored file for this visitor, and fetch its bytes.
+
+        ``copy`` is a local file with these bytes, which is linked instead where links work.
+        """
         if file.session.store is not self.service.store:
-            return str(file.local_path())  # then it is a file like any other that a handler made
+            return str(file.local_path())  # a file of another store is like any file of the handler
         found = self.service.files.give(file, self.sender.owner)
         self._use(found, copy)
         return str(self.service.files.paths.absolute(found.name))
@@ -143,17 +146,17 @@ class Event:
         files = self.service.files
         if not (self.pins.add(found.name) and files.ready(found)):
             files.fetch(found, twin)
-            while not self.pins.add(found.name):  # it had to make room for another right away
+            while not self.pins.add(found.name):  # another file's fetch evicted it at once
                 files.fetch(found, twin)
         self._touch()
 
     def _touch(self) -> None:
-        """An event whose files are used is a sign of life of its visitor."""
+        """Note that the visitor is active."""
         if self.sender.visitor is not None:
             self.service.presences.used(self.sender.visitor, self.sender.arrived, wait=False)
 
     def given(self, values: Any) -> None:
-        """Note what the handler is given beside the files that went through ``move``."""
+        """Note the files among the handler's arguments that did not go through ``move``."""
         prefix = str(self.service.files.paths.root)
         for path in _paths(values, prefix):
             name = self.service.files.paths.relative(path)
@@ -161,7 +164,7 @@ class Event:
                 self.pins.made(name)
 
     async def keep_later(self) -> None:
-        """Keep the files of ``later``."""
+        """Save the files of ``later``."""
         names, self.later = self.later, []
         for name in names:
             await run_in_threadpool(self._move, name, "")
@@ -169,14 +172,17 @@ class Event:
 
 current: Final[ContextVar[Event | None]] = ContextVar("sessionstore_event", default=None)
 queued: Final[ContextVar[list[Any] | None]] = ContextVar("sessionstore_queued", default=None)
-"""The queue's own events that are being worked on; they say who sent them as a request does."""
+"""The queue's own events that are processed now. Each names its sender as a request does."""
 
 _generators: weakref.WeakKeyDictionary[Any, Pins] = weakref.WeakKeyDictionary()
-"""What the handlers of generators that have not ended keep from being removed."""
+"""The pins of generators that have not ended."""
 
 
 def senders(requests: Request | list[Request] | None) -> list[Sender]:
-    """Who sent an event, in the order of its samples; empty when nobody did, or it is unknown."""
+    """Return the senders of an event, in the order of its samples.
+
+    The list is empty when no visitor sent it, or a sender is unknown.
+    """
     found = []
     for request in requests if isinstance(requests, list) else [requests]:
         connection = None if request is None else getattr(request, "request", None)
@@ -192,9 +198,10 @@ def senders(requests: Request | list[Request] | None) -> list[Sender]:
 
 @contextmanager
 def running(event: Event, iterator: Any) -> Iterator[Callable[[Any], None]]:
-    """Around one call of ``process_api``; gives a function that takes the generator it goes on as.
+    """Context manager for one call of ``process_api``.
 
-    What the event uses stays for as long as its generator may go on.
+    It gives a function, to be called with the generator that the handler continues as, if any.
+    The pins of the event last as long as that generator.
     """
     pins = None if iterator is None else _generators.pop(iterator, None)
     event.pins = pins or event.pins
@@ -207,22 +214,22 @@ def running(event: Event, iterator: Any) -> Iterator[Callable[[Any], None]]:
         event.over = True
         if goes_on and goes_on[-1] is not None:
             _generators[goes_on[-1]] = event.pins
-            if goes_on[-1] is not iterator:  # once for each, however often it goes on
+            if goes_on[-1] is not iterator:  # one finalizer for each generator, not for each value
                 weakref.finalize(goes_on[-1], _soon(event.pins.release))
         else:
             event.pins.release()
 
 
 def _soon(work: Callable[[], None]) -> Callable[[], None]:
-    """Has the event loop do it. May be called at any moment, in any thread.
+    """Return a function that schedules ``work`` on the event loop, from any thread.
 
-    Garbage is collected wherever something is made: also by a thread that has the very lock which
-    the work takes.
+    Python collects garbage wherever an object is made, also in a thread that holds the lock that
+    ``work`` takes. So a finalizer must not run ``work`` itself.
     """
     loop = asyncio.get_running_loop()
 
     def soon() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the app is served no more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the app has stopped
             loop.call_soon_threadsafe(work)
 
     return soon
@@ -230,9 +237,9 @@ def _soon(work: Callable[[], None]) -> Callable[[], None]:
 
 @contextmanager
 def within(outer: Event, senders: list[Sender]) -> Iterator[Event]:
-    """Around a call of ``process_api`` that an event itself makes, such as for a lazy example.
+    """Context manager for a call of ``process_api`` within an event, such as for a lazy example.
 
-    What that call makes is used after it has returned, so it stays for as long as the outer event.
+    The outer event uses the results of that call, so both share their pins.
     """
     event = Event(outer.service, senders or outer.senders, outer.pins)
     token = current.set(event)
@@ -243,24 +250,24 @@ def within(outer: Event, senders: list[Sender]) -> Iterator[Event]:
 
 
 def _paths(values: Any, prefix: str) -> Iterator[str]:
-    """The paths below ``prefix`` among a handler's arguments."""
+    """Yield the paths below ``prefix`` among a handler's arguments."""
     if isinstance(values, str):
         if values.startswith(prefix):
             yield str(values)
     elif isinstance(values, dict | list | tuple):
-        for each in values.values() if isinstance(values, dict) else values:
-            yield from _paths(each, prefix)
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _paths(value, prefix)
 
 
 def has_stored(value: Any) -> bool:
-    """Whether there is a stored file anywhere in what a handler returned."""
+    """Return whether a handler's return value has a stored file anywhere inside."""
     if value is None or isinstance(value, str | bytes | int | float):
         return False
-    return isinstance(value, StoredFile) or any(has_stored(each) for each in _parts(value))
+    return isinstance(value, StoredFile) or any(has_stored(part) for part in _parts(value))
 
 
 def with_paths(value: Any, path: Callable[[StoredFile], str]) -> Any:
-    """The same with paths in place of stored files. What is changed is changed in a copy."""
+    """Return a copy of ``value`` with paths in place of stored files."""
     if isinstance(value, StoredFile):
         return path(value)
     if isinstance(value, dict):
@@ -282,7 +289,8 @@ def with_paths(value: Any, path: Callable[[StoredFile], str]) -> Any:
 
 
 def _entry(whole: dict[Any, Any], key: Any, value: Any, path: Callable[[StoredFile], str]) -> Any:
-    """What a key has. The content of a chat message is text unless it says that it is a file."""
+    """Return the converted value of one key of a dict."""
+    # In a chat message, content that is a path must say so: other content is text.
     return (
         _content(value, path) if key == "content" and "role" in whole else with_paths(value, path)
     )
@@ -297,7 +305,7 @@ def _content(value: Any, path: Callable[[StoredFile], str]) -> Any:
 
 
 def _parts(value: Any) -> Iterable[Any]:
-    """What may hold a stored file inside."""
+    """Return the parts of a value that may be or contain a stored file."""
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, list | tuple):
@@ -306,5 +314,5 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _is_message(value: Any) -> bool:
-    """``gr.ChatMessage``, and whatever else is built like it."""
+    """Return whether the value is a ``gr.ChatMessage`` or has its attributes."""
     return hasattr(value, "role") and hasattr(value, "content")

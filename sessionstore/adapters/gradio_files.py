@@ -1,19 +1,20 @@
-"""Which files of Gradio's cache are whose: the map from cache paths to the store, and back.
+"""The map from paths in Gradio's cache to files in the store, and back.
 
-The map is in the store itself, so that any replica has it:
+The map is in the store itself, so every replica has it:
 
-* A file that an event of a visitor handled is a file of the visitor's session, named by its cache
-  path below ``@/``.
-* An upload names no session. Until an event uses it, it is in the private session *unclaimed* of
-  its owner, with a time to live of its own. So is what a call without any session makes.
+* A file that an event of a visitor handled is a file of the visitor's session. Its name is its
+  cache path below ``@/``.
+* The request of an upload names no session. Until an event uses the upload, it is in the private
+  session *unclaimed* of its owner, with a time to live of its own. A file made by a call without a
+  session is there too.
 * A request for a file names no session either, only its owner. The private session *tabs* of an
-  owner has an empty file for each of the owner's sessions that files were kept in. Clients without
-  an owner are many, so theirs are kept apart by cache path.
-* What the app itself brings along (component defaults, examples) is *pinned*: in one private
-  session, with a time to live that every process renews that has the app attached.
+  owner has an empty file for each of the owner's sessions that has files. There are many clients
+  without an owner, so they have one such list for each cache path.
+* The files that the app itself has (component defaults, examples) are *pinned*: they are in one
+  private session, with a time to live. Every process that has the app attached renews it.
 
-What this process knows is remembered, and believed for ``RECHECK`` seconds; then the store is asked
-again, so what is deleted anywhere is served nowhere after that time.
+A process caches its lookups for ``RECHECK`` seconds and then looks in the store again. So a file
+that is deleted anywhere is served nowhere after that time.
 """
 
 from __future__ import annotations
@@ -54,23 +55,26 @@ if TYPE_CHECKING:
     from sessionstore.store import SessionStore
 
 UNCLAIMED: Final = timedelta(hours=6)
-"""How long an upload waits for an event that uses it: a form that was left open over lunch."""
+"""The time until an unused upload is deleted: a form may be left open over lunch."""
 
 _TABS_LOOKED_AT: Final = 100
-"""Sessions of one owner that a file is looked for in; a visitor has a few tabs at a time."""
+"""The most sessions of one owner in which a file is searched; a visitor has a few tabs."""
 
 _TRIES: Final = 10
 _SMALL: Final = 64 << 10
-"""Bytes that are read and hashed in some 50 microseconds, less than a worker thread costs."""
+"""Bytes up to which a file is hashed on the event loop.
+
+That takes about 50 microseconds, less than the use of a worker thread.
+"""
 
 _EVERYONE: Final = ""
-"""Stands for the visitor in the path of a file that everyone may have. No owner is empty."""
+"""The visitor in the path of a file that everyone may read. No owner is the empty string."""
 
 log = logging.getLogger("sessionstore")
 
 
 class Kept(Session):
-    """A session, seen by its files of Gradio's cache: names are cache paths."""
+    """A session with paths in Gradio's cache as file names."""
 
     __slots__ = ()
 
@@ -80,7 +84,7 @@ class Kept(Session):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file of the cache in the store: where, and which version."""
+    """A file of the cache: its name, its session in the store and its version."""
 
     name: str
     sid: str
@@ -88,7 +92,7 @@ class Found:
 
 
 class Files:
-    """The files of one store that Gradio's cache directory stands for, as one process has them."""
+    """The files of one store that appear in Gradio's cache directory, for one process."""
 
     def __init__(
         self,
@@ -108,17 +112,17 @@ class Files:
         self._pinned: dict[str, Reference] = {}
         self._pins = Kept(store, private_key("gradio pinned"))
 
-    # Looking
+    # Lookup
 
     def known(self, owner: str | None, name: str) -> Found | None:
-        """``find`` as far as this process saw it within the last moments. No I/O."""
+        """Return the file if this process saw it within the last ``RECHECK`` seconds. No I/O."""
         if name in self._pinned:
             return Found(name, self._pins.sid, self._pinned[name])
         fresh = self.seen.fresh(owner, name)
         return None if fresh is None else Found(name, *fresh)
 
     def find(self, owner: str | None, name: str) -> Found | None:
-        """The file, if it is the owner's or everyone's; None when it is not there for the owner.
+        """Return the file if it belongs to the owner or to everyone, else None.
 
         Raises BackendUnavailable.
         """
@@ -137,22 +141,22 @@ class Files:
         return None
 
     def _places(self, owner: str | None, name: str) -> Iterator[str]:
-        """The sessions in the store that the owner's file may be in. Asks as it goes."""
+        """Yield the sessions that the owner's file may be in. Reads the store between them."""
         yield self.unclaimed(owner).sid
         tabs = self.store.backend.files(self._tabs(owner, name).sid)
-        newest = sorted(tabs, key=lambda it: it.created, reverse=True)
-        yield from (it.name for it in newest[:_TABS_LOOKED_AT])
+        newest = sorted(tabs, key=lambda tab: tab.created, reverse=True)
+        yield from (tab.name for tab in newest[:_TABS_LOOKED_AT])
         yield self._pins.sid
 
     def _look(self, sid: str, owner: str | None, name: str) -> Reference | None:
-        """The file in that session, as it is now."""
+        """Read the file's current version from the session; without one, drop the local copy."""
         reference = self._now(sid, owner, name)
         if reference is None:
             self.local.release(sid, [name])
         return reference
 
     def _now(self, sid: str, owner: str | None, name: str) -> Reference | None:
-        """The same, and whatever is on the local disk stays there: it may be about to be kept."""
+        """Like ``_look``, but keep the local copy: it may be saved next."""
         with contextlib.suppress(FileNotStored):
             reference = self.store.backend.get(sid, HIDDEN + name)
             if reference.expires is None or reference.expires > self.store.now():
@@ -165,17 +169,18 @@ class Files:
         self.seen.gone(sid, name)
         self.local.release(sid, [name])
 
-    # Bytes
+    # Local copies
 
     def ready(self, found: Found) -> bool:
-        """Whether the file's bytes are on the local disk."""
+        """Return whether the file's bytes are on the local disk."""
         return self.local.ready(found.name, found.reference, found.sid)
 
     def fetch(self, found: Found, twin: Path | None = None) -> Path:
-        """The file on the local disk, fetched if need be. Raises FileNotStored and as ``make``.
+        """Return the path of the local copy; fetch it first if it is missing.
 
-        Another process that shares the directory may have made the very copy.
+        Raises FileNotStored, and the errors of ``LocalCopies.make``.
         """
+        # Another process that shares the directory may have made this copy.
         if self._is_same(found):
             return self.local.path(found.name)
         return self.local.make(
@@ -183,9 +188,10 @@ class Files:
         )
 
     def obtain(self, owner: str | None, name: str) -> Found | None:
-        """``find`` and ``fetch``. What has moved to another session meanwhile is looked for there.
+        """Find the file and fetch it. Return None when the owner has no such file.
 
-        An upload does, when another replica's event uses it.
+        A file that moves to another session in between is searched again: an upload moves when
+        an event of another replica uses it.
         """
         for _ in range(_TRIES):
             found = self.find(owner, name)
@@ -208,16 +214,16 @@ class Files:
             return self.store.backend.open(found.sid, self._pinned_anew(found.name))
 
     def _pinned_anew(self, name: str) -> Reference:
-        """Look for a pinned file in the store again: a process that starts saves it once more."""
+        """Read a pinned file's version again: each process that starts saves the file again."""
         reference = self.store.backend.get(self._pins.sid, HIDDEN + name)
         if name in self._pinned:
             self._pinned[name] = reference
         return reference
 
-    # Keeping
+    # Saving
 
     def keep_upload(self, owner: str | None, name: str) -> None:
-        """Keep what was just uploaded until an event uses it. Raises as ``Session.put``."""
+        """Save an upload for ``UNCLAIMED``, until an event uses it. Raises as ``Session.put``."""
         try:
             self._keep(self.unclaimed(owner), owner, name, UNCLAIMED, whole=True)
         except BaseException:
@@ -227,9 +233,10 @@ class Files:
         self.local.make_room()
 
     def keep(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
-        """Keep a file that an event of the visitor made. Cheap when it is kept already.
+        """Save a file that an event of the visitor made. Cheap when it is already saved.
 
-        None for one that needs no keeping, or cannot be kept. Raises as ``Session.put``.
+        Return None for a file that is not on the local disk and not in the store. Raises as
+        ``Session.put``.
         """
         if self.paths.kept(name) is None or name in self._pinned:
             return self.obtain(owner, name)
@@ -242,11 +249,9 @@ class Files:
         return self._keep(home, owner, name, None if visitor else UNCLAIMED)
 
     def settled(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
-        """The file, if ``keep`` and ``claim`` have nothing to do for it. Fit for an event loop.
+        """Return the file if ``keep`` and ``claim`` need not do anything, else None.
 
-        Not when this process saw it come in once more: then it is to be claimed again.
-
-        Gradio writes a picture that is shown again once more: a small one is compared here.
+        May be called on an event loop: it does no I/O beyond a small local file.
         """
         pinned = self._pinned.get(name)
         if pinned is not None:
@@ -254,6 +259,7 @@ class Files:
         else:
             home = self.home(visitor, owner)
             reference = self.seen.recent(owner, name, home.sid)
+            # The visitor may have uploaded the file again: then that upload is to be claimed.
             again = visitor is not None and self.unclaimed(owner).sid in self.seen.sessions(
                 owner, name
             )
@@ -262,11 +268,15 @@ class Files:
             found = Found(name, home.sid, reference)
         if self.ready(found):
             return found
+        # Gradio writes a picture again each time it is shown, so a small one is compared here.
         small = found.reference.size <= _SMALL
         return found if small and self._is_same(found) else None
 
     def _is_same(self, found: Found) -> bool:
-        """Whether the local file was written again with the very bytes that are in the store."""
+        """Return whether the local file has the bytes in the store although it was written again.
+
+        If so, note it as a copy.
+        """
         stamp = self.local.stamp(found.name)
         if stamp is None or stamp[1] != found.reference.size:
             return False
@@ -283,9 +293,10 @@ class Files:
         return True
 
     def claim(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
-        """The file that an event of the visitor was given, in the visitor's session from now on.
+        """Move the input of an event into the visitor's session and return it.
 
-        None when the owner has no such file. Raises as ``Session.put`` and BackendUnavailable.
+        Return None when the owner has no such file. Raises BackendUnavailable, and as
+        ``Session.put``.
         """
         if self.paths.kept(name) is None:
             return self.obtain(owner, name)
@@ -302,31 +313,31 @@ class Files:
         return claimed
 
     def _take_from_unclaimed(self, owner: str | None, name: str) -> None:
-        """Delete the owner's upload of a file that a session has now, or had already.
+        """Delete the owner's unclaimed upload of a file that a session now has.
 
-        The upload may have come in by another replica, so the store is asked.
+        Another replica may have received the upload, so this looks in the store.
         """
         unclaimed = self.unclaimed(owner)
         upload = self.seen.recent(owner, name, unclaimed.sid) or self._now(
             unclaimed.sid, owner, name
         )
-        if upload is not None:  # this very one: a tab may just upload it again
+        if upload is not None:  # this version only: another tab may upload the file again right now
             gone = self.store.backend.discard(unclaimed.sid, [upload])
             self.store.removed(unclaimed.key, gone, "deleted", "an event used it")
         self._gone(unclaimed.sid, name)
 
     def home(self, visitor: Visitor | None, owner: str | None) -> Kept:
-        """Where an event's files belong. Raises InvalidName for an impossible session id."""
+        """Return the session for an event's files. Raises InvalidName for an invalid session id."""
         if visitor is None:
             return self.unclaimed(owner)
         return Kept(self.store, session_key(*visitor))
 
     def unclaimed(self, owner: str | None) -> Kept:
-        """Where the owner's uploads are until an event uses them."""
+        """Return the private session of the owner's uploads that no event has used."""
         return Kept(self.store, private_key("gradio unclaimed", owner))
 
     def _mine(self, sid: str, owner: str | None, name: str) -> Found | None:
-        """The file in a session that this process saw it in, if it still is there."""
+        """Return the file if this process saw it in the session and it is still there."""
         reference = self.seen.recent(owner, name, sid)
         if reference is None and sid in self.seen.sessions(owner, name):
             reference = self._now(sid, owner, name)
@@ -351,10 +362,12 @@ class Files:
     def _put(
         self, home: Kept, name: str, ttl: timedelta | None, *, whole: bool
     ) -> tuple[Reference, Stamp]:
-        """Save the local file, and only as it was when it was ``whole``.
+        """Save the local file, and return its version and its stamp at that time.
 
-        Gradio writes some files in place, again for each visitor who makes the same: while one is
-        read here, it may just have been emptied there. Uploads and copies are renamed into place.
+        ``whole`` says that the file was renamed into place, as uploads and copies are. Gradio
+        writes other files in place, and again for each visitor who makes the same file. Such a
+        file may be empty for a moment, so a young empty one is read again. Raises FileNotStored
+        when there is no file, BackendUnavailable when it changed during each attempt.
         """
         for attempt in range(_TRIES):
             stamp = self.local.stamp(name)
@@ -366,10 +379,12 @@ class Files:
                 if self.local.stamp(name) == stamp and file.size == stamp[1]:
                     return file.reference, stamp
             time.sleep(0.01 * (attempt + 1))
-        raise BackendUnavailable(f"{name!r} changed all the time while it was to be saved.")
+        raise BackendUnavailable(
+            f"{name!r} was not saved: the file changed during each of {_TRIES} attempts. Try again."
+        )
 
     def _list(self, owner: str | None, name: str, sid: str) -> None:
-        """Note in the store that this session has files of its owner."""
+        """Record in the store that this session has files of its owner."""
         key = (owner, sid if owner is not None else f"{sid} {name}")
         with self._lock:
             if key in self._listed:
@@ -386,20 +401,20 @@ class Files:
         return private_key("gradio tabs", owner)
 
     def touch_tabs(self, owner: str) -> None:
-        """Keep the list of the owner's sessions while one of them is in use."""
+        """Mark the owner's list of sessions as used, so that it does not become idle."""
         self.store.backend.touch(self._tabs(owner, "").sid)
 
     # Stored files
 
     def give(self, file: StoredFile, owner: str | None) -> Found:
-        """A stored file as one of the cache, for this owner. Its bytes are not fetched."""
+        """Return the stored file as a file of the cache for this owner. Fetches no bytes."""
         sid, reference = file.session.sid, file.reference
         name = self.paths.to(sid, reference, self._mark(sid, owner))
         self.seen.saw(owner, name, sid, reference)
         return Found(name, sid, reference)
 
     def _pointed(self, owner: str | None, name: str) -> Found | None:
-        """The stored file that a path made by ``give`` names, if it was given to this owner."""
+        """Return the stored file behind a path that ``give`` made for this owner, else None."""
         pointer = self.paths.pointer(name)
         if pointer is None:
             return None
@@ -420,9 +435,9 @@ class Files:
         try:
             if name is not None:
                 reference = self.store.backend.get(pointer.sid, name)
-            else:  # too long to be told by its stored form
+            else:  # a long name cannot be decoded from its stored form
                 files = self.store.backend.files(pointer.sid)
-                reference = next(it for it in files if encode(it.name) == pointer.stored)
+                reference = next(ref for ref in files if encode(ref.name) == pointer.stored)
         except (FileNotStored, StopIteration):
             return None
         alive = reference.expires is None or reference.expires > self.store.now()
@@ -436,27 +451,27 @@ class Files:
     # Pinned
 
     def pin(self, names: Iterable[str]) -> None:
-        """Keep files that the app itself brings along, for as long as it is attached anywhere."""
+        """Save the app's own files, for as long as any process has the app attached."""
         for name in names:
             if name in self._pinned or self.paths.kept(name) is None:
                 continue
             try:
                 file, stamp = self._put(self._pins, name, self.pinned_for, whole=True)
             except FileNotStored:
-                continue  # its file is not there any more, so nobody can be shown it
+                continue  # the file is not on the disk, so no page can show it
             self.local.note(name, file, self._pins.sid, stamp)
-            # Its copy stays in any case: Gradio makes eager examples from it when the app starts,
-            # in events of its own that nobody sent.
+            # The local copy stays: Gradio makes eager examples from it when the app starts, in
+            # events of its own that no visitor sent.
             self._pinned[name] = file
 
     @property
     def pinned_for(self) -> timedelta:
-        """How long a pinned file is kept without being renewed."""
+        """The time to live of a pinned file that no process renews."""
         bounds = [timedelta(hours=24), self.store.retention.max_age, self.store.retention.idle]
         return min(bound for bound in bounds if bound is not None)
 
     def renew_pins(self) -> None:
-        """Keep them for another while: as fresh saves, so that no age counts."""
+        """Save the pinned files again, so that their age and time to live start at zero."""
         for name, reference in list(self._pinned.items()):
             found = Found(name, self._pins.sid, reference)
             try:
@@ -465,35 +480,37 @@ class Files:
                 self.local.note(name, file, self._pins.sid, stamp)
                 self._pinned[name] = file
             except FileNotStored:
-                log.warning("A file that the app brings along is gone from the store.")
+                log.warning(
+                    "A file of the app itself (a default or an example) was deleted from the store."
+                )
 
-    # Forgetting
+    # Deletions
 
     def forget_session(self, sid: str) -> None:
-        """The session is gone from the store."""
+        """Drop the cached data of a session that was deleted from the store."""
         self.seen.session_gone(sid)
         self.local.release(sid)
 
     def forget_file(self, sid: str, name: str) -> None:
-        """A file is gone from the store; ``name`` is its name there."""
+        """Drop the cached data of a deleted file; ``name`` is its name in the store."""
         if name.startswith(HIDDEN):
             self._gone(sid, name.removeprefix(HIDDEN))
             return
         stored = encode(name)
-        for each in self.local.held_by(sid):
-            pointer = self.paths.pointer(each)
+        for copy in self.local.held_by(sid):
+            pointer = self.paths.pointer(copy)
             if pointer is not None and pointer.stored == stored:
-                self._gone(sid, each)
+                self._gone(sid, copy)
 
     def sweep(self) -> None:
-        """Let go of copies of sessions that other processes dropped.
+        """Remove local copies of sessions that other processes dropped.
 
-        Single files that they deleted are found when somebody asks for them.
+        A single file that another process deleted is noticed at the next request for it.
         """
         holders = self.local.holders()
-        there = {record.sid for record in self.store.backend.sessions()} if holders else set()
+        alive = {record.sid for record in self.store.backend.sessions()} if holders else set()
         for sid in holders:
-            if sid not in there:
+            if sid not in alive:
                 self.forget_session(sid)
         self.local.renew()
         self.local.make_room()

@@ -1,15 +1,16 @@
-"""The places where Gradio is changed, found by name and checked before anything is touched.
+"""The functions of Gradio that are patched. ``gradio_login.check`` looks at all of them first.
 
 * ``App.create_app``, which every way of serving a demo goes through (``launch``, ``queue``,
   ``mount_gradio_app``): the app of an attached demo gets the middleware and a lifespan.
 * ``Blocks.process_api``, which every event goes through, and ``preprocess_data`` and
-  ``postprocess_data`` within it: whose event it is, and which half of it.
-* ``Queue.process_events``: who sent the samples of a batch, which Gradio 5 does not pass on.
-* ``Block.async_move_resource_to_block_cache`` and its synchronous twin, which every file goes
+  ``postprocess_data`` within it: the owner of the event, and its inputs or outputs.
+* ``Queue.process_events``: the senders of the samples of a batch, which Gradio 5 does not pass on.
+* ``Block.async_move_resource_to_block_cache`` and its synchronous version, which every file goes
   through on its way to a handler or a page.
-* ``GradioUploadFile``, which each file of an upload is while it comes in.
+* ``GradioUploadFile``: a file of an upload while it is received.
 * ``get_config_file`` of an attached demo: Gradio's pages open a heartbeat only when the demo has a
-  ``gr.State`` or an ``unload`` event (``gradio.utils.connect_heartbeat``); ours always do.
+  ``gr.State`` or an ``unload`` event (``gradio.utils.connect_heartbeat``). Pages of an
+  attached demo always do.
 * ``launch`` of an attached demo, to refuse static workers: they serve files in other processes.
 
 All have been there under these names, with these parameters, from Gradio 5.0 to 6.31.
@@ -50,13 +51,14 @@ if TYPE_CHECKING:
     from sessionstore.adapters.gradio_service import Service
 
     ServiceOf = Callable[[Any], Service | None]
-    """What the service of an app, or of the demo itself, is; None when it is not attached."""
+    """Returns the service of an app or demo, or None if it is not attached."""
 
 
 def install(service_of: ServiceOf, hash_seed: bytes) -> None:
-    """Have every app and event from here on go through us, if ``service_of`` knows its demo.
+    """Patch Gradio, so that apps and events of demos known to ``service_of`` use the store.
 
-    ``hash_seed`` goes into the paths of Gradio's cache, which are the same wherever it is.
+    ``hash_seed`` goes into the paths of Gradio's cache. Processes with the same seed have the same
+    paths.
     """
     if _installed:
         return
@@ -84,16 +86,19 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
 log = logging.getLogger("sessionstore")
 
 _LARGE: Final = 4 << 20
-"""Bytes from which a file is hashed and copied by ourselves."""
+"""Bytes above which a file is hashed and copied here and not by Gradio."""
 
 _installed: Final[dict[tuple[type, str], tuple[Any, Any]]] = {}
-"""What was replaced, by what and what it was."""
+"""The patched functions: by class and name, the replacement and the original."""
 
 _seeds: Final[list[bytes]] = []
 
 
 def uninstall() -> None:
-    """Put Gradio back as it was. What somebody has wrapped since stays, and passes on."""
+    """Put Gradio back as it was.
+
+    A replacement that other code has wrapped since then stays, and calls the original.
+    """
     for (owner, name), (ours, original) in _installed.items():
         if getattr(owner, name) is ours:
             setattr(owner, name, staticmethod(original) if name == "create_app" else original)
@@ -151,9 +156,10 @@ def _process_api(
 def _in_plain_words(
     process_api: Callable[..., Awaitable[dict[str, Any]]], service_of: ServiceOf
 ) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """Show the page of a failed event what a visitor may read, and the log the error itself.
+    """Show the page a sentence that a visitor may read, and write the error itself to the log.
 
-    With ``show_error`` Gradio shows the text of any exception; the store's errors name its place.
+    With ``show_error`` Gradio shows the text of any exception, and the store's errors contain its
+    bucket or path.
     """
 
     @functools.wraps(process_api)
@@ -171,13 +177,13 @@ def _in_plain_words(
 
 
 def _requests(given: dict[str, Any]) -> Any:
-    """Who sent an event, or the samples of a batch."""
+    """Return the request of an event, or those of a batch's samples."""
     request = given.get("request")
     queued = events.queued.get()
     if not isinstance(request, list) or queued is None:
         return request
-    # The queue leaves out those whose visitor has left, as it does when it puts a batch together.
-    alive = [each for each in queued if each.alive]
+    # The queue leaves out events of visitors who have left, as it does when it makes the batch.
+    alive = [event for event in queued if event.alive]
     samples = len(next(iter(given["inputs"]), alive))
     if len(alive) != samples:
         raise RuntimeError("A visitor of this batch has just left; send the event again.")
@@ -234,7 +240,7 @@ def _postprocess_data(
 
 
 def _for_components(block_fn: Any, predictions: Any, path: Callable[[StoredFile], str]) -> Any:
-    """What a handler returned with paths for components; ``gr.State`` keeps the stored files."""
+    """Replace stored files by paths in a handler's outputs, except those for ``gr.State``."""
     outputs = list(block_fn.outputs)
 
     def convert(output: Any, value: Any) -> Any:
@@ -245,8 +251,8 @@ def _for_components(block_fn: Any, predictions: Any, path: Callable[[StoredFile]
     if len(outputs) == 1 and not block_fn.batch:
         return convert(outputs[0], predictions)
     if isinstance(predictions, list | tuple) and len(predictions) == len(outputs):
-        return [convert(*each) for each in zip(outputs, predictions, strict=True)]
-    return predictions  # a wrong number of values, which Gradio has its own words for
+        return [convert(*pair) for pair in zip(outputs, predictions, strict=True)]
+    return predictions  # a wrong number of values: Gradio raises its own error
 
 
 def _async_move(
@@ -262,7 +268,7 @@ def _async_move(
             return await original(self, url_or_file_path)
         path = str(url_or_file_path)
         if path.startswith(("http://", "https://")):
-            # Gradio writes a download in place, where a second one would find half of it.
+            # Gradio writes a download in place, so a second download would read half of it.
             async with downloads.setdefault(path, asyncio.Lock()):
                 moved = await original(self, url_or_file_path)
         elif event.service.files.paths.relative(path) is None:
@@ -275,10 +281,10 @@ def _async_move(
 
 
 def _from_outside(move: Callable[[Block, Any], str | None], block: Block, path: str) -> str | None:
-    """Move a file to the cache, where Gradio does; a large one is put there before it looks.
+    """Move a file to the cache; copy a large one here, before Gradio would.
 
-    Gradio hashes 8 KB at a time and takes the interpreter's lock as often, which for gigabytes
-    holds up the event loop from any thread.
+    Gradio hashes 8 KB at a time and takes the interpreter's lock each time. For gigabytes that
+    delays the event loop, from any thread.
     """
     with contextlib.suppress(OSError):
         if os.path.getsize(path) > _LARGE:
@@ -323,7 +329,7 @@ def _file_grows(original: Callable[..., Awaitable[None]]) -> Callable[..., Await
 
 
 def refuse_workers(demo: Blocks) -> None:
-    """Have ``launch`` refuse static workers."""
+    """Make the demo's ``launch`` raise SettingsError for static workers."""
     original = demo.launch
 
     @functools.wraps(original)
@@ -347,7 +353,7 @@ def free(demo: Blocks) -> None:
 
 
 def force_heartbeat(demo: Blocks) -> None:
-    """Have the demo's pages open a heartbeat."""
+    """Make the demo's pages open a heartbeat."""
     original = demo.get_config_file
 
     @functools.wraps(original)
@@ -360,15 +366,18 @@ def force_heartbeat(demo: Blocks) -> None:
 
 
 def rebuild(demo: Blocks) -> None:
-    """Make ``demo.config`` anew, and ``demo.app`` unless it serves, as ``Blocks.queue`` does."""
+    """Make ``demo.config`` again, and ``demo.app`` unless it serves, as ``Blocks.queue`` does."""
     demo.config = demo.get_config_file()
     if not demo.is_running:
         demo.app = compat.find("gradio.routes:App.create_app")(demo, mcp_server=False)
 
 
 def _equip(app: App, service_of: ServiceOf) -> None:
-    """Add the middleware, once, and the lifespan, which a reload replaces."""
-    present: list[object] = [each.cls for each in app.user_middleware]
+    """Add the middleware, once, and the lifespan.
+
+    The lifespan is added each time, since a reload of the app replaces it.
+    """
+    present: list[object] = [middleware.cls for middleware in app.user_middleware]
     if SessionFiles not in present:
         app.add_middleware(SessionFiles, service_of=service_of)
     inner = app.router.lifespan_context

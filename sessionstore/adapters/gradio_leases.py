@@ -1,11 +1,11 @@
-"""Which local copies are in use, for all processes that share Gradio's cache directory to see.
+"""Leases of local copies in use, visible to all processes that share Gradio's cache directory.
 
-Every process that serves holds a directory of its own locked, so that others know that it lives. An
-entry in it is the lease of one copy: a handler or an answer needs the file. A process that wants to
-remove a copy looks for leases of others first. A lease is taken, and a copy looked for and removed,
-under one lock of the whole cache directory, so no copy goes between the two.
+Every process that serves keeps a directory of its own locked, which shows that it is alive. An
+entry in it is the lease of one copy: a handler or a response needs the file. A process looks for
+leases of others before it removes a copy. Taking a lease, and looking for leases and removing,
+happen under one lock of the whole cache directory. So no copy is removed between the two.
 
-Where directories cannot be locked (Windows), and before ``hold``, nothing is leased.
+Nothing is leased where directories cannot be locked (Windows), or before ``hold``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Final
 from sessionstore.locks import lock, unlock
 
 _PATIENCE: Final = 0.05
-"""Seconds that an event loop waits for other threads of its own process."""
+"""The longest that an event loop waits for other threads of its process, in seconds."""
 
 
 class Leases:
-    """The leases of one process, below a directory that all processes have for this."""
+    """The leases of one process. All processes use the same ``directory``."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -39,7 +39,7 @@ class Leases:
         self._wanted = False
 
     def hold(self) -> None:
-        """Tell other processes that this one has copies here, until it ends or lets ``go``."""
+        """Show other processes that this one has copies here, until it ends or calls ``go``."""
         with self._gate:
             self._wanted = True
             self._hold()
@@ -52,11 +52,11 @@ class Leases:
                 guard, alive = os.open(self.directory, os.O_RDONLY), os.open(mine, os.O_RDONLY)
             except FileNotFoundError:
                 continue
-            except PermissionError:  # Windows opens no directories
+            except PermissionError:  # Windows does not open directories
                 mine.rmdir()
                 self._wanted = False
                 return
-            # Another may have found it unlocked, and removed it.
+            # Before the lock another process may have taken it for a dead one's, and removed it.
             if lock(alive, wait=False) and _is_at(alive, mine) and _is_at(guard, self.directory):
                 self._guard, self._alive, self._mine = guard, alive, mine
             else:
@@ -66,7 +66,7 @@ class Leases:
             self._write(key)
 
     def go(self) -> None:
-        """Undo ``hold``: what was leased is in use by this process no more."""
+        """Undo ``hold``, and give back all leases."""
         with self._gate:
             self._wanted = False
             self._held.clear()
@@ -74,7 +74,7 @@ class Leases:
                 _remove(self._mine)
                 self._close()
                 with contextlib.suppress(OSError):
-                    self.directory.rmdir()  # which refuses one that is not empty
+                    self.directory.rmdir()  # fails when it is not empty
 
     def _close(self) -> None:
         os.close(self._guard)
@@ -83,10 +83,10 @@ class Leases:
 
     @contextmanager
     def locked(self, *, wait: bool) -> Iterator[bool]:
-        """Exclude all other processes and threads for the block; False when that takes too long.
+        """Context manager: exclude all other processes and threads. Gives False without the lock.
 
-        ``wait``: until it is possible. An event loop must not: a process that is stopped, not
-        killed, within the block would stop this one too.
+        With ``wait`` it waits as long as needed. An event loop must not: a process that is stopped,
+        not killed, inside the block would stop this one too.
         """
         if not self._gate.acquire(timeout=-1 if wait else _PATIENCE):
             yield False
@@ -106,36 +106,38 @@ class Leases:
             self._gate.release()
 
     def _come_back(self) -> None:
-        """Hold again what was removed from outside, by somebody who cleans temporary files."""
+        """Hold again if another program, such as a cleaner of temporary files, removed the lock."""
         if self._wanted and not (
             _is_at(self._alive, self._mine) and _is_at(self._guard, self.directory)
         ):
             if self._alive >= 0:
                 self._close()
-            with contextlib.suppress(OSError):  # a full disk: tried again the next time
+            with contextlib.suppress(OSError):  # a full disk: the next call tries again
                 self._hold()
 
     def renew(self) -> None:
-        """See that the leases are there, as they are not when somebody cleaned the directory."""
+        """Restore the leases if another program removed them."""
         with self.locked(wait=True):
             pass
 
     def take(self, name: str) -> None:
-        """Lease a copy. To be called when ``locked``."""
+        """Lease a copy. Call it inside ``locked``."""
         if self._alive >= 0:
             self._held.add(_key(name))
             self._write(_key(name))
 
     def _write(self, key: str) -> None:
-        with contextlib.suppress(OSError):  # a full disk: better served without than not at all
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk: serving without a lease is better than an error
             os.close(os.open(self._mine / key, os.O_WRONLY | os.O_CREAT, 0o600))
 
     def has(self, name: str) -> bool:
-        """Whether the copy is leased; nobody has removed the lease from outside."""
+        """Return whether the lease of the copy exists; another program may have removed it."""
         return self._alive < 0 or os.path.lexists(self._mine / _key(name))
 
     def give_back(self, name: str) -> None:
-        """Undo ``take``. Without, or twice, is no error."""
+        """Undo ``take``. It is no error without a lease."""
         key = _key(name)
         if key in self._held:
             self._held.discard(key)
@@ -143,19 +145,19 @@ class Leases:
                 os.unlink(self._mine / key)
 
     def others_have(self, name: str) -> bool:
-        """Whether another living process leases the copy. To be called when ``locked``."""
+        """Return whether another living process leases the copy. Call it inside ``locked``."""
         key = _key(name)
         return any(
-            os.path.lexists(os.path.join(each, key)) and not _is_dead(each)
-            for each in self._others()
+            os.path.lexists(os.path.join(other, key)) and not _is_dead(other)
+            for other in self._others()
         )
 
     def alone(self) -> bool:
-        """Whether no other living process has copies here. Removes the signs of dead ones."""
+        """Return whether no other living process has copies here. Removes dead ones' leases."""
         alone = self._alive >= 0
-        for each in self._others():
-            if _is_dead(each):
-                _remove(Path(each))
+        for other in self._others():
+            if _is_dead(other):
+                _remove(Path(other))
             else:
                 alone = False
         return alone
@@ -172,7 +174,7 @@ def _key(name: str) -> str:
 
 
 def _is_dead(directory: str) -> bool:
-    """Whether the process that held a directory has ended."""
+    """Return whether the process of a directory has ended."""
     try:
         fd = os.open(directory, os.O_RDONLY)
     except OSError:
@@ -185,13 +187,13 @@ def _is_dead(directory: str) -> bool:
 
 def _remove(directory: Path) -> None:
     with contextlib.suppress(OSError):
-        for each in directory.iterdir():
-            each.unlink()
+        for lease in directory.iterdir():
+            lease.unlink()
         directory.rmdir()
 
 
 def _is_at(fd: int, path: Path) -> bool:
-    """Whether the path still is the open file."""
+    """Return whether the path is still the open file."""
     if fd < 0:
         return False
     with contextlib.suppress(OSError):

@@ -1,17 +1,19 @@
-"""Gradio's cache directory as a capped working cache: local copies of what is in the store.
+"""Gradio's cache directory as a size-limited cache: local copies of files in the store.
 
 A copy is used only while it is known to have the stored bytes: its digest was noted when it was
-made, and its size and modification time are those of that moment. It is made anew by writing
-beside it and renaming, so readers never see half of one.
+made, and its size and modification time have not changed since. A copy is replaced by a write
+beside it and a rename, so readers never see half of it.
 
-Copies go when the last session that holds them is gone, when they have to make room, or, with
-``keep=False``, as soon as nobody uses them. What a killed process leaves is found without any
-list: copies carry the sticky bit, which has no meaning on files, and a living process renews the
-modification time of its own. A process that finds that it is alone (``gradio_leases``) removes all
-older copies; with others about, those that have not been renewed for an hour.
+A copy is removed when the last session that holds it is deleted, when it is evicted to keep the
+size limit, or, with ``keep=False``, as soon as nothing uses it. The copies that a killed process
+leaves are found without a list: copies carry the sticky bit, which has no meaning on files, and a
+living process renews the modification time of its copies. A process that is alone in the directory
+(``gradio_leases``) removes all older copies. Otherwise a copy is removed when it was not renewed
+for an hour.
 
-Processes on one machine share the directory. A copy that another process leases is not removed, nor
-one that was written again since it was noted: another visitor's event may just have made it.
+Processes on one machine share the directory. A copy that another process leases is not removed.
+Neither is one that was written again since it was noted: an event of another visitor may have made
+that file.
 """
 
 from __future__ import annotations
@@ -40,11 +42,11 @@ from sessionstore.oserrors import translated
 
 MARK: Final = stat.S_ISVTX
 LEASE: Final = 3600.0
-"""Seconds after which what nobody has renewed is taken for left behind."""
+"""Seconds without a renewal after which a file counts as left behind."""
 
 _RENEW: Final = LEASE / 3
 _SLACK: Final = 0.9
-"""The part of the cap that making room goes down to, so that not every new copy has to make it."""
+"""Eviction stops at this part of the cap, so that not every new copy needs an eviction."""
 
 _LOCKS: Final = 64
 _TRIES: Final = 10
@@ -52,10 +54,11 @@ _PROCESSES: Final = "processes"
 
 _is_hash = re.compile(r"[0-9a-f]{64}").fullmatch
 _is_leftover = re.compile(r"tmp[a-z0-9_]{8}(\.ts)?").fullmatch
-"""Python's temporary names. Gradio makes one, empty, for each input file and forgets it; one with
-bytes is an upload that was broken off, or a piece of a stream that has been joined."""
+"""Python's temporary names. Gradio makes an empty one for each input file and never removes it. One
+with bytes is an interrupted upload, or a piece of a stream that was joined."""
 
 Stamp = tuple[int, int]
+"""A file's modification time in nanoseconds, and its size in bytes."""
 
 
 @dataclass(slots=True)
@@ -69,7 +72,10 @@ class _Copy:
 
 
 class LocalCopies:
-    """The copies of one process. Names are relative to ``root``, with slashes; sizes in bytes."""
+    """The local copies of one process.
+
+    Names are relative to ``root``, with slashes; sizes are in bytes.
+    """
 
     def __init__(
         self,
@@ -90,34 +96,34 @@ class LocalCopies:
         self._total = 0
         self._started = time.time()
         self._later: dict[str, Stamp] = {}
-        """Copies that are to be removed as soon as that can be done without a long wait."""
+        """Copies to remove later, since their removal would have waited for a lock."""
         self.leases = Leases(root / OURS / _PROCESSES)
 
     def path(self, name: str) -> Path:
-        """Where the copy is, or would be."""
+        """Return the path of the copy, whether it exists or not."""
         return self.root / name
 
     def stamp(self, name: str) -> Stamp | None:
-        """What tells a file from a changed one; None when there is none."""
+        """Return the file's stamp, which changes when the file does; None without a file."""
         try:
-            there = self.path(name).stat()
+            file = self.path(name).stat()
         except OSError:
             return None
-        return (there.st_mtime_ns, there.st_size) if stat.S_ISREG(there.st_mode) else None
+        return (file.st_mtime_ns, file.st_size) if stat.S_ISREG(file.st_mode) else None
 
     def ready(self, name: str, reference: Reference, holder: str) -> bool:
-        """Whether a copy with these bytes is there, which the holder then holds too."""
-        there = self.stamp(name)
+        """Return whether a copy with these bytes exists; if so, ``holder`` now holds it too."""
+        stamp = self.stamp(name)
         with self._lock:
             copy = self._copies.get(name)
-            if copy is None or copy.stamp != there or copy.digest != reference.digest:
+            if copy is None or copy.stamp != stamp or copy.digest != reference.digest:
                 return False
             copy.used = self._seconds()
             self._hold(name, copy, holder)
             return True
 
     def note(self, name: str, reference: Reference, holder: str, stamp: Stamp) -> None:
-        """The file there had these bytes when it had that stamp: it is a copy from now on."""
+        """Register a file as a copy: it had the bytes of ``reference`` when it had ``stamp``."""
         stamp = self._marked(name, stamp)
         with self._lock:
             copy = self._copies.get(name)
@@ -129,16 +135,16 @@ class LocalCopies:
             self._hold(name, copy, holder)
 
     def _marked(self, name: str, stamp: Stamp) -> Stamp:
-        """Mark the file as ours and as in use; returns its stamp after that."""
+        """Mark the file as a copy in use, and return its stamp after that."""
         path = self.path(name)
         with contextlib.suppress(OSError):
-            there = path.stat()
-            if not there.st_mode & MARK:
-                path.chmod(stat.S_IMODE(there.st_mode) | MARK)
-            is_it = (there.st_mtime_ns, there.st_size) == stamp
-            old = there.st_mtime < max(self._started, time.time() - _RENEW)
-            if is_it and old:
-                os.utime(path)  # Gradio copies a file with its time, which can be years ago
+            file = path.stat()
+            if not file.st_mode & MARK:
+                path.chmod(stat.S_IMODE(file.st_mode) | MARK)
+            unchanged = (file.st_mtime_ns, file.st_size) == stamp
+            old = file.st_mtime < max(self._started, time.time() - _RENEW)
+            if unchanged and old:
+                os.utime(path)  # Gradio copies a file together with its time, perhaps years ago
                 return self.stamp(name) or stamp
         return stamp
 
@@ -150,10 +156,11 @@ class LocalCopies:
         stream: Callable[[], BinaryIO],
         twin: Path | None = None,
     ) -> Path:
-        """The copy, made from ``stream()`` unless it is there.
+        """Return the path of the copy; make it from ``stream()`` if it does not exist.
 
-        A ``twin`` is a file with these bytes, which it may share. What the stream raises passes
-        through. Raises LimitExceeded when the disk is full, BackendUnavailable when it refuses.
+        ``twin`` is a local file with these bytes, which is linked instead where links work. Errors
+        of the stream pass through. Raises LimitExceeded when the disk is full, BackendUnavailable
+        when it refuses the write.
         """
         path = self.path(name)
         if self.ready(name, reference, holder):
@@ -172,32 +179,32 @@ class LocalCopies:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.link(twin, new)
-            there = new.stat()
+            file = new.stat()
             new.replace(path)
-        except OSError:  # no links here, or the twin is gone
+        except OSError:  # the file system has no links, or the twin was removed
             return None
         finally:
             new.unlink(missing_ok=True)  # rename(2) between links of one inode leaves both
-        return there.st_mtime_ns, there.st_size
+        return file.st_mtime_ns, file.st_size
 
     def _written(self, path: Path, stream: Callable[[], BinaryIO]) -> Stamp:
         with stream() as source, translated("make a local copy", str(self.root)):
             new, fd = _created(path.parent)
             try:
-                with open(fd, "wb") as to:
-                    shutil.copyfileobj(source, to, CHUNK)
-                there = new.stat()
+                with open(fd, "wb") as target:
+                    shutil.copyfileobj(source, target, CHUNK)
+                file = new.stat()
                 new.replace(path)
             except BaseException:
                 new.unlink(missing_ok=True)
                 raise
-        return there.st_mtime_ns, there.st_size
+        return file.st_mtime_ns, file.st_size
 
     def pin(self, name: str, *, wait: bool = True) -> bool:
-        """Keep the copy until ``unpin``, however little room there is, in all processes.
+        """Keep the copy until ``unpin``: no process evicts it.
 
-        False if there is none, or it is not as it was noted; without ``wait``, as for an event
-        loop, also if another process is just removing something.
+        Return False if there is no copy or the file changed. With ``wait=False``, for an event
+        loop, also return False while another process holds the lock for removals.
         """
         with self._lock:
             copy = self._copies.get(name)
@@ -216,7 +223,7 @@ class LocalCopies:
             return True
 
     def unpin(self, name: str) -> None:
-        """Undo one ``pin``; the last one lets the copy go if nothing keeps it."""
+        """Undo one ``pin``. The last one removes the copy if nothing else keeps it."""
         with self._lock:
             copy = self._copies.get(name)
             if copy is not None and copy.pins:
@@ -226,7 +233,7 @@ class LocalCopies:
         self.settle(name)
 
     def settle(self, name: str) -> None:
-        """Remove the copy if nobody uses it and none is to be kept, or nobody holds it."""
+        """Remove the copy if it is not pinned, and no session holds it or ``keep`` is False."""
         with self._lock:
             copy = self._copies.get(name)
             if copy is None or copy.pins or (self.keep and copy.holders):
@@ -239,7 +246,7 @@ class LocalCopies:
         self._held.setdefault(holder, set()).add(name)
 
     def release(self, holder: str, names: Iterable[str] | None = None) -> None:
-        """The holder has these files no more, or none at all any more."""
+        """Note that the holder no longer has these files (None: any file); remove unused copies."""
         with self._lock:
             held = self._held.get(holder, set())
             released = list(held) if names is None else [name for name in names if name in held]
@@ -252,22 +259,22 @@ class LocalCopies:
             self.settle(name)
 
     def holders(self) -> list[str]:
-        """The sessions that hold copies."""
+        """Return the sessions that hold copies."""
         with self._lock:
             return list(self._held)
 
     def held_by(self, holder: str) -> list[str]:
-        """The copies that a session holds."""
+        """Return the names of the copies that a session holds."""
         with self._lock:
             return list(self._held.get(holder, ()))
 
     def has(self, name: str) -> bool:
-        """Whether a file is a copy, as it is now or as it was."""
+        """Return whether a file is registered as a copy, even if it changed since."""
         with self._lock:
             return name in self._copies
 
     def abandon(self, name: str) -> None:
-        """Have a file cleaned away an hour from now, unless it is a copy by then."""
+        """Have ``clean`` remove the file in an hour, unless it is a copy by then."""
         with contextlib.suppress(OSError):
             self._mark(name)
             if not self.has(name):
@@ -278,19 +285,22 @@ class LocalCopies:
         path.chmod(stat.S_IMODE(path.stat().st_mode) | MARK)
 
     def discard(self, name: str) -> None:
-        """Remove a file that is not to be a copy, unless somebody has it by now."""
-        self.abandon(name)  # so that it goes in any case
+        """Remove a file that was refused, unless it has become a copy or is leased."""
+        self.abandon(name)  # so that ``clean`` removes it if this cannot
         stamp = self.stamp(name)
         if stamp is not None:
             self._unlink(name, stamp)
 
     def _over(self, coming: int) -> dict[str, Stamp]:
-        """The copies to remove, least recently used first, so that ``coming`` more bytes fit."""
+        """Unregister and return the copies to remove so that ``coming`` more bytes fit.
+
+        The least recently used ones are first.
+        """
         with self._lock:
             if self.cap is None or self._total + coming <= self.cap:
                 return {}
             excess = self._total + coming - int(self.cap * _SLACK)
-            free = sorted((it.used, name) for name, it in self._copies.items() if not it.pins)
+            free = sorted((copy.used, name) for name, copy in self._copies.items() if not copy.pins)
             doomed: dict[str, Stamp] = {}
             for _, name in free:
                 if excess <= 0:
@@ -301,7 +311,7 @@ class LocalCopies:
             return doomed
 
     def make_room(self) -> None:
-        """Remove copies until the cap is kept."""
+        """Evict copies until they are within the cap."""
         with self._lock:
             later, self._later = self._later, {}
         self._remove(later | self._over(0))
@@ -321,12 +331,12 @@ class LocalCopies:
             self._unlink(name, stamp, wait=True)
 
     def _unlink(self, name: str, stamp: Stamp, *, wait: bool = False) -> None:
-        """Remove a file that is no copy any more, as it was then, unless somebody needs it."""
+        """Remove a file that is no longer a copy, if it still has ``stamp`` and no lease."""
         with self.leases.locked(wait=wait) as locked, self._lock:
             if not locked:
                 self._later[name] = stamp
             elif name in self._copies:
-                pass  # again
+                pass  # it has become a copy again
             elif self.stamp(name) != stamp:
                 with contextlib.suppress(OSError):
                     self._mark(name)
@@ -336,7 +346,7 @@ class LocalCopies:
                         self.path(name).unlink()
 
     def clear(self) -> None:
-        """Remove every copy of this process."""
+        """Remove every copy of this process, except leased or changed ones."""
         with self._lock:
             doomed = {name: copy.stamp for name, copy in self._copies.items()}
             self._copies.clear()
@@ -344,10 +354,10 @@ class LocalCopies:
             self._total = 0
         self._remove(doomed)
 
-    # What nobody else removes
+    # Files that Gradio or a killed process left behind
 
     def renew(self) -> None:
-        """Tell other processes that this one's copies are in use."""
+        """Renew this process's leases and the modification times of its copies."""
         self.leases.renew()
         now = time.time()
         with self._lock:
@@ -359,17 +369,18 @@ class LocalCopies:
         for name in old:
             with contextlib.suppress(OSError):
                 os.utime(self.path(name))
-                there = self.stamp(name)
+                stamp = self.stamp(name)
                 with self._lock:
                     copy = self._copies.get(name)
-                    if copy is not None and there is not None:
-                        copy.stamp = there
+                    if copy is not None and stamp is not None:
+                        copy.stamp = stamp
 
     def clean(self) -> None:
-        """Remove what Gradio forgets and what killed processes left, once it is an hour old.
+        """Remove files that Gradio or killed processes left behind, when they are an hour old.
 
-        That is: marked copies, temporary files, and empty directories. Anything else below the
-        cache may belong to an app that is not attached.
+        These are marked copies, temporary files and empty directories. Any other file in the
+        cache may belong to an app that is not attached. When no other process is alive, marked
+        copies older than this process are removed at once.
         """
         old = time.time() - LEASE
         orphaned = max(self._started, old) if self.leases.alone() else old
@@ -379,7 +390,7 @@ class LocalCopies:
                     self._clean_file(entry, orphaned if _is_marked(entry) else old)
             elif _is_hash(entry.name):
                 self._clean_directory(entry, old, orphaned)
-            elif entry.name == OURS:  # where the workspaces of explicit working copies are too
+            elif entry.name == OURS:  # it also has the workspaces of copies by ``local_path()``
                 for session in _entries(entry):
                     if is_sid(session.name):
                         self._clean_directory(session, old, orphaned)
@@ -390,11 +401,11 @@ class LocalCopies:
                 self._clean_directory(entry, old, orphaned)
             elif _is_marked(entry):
                 self._clean_file(entry, orphaned)
-            elif entry.name.startswith("."):  # one that was being written
+            elif entry.name.startswith("."):  # the write of a copy was interrupted
                 self._clean_file(entry, old)
         with contextlib.suppress(OSError):
             if directory.stat().st_mtime < old:
-                os.rmdir(directory)  # which refuses one that is not empty
+                os.rmdir(directory)  # fails when it is not empty
 
     def _clean_file(self, entry: os.DirEntry[str], oldest: float) -> None:
         name = Path(entry.path).relative_to(self.root).as_posix()
@@ -404,17 +415,26 @@ class LocalCopies:
 
 
 def _created(directory: Path) -> tuple[Path, int]:
-    """Make a file to write to, and the directory, which others remove when it is empty."""
+    """Create a file to write to, and its directory.
+
+    Another process may remove the directory while it is empty, so this is repeated.
+    """
     new = directory / f".{secrets.token_hex(8)}.new"
     for _ in range(_TRIES):
         directory.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             return new, os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    raise BackendUnavailable(f"{str(directory)!r} is removed all the time: try again.")
+    raise BackendUnavailable(
+        f"No file could be made in {str(directory)!r}: another program removed the directory "
+        f"{_TRIES} times. Try again."
+    )
 
 
 def large_to_cache(path: str, cache: str) -> str:
-    """The path that ``processing_utils.save_file_to_cache`` gives a file, with a copy there."""
+    """Copy a file to its place in the cache, and return the path.
+
+    It is the path that ``processing_utils.save_file_to_cache`` would give it.
+    """
     hasher = compat.cache_hasher()
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(CHUNK):

@@ -1,4 +1,4 @@
-"""Everything that this adapter uses of Gradio's private inside, except what it patches.
+"""Everything that this adapter uses of Gradio's private inside, except the patched functions.
 
 The other modules of the adapter call the functions here and import no private name of Gradio.
 ``check`` looks at every name that is used here or patched in ``gradio_hooks``; ``check_app`` looks

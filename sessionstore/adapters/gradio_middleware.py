@@ -1,9 +1,9 @@
-"""What happens around Gradio's own routes, as plain ASGI: nothing is buffered, nothing is copied.
+"""The middleware around Gradio's own routes, as plain ASGI: it buffers and copies no bodies.
 
-* Every request is marked with the moment of its arrival.
-* A page that is sent to a visitor without an owner brings one along, as a cookie.
-* A heartbeat is followed from its first byte to its end.
-* Uploads are answered when they are in the store, and files are served while they are (see
+* It marks every request with the moment of its arrival.
+* It adds the owner cookie to a page for a visitor who has none.
+* It follows a heartbeat from its first byte to its end.
+* It answers an upload when it is in the store, and serves a file while it is there (see
   ``gradio_serve``).
 """
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from sessionstore.adapters.gradio_service import Service
 
 ARRIVED: Final = "sessionstore.arrived"
-"""Where a request's scope keeps the moment of its arrival (see ``Presences.moment``)."""
+"""The key of a request's arrival in its scope (see ``Presences.moment``)."""
 
 _OK: Final = 200
 
 
 class SessionFiles:
-    """The middleware. ``service_of`` finds what an app is attached to, None when it is not."""
+    """The middleware. ``service_of`` returns an app's service, or None if it is not attached."""
 
     def __init__(self, app: ASGIApp, service_of: Callable[[App], Service | None]) -> None:
         self.app = app
@@ -75,11 +75,11 @@ class SessionFiles:
 
 @dataclass(slots=True)
 class _Heartbeat:
-    """One heartbeat connection, told apart by who ended it.
+    """One heartbeat connection, which either the client or the server ends.
 
-    The client left if the server said so (``http.disconnect``, or an ``OSError`` from ``send``, as
-    ASGI's HTTP specification has it from 2.4 on) before the last byte of the answer. A server that
-    stops cancels the task, or Gradio ends the answer itself: then the visitor did not leave.
+    The client left if the server reported it (``http.disconnect``, or an ``OSError`` from ``send``,
+    since version 2.4 of ASGI's HTTP specification) before the last byte of the response. When the
+    server stops, it cancels the task, or Gradio ends the response: then the visitor did not leave.
     """
 
     scope: Scope
@@ -109,10 +109,10 @@ class _Heartbeat:
             raise
 
     async def _open(self) -> None:
-        """Count the visitor as here, if it is known whose session this is.
+        """Note that the visitor is present, if the session's owner is known.
 
-        Gradio's heartbeat route does not ask for a login, so on an app that has one a heartbeat
-        without it says nothing about anybody.
+        Gradio's heartbeat route does not require a login. On an app with a login, a heartbeat
+        without one is therefore ignored.
         """
         request = Request(self.scope)
         app: App = self.scope["app"]
@@ -132,20 +132,20 @@ class _Heartbeat:
 
 
 def _route(scope: Scope) -> str:
-    """The path below the app's own root, wherever it is mounted."""
+    """Return the path below the app's own root, wherever it is mounted."""
     path: str = scope["path"]
     root = scope.get("root_path", "").rstrip("/")
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 def _may_be_page(scope: Scope) -> bool:
-    """Whether the answer could be a page, sent to a visitor who still needs an owner."""
+    """Return whether the response may be a page for a visitor without an owner cookie."""
     wanted = scope["method"] == "GET" and not compat.needs_login(scope["app"])
     return wanted and owner.needs_cookie(Request(scope))
 
 
 def _bringing_an_owner(scope: Scope, send: Send) -> Send:
-    """Set the cookie on pages, and on ``/config``, which is what clients without a page ask for."""
+    """Add the cookie to pages, and to ``/config``, which clients without a page request."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == _OK:
@@ -153,7 +153,7 @@ def _bringing_an_owner(scope: Scope, send: Send) -> Send:
             page = headers.get("content-type", "").startswith("text/html")
             if page or compat.is_config(_route(scope)):
                 headers.append("set-cookie", owner.new_cookie(Request(scope)))
-                # A shared cache that kept this answer would make everybody one owner.
+                # A shared cache with this response would give all visitors one owner.
                 headers["cache-control"] = "private, no-cache"
         await send(message)
 

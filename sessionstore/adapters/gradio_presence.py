@@ -1,19 +1,19 @@
-"""Which visitors are here, as this process sees it, and what the store is told about them.
+"""The visitors that are present in this process, and the calls to the store for them.
 
-Three sources speak: heartbeats open and close, events use sessions, files are saved. The store
-hears ``resume``, ``touch`` and ``end``, always from a worker thread, one verb at a time for each
-session, and the last word wins: a close that follows a reconnect is never overtaken by it.
+Presence changes when a heartbeat opens or closes, an event uses a session, or a file is saved. The
+calls are ``resume``, ``touch`` and ``end``. A worker thread makes them, one at a time for each
+session, and only the newest one that waits: a close after a reconnect is never overtaken by it.
 
-* The last heartbeat of a session closes because the client went away: it ends.
-* A heartbeat opens, or an event arrives after the end: it is resumed. An event that arrived
-  *before* the visitor left does not resume it however late it runs, and what it saves afterwards
-  ends again, so a slow handler leaves nothing behind.
-* A server that stops ends nothing: the visitors are still there, and may come back to the next.
+* When the client leaves and the last heartbeat of a session closes, the session ends.
+* When a heartbeat opens, or an event arrives after the end, the session is resumed. An event that
+  arrived *before* the visitor left does not resume it, however late it runs. When it saves a file
+  afterwards, the session is ended again, so a slow handler leaves nothing behind.
+* When a server stops, no session ends: the visitors are present, and may come back to the next one.
 
-Session ids come from the client, so a stranger can name as many as it likes. Sessions that an
-event of this process used are told of at once; for others (forged ones, or those of another
-replica or an earlier process) the store is asked at most ``STRANGERS`` times, refilled at
-``STRANGERS_PER_SECOND``. What is not told then is left to the sweep.
+Session ids come from the client, so an attacker can send any number of them. Calls for sessions
+that an event of this process used are made at once. For other sessions (forged ones, or those of
+another replica or an earlier process) a token bucket allows ``STRANGERS`` calls at once and
+``STRANGERS_PER_SECOND`` after that. Beyond it no call is made, and the sweep decides.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sessionstore.store import SessionStore
 
 REMEMBERED: Final = 10_000
-"""Visitors remembered beside those with an open heartbeat; Gradio keeps as many sessions' state."""
+"""The most visitors remembered without an open heartbeat; Gradio keeps the state of as many."""
 
 STRANGERS: Final = 32
 STRANGERS_PER_SECOND: Final = 8.0
@@ -46,7 +46,7 @@ log = logging.getLogger("sessionstore")
 
 
 class Visitor(NamedTuple):
-    """A session as its client and owner name it. The id is as hostile as the client likes."""
+    """A session id and its owner. The id is chosen by the client and can be hostile."""
 
     id: str
     owner: str | None
@@ -57,9 +57,9 @@ class _Presence:
     heartbeats: int = 0
     used: bool = False
     left: int | None = None
-    """The moment the last heartbeat closed; None while the visitor is here or never had one."""
+    """The moment when the last heartbeat closed; None if one is open or none ever was."""
     resumed: int = 0
-    """The arrival of the last request that resumed it: once is enough for each."""
+    """The arrival of the last request that resumed it: each request resumes once."""
     wanted: Verb | None = None
     telling: bool = False
 
@@ -74,7 +74,7 @@ class Budget:
         self._left, self._at = burst, seconds()
 
     def take(self) -> bool:
-        """Whether there is one left, which is then taken."""
+        """Take one token; return False when the bucket is empty."""
         now = self._seconds()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
@@ -97,14 +97,14 @@ class Presences:
         self._stop_listening: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        """Begin to tell the store. Before that, and after ``stop``, nothing is told."""
+        """Begin to call the store. No call is made before this and after ``stop``."""
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(WORKERS, "sessionstore-presence")
                 self._stop_listening = self._store.on("saved", self._saved)
 
     def stop(self) -> None:
-        """Finish what was to be told, and tell nothing more."""
+        """Finish the calls that wait, and make no more."""
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
@@ -112,11 +112,11 @@ class Presences:
             pool.shutdown()
 
     def moment(self) -> int:
-        """A mark in this process's order of arrivals and departures."""
+        """Return the next number in this process's order of arrivals and departures."""
         return next(self._moments)
 
     def opened(self, visitor: Visitor) -> None:
-        """A heartbeat of the visitor opened. Raises InvalidName for an id that no session has."""
+        """Note that a heartbeat of the visitor opened. Raises InvalidName for an invalid id."""
         self._store.session(*visitor)
         with self._lock:
             presence = self._remember(visitor)
@@ -125,7 +125,7 @@ class Presences:
             self._tell(visitor, presence, "resume")
 
     def closed(self, visitor: Visitor, *, left: bool) -> None:
-        """A heartbeat closed: because the client ``left``, or because the server stops."""
+        """Note that a heartbeat closed: the client ``left``, or else the server stops."""
         with self._lock:
             presence = self._visitors[visitor]
             presence.heartbeats -= 1
@@ -134,9 +134,9 @@ class Presences:
                 self._tell(visitor, presence, "end")
 
     def used(self, visitor: Visitor, arrived: int, *, wait: bool) -> None:
-        """An event that came in at the moment ``arrived`` uses the visitor's session.
+        """Note that an event that arrived at the moment ``arrived`` uses the visitor's session.
 
-        With ``wait`` a resume is told before this returns; an event loop must not wait.
+        With ``wait`` the session is resumed before this returns; an event loop must not wait.
         """
         with self._lock:
             presence = self._remember(visitor)
@@ -150,20 +150,19 @@ class Presences:
             self._work(visitor)
 
     def here(self) -> list[Visitor]:
-        """The visitors with an open heartbeat."""
+        """Return the visitors with an open heartbeat."""
         with self._lock:
-            return [each for each, presence in self._visitors.items() if presence.heartbeats]
+            return [visitor for visitor, presence in self._visitors.items() if presence.heartbeats]
 
     def beat(self) -> None:
         """Touch the session of every visitor with an open heartbeat."""
         with self._lock:
-            here = [each for each in self._visitors.items() if each[1].heartbeats]
-            for visitor, presence in here:
-                if presence.wanted is None:
+            for visitor, presence in list(self._visitors.items()):
+                if presence.heartbeats and presence.wanted is None:
                     self._tell(visitor, presence, "touch")
 
     def _saved(self, event: Event) -> None:
-        """A save after its visitor left makes, or keeps, a session that must end too."""
+        """End a session that a save made or kept after its visitor left."""
         visitor = Visitor(event.session_id or "", event.owner)
         with self._lock:
             presence = self._visitors.get(visitor)
@@ -178,7 +177,7 @@ class Presences:
         return presence
 
     def _forget(self) -> None:
-        """Forget the one not seen for longest; those with a heartbeat stay, however many."""
+        """Forget the visitor without a heartbeat that was not seen for longest."""
         for visitor, presence in self._visitors.items():
             if not presence.heartbeats and not presence.telling:
                 del self._visitors[visitor]
@@ -187,7 +186,7 @@ class Presences:
     def _tell(
         self, visitor: Visitor, presence: _Presence, verb: Verb, *, here: bool = False
     ) -> bool:
-        """Have ``verb`` told; True when the caller is to do it, by ``_work``, after the lock."""
+        """Schedule ``verb``. Return True if the caller must run ``_work`` after the lock."""
         if self._pool is None or not (presence.used or self._strangers.take()):
             return False
         presence.wanted = verb
@@ -203,9 +202,9 @@ class Presences:
             try:
                 getattr(self._store.session(*visitor), verb)()
             except Exception:
-                # Nobody waits for the answer, and the sweep finds what was not told. The id stays
-                # out of the log: whoever reads it there could use it.
-                log.exception("Could not %s a visitor's session; the sweep will see to it.", verb)
+                # No caller waits for the result, and the sweep does not need this call. The id is
+                # not logged: a reader of the log could use it.
+                log.exception("Could not %s a visitor's session; the sweep will handle it.", verb)
 
     def _next(self, visitor: Visitor) -> Verb | None:
         with self._lock:

@@ -1,12 +1,12 @@
 """Gradio's routes for uploads and files, with the store around them.
 
-Gradio's own code receives, checks the login, chooses type and disposition and sends. Around it: an
-upload is answered when it is in the store; a file is sent only to those who have it there, from the
-local disk, to which it is fetched first if need be.
+Gradio's own code receives, checks the login, chooses type and disposition and sends. The code here
+sends the response to an upload when the upload is in the store. It lets a file be sent only to
+visitors who have it in the store, from the local disk, and fetches it first if it is not there.
 
 Gradio answers ``Range: bytes=a-b`` with the headers of the *request*, Cookie and Authorization
 among them (``route_utils.file_fetch``). It does so for that form alone, so a range is passed on as
-``bytes=a-b,``: the same range to Starlette, which answers it in order.
+``bytes=a-b,``. Starlette reads that as the same range, and answers correctly.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ log = logging.getLogger("sessionstore")
 
 
 class Served(NamedTuple):
-    """A file that may be sent, on the local disk; ``pin`` is to be released after that."""
+    """A file on the local disk that may be sent. ``pin`` is a copy to unpin after that."""
 
     reference: Reference
     pin: str | None
@@ -59,7 +59,7 @@ class Served(NamedTuple):
 async def file(  # noqa: PLR0917 - the first four are ASGI's
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, service: Service, path: str
 ) -> None:
-    """``GET`` and ``HEAD`` of a file."""
+    """Answer ``GET`` and ``HEAD`` of a file."""
     name = None if path.startswith(("http://", "https://")) else service.files.paths.relative(path)
     request = Request(scope)
     login = await login_of(scope["app"], request)
@@ -75,7 +75,7 @@ async def file(  # noqa: PLR0917 - the first four are ASGI's
         await _failure(error)(scope, receive, send)
         return
     if served is None:
-        # As Gradio answers for what is not there: nothing tells a foreign file from a missing one.
+        # Gradio's response for a missing file, so a client cannot tell whether another has one.
         refusal = JSONResponse({"detail": f"File not allowed: {path}."}, 403)
         await refusal(scope, receive, send)
         return
@@ -90,9 +90,9 @@ async def file(  # noqa: PLR0917 - the first four are ASGI's
 async def upload(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, service: Service
 ) -> None:
-    """``POST`` of files: the answer waits until they are in the store.
+    """Answer ``POST`` of files, when they are in the store.
 
-    What is refused, or broken off, is gone from the disk before the answer.
+    The files of a refused or interrupted upload are removed from the disk before the response.
     """
     held: list[Message] = []
 
@@ -112,7 +112,7 @@ async def upload(
             body = b"".join(message.get("body", b"") for message in held)
             await run_in_threadpool(_keep, incoming, service.files, await owner(), body)
     except SessionStoreError as error:
-        log.warning("Could not keep an upload: %s", error)
+        log.warning("Could not save an upload: %s", error)
         refusal = _failure(error)
     finally:
         with CancelScope(shield=True):
@@ -135,7 +135,7 @@ def _keep(upload: Upload, files: Files, owner: str | None, body: bytes) -> None:
 
 
 def _failure(error: SessionStoreError) -> PlainTextResponse:
-    """Answer with what a visitor may read; the rest is in the log."""
+    """Return a response that a visitor may read; the details are in the log."""
     status, words = reply_to(error)
     return PlainTextResponse(words, status)
 
@@ -155,15 +155,15 @@ def _fetched(service: Service, owner: str | None, name: str, path: str) -> Serve
         allowed = copied.session.owner == owner or copied.session == service.store.shared
         return Served(copied.reference, None) if allowed and copied.is_there() else None
     while (found := files.obtain(owner, name)) is not None:
-        if files.local.pin(name):  # or it had to make room for another at this very moment
+        if files.local.pin(name):  # False if another file's fetch has evicted it: try again
             return Served(found.reference, name)
     return None
 
 
 class _Answer:
-    """Gradio's answer, with validators of ours and no permission to do anything in a browser.
+    """Gradio's response with other validators, and with headers that forbid scripts in a browser.
 
-    The entity tag is the content's: the same on every replica, which a file's time is not.
+    The entity tag is made from the digest. So it is equal on all replicas, unlike a file's time.
     """
 
     def __init__(self, send: Send, reference: Reference, headers: Headers) -> None:
@@ -172,13 +172,13 @@ class _Answer:
         same = headers.get("if-range") in (None, self._tag)
         self.range = headers.get("range") if same else None
         known = {
-            each.strip().removeprefix("W/") for each in headers.get("if-none-match", "").split(",")
+            tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")
         }
         self._is_known = bool(known & {self._tag, "*"})
         self._silent = False
 
     async def send(self, message: Message) -> None:
-        """Pass one message on."""
+        """Send one message, changed where it starts a response."""
         if message["type"] == "http.response.start" and message["status"] in (_OK, _PARTIAL):
             headers = MutableHeaders(scope=message)
             headers["etag"] = self._tag
@@ -197,15 +197,15 @@ class _Answer:
 
 
 def _asking_for(scope: Scope, wanted: str | None) -> Scope:
-    """The request with this range, if it is one range, and without what we answer ourselves."""
-    headers = [each for each in scope["headers"] if each[0].lower() not in _ANSWERED]
-    found = None if wanted is None else _one_range(wanted.strip())
-    if found is not None and _is_in_order(found):
-        start, end = found.groups()
+    """Return the request with the range ``wanted`` if it is one range, and without conditions."""
+    headers = [header for header in scope["headers"] if header[0].lower() not in _ANSWERED]
+    match = None if wanted is None else _one_range(wanted.strip())
+    if match is not None and _is_in_order(match):
+        start, end = match.groups()
         headers.append((b"range", f"bytes={start}-{end}{',' if start and end else ''}".encode()))
     return {**scope, "headers": headers}
 
 
-def _is_in_order(found: re.Match[str]) -> bool:
-    start, end = found.groups()
+def _is_in_order(match: re.Match[str]) -> bool:
+    start, end = match.groups()
     return int(start) <= int(end) if start and end else bool(start or end)

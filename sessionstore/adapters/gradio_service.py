@@ -1,4 +1,4 @@
-"""What runs while apps that share a store are being served: presence, files, and one sweeper."""
+"""The service of one store while apps are served: presence, files and one sweeper."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 SWEEP_EVERY: Final = timedelta(seconds=60)
 
 CACHE_SIZE: Final = 4 << 30
-"""Bytes of local copies, unless the app says otherwise."""
+"""The default limit for local copies, in bytes."""
 
 CLAIM: Final = timedelta(minutes=3)
-"""How long after its last sign of life a process's cache path counts for the others."""
+"""The time for which other processes respect a process's cache path after it was last renewed."""
 
 _CLEAN_EVERY: Final = timedelta(minutes=10)
 
@@ -44,7 +44,10 @@ log = logging.getLogger("sessionstore")
 
 
 class Copies(WorkingCopies):
-    """The copies that ``local_path()`` makes, with whose they are; passes on what is gone."""
+    """The copies that ``local_path()`` makes, each with its stored file.
+
+    Deletions in the store are passed on to ``files``.
+    """
 
     def __init__(self, directory: Path, size: int | None, store: SessionStore) -> None:
         super().__init__(directory, size)
@@ -68,7 +71,7 @@ class Copies(WorkingCopies):
         return path
 
     def whose(self, path: str) -> StoredFile | None:
-        """The file that a copy was made of."""
+        """Return the stored file that a copy was made from, None for any other path."""
         for made in list(self._whose.values()):
             if path in made:
                 return made[path]
@@ -104,11 +107,11 @@ class Copies(WorkingCopies):
 
 
 class Service:
-    """One store's, for all demos of this process that are attached to it.
+    """The service of one store, for all demos of this process that are attached to it.
 
-    It runs from the first app that starts serving to the last that stops. An app that does not say
-    so (mounted where no lifespan reaches it) starts with its first request and runs to the end of
-    the process.
+    It runs from the first app that starts serving to the last that stops. An app whose lifespan is
+    not run (it is mounted in another) starts with its first request and runs to the end of the
+    process.
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class Service:
         cache_size: int | None,
         keep_local: bool,
     ) -> None:
-        """Take Gradio's ``cache`` directory for local copies.
+        """Use Gradio's ``cache`` directory for local copies.
 
         Raises ValueError when ``sweep_every`` is not longer than zero, SettingsError when another
         process has the store with another cache directory, or the store has no secret.
@@ -145,17 +148,17 @@ class Service:
         self.copies.files = self.files
 
     def keep_for(self, age: timedelta) -> None:
-        """Delete files of this age, unless the store says itself when."""
+        """Set the store's ``max_age`` to ``age`` if it has none."""
         if self.store.retention.max_age is None:
             self.store.retention = replace(self.store.retention, max_age=age)
 
     def pin(self, demo: Blocks) -> None:
-        """Keep the files that came with the demo's components."""
+        """Save the files that came with the demo's components."""
         names = {self.files.paths.relative(path) for path in compat.moved_files(demo)}
         self.files.pin(sorted(name for name in names if name is not None))
 
     def serving(self, app: App) -> None:
-        """The app serves from now on. Cheap when that is known."""
+        """Note that the app serves. Cheap when that is known."""
         if app in self._apps:
             return
         with self._lock:
@@ -166,14 +169,14 @@ class Service:
             self._sweeping.start()
 
     def stopped(self, app: App) -> None:
-        """The app serves no more. Waits for what is under way; ends no session."""
+        """Note that the app has stopped. Waits for calls in progress; ends no session."""
         with self._lock:
             self._apps.discard(app)
             if not self._apps:
                 self._stop()
 
     def close(self) -> None:
-        """No app is served with this store any more; its working copies go where they were."""
+        """Stop for all apps, and put the store's working copies and retention back."""
         with self._lock:
             self._apps.clear()
             self._stop()
@@ -185,7 +188,7 @@ class Service:
         self._beating.stop()
         self.presences.stop()
 
-    # Signs of life
+    # Heartbeat
 
     def _beat(self) -> None:
         self.presences.beat()
@@ -201,7 +204,7 @@ class Service:
             self._claim_path()
 
     def _touch_tabs(self, now: datetime) -> None:
-        """Keep the lists of sessions of those who are here; they are idle otherwise."""
+        """Touch the lists of sessions of present owners, which would become idle otherwise."""
         idle = self.store.retention.idle
         here = {visitor.owner for visitor in self.presences.here() if visitor.owner is not None}
         self._touched = {owner: at for owner, at in self._touched.items() if owner in here}
@@ -211,7 +214,7 @@ class Service:
                 self.files.touch_tabs(owner)
 
     def _claim_path(self) -> None:
-        """Say which cache directory this process has, for the others to have the same."""
+        """Record this process's cache directory; raise SettingsError if another process differs."""
         mine = str(self.files.paths.root)
         claims = Session(self.store, private_key("gradio cache directory"))
         try:
@@ -221,9 +224,9 @@ class Service:
         if theirs != mine:
             raise SettingsError(
                 f"Gradio's cache directory is {mine!r} here, and {theirs!r} in another process "
-                "that uses this store; files have the same paths on all replicas: set "
+                "that uses this store. Files must have the same paths on all replicas: set "
                 "GRADIO_TEMP_DIR to one directory for all. (A process that stopped counts for "
-                f"{CLAIM.seconds} seconds.)"
+                f"{CLAIM.seconds} more seconds.)"
             )
         claims.put("path", mine.encode(errors="surrogateescape"), ttl=CLAIM)
         self._claimed = self.store.now()

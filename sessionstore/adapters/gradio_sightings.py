@@ -1,4 +1,4 @@
-"""What a process has seen of the store: which version of which file is in which session. No I/O."""
+"""A cache of the versions of files and the sessions that they are in, for one process. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sessionstore.backend import Reference
 from sessionstore.copies import RECHECK
 
 REMEMBERED: Final = 20_000
-"""File names that are remembered. Others are looked up in the store again."""
+"""The most file names in the cache. Others are looked up in the store again."""
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class _Sight:
 
 
 class Sightings:
-    """Files by name, owner and session; at most ``REMEMBERED`` names, the last seen ones."""
+    """Files by name, owner and session: the last seen ones, at most ``REMEMBERED`` names."""
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
@@ -32,7 +32,7 @@ class Sightings:
         self._by_session: dict[str, set[str]] = {}
 
     def saw(self, owner: str | None, name: str, sid: str, reference: Reference) -> None:
-        """The file was there just now."""
+        """Note that the session has this version of the file now."""
         with self._lock:
             sights = self._by_name.setdefault(name, {}).setdefault(owner, {})
             sights[sid] = _Sight(reference, self.seconds())
@@ -42,7 +42,7 @@ class Sightings:
                 self._forget(next(iter(self._by_name)))
 
     def fresh(self, owner: str | None, name: str) -> tuple[str, Reference] | None:
-        """Session and version of the owner's file, if one was seen within ``RECHECK`` seconds."""
+        """Return session and version of the owner's file, if seen within ``RECHECK`` seconds."""
         now = self.seconds()
         with self._lock:
             for sid, sight in self._by_name.get(name, {}).get(owner, {}).items():
@@ -51,24 +51,24 @@ class Sightings:
         return None
 
     def sessions(self, owner: str | None, name: str) -> list[str]:
-        """The sessions that the owner's file was ever seen in and not seen to be gone from."""
+        """Return the sessions that the owner's file was seen in, except where it was deleted."""
         with self._lock:
             return list(self._by_name.get(name, {}).get(owner, ()))
 
     def recent(self, owner: str | None, name: str, sid: str) -> Reference | None:
-        """The version in that session, if it was seen within ``RECHECK`` seconds."""
+        """Return the version in that session, if it was seen within ``RECHECK`` seconds."""
         now = self.seconds()
         with self._lock:
             sight = self._by_name.get(name, {}).get(owner, {}).get(sid)
             return None if sight is None or now - sight.at >= RECHECK else sight.reference
 
     def gone(self, sid: str, name: str) -> None:
-        """The file is not there any more."""
+        """Note that the session no longer has the file."""
         with self._lock:
             self._gone(sid, name)
 
     def session_gone(self, sid: str) -> None:
-        """No file of the session is."""
+        """Note that the session was deleted."""
         with self._lock:
             for name in list(self._by_session.get(sid, ())):
                 self._gone(sid, name)

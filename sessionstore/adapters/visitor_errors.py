@@ -1,7 +1,7 @@
-"""What a visitor may read of an error: never a bucket, an endpoint or a path of the server.
+"""The error messages for visitors: without buckets, endpoints and paths of the server.
 
-The errors of this library are for the developer, who needs all of that; they go to the log. What an
-adapter sends to a visitor comes from here.
+The errors of this library are for the developer, who needs those details; they go to the log. An
+adapter sends a visitor only the messages of this module.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from sessionstore.errors import FileNotStored, InvalidName, LimitExceeded, Sessi
 from sessionstore.names import HIDDEN
 
 UNAVAILABLE: Final = "Storage is temporarily unavailable. Please try again."
-NO_ROOM: Final = "The server has no room for the file. Please try again later."
-NOT_STORED: Final = "The file is not stored any more."
+NO_ROOM: Final = "The server does not have enough free space for the file. Please try again later."
+NOT_STORED: Final = "The file no longer exists."
 
 _OF_THE_VISITOR: Final = {"max_file", "max_session", "max_session_files"}
-"""Limits that a smaller or another upload keeps to. The others are about the server's disk."""
+"""Limits that a smaller upload can meet. The others are about the server's disk."""
 
 _hidden = re.compile(rf"{re.escape(HIDDEN)}[0-9a-f]+/").sub
-"""Finds what an adapter puts in front of a visitor's own name for a file."""
+"""Replaces the prefix that an adapter puts before a visitor's file name."""
 
 
 class Reply(NamedTuple):
@@ -31,7 +31,7 @@ class Reply(NamedTuple):
 
 
 def reply_to(error: SessionStoreError) -> Reply:
-    """Return what a visitor is answered when the store raised ``error``."""
+    """Return the response to a visitor when the store raised ``error``."""
     match error:
         case LimitExceeded() if error.limit in _OF_THE_VISITOR:
             return Reply(413, _hidden("", str(error)))
