@@ -158,7 +158,7 @@ class Event:
     def given(self, values: Any) -> None:
         """Note the files among the handler's arguments that did not go through ``move``."""
         prefix = str(self.service.files.paths.root)
-        for path in _paths(values, prefix):
+        for path in _cache_paths(values, prefix):
             name = self.service.files.paths.relative(path)
             if name is not None:
                 self.pins.made(name)
@@ -183,7 +183,7 @@ def senders(requests: Request | list[Request] | None) -> list[Sender]:
 
     The list is empty when no visitor sent it, or a sender is unknown.
     """
-    found = []
+    result = []
     for request in requests if isinstance(requests, list) else [requests]:
         connection = None if request is None else getattr(request, "request", None)
         arrived = None if connection is None else connection.scope.get(ARRIVED)
@@ -192,8 +192,8 @@ def senders(requests: Request | list[Request] | None) -> list[Sender]:
         owner = compat.owner_of(request.username, connection)
         session_id = request.session_hash
         visitor = Visitor(session_id, owner) if session_id else None
-        found.append(Sender(owner, visitor, arrived))
-    return found
+        result.append(Sender(owner, visitor, arrived))
+    return result
 
 
 @contextmanager
@@ -205,22 +205,24 @@ def running(event: Event, iterator: Any) -> Iterator[Callable[[Any], None]]:
     """
     pins = None if iterator is None else _generators.pop(iterator, None)
     event.pins = pins or event.pins
-    goes_on: list[Any] = []
+    continued_as: list[Any] = []
     token = current.set(event)
     try:
-        yield goes_on.append
+        yield continued_as.append
     finally:
         current.reset(token)
         event.over = True
-        if goes_on and goes_on[-1] is not None:
-            _generators[goes_on[-1]] = event.pins
-            if goes_on[-1] is not iterator:  # one finalizer for each generator, not for each value
-                weakref.finalize(goes_on[-1], _soon(event.pins.release))
+        if continued_as and continued_as[-1] is not None:
+            _generators[continued_as[-1]] = event.pins
+            if (
+                continued_as[-1] is not iterator
+            ):  # one finalizer for each generator, not for each value
+                weakref.finalize(continued_as[-1], _on_event_loop(event.pins.release))
         else:
             event.pins.release()
 
 
-def _soon(work: Callable[[], None]) -> Callable[[], None]:
+def _on_event_loop(work: Callable[[], None]) -> Callable[[], None]:
     """Return a function that schedules ``work`` on the event loop, from any thread.
 
     Python collects garbage wherever an object is made, also in a thread that holds the lock that
@@ -249,14 +251,14 @@ def within(outer: Event, senders: list[Sender]) -> Iterator[Event]:
         current.reset(token)
 
 
-def _paths(values: Any, prefix: str) -> Iterator[str]:
+def _cache_paths(values: Any, prefix: str) -> Iterator[str]:
     """Yield the paths below ``prefix`` among a handler's arguments."""
     if isinstance(values, str):
         if values.startswith(prefix):
             yield str(values)
     elif isinstance(values, dict | list | tuple):
         for value in values.values() if isinstance(values, dict) else values:
-            yield from _paths(value, prefix)
+            yield from _cache_paths(value, prefix)
 
 
 def has_stored(value: Any) -> bool:
@@ -271,11 +273,11 @@ def with_paths(value: Any, path: Callable[[StoredFile], str]) -> Any:
     if isinstance(value, StoredFile):
         return path(value)
     if isinstance(value, dict):
-        return {key: _entry(value, key, each, path) for key, each in value.items()}
+        return {key: _entry(value, key, item, path) for key, item in value.items()}
     if isinstance(value, list):
-        return [with_paths(each, path) for each in value]
+        return [with_paths(item, path) for item in value]
     if isinstance(value, tuple):
-        items = [with_paths(each, path) for each in value]
+        items = [with_paths(item, path) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if not has_stored(value):
         return value
@@ -283,8 +285,8 @@ def with_paths(value: Any, path: Callable[[StoredFile], str]) -> Any:
     if _is_message(value):
         changed.content = _content(value.content, path)
     else:
-        arguments = [with_paths(each, path) for each in compat.arguments_of(value)]
-        compat.set_arguments(changed, arguments)
+        calls = [with_paths(arguments, path) for arguments in compat.arguments_of(value)]
+        compat.set_arguments(changed, calls)
     return changed
 
 
@@ -300,7 +302,7 @@ def _content(value: Any, path: Callable[[StoredFile], str]) -> Any:
     if isinstance(value, StoredFile):
         return {"path": path(value)}
     if isinstance(value, list):
-        return [_content(each, path) for each in value]
+        return [_content(item, path) for item in value]
     return with_paths(value, path)
 
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 UNCLAIMED: Final = timedelta(hours=6)
 """The time until an unused upload is deleted: a form may be left open over lunch."""
 
-_TABS_LOOKED_AT: Final = 100
+_TABS_SEARCHED: Final = 100
 """The most sessions of one owner in which a file is searched; a visitor has a few tabs."""
 
 _TRIES: Final = 10
@@ -132,7 +132,7 @@ class Files:
         if found is not None:
             return found
         tried: set[str] = set()
-        for sid in chain(self.seen.sessions(owner, name), self._places(owner, name)):
+        for sid in chain(self.seen.sessions(owner, name), self._candidates(owner, name)):
             if sid not in tried:
                 tried.add(sid)
                 reference = self._look(sid, owner, name)
@@ -140,22 +140,22 @@ class Files:
                     return Found(name, sid, reference)
         return None
 
-    def _places(self, owner: str | None, name: str) -> Iterator[str]:
+    def _candidates(self, owner: str | None, name: str) -> Iterator[str]:
         """Yield the sessions that the owner's file may be in. Reads the store between them."""
         yield self.unclaimed(owner).sid
         tabs = self.store.backend.files(self._tabs(owner, name).sid)
         newest = sorted(tabs, key=lambda tab: tab.created, reverse=True)
-        yield from (tab.name for tab in newest[:_TABS_LOOKED_AT])
+        yield from (tab.name for tab in newest[:_TABS_SEARCHED])
         yield self._pins.sid
 
     def _look(self, sid: str, owner: str | None, name: str) -> Reference | None:
         """Read the file's current version from the session; without one, drop the local copy."""
-        reference = self._now(sid, owner, name)
+        reference = self._current(sid, owner, name)
         if reference is None:
             self.local.release(sid, [name])
         return reference
 
-    def _now(self, sid: str, owner: str | None, name: str) -> Reference | None:
+    def _current(self, sid: str, owner: str | None, name: str) -> Reference | None:
         """Like ``_look``, but keep the local copy: it may be saved next."""
         with contextlib.suppress(FileNotStored):
             reference = self.store.backend.get(sid, HIDDEN + name)
@@ -181,7 +181,7 @@ class Files:
         Raises FileNotStored, and the errors of ``LocalCopies.make``.
         """
         # Another process that shares the directory may have made this copy.
-        if self._is_same(found):
+        if self._is_unchanged(found):
             return self.local.path(found.name)
         return self.local.make(
             found.name, found.reference, found.sid, lambda: self._open(found), twin
@@ -211,9 +211,9 @@ class Files:
         except FileNotStored:
             if found.sid != self._pins.sid:
                 raise
-            return self.store.backend.open(found.sid, self._pinned_anew(found.name))
+            return self.store.backend.open(found.sid, self._reread_pinned(found.name))
 
-    def _pinned_anew(self, name: str) -> Reference:
+    def _reread_pinned(self, name: str) -> Reference:
         """Read a pinned file's version again: each process that starts saves the file again."""
         reference = self.store.backend.get(self._pins.sid, HIDDEN + name)
         if name in self._pinned:
@@ -241,8 +241,8 @@ class Files:
         if self.paths.kept(name) is None or name in self._pinned:
             return self.obtain(owner, name)
         home = self.home(visitor, owner)
-        mine = self._mine(home.sid, owner, name)
-        if mine is not None and (self.ready(mine) or self._is_same(mine)):
+        mine = self._known_in(home.sid, owner, name)
+        if mine is not None and (self.ready(mine) or self._is_unchanged(mine)):
             return mine
         if self.local.stamp(name) is None:
             return self.obtain(owner, name)
@@ -270,9 +270,9 @@ class Files:
             return found
         # Gradio writes a picture again each time it is shown, so a small one is compared here.
         small = found.reference.size <= _SMALL
-        return found if small and self._is_same(found) else None
+        return found if small and self._is_unchanged(found) else None
 
-    def _is_same(self, found: Found) -> bool:
+    def _is_unchanged(self, found: Found) -> bool:
         """Return whether the local file has the bytes in the store although it was written again.
 
         If so, note it as a copy.
@@ -301,7 +301,7 @@ class Files:
         if self.paths.kept(name) is None:
             return self.obtain(owner, name)
         home = self.home(visitor, owner)
-        mine = self._mine(home.sid, owner, name)
+        mine = self._known_in(home.sid, owner, name)
         ready = mine is not None and self.ready(mine)
         found = mine if ready else self.obtain(owner, name)
         if found is None or found.sid == self._pins.sid or visitor is None:
@@ -318,7 +318,7 @@ class Files:
         Another replica may have received the upload, so this looks in the store.
         """
         unclaimed = self.unclaimed(owner)
-        upload = self.seen.recent(owner, name, unclaimed.sid) or self._now(
+        upload = self.seen.recent(owner, name, unclaimed.sid) or self._current(
             unclaimed.sid, owner, name
         )
         if upload is not None:  # this version only: another tab may upload the file again right now
@@ -336,11 +336,11 @@ class Files:
         """Return the private session of the owner's uploads that no event has used."""
         return Kept(self.store, private_key("gradio unclaimed", owner))
 
-    def _mine(self, sid: str, owner: str | None, name: str) -> Found | None:
+    def _known_in(self, sid: str, owner: str | None, name: str) -> Found | None:
         """Return the file if this process saw it in the session and it is still there."""
         reference = self.seen.recent(owner, name, sid)
         if reference is None and sid in self.seen.sessions(owner, name):
-            reference = self._now(sid, owner, name)
+            reference = self._current(sid, owner, name)
         return None if reference is None else Found(name, sid, reference)
 
     def _keep(
@@ -356,7 +356,7 @@ class Files:
         self.local.note(name, file, home.sid, stamp)
         self.seen.saw(owner, name, home.sid, file)
         if ttl is None:
-            self._list(owner, name, home.sid)
+            self._record_tab(owner, name, home.sid)
         return Found(name, home.sid, file)
 
     def _put(
@@ -383,7 +383,7 @@ class Files:
             f"{name!r} was not saved: the file changed during each of {_TRIES} attempts. Try again."
         )
 
-    def _list(self, owner: str | None, name: str, sid: str) -> None:
+    def _record_tab(self, owner: str | None, name: str, sid: str) -> None:
         """Record in the store that this session has files of its owner."""
         key = (owner, sid if owner is not None else f"{sid} {name}")
         with self._lock:
@@ -409,7 +409,7 @@ class Files:
     def give(self, file: StoredFile, owner: str | None) -> Found:
         """Return the stored file as a file of the cache for this owner. Fetches no bytes."""
         sid, reference = file.session.sid, file.reference
-        name = self.paths.to(sid, reference, self._mark(sid, owner))
+        name = self.paths.to(sid, reference, self._visitor_mark(sid, owner))
         self.seen.saw(owner, name, sid, reference)
         return Found(name, sid, reference)
 
@@ -423,7 +423,7 @@ class Files:
             return found
         reference = self._named(pointer)
         if reference is not None:
-            proof = self.paths.proof(pointer.sid, reference, self._mark(pointer.sid, owner))
+            proof = self.paths.proof(pointer.sid, reference, self._visitor_mark(pointer.sid, owner))
             if proof == pointer.proof:
                 self.seen.saw(owner, name, pointer.sid, reference)
                 return Found(name, pointer.sid, reference)
@@ -443,7 +443,7 @@ class Files:
         alive = reference.expires is None or reference.expires > self.store.now()
         return reference if alive else None
 
-    def _mark(self, sid: str, owner: str | None) -> str:
+    def _visitor_mark(self, sid: str, owner: str | None) -> str:
         if sid == shared_key().sid:
             return _EVERYONE
         return "anonymous" if owner is None else f"owner {owner}"

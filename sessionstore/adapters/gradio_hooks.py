@@ -67,7 +67,7 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     file = compat.find("gradio.route_utils:GradioUploadFile")
     _replace(app, "create_app", staticmethod(_create_app(app.create_app, service_of)))
     process_api = _process_api(blocks.process_api, service_of)
-    _replace(blocks, "process_api", _in_plain_words(process_api, service_of))
+    _replace(blocks, "process_api", _with_visitor_errors(process_api, service_of))
     _replace(queue, "process_events", _process_events(queue.process_events))
     _replace(blocks, "preprocess_data", _preprocess_data(blocks.preprocess_data))
     _replace(blocks, "postprocess_data", _postprocess_data(blocks.postprocess_data))
@@ -144,16 +144,16 @@ def _process_api(
         if service is None or not senders:
             return await original(self, *args, **kwargs)
         event = events.Event(service, senders, events.Pins(service.files.local))
-        with events.running(event, given.get("iterator")) as goes_on_as:
+        with events.running(event, given.get("iterator")) as continues_as:
             output = await original(self, *args, **kwargs)
             await event.keep_later()
-            goes_on_as(output.get("iterator"))
+            continues_as(output.get("iterator"))
             return output
 
     return process_api
 
 
-def _in_plain_words(
+def _with_visitor_errors(
     process_api: Callable[..., Awaitable[dict[str, Any]]], service_of: ServiceOf
 ) -> Callable[..., Awaitable[dict[str, Any]]]:
     """Show the page a sentence that a visitor may read, and write the error itself to the log.
@@ -163,7 +163,7 @@ def _in_plain_words(
     """
 
     @functools.wraps(process_api)
-    async def in_plain_words(self: Blocks, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    async def with_visitor_errors(self: Blocks, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             return await process_api(self, *args, **kwargs)
         except SessionStoreError as error:
@@ -173,7 +173,7 @@ def _in_plain_words(
             words = html.escape(reply_to(error).words, quote=False)  # Gradio shows it as HTML
             raise Error(words) from error
 
-    return in_plain_words
+    return with_visitor_errors
 
 
 def _requests(given: dict[str, Any]) -> Any:

@@ -86,9 +86,9 @@ _file = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL).fullmatch
 def check(demo: Blocks) -> None:
     """Raise SettingsError, naming the difference, when this Gradio is not one we know."""
     for path, parameters in _PARAMETERS.items():
-        found = tuple(inspect.signature(find(path)).parameters)[: len(parameters)]
-        if found != parameters:
-            _refuse(f"has another {_short(path)}, with the parameters {', '.join(found)}")
+        actual = tuple(inspect.signature(find(path)).parameters)[: len(parameters)]
+        if actual != parameters:
+            _refuse(f"has another {_short(path)}, with the parameters {', '.join(actual)}")
     for path, kind in _TYPES.items():
         if not isinstance(find(path), kind):
             _refuse(f"has another {_short(path)}, which is no {kind.__name__}")
@@ -117,12 +117,12 @@ def find(path: str) -> Any:
     """Return the object that ``path`` names. Raises SettingsError when Gradio does not have it."""
     module, _, names = path.partition(":")
     try:
-        found = importlib.import_module(module)
+        value = importlib.import_module(module)
         for name in names.split("."):
-            found = getattr(found, name)
+            value = getattr(value, name)
     except (ImportError, AttributeError) as error:
         _refuse(f"has no {_short(path)}", error)
-    return found
+    return value
 
 
 def _short(path: str) -> str:

@@ -59,7 +59,7 @@ class SessionFiles:
         elif compat.is_upload(route) and scope["method"] == "POST":
             await serve.upload(self.app, scope, receive, send, service)
         elif _may_be_page(scope):
-            await self.app(scope, receive, _bringing_an_owner(scope, send))
+            await self.app(scope, receive, _with_owner_cookie(scope, send))
         else:
             await self.app(scope, receive, send)
 
@@ -144,10 +144,10 @@ def _may_be_page(scope: Scope) -> bool:
     return wanted and owner.needs_cookie(Request(scope))
 
 
-def _bringing_an_owner(scope: Scope, send: Send) -> Send:
+def _with_owner_cookie(scope: Scope, send: Send) -> Send:
     """Add the cookie to pages, and to ``/config``, which clients without a page request."""
 
-    async def sending(message: Message) -> None:
+    async def send_with_cookie(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == _OK:
             headers = MutableHeaders(scope=message)
             page = headers.get("content-type", "").startswith("text/html")
@@ -157,4 +157,4 @@ def _bringing_an_owner(scope: Scope, send: Send) -> Send:
                 headers["cache-control"] = "private, no-cache"
         await send(message)
 
-    return sending
+    return send_with_cookie

@@ -61,7 +61,7 @@ class _Presence:
     resumed: int = 0
     """The arrival of the last request that resumed it: each request resumes once."""
     wanted: Verb | None = None
-    telling: bool = False
+    scheduled: bool = False
 
 
 class Budget:
@@ -122,7 +122,7 @@ class Presences:
             presence = self._remember(visitor)
             presence.heartbeats += 1
             presence.left = None
-            self._tell(visitor, presence, "resume")
+            self._schedule(visitor, presence, "resume")
 
     def closed(self, visitor: Visitor, *, left: bool) -> None:
         """Note that a heartbeat closed: the client ``left``, or else the server stops."""
@@ -131,7 +131,7 @@ class Presences:
             presence.heartbeats -= 1
             if left and presence.heartbeats == 0:
                 presence.left = self.moment()
-                self._tell(visitor, presence, "end")
+                self._schedule(visitor, presence, "end")
 
     def used(self, visitor: Visitor, arrived: int, *, wait: bool) -> None:
         """Note that an event that arrived at the moment ``arrived`` uses the visitor's session.
@@ -145,7 +145,7 @@ class Presences:
             if late or presence.heartbeats or presence.resumed == arrived:
                 return
             presence.left, presence.resumed = None, arrived
-            mine = self._tell(visitor, presence, "resume", here=wait)
+            mine = self._schedule(visitor, presence, "resume", here=wait)
         if mine:
             self._work(visitor)
 
@@ -159,7 +159,7 @@ class Presences:
         with self._lock:
             for visitor, presence in list(self._visitors.items()):
                 if presence.heartbeats and presence.wanted is None:
-                    self._tell(visitor, presence, "touch")
+                    self._schedule(visitor, presence, "touch")
 
     def _saved(self, event: Event) -> None:
         """End a session that a save made or kept after its visitor left."""
@@ -167,7 +167,7 @@ class Presences:
         with self._lock:
             presence = self._visitors.get(visitor)
             if presence is not None and presence.left is not None:
-                self._tell(visitor, presence, "end")
+                self._schedule(visitor, presence, "end")
 
     def _remember(self, visitor: Visitor) -> _Presence:
         presence = self._visitors.setdefault(visitor, _Presence())
@@ -179,26 +179,26 @@ class Presences:
     def _forget(self) -> None:
         """Forget the visitor without a heartbeat that was not seen for longest."""
         for visitor, presence in self._visitors.items():
-            if not presence.heartbeats and not presence.telling:
+            if not presence.heartbeats and not presence.scheduled:
                 del self._visitors[visitor]
                 return
 
-    def _tell(
+    def _schedule(
         self, visitor: Visitor, presence: _Presence, verb: Verb, *, here: bool = False
     ) -> bool:
         """Schedule ``verb``. Return True if the caller must run ``_work`` after the lock."""
         if self._pool is None or not (presence.used or self._strangers.take()):
             return False
         presence.wanted = verb
-        if presence.telling:
+        if presence.scheduled:
             return False
-        presence.telling = True
+        presence.scheduled = True
         if not here:
             self._pool.submit(self._work, visitor)
         return here
 
     def _work(self, visitor: Visitor) -> None:
-        while (verb := self._next(visitor)) is not None:
+        while (verb := self._take_verb(visitor)) is not None:
             try:
                 getattr(self._store.session(*visitor), verb)()
             except Exception:
@@ -206,9 +206,9 @@ class Presences:
                 # not logged: a reader of the log could use it.
                 log.exception("Could not %s a visitor's session; the sweep will handle it.", verb)
 
-    def _next(self, visitor: Visitor) -> Verb | None:
+    def _take_verb(self, visitor: Visitor) -> Verb | None:
         with self._lock:
             presence = self._visitors[visitor]
             verb, presence.wanted = presence.wanted, None
-            presence.telling = verb is not None
+            presence.scheduled = verb is not None
         return verb

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _OK: Final = 200
 _PARTIAL: Final = 206
 _NOT_MODIFIED: Final = 304
-_ANSWERED: Final = {
+_NOT_PASSED_ON: Final = {
     b"range",
     b"if-range",
     b"if-none-match",
@@ -66,7 +66,7 @@ async def file(  # noqa: PLR0917 - the first four are ASGI's
     range_ = request.headers.get("range")
     is_ours = name is not None and not is_public(scope["app"], path, service.files.paths.root)
     if name is None or not is_ours or (login is None and needs_login(scope["app"])):
-        await app(_asking_for(scope, range_), receive, send)
+        await app(_with_range(scope, range_), receive, send)
         return
     try:
         served = await _serving(service, owner_of(login, request), name, path)
@@ -81,7 +81,7 @@ async def file(  # noqa: PLR0917 - the first four are ASGI's
         return
     try:
         answer = _Answer(send, served.reference, request.headers)
-        await app(_asking_for(scope, answer.range), receive, answer.send)
+        await app(_with_range(scope, answer.range), receive, answer.send)
     finally:
         if served.pin is not None:
             service.files.local.unpin(served.pin)
@@ -107,7 +107,7 @@ async def upload(
     incoming = Upload(service.files, owner)
     try:
         with uploading(incoming):
-            await app(_asking_for(scope, None), receive, hold)
+            await app(_with_range(scope, None), receive, hold)
         if held and held[0]["type"] == "http.response.start" and held[0]["status"] == _OK:
             body = b"".join(message.get("body", b"") for message in held)
             await run_in_threadpool(_keep, incoming, service.files, await owner(), body)
@@ -196,9 +196,9 @@ class _Answer:
         await self._send(message)
 
 
-def _asking_for(scope: Scope, wanted: str | None) -> Scope:
+def _with_range(scope: Scope, wanted: str | None) -> Scope:
     """Return the request with the range ``wanted`` if it is one range, and without conditions."""
-    headers = [header for header in scope["headers"] if header[0].lower() not in _ANSWERED]
+    headers = [header for header in scope["headers"] if header[0].lower() not in _NOT_PASSED_ON]
     match = None if wanted is None else _one_range(wanted.strip())
     if match is not None and _is_in_order(match):
         start, end = match.groups()
