@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sessionstore import names
-from sessionstore.backend import Reference, SessionRecord
+from sessionstore.backend import Dropped, Reference, SessionRecord
 from sessionstore.backends import _local_folder, _local_root
 from sessionstore.backends import _local_journal as journal
 from sessionstore.backends._directory import Directory
@@ -135,13 +135,16 @@ def _unmark() -> dict[Any, dict[str, Any]]:
 
 @variant("a drop unforced", "durable")
 def _drop() -> dict[Any, dict[str, Any]]:
-    real = LocalBackend.__init__
+    real = LocalBackend.drop
 
-    def init(self: LocalBackend, *args: Any, **keywords: Any) -> None:
-        real(self, *args, **keywords)
-        self._durable = False
+    def drop(self: LocalBackend, *args: Any, **keywords: Any) -> Dropped | None:
+        durable, self._durable = self._durable, False
+        try:
+            return real(self, *args, **keywords)
+        finally:
+            self._durable = durable
 
-    return {LocalBackend: {"__init__": init}}
+    return {LocalBackend: {"drop": drop}}
 
 
 @variant("the bound of a session unforced", "durable")
