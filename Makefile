@@ -49,8 +49,8 @@ test: lint
 
 # What differs between the two is how files pass through and are served, not how long they are kept.
 gradio5: $(GRADIO5)/.ready-test
-	$(GRADIO5)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) tests/test_gradio_attach.py \
-	    tests/test_gradio_components.py tests/test_gradio_serving.py
+	$(GRADIO5)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) tests/gradio/test_attach.py \
+	    tests/gradio/test_components.py tests/gradio/test_serving.py
 
 lint: .venv/.ready-test
 	$(BIN)/ruff check .
@@ -91,8 +91,8 @@ campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.differential --catch --steps 60 --seeds 1 2 3 4 5 6 7 8
 
 explore: .venv/.ready-test
-	$(BIN)/python -m sessionstore.testing.explorer --schedules 100000
-	$(BIN)/python -m sessionstore.testing.explorer --catch
+	$(BIN)/python -m tests.explorer --schedules 100000
+	$(BIN)/python -m tests.explorer --catch
 	$(BIN)/python -m tests.campaigns.explore_engines --engine obstore --schedules 1000
 	$(BIN)/python -m tests.campaigns.explore_engines --engine boto3 --schedules 200
 	$(BIN)/python -m tests.campaigns.explore_engines --engine fsspec --schedules 100
@@ -105,7 +105,7 @@ gradio-suite: .venv/.ready-test
 	$(BIN)/python -m tests.gradio_suite
 
 s3: .venv/.ready-test
-	@$(BIN)/python -u -m tests.seaweed
+	@$(BIN)/python -u -m tests.support.seaweed
 
 clean:
 	rm -rf .venv .venv-bench $(DEMO) $(GRADIO5) $(SITE) site .demo-data .gradio-suite build dist *.egg-info .hypothesis

@@ -1,1 +1,1 @@
-"""The backends of the library, one module each; ``sessionstore.registry`` finds them."""
+"""The backends of the library, a module or package each; ``sessionstore.registry`` finds them."""

@@ -18,7 +18,7 @@ from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Self, cast
 
-from sessionstore import values
+from sessionstore import parsers
 from sessionstore.backend import (
     Collected,
     Dropped,
@@ -32,7 +32,7 @@ from sessionstore.backend import (
 from sessionstore.clock import Clock
 from sessionstore.content import CHUNK, DIGESTS, Buffer, Content
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
-from sessionstore.values import Parser
+from sessionstore.parsers import Parser
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -61,8 +61,8 @@ class MemoryBackend:
     """
 
     options: ClassVar[Mapping[str, Parser]] = {
-        "cap": values.size,
-        "digest": values.choice(*DIGESTS),
+        "cap": parsers.size,
+        "digest": parsers.choice(*DIGESTS),
     }
 
     def __init__(self, place: Place, clock: Clock) -> None:

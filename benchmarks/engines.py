@@ -20,7 +20,7 @@ from urllib.parse import quote
 from benchmarks.harness import Batch, Row, Run, measure
 from benchmarks.report import machine, markdown
 from sessionstore import SessionStore, StoredFile
-from tests import seaweed
+from tests.support import seaweed
 
 KB = 1 << 10
 

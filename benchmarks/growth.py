@@ -18,7 +18,7 @@ from benchmarks.disks import Disk
 from benchmarks.harness import Figure, median_cost
 from benchmarks.objects import AT_ONCE, Bench
 from sessionstore import Session, SessionStore
-from sessionstore.backends.objects_sweep import AT_ONCE as AT_ONCE_IN_A_SWEEP
+from sessionstore.backends.objects.collector import AT_ONCE as AT_ONCE_IN_A_SWEEP
 
 Sizes = list[int]
 PER_SESSION = local_sessions.FILES

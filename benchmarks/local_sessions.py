@@ -18,7 +18,7 @@ from benchmarks.harness import OURS, Batch, Figure, Row, Run, median_cost
 from benchmarks.local_saves import unlike
 from sessionstore import SessionStore
 from sessionstore.backend import Reference
-from sessionstore.backends._local_journal import encode
+from sessionstore.backends.local.journal import encode
 from sessionstore.clock import EPOCH
 from sessionstore.names import session_key
 

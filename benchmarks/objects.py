@@ -19,8 +19,8 @@ from benchmarks import peers
 from benchmarks.harness import OURS, Batch, Figure, Row, Run, median_cost
 from benchmarks.local_saves import unlike
 from sessionstore import Session, SessionStore, StoredFile
-from tests import seaweed
-from tests.seaweed import BUCKET, ENVIRONMENT, REGION, program
+from tests.support import seaweed
+from tests.support.seaweed import BUCKET, ENVIRONMENT, REGION, program
 
 AT_ONCE = 32
 """Requests under way at once in the rows of operations a second."""

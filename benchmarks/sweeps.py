@@ -18,7 +18,7 @@ from datetime import timedelta
 from benchmarks.harness import cpu_seconds, most_memory
 from sessionstore import SessionStore
 from sessionstore.backends.objects import ObjectBackend
-from sessionstore.backends.objects_client import BATCH, Entry
+from sessionstore.backends.objects.client import BATCH, Entry
 from sessionstore.testing import FakeClock
 from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 

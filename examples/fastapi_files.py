@@ -20,7 +20,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from sessionstore import Session, SessionStore, StoredFile
-from sessionstore.adapters.asgi import Files, OwnerCookie, owner, same_origin
+from sessionstore.adapters.asgi.app import Files, OwnerCookie, owner, same_origin
 
 # The limits of one visitor; the environment can set other values.
 os.environ.setdefault("SESSIONSTORE_MAX_FILE", "200MB")

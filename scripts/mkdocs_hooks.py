@@ -125,7 +125,7 @@ def _relinked(markdown: str, source: str, page: Page, files: Files) -> str:
 def _cli() -> str:
     """Every command's own words."""
     try:
-        from sessionstore.cli_app import app
+        from sessionstore.cli.app import app
     except ModuleNotFoundError:
         return "# Commands\n\nThis version has no commands.\n"
     from typer.main import get_command

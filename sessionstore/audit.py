@@ -33,8 +33,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sessionstore._os.locks import lock
 from sessionstore.errors import SettingsError
-from sessionstore.locks import lock
 
 if TYPE_CHECKING:
     from datetime import datetime

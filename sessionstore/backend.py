@@ -44,7 +44,7 @@ from typing import (
 if TYPE_CHECKING:
     from sessionstore.clock import Clock
     from sessionstore.content import Content, Spool
-    from sessionstore.values import Parser
+    from sessionstore.parsers import Parser
 
 
 class SessionKey(NamedTuple):
@@ -170,7 +170,7 @@ class Backend(Protocol):
     """Keeps content once, and references to it. The module's docstring lists the guarantees."""
 
     options: ClassVar[Mapping[str, Parser]]
-    """The backend's own settings: name -> parser of ``sessionstore.values``."""
+    """The backend's own settings: name -> parser of ``sessionstore.parsers``."""
 
     digest: str
     """The name of the store's digest algorithm, ``sha256`` or ``blake3``, fixed for its life."""

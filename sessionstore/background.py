@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from sessionstore.clock import Clock
-from sessionstore.values import check_duration
+from sessionstore.parsers import check_duration
 
 log = logging.getLogger("sessionstore")
 

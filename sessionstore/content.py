@@ -17,8 +17,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
+from sessionstore._os.errors import translated
 from sessionstore.errors import Corrupted, SettingsError
-from sessionstore.oserrors import translated
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from sessionstore.errors import SessionStoreError
-from sessionstore.settings import resolve
+from sessionstore.settings.resolver import resolve
 
 if TYPE_CHECKING:
     from sessionstore.backend import Location

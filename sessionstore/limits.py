@@ -12,7 +12,7 @@ from typing import Self
 
 from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate, Reference, Saved
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
-from sessionstore.values import show_size
+from sessionstore.parsers import show_size
 
 _REMEMBERED = 4096
 """The number of sessions with cached sums in a process. Others are summed again at their save."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from sessionstore.backend import Flaw, Reference, SessionKey, SessionRecord
 from sessionstore.errors import SettingsError
-from sessionstore.values import LONGEST, show_duration
+from sessionstore.parsers import LONGEST, show_duration
 
 LIVE = timedelta(seconds=180)
 """A session that was active within this time counts as live, however short the linger is."""

@@ -11,14 +11,14 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Self, overload
 
 from sessionstore import images
-from sessionstore._twin import in_thread
+from sessionstore._os.errors import translated
+from sessionstore._threads import in_thread
 from sessionstore.backend import Reference, Saved, SessionKey
 from sessionstore.content import Buffer, Content, Ingest, ingest, refuse_text
 from sessionstore.errors import FileNotStored, LimitExceeded
 from sessionstore.names import HIDDEN, fresh_name, own_name
-from sessionstore.oserrors import translated
+from sessionstore.parsers import check_duration
 from sessionstore.storedfile import StoredFile
-from sessionstore.values import check_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from sessionstore import settings, signing, transfer, verification
-from sessionstore._twin import in_thread
+from sessionstore._threads import in_thread
 from sessionstore.audit import Audit
 from sessionstore.backend import (
     Backend,
@@ -26,16 +26,17 @@ from sessionstore.clock import Clock, SystemClock
 from sessionstore.disposition import disposition
 from sessionstore.errors import SettingsError
 from sessionstore.events import Callback, Event, Events
+from sessionstore.eviction import make_room
 from sessionstore.limits import Ledger, Limits
+from sessionstore.local_copies import WorkingCopies
 from sessionstore.media import media_type
 from sessionstore.names import is_private, session_key, shared_key
 from sessionstore.retention import Planner, PlanRow, Retention, row_for
-from sessionstore.room import make_room
 from sessionstore.session import Session, Usage
+from sessionstore.settings.resolver import SECRET_LENGTH
 from sessionstore.sweep import Sweep
 from sessionstore.transfer import Copied, Report
 from sessionstore.verification import Finding
-from sessionstore.working import WorkingCopies
 
 _SHARED = shared_key()
 _MINUTE = timedelta(seconds=60)
@@ -73,10 +74,9 @@ class SessionStore:
         self._events = Events()
         self._timers = Timers(self.clock, self.now, self._on_time)
         self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
-        if secret is not None and len(secret) < settings.SECRET_LENGTH:
+        if secret is not None and len(secret) < SECRET_LENGTH:
             raise SettingsError(
-                f"invalid secret=...: write at least {settings.SECRET_LENGTH} characters, "
-                "random ones."
+                f"invalid secret=...: write at least {SECRET_LENGTH} characters, random ones."
             )
         self._secret = secret
         self._base_url = base_url

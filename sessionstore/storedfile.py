@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from sessionstore._twin import in_thread
+from sessionstore._threads import in_thread
 from sessionstore.backend import Reference
 from sessionstore.content import CHUNK, read_all
 from sessionstore.errors import FileNotStored
 from sessionstore.media import media_type
-from sessionstore.values import check_duration
+from sessionstore.parsers import check_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # type checkers know it without the package

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
-    from sessionstore.backends.objects_client import ObjectClient
+    from sessionstore.backends.objects.client import ObjectClient
 
 T = TypeVar("T")
 

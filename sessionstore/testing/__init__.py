@@ -15,8 +15,7 @@ from typing import Final
 import pytest
 
 _WITH_ASSERTS: Final = (
-    "apart", "bounded", "collects", "comparison", "contract", "drops", "fails", "forgets", "keeps",
-    "machine", "once", "optional", "ranges", "replaces", "rig", "sessions", "subject",
+    "comparison", "contract", "machine", "subject",
 )  # fmt: skip
 
 # pytest must know these modules before they are imported. It then rewrites their assert statements,
@@ -24,7 +23,19 @@ _WITH_ASSERTS: Final = (
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _WITH_ASSERTS))
 
 from sessionstore.testing.clock import FakeClock  # noqa: E402 - after the line above
-from sessionstore.testing.contract import BackendContract  # noqa: E402 - likewise
+from sessionstore.testing.contract.base import overrides_contract  # noqa: E402 - likewise
+from sessionstore.testing.contract.optional import (  # noqa: E402 - likewise
+    Alone,
+    DetectsDamage,
+    FreeSpace,
+    Inspected,
+    LateReclaim,
+    Omitted,
+    Restored,
+    Secret,
+    SignedUrls,
+)
+from sessionstore.testing.contract.suite import BackendContract  # noqa: E402 - likewise
 from sessionstore.testing.faults import (  # noqa: E402 - likewise
     Call,
     Fault,
@@ -38,18 +49,6 @@ from sessionstore.testing.faults import (  # noqa: E402 - likewise
 )
 from sessionstore.testing.faulty import FaultyBackend  # noqa: E402 - likewise
 from sessionstore.testing.machine import BackendMachine, machine_for  # noqa: E402 - likewise
-from sessionstore.testing.optional import (  # noqa: E402 - likewise
-    Alone,
-    DetectsDamage,
-    FreeSpace,
-    Inspected,
-    LateReclaim,
-    Omitted,
-    Restored,
-    Secret,
-    SignedUrls,
-)
-from sessionstore.testing.rig import overrides_contract  # noqa: E402 - likewise
 from sessionstore.testing.subject import OpenBackend, Subject  # noqa: E402 - likewise
 
 __all__ = [

@@ -43,8 +43,8 @@ from sessionstore.backend import (
     Stored,
 )
 from sessionstore.content import Buffer, Content, Spool
+from sessionstore.parsers import Parser
 from sessionstore.testing.faults import Call, Fault, Plan, no_faults
-from sessionstore.values import Parser
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -1,7 +1,7 @@
 """An object store in memory, for tests of the object protocol and of the code above it.
 
 ``FakeBucket`` is the server, ``FakeObjectClient`` one client of it. It promises no more than
-``sessionstore.backends.objects_client`` requires of a store: times are cut to the second, and a
+``sessionstore.backends.objects.client`` requires of a store: times are cut to the second, and a
 listing of several pages is no snapshot.
 
     bucket = FakeBucket(clock.now)
@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import BinaryIO, ClassVar, Generic, NamedTuple, TypeVar, cast
 
-from sessionstore.backends.objects_client import (
+from sessionstore.backends.objects.client import (
     BATCH,
     Download,
     Entry,
@@ -179,7 +179,7 @@ class Request(Generic[T]):
 
 
 class FakeObjectClient:
-    """One client of a ``FakeBucket``: a ``sessionstore.backends.objects_client.ObjectClient``.
+    """One client of a ``FakeBucket``: a ``sessionstore.backends.objects.client.ObjectClient``.
 
     ``requests`` counts the sent requests by verb (PUT, GET, LIST, DELETE; POST, PART and ABORT for
     multipart uploads). Override ``send`` to fail, delay or reorder requests.

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sessionstore import Corrupted, SessionStore
-from sessionstore.backends import objects_keys as keys
-from sessionstore.backends.objects_client import Payload
+from sessionstore.backends.objects import keys
+from sessionstore.backends.objects.client import Payload
 from sessionstore.backends.s3 import S3Backend
-from tests import seaweed
-from tests.local import spoil
+from tests.support import seaweed
+from tests.support.local import spoil
 
 SMALL, LARGE = 20_000, 1_500_000
 """Bytes of most contents at most, and of one in fifty: more than is kept in memory at once."""
@@ -138,7 +138,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
+    parser.add_argument("--endpoint", help="a SeaweedFS that tests.support.seaweed started")
     options = parser.parse_args()
     os.environ.update(seaweed.ENVIRONMENT)
     with contextlib.ExitStack() as resources:

@@ -2,7 +2,7 @@
 
     python -m pytest -n0 tests/campaigns/contract_rclone.py
 
-tests/s3/test_s3_contract.py is what every run of the tests tries, on moto's server and SeaweedFS.
+tests/s3/test_contract.py is what every run of the tests tries, on moto's server and SeaweedFS.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import rclone
 from tests.s3.conftest import _no_aws, prefix
 from tests.s3.place import Bucket
-from tests.s3.test_s3_contract import S3Contract, _place, machine
+from tests.s3.test_contract import S3Contract, _place, machine
+from tests.support import rclone
 
 __all__ = ["_no_aws", "prefix"]
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import pytest
 
-from sessionstore.backends._fsspec_kinds import Where
-from sessionstore.testing import Subject, bounded, overrides_contract
+from sessionstore.backends.fsspec.protocols import Where
+from sessionstore.testing import Subject, overrides_contract
+from sessionstore.testing.contract import memory
+from tests.fsspec.test_contract import FsspecContract
 from tests.s3.conftest import _no_aws, moto_bucket, prefix, seaweed_bucket, seaweed_server
 from tests.s3.place import Bucket
 from tests.s3.test_fsspec_s3 import where_at
-from tests.test_fsspec_contract import FsspecContract
 
 __all__ = ["_no_aws", "moto_bucket", "prefix", "seaweed_bucket", "seaweed_server"]
 
@@ -39,5 +40,5 @@ class TestS3fsOnSeaweed(FsspecContract):
     @overrides_contract("s3fs holds a part of 5 MiB three times while it sends it.")
     def test_saving_a_large_file_takes_little_memory(self, subject: Subject) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(bounded, "ALLOWANCE", 20 << 20)
+            patch.setattr(memory, "ALLOWANCE", 20 << 20)
             super().test_saving_a_large_file_takes_little_memory(subject)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from sessionstore import SessionStore
 from sessionstore.transfer import Progress
-from tests import seaweed
+from tests.support import seaweed
 
 LARGE = 1_500_000
 """Bytes of one file in twenty: more than is kept in memory at once."""
@@ -168,7 +168,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=400)
     parser.add_argument("--kills", type=int, default=10, help="of each of the two copies")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
+    parser.add_argument("--endpoint", help="a SeaweedFS that tests.support.seaweed started")
     parser.add_argument("--copy", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.copy:

@@ -36,10 +36,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests import seaweed
 from tests.campaigns.differential_model import Answer, Author, Model, Op
 from tests.campaigns.differential_work import BROKEN, Stores, sweeper, worker
 from tests.campaigns.kill_s3 import GRACE, url_of
+from tests.support import seaweed
 
 PROCESSES = 3
 BUCKETS = ("boto3", "obstore", "s3fs")
@@ -325,7 +325,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
-    parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
+    parser.add_argument("--endpoint", help="a SeaweedFS that tests.support.seaweed started")
     parser.add_argument("--hurry", action="store_true", help="do not wait for buckets' collection")
     parser.add_argument(
         "--catch", nargs="*", choices=BROKEN, help="run these broken stores, or all of them"

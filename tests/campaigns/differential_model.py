@@ -16,7 +16,7 @@ from typing import Any
 
 from sessionstore import InvalidName, images
 from sessionstore.names import own_name, session_key
-from tests.hostile import HOSTILE
+from tests.support.hostile import HOSTILE
 
 MAX_FILE, MAX_SESSION, MAX_FILES = 150_000, 200_000, 6
 """The limits of the sessions that have some."""

@@ -41,10 +41,7 @@ from sessionstore.backends.memory import MemoryBackend
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.clock import SystemClock
 from sessionstore.names import session_key
-from sessionstore.testing import explorer_variants
-from sessionstore.testing.explorer_variants import FromMemory
 from sessionstore.wrapping import Call, around
-from tests import seaweed
 from tests.broken import content, forgetting, saving, sessions
 from tests.campaigns.differential_model import (
     MAX_FILE,
@@ -57,6 +54,9 @@ from tests.campaigns.differential_model import (
     picture,
     some_bytes,
 )
+from tests.explorer import variants
+from tests.explorer.variants import FromMemory
+from tests.support import seaweed
 
 RETENTION = Retention(idle=timedelta(hours=1), linger=timedelta(hours=1))
 EXPIRED = Retention(idle=timedelta(seconds=1), linger=timedelta(0))
@@ -79,7 +79,7 @@ def _from_memory() -> Iterator[None]:
     """For longer than the two seconds of old, since machines may be slow."""
     with (
         mock.patch.object(ObjectBackend, "writer_type", FromMemory),
-        mock.patch.object(explorer_variants, "RECENT", 30.0),
+        mock.patch.object(variants, "RECENT", 30.0),
     ):
         yield
 

@@ -21,16 +21,16 @@ from datetime import datetime
 from itertools import chain, islice
 
 from sessionstore.backends.objects import ObjectBackend
-from sessionstore.backends.objects_client import Entry, ObjectClient, Payload
+from sessionstore.backends.objects.client import Entry, ObjectClient, Payload
 from sessionstore.content import Buffer
-from sessionstore.testing.explorer import explore
-from sessionstore.testing.explorer_variants import VARIANTS
-from sessionstore.testing.explorer_world import MakeBucket
 from sessionstore.testing.objectclient import FakeBucket, Stored
-from tests import seaweed
 from tests.campaigns.kill_s3 import started
+from tests.explorer.__main__ import explore
+from tests.explorer.variants import VARIANTS
+from tests.explorer.world import MakeBucket
 from tests.s3.place import Bucket
 from tests.s3.test_fsspec_s3 import client_at
+from tests.support import seaweed
 
 _numbers = itertools.count(1)
 

@@ -36,9 +36,9 @@ from sessionstore import (
     SessionStore,
     SettingsError,
 )
-from sessionstore.backends._local_spool import is_unfinished
+from sessionstore.backends.local.spool import is_unfinished
 from sessionstore.clock import SystemClock
-from tests.local import backend_of, everything
+from tests.support.local import backend_of, everything
 
 OURS = (BackendUnavailable, LimitExceeded, SettingsError)
 """What a failing system call may become. Anything else fails."""

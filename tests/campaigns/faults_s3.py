@@ -42,14 +42,15 @@ from hashlib import sha256
 from unittest import mock
 
 from sessionstore import FileNotStored, Retention, Session, SessionStore, SessionStoreError
-from sessionstore.backends import _obstore_store, _s3_connection, objects_sweep
-from sessionstore.backends.s3 import ENGINES, S3Backend
+from sessionstore.backends.objects import collector
+from sessionstore.backends.s3 import S3Backend, boto3_session, obstore_store
+from sessionstore.backends.s3.backend import ENGINES
 from sessionstore.names import encode
-from tests import seaweed
 from tests.campaigns import kill_local
 from tests.campaigns.kill_local import CHURN, KEPT
 from tests.campaigns.kill_s3 import EXPIRED, GRACE, Key, left
 from tests.campaigns.proxy import KINDS, Proxy, Rates
+from tests.support import seaweed
 
 WRITERS = 6
 SWEEPERS = 2
@@ -282,7 +283,7 @@ class Run:
         """Let everything expire. Nobody saves any more, so that uploads need not be waited for."""
         time.sleep(1.3 * GRACE.total_seconds())  # the store's clock is a real one
         with (
-            mock.patch.object(objects_sweep, "ABANDONED", GRACE),
+            mock.patch.object(collector, "ABANDONED", GRACE),
             SessionStore.open(plain, retention=EXPIRED) as store,
         ):
             store.sweep()
@@ -291,7 +292,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def hasty(*, waits: float = 1.0, attempts: int = _s3_connection.ATTEMPTS) -> Iterator[None]:
+def hasty(*, waits: float = 1.0, attempts: int = boto3_session.ATTEMPTS) -> Iterator[None]:
     """Short time-outs for the clients that are made in the block.
 
     ``waits`` scales the pauses between boto3's repetitions, of which there are ``attempts``, less
@@ -299,10 +300,10 @@ def hasty(*, waits: float = 1.0, attempts: int = _s3_connection.ATTEMPTS) -> Ite
     """
     real = time.sleep
     with (
-        mock.patch.object(_obstore_store, "READ_TIMEOUT", timedelta(seconds=TIMEOUT)),
-        mock.patch.object(_obstore_store, "RETRIES", attempts - 1),
-        mock.patch.object(_s3_connection, "READ_TIMEOUT", TIMEOUT),
-        mock.patch.object(_s3_connection, "ATTEMPTS", attempts),
+        mock.patch.object(obstore_store, "READ_TIMEOUT", timedelta(seconds=TIMEOUT)),
+        mock.patch.object(obstore_store, "RETRIES", attempts - 1),
+        mock.patch.object(boto3_session, "READ_TIMEOUT", TIMEOUT),
+        mock.patch.object(boto3_session, "ATTEMPTS", attempts),
         mock.patch("botocore.endpoint.time", mock.Mock(sleep=lambda it: real(waits * it))),
     ):
         yield
@@ -316,10 +317,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--waits", type=float, default=1.0, help="scale of botocore's own pauses")
     parser.add_argument(
-        "--attempts", type=int, default=_s3_connection.ATTEMPTS, help="of each request; 1: no more"
+        "--attempts", type=int, default=boto3_session.ATTEMPTS, help="of each request; 1: no more"
     )
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
-    parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
+    parser.add_argument("--endpoint", help="a SeaweedFS that tests.support.seaweed started")
     options = parser.parse_args()
     os.environ.update(seaweed.ENVIRONMENT, SESSIONSTORE_TEST_GRACE="1")
     logging.getLogger("sessionstore").setLevel(logging.CRITICAL)  # sweeps that fail are counted

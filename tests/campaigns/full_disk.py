@@ -26,7 +26,7 @@ from sessionstore import LimitExceeded, Session, SessionStore
 from sessionstore.clock import SystemClock
 from tests import small_disk
 from tests.campaigns.faults_local import visible
-from tests.cli_rig import run as command
+from tests.support.cli_rig import run as command
 
 LACKS: dict[str, Callable[[Path], None]] = {
     "bytes": small_disk.fill_bytes,

@@ -36,9 +36,9 @@ from urllib.parse import quote
 from sessionstore import FileNotStored, Retention, Session, SessionStore
 from sessionstore.backends.fsspec import FsspecBackend
 from sessionstore.backends.s3 import S3Backend
-from tests import rclone, seaweed
 from tests.campaigns.clocks import skew
 from tests.campaigns.kill_local import CHURN, KEPT, Log, Role, content, kill, start
+from tests.support import rclone, seaweed
 
 WRITERS = 8
 SWEEPERS = 2
@@ -280,7 +280,7 @@ def main() -> int:
     parser.add_argument("--writes", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--skew", type=float, default=0, help="seconds; S3 takes less than 900")
-    parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
+    parser.add_argument("--endpoint", help="a SeaweedFS that tests.support.seaweed started")
     parser.add_argument("--engine", choices=["boto3", "obstore", "fsspec"], default="boto3")
     parser.add_argument("--server", choices=["seaweed", "rclone"], default="seaweed")
     options = parser.parse_args()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sessionstore.backends import _local_written
+from sessionstore.backends.local import written
 from tests.campaigns.power_loss import (
     Expected,
     History,
@@ -119,11 +119,11 @@ def _cut(place: Path, seed: str, *, durable: bool, tally: Tally) -> list[str]:
 @contextlib.contextmanager
 def _restarted() -> Iterator[None]:
     """Let the machine have started after all that was written until now."""
-    booted, _local_written.BOOTED = _local_written.BOOTED, time.time_ns()
+    booted, written.BOOTED = written.BOOTED, time.time_ns()
     try:
         yield
     finally:
-        _local_written.BOOTED = booted
+        written.BOOTED = booted
 
 
 def _wait(log: Path, rng: random.Random, *, durable: bool) -> None:

@@ -42,15 +42,14 @@ from pathlib import Path
 
 from sessionstore import Corrupted, FileNotStored, Session, SessionStore
 from sessionstore.backend import SessionKey
-from sessionstore.backends import _local_folder
-from sessionstore.backends import _local_journal as journal
-from sessionstore.backends._local_root import _is_torn_layout, _is_torn_secret
-from sessionstore.backends._local_spool import is_unfinished
+from sessionstore.backends.local import journal, session_dir
+from sessionstore.backends.local.layout import _is_torn_layout, _is_torn_secret
+from sessionstore.backends.local.spool import is_unfinished
 from sessionstore.clock import SystemClock
 from sessionstore.content import Content, Ingest
 from sessionstore.names import encode, session_key
 from tests.campaigns.recorded import Kind, Recorder
-from tests.local import backend_of, everything
+from tests.support.local import backend_of, everything
 
 LOOSE = "loose"
 """The visitor whose files are saved without ``durable`` also where others' are not."""
@@ -325,7 +324,7 @@ class Writer:
         backend = backend_of(self.loose)
         if backend.session(key_of(visitor).sid) is None:
             with backend._work() as work:
-                _local_folder.make(work, "half", key_of(visitor), backend.now())
+                session_dir.make(work, "half", key_of(visitor), backend.now())
                 work.rename("half", backend._sessions, key_of(visitor).sid)
 
 

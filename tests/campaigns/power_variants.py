@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from sessionstore import names
+from sessionstore._os.workspace import Workspace
 from sessionstore.backend import Dropped, Reference, SessionRecord
-from sessionstore.backends import _local_folder, _local_root
-from sessionstore.backends import _local_journal as journal
-from sessionstore.backends._directory import Directory
-from sessionstore.backends._local_blobs import Blob, Blobs
-from sessionstore.backends._local_folder import Folder
-from sessionstore.backends._local_journal import moment, nanoseconds
-from sessionstore.backends.local import LocalBackend
+from sessionstore.backends.local import LocalBackend, journal, layout, session_dir
+from sessionstore.backends.local.blobs import Blob, Blobs
+from sessionstore.backends.local.directory import Directory
+from sessionstore.backends.local.journal import moment, nanoseconds
+from sessionstore.backends.local.session_dir import Folder
 from sessionstore.content import hasher
-from sessionstore.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -77,27 +75,27 @@ def _root() -> dict[Any, dict[str, Any]]:
         place(new, path)
         os.unlink(new)
 
-    return {_local_root: {"_write": write}}
+    return {layout: {"_write": write}}
 
 
 @variant("names in the root unforced", "durable", "loose")
 def _root_names() -> dict[Any, dict[str, Any]]:
-    return {_local_root: {"_force_names": nothing}}
+    return {layout: {"_force_names": nothing}}
 
 
 @variant("names above the root unforced", "durable", seed=4)
 def _above_root() -> dict[Any, dict[str, Any]]:
-    return {_local_root: {"_force_above": nothing}}
+    return {layout: {"_force_above": nothing}}
 
 
 @variant("a torn layout refused", "older", seed=4)
 def _torn_layout() -> dict[Any, dict[str, Any]]:
-    return {_local_root: {"_is_torn_layout": lambda _: False}}
+    return {layout: {"_is_torn_layout": lambda _: False}}
 
 
 @variant("a torn secret used", "older")
 def _torn_secret() -> dict[Any, dict[str, Any]]:
-    return {_local_root: {"_is_torn_secret": lambda _: False}}
+    return {layout: {"_is_torn_secret": lambda _: False}}
 
 
 @variant("what leads to the files unforced", "durable")
@@ -250,13 +248,13 @@ def _id() -> dict[Any, dict[str, Any]]:
 
 @variant("a session without marks passed over", "loose", seed=11)
 def _no_marks() -> dict[Any, dict[str, Any]]:
-    real = _local_folder.record
+    real = session_dir.record
 
     def record(sessions: Directory, sid: str) -> SessionRecord | None:
         whole = sessions.has(f"{sid}/seen") and sessions.has(f"{sid}/id")
         return real(sessions, sid) if whole else None
 
-    return {_local_folder: {"record": record}}
+    return {session_dir: {"record": record}}
 
 
 @variant("a session without its directory of files not mended", "loose", seed=11)

@@ -30,14 +30,14 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from sessionstore import FileNotStored, Session, SessionStore, SessionStoreError
-from sessionstore.backends import objects_sweep
-from sessionstore.backends._s3_client import S3Client
+from sessionstore.backends.objects import collector
 from sessionstore.backends.s3 import S3Backend
-from tests import seaweed
+from sessionstore.backends.s3.boto3_client import S3Client
 from tests.campaigns import kill_s3
 from tests.campaigns.faults_s3 import PART_SIZE
 from tests.campaigns.kill_local import Log, kill, start
 from tests.campaigns.kill_s3 import EXPIRED, GRACE, RETENTION, left
+from tests.support import seaweed
 
 ACKNOWLEDGED, REFUSED, FAILED = 0, 3, 4
 """Exit statuses of a process: its save was acknowledged, raised an error of ours, or another."""
@@ -225,7 +225,7 @@ def _judge(result: Result, url: str, logs: Path, statuses: dict[Step, int]) -> N
         ]
     time.sleep(1.3 * GRACE.total_seconds())  # the store's clock is a real one
     with (
-        mock.patch.object(objects_sweep, "ABANDONED", GRACE),  # nobody uploads any more
+        mock.patch.object(collector, "ABANDONED", GRACE),  # nobody uploads any more
         SessionStore.open(url, retention=EXPIRED) as store,
     ):
         store.sweep()
@@ -247,7 +247,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--every", type=int, default=1, help="one step in so many")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
+    parser.add_argument("--endpoint", help="a SeaweedFS that tests.support.seaweed started")
     options = parser.parse_args()
     os.environ.update(seaweed.ENVIRONMENT, SESSIONSTORE_TEST_GRACE="1")
     steps = all_steps()

@@ -44,18 +44,22 @@ import pytest
 
 from sessionstore import Limits, Retention, SessionStore
 from sessionstore import limits as limits_module
-from sessionstore.adapters import (
-    gradio_files,
-    gradio_local,
-    gradio_presence,
-    gradio_service,
-    gradio_sightings,
+from sessionstore.adapters.gradio import (
+    attach,
+    locations,
+    presence,
+    service,
 )
-from sessionstore.adapters.gradio import attach
+from sessionstore.adapters.gradio import (
+    cache as gradio_local,
+)
+from sessionstore.adapters.gradio import (
+    files as gradio_files,
+)
 from sessionstore.backends.local import LocalBackend
 from sessionstore.backends.objects import ObjectBackend
-from tests import gradio_rig, seaweed
 from tests.campaigns.visitors import LEAKS, SECRET, by_gradio, by_library, demo, reopened
+from tests.support import gradio_rig, seaweed
 
 RETENTION: Final = Retention(idle=timedelta(seconds=60), linger=timedelta(seconds=2))
 LIMITS: Final = Limits(max_session=100_000_000, max_session_files=1000)
@@ -267,13 +271,13 @@ class Pace:
 
 def shortened(patch: pytest.MonkeyPatch) -> None:
     """Make times of hours seconds, and bounds of thousands of visitors hundreds."""
-    for module in (gradio_presence, gradio_files, gradio_sightings):
+    for module in (presence, gradio_files, locations):
         patch.setattr(module, "REMEMBERED", REMEMBERED)
     patch.setattr(limits_module, "_REMEMBERED", REMEMBERED)
     patch.setattr(gradio_files, "UNCLAIMED", timedelta(seconds=20))
     patch.setattr(gradio_local, "LEASE", 60.0)
     patch.setattr(gradio_local, "_RENEW", 20.0)
-    patch.setattr(gradio_service, "_CLEAN_EVERY", timedelta(seconds=10))
+    patch.setattr(service, "_CLEAN_EVERY", timedelta(seconds=10))
     patch.setenv("GRADIO_ANALYTICS_MAX_EVENTS", str(REMEMBERED))
 
 

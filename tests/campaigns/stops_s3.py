@@ -37,15 +37,15 @@ from unittest import mock
 from botocore.exceptions import ConnectionClosedError
 
 from sessionstore import FileNotStored, Retention, SessionStore, SessionStoreError
-from sessionstore.backends import objects_sweep
 from sessionstore.backends.memory import MemoryBackend, Place
-from sessionstore.backends.objects_client import Payload
+from sessionstore.backends.objects import collector
+from sessionstore.backends.objects.client import Payload
 from sessionstore.backends.s3 import S3Backend
 from sessionstore.clock import SystemClock
-from tests import seaweed
 from tests.campaigns.faults_s3 import PART_SIZE, hasty
 from tests.campaigns.kill_s3 import EXPIRED, GRACE, left
 from tests.s3.place import Bucket
+from tests.support import seaweed
 
 MODES = ("dies before", "dies after", "fails", "lost", "lost for good")
 OLD, NEW, OTHER, KNOWN = b"old", b"new", b"other", b"known"
@@ -266,7 +266,7 @@ class Run:
     def expire(self) -> None:
         """Let everything expire, and sweep twice. Nobody saves any more, so uploads go too."""
         time.sleep(1.3 * GRACE.total_seconds())  # the store's clock is a real one
-        with mock.patch.object(objects_sweep, "ABANDONED", GRACE):
+        with mock.patch.object(collector, "ABANDONED", GRACE):
             for prefix in self._prefixes:
                 with self.opened(prefix, EXPIRED) as store:
                     store.sweep()
@@ -291,7 +291,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="one case in so many")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--endpoint", help="a SeaweedFS that tests.seaweed started")
+    parser.add_argument("--endpoint", help="a SeaweedFS that tests.support.seaweed started")
     options = parser.parse_args()
     os.environ.update(seaweed.ENVIRONMENT, SESSIONSTORE_TEST_GRACE="1")
     logging.getLogger("sessionstore").setLevel(logging.CRITICAL)  # sweeps that fail are expected

@@ -19,7 +19,7 @@ from typing import Any, Final
 import gradio as gr
 
 from sessionstore import Session, SessionStore
-from tests.gradio_rig import Tab, picture, save
+from tests.support.gradio_rig import Tab, picture, save
 
 LARGE: Final = 1_500_000
 """Bytes of one file in ten: more than is kept in memory at once."""

@@ -21,11 +21,11 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests import seaweed
 from tests.replicas import browser, scenes
 from tests.replicas.app import SWEEP_EVERY
 from tests.replicas.scenes import Outcome
 from tests.replicas.site import LINGER, REPLICAS, Site, namespaces, serving
+from tests.support import seaweed
 
 _ABOUT = """\
 # One Gradio app on {replicas} replicas, with `attach` and without

@@ -13,12 +13,12 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response, sync_playwright
 
+from tests.gradio.test_browser import FLAGS
 from tests.replicas import media
 from tests.replicas.app import GREEN
 from tests.replicas.cases import BLUE, RED, inverse, sha
 from tests.replicas.site import SERVED_BY, Replica, Site
 from tests.replicas.visitor import Kept
-from tests.test_gradio_browser import FLAGS
 
 _COLOUR = """element => {
     const canvas = document.createElement("canvas");

@@ -15,13 +15,13 @@ from typing import Any
 
 from playwright.sync_api import Browser
 
+from tests.gradio.test_browser import BUSY
 from tests.replicas import browser as chromium
 from tests.replicas import cases, media, visitor
 from tests.replicas.app import SWEEP_EVERY
 from tests.replicas.browser import Guest
 from tests.replicas.site import LINGER, Replica, Site, eventually
 from tests.replicas.visitor import Kept, Visitor
-from tests.test_gradio_browser import BUSY
 
 IN_TIME = LINGER + 6.0
 """Seconds after the closing of a tab in which its visitor's files have to be gone."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from tests import seaweed
 from tests.conftest import free_port
+from tests.support import seaweed
 
 ROOT = Path(__file__).parents[2]
 REPLICAS = 2

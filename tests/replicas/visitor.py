@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.gradio_rig import Tab
 from tests.replicas.site import SERVED_BY, Replica, Site
+from tests.support.gradio_rig import Tab
 
 ENOUGH = 1000
 """More heartbeats than a visitor closes; that servers see them end is not waited for."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests import seaweed
 from tests.s3.place import Bucket
+from tests.support import seaweed
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
 
-from sessionstore.backends._connection import Connection
-from sessionstore.backends._s3_client import S3Client
-from sessionstore.backends._s3_connection import make_client
-from sessionstore.backends._s3_options import Options
-from sessionstore.backends.objects_client import (
+from sessionstore.backends.objects.client import (
     Download,
     Entry,
     Multipart,
@@ -26,11 +22,16 @@ from sessionstore.backends.objects_client import (
     Payload,
     Upload,
 )
-from sessionstore.backends.objects_keys import EPOCH
-from sessionstore.backends.obstore import ObstoreClient
-from sessionstore.backends.s3 import Engine, S3Backend
+from sessionstore.backends.objects.connection import Connection
+from sessionstore.backends.objects.keys import EPOCH
+from sessionstore.backends.s3 import S3Backend
+from sessionstore.backends.s3.backend import Engine
+from sessionstore.backends.s3.boto3_client import S3Client
+from sessionstore.backends.s3.boto3_session import make_client
+from sessionstore.backends.s3.obstore_client import ObstoreClient
+from sessionstore.backends.s3.options import Options
 from sessionstore.testing import FakeClock, OpenBackend
-from tests import seaweed
+from tests.support import seaweed
 
 
 @dataclass

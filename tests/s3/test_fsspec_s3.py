@@ -21,17 +21,17 @@ import pytest
 from hypothesis import settings
 
 from sessionstore import BackendUnavailable, SessionStore, SettingsError
-from sessionstore.backends._fsspec_files import WHOLE
-from sessionstore.backends._fsspec_kinds import Where
-from sessionstore.backends.fsspec import FsspecClient
-from sessionstore.backends.objects_client import BATCH, NotFound, Payload
+from sessionstore.backends.fsspec.backend import FsspecClient
+from sessionstore.backends.fsspec.filesystems import WHOLE
+from sessionstore.backends.fsspec.protocols import Where
+from sessionstore.backends.objects.client import BATCH, NotFound, Payload
 from sessionstore.testing import OpenBackend, machine_for
-from tests import seaweed
-from tests.object_contract import RECHECKS_AFTER, RECLAIMS_AFTER
+from tests.fsspec.test_contract import _numbers, opener
+from tests.objects.test_backend import TwoSecondClock
 from tests.s3.place import Bucket
 from tests.s3.scripted import Reply, ScriptedServer, listing, refusal
-from tests.test_fsspec_contract import _numbers, opener
-from tests.test_objects_backend import TwoSecondClock
+from tests.support import seaweed
+from tests.support.object_contract import RECHECKS_AFTER, RECLAIMS_AFTER
 
 ROOT = Path(__file__).parents[2]
 

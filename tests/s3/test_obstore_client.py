@@ -18,24 +18,23 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from sessionstore import BackendUnavailable, LimitExceeded, SessionStoreError, SettingsError
-from sessionstore.backends import _obstore_store, obstore
-from sessionstore.backends._obstore_store import make_store
-from sessionstore.backends._s3_client import S3Client
-from sessionstore.backends._s3_options import Options
-from sessionstore.backends.objects_client import BATCH, Entry, Multipart, NotFound, Page, Payload
-from sessionstore.backends.obstore import PIECE, WHOLE, ObstoreClient
-from sessionstore.backends.s3 import S3Backend
-from sessionstore.settings import resolve
-from tests import seaweed
+from sessionstore.backends.objects.client import BATCH, Entry, Multipart, NotFound, Page, Payload
+from sessionstore.backends.s3 import S3Backend, obstore_client, obstore_store
+from sessionstore.backends.s3.boto3_client import S3Client
+from sessionstore.backends.s3.obstore_client import PIECE, WHOLE, ObstoreClient
+from sessionstore.backends.s3.obstore_store import make_store
+from sessionstore.backends.s3.options import Options
+from sessionstore.settings.resolver import resolve
 from tests.s3.place import Bucket
 from tests.s3.scripted import Asked, Reply, ScriptedServer, listing, refusal
+from tests.support import seaweed
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    monkeypatch.setattr(_obstore_store, "RETRIES", 0)
+    monkeypatch.setattr(obstore_store, "RETRIES", 0)
     server = ScriptedServer()
     server.replies = [Reply(headers={"ETag": '"e"'})]
     with server.serving():
@@ -76,7 +75,7 @@ def test_the_engine_is_the_user_s_choice(
 
 
 def test_without_obstore_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sessionstore.backends.obstore", None)
+    monkeypatch.setitem(sys.modules, "sessionstore.backends.s3.obstore_client", None)
     found = resolve("s3://sessions/app?engine=obstore", {}, {}, Path())
     with pytest.raises(SettingsError, match=r"engine=obstore needs .*'sessionstore\[obstore\]'"):
         S3Backend.open_client(found.location, found.backend_options)
@@ -85,7 +84,7 @@ def test_without_obstore_the_message_says_how_to_get_it(monkeypatch: pytest.Monk
 def test_opening_a_store_with_obstore_does_not_import_boto3() -> None:
     code = (
         "import sys; from sessionstore.backends.s3 import S3Backend; "
-        "import sessionstore.backends.obstore; "
+        "import sessionstore.backends.s3.obstore_client; "
         "assert not {'boto3', 'botocore'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -348,7 +347,7 @@ def test_the_end_is_looked_for_where_the_store_s_order_ends(server: ScriptedServ
 
 @pytest.mark.parametrize("prefix", ["seen.", "s/x/ended.", "b/ab/cd!", "i/a-", "layout", "a/b/c0"])
 def test_a_key_that_nothing_stands_before(prefix: str) -> None:
-    before = obstore._just_before(prefix).replace("~", "%7E")
+    before = obstore_client._just_before(prefix).replace("~", "%7E")
     assert before < prefix
     assert not prefix.startswith(before)
 
@@ -495,7 +494,7 @@ def test_without_boto3_a_fork_is_told_what_to_do(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(client_of(server)) as client:
-        monkeypatch.setattr(obstore._process, "lost", True)
+        monkeypatch.setattr(obstore_client._process, "lost", True)
         vars(client)["_has_boto3"] = False
         with pytest.raises(BackendUnavailable, match="Open the store after the fork, or install"):
             client.put("k", Payload.of(b"x"))

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from sessionstore.backends.objects import ObjectBackend
-from sessionstore.testing.explorer import explore, explore_variant
-from sessionstore.testing.explorer_variants import VARIANTS
 from tests.campaigns.explore_engines import buckets
+from tests.explorer.__main__ import explore, explore_variant
+from tests.explorer.variants import VARIANTS
 from tests.s3.place import Bucket
-from tests.s3.test_s3_contract import S3Contract, _place, machine
+from tests.s3.test_contract import S3Contract, _place, machine
 
 
 @pytest.mark.server

@@ -1,0 +1,257 @@
+"""A store in an object store that fsspec supports, or in its memory or local file system.
+
+    gs://bucket/prefix        az://container/prefix        hf://buckets/user/bucket/prefix
+    fsspec+s3://bucket/prefix?storage_options={"endpoint_url":"http://127.0.0.1:9000"}
+
+``ObjectBackend`` implements the protocol. It needs a file system that shows a file only when it is
+complete, lists a file as soon as it is written, and has the times of the store's clock.
+``protocols`` lists the file systems that do, and those that are refused; others are accepted
+with a warning. docs/fsspec.md has recipes. For S3 itself, the ``s3://`` backend needs half the CPU
+and a third of the requests.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+
+from sessionstore.backend import Location
+from sessionstore.clock import Clock
+from sessionstore.errors import SessionStoreError
+from sessionstore.parsers import Parser
+
+from ..objects import keys
+from ..objects.backend import ObjectBackend
+from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
+from ..objects.connection import Connection
+from ..objects.errors import CLOSED
+from ..objects.marker import Marker
+from .errors import ours
+from .filesystems import Files, Found
+from .protocols import Where
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Buffer  # type checkers know it without the package
+
+__all__ = ["FsspecBackend", "FsspecClient"]
+
+
+def storage_options(value: object) -> Mapping[str, Any]:
+    """Parse the arguments of the file system: a table, or JSON as text."""
+    try:
+        arguments = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+        raise ValueError('write a table, or JSON such as {"endpoint_url": "http://127.0.0.1:9000"}')
+    return dict(arguments)
+
+
+class FsspecClient:
+    """One directory of one file system, which is created at its first use and after a fork.
+
+    While the store is being opened, a failure that another setting cures is a SettingsError.
+    """
+
+    shows_date: ClassVar[bool] = False
+
+    def __init__(self, where: Where) -> None:
+        self.where = where
+        self.opening = True
+        self._closed = False
+        self.connection = Connection(where.files)
+        self._marker = Marker(self._read_marker, where.url)
+
+    def put(self, key: str, payload: Payload) -> datetime | None:
+        with self._translating("save an object") as files:
+            files.put(key, payload)
+        return None
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
+        with self._translating("read an object") as files:
+            reopen = partial(files.open, key, start, length)
+            try:
+                stream = io.BufferedReader(_Stream(reopen(), length, self, reopen))
+                stream.peek(1)  # s3fs sends the request, and notices a missing file, only here
+            except FileNotFoundError as error:
+                raise NotFound(key) from error
+        return Download(cast("BinaryIO", stream), "", None)
+
+    def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
+        """Yield pages of a listing that is read as a whole: fsspec has no pages."""
+        entries = iter(self._entries(prefix, start_after))
+        seen = False
+        while page := list(islice(entries, page_size)):
+            seen = True
+            yield Page(page, None)
+        if not seen:
+            self._marker.confirm(prefix, opening=self.opening)
+            yield Page([], None)
+
+    def _entries(self, prefix: str, start_after: str) -> Sequence[Entry]:
+        directory, _, rest = prefix.rpartition("/")
+        with self._translating("list the objects") as files:
+            found = _starting(files, directory, prefix) if rest else files.tree(directory)
+            own = len(files.path(""))
+            entries = [Entry(file.path[own:], file.size, file.modified) for file in found]
+        return sorted(entry for entry in entries if entry.key > start_after)
+
+    def delete(self, keys: Sequence[str]) -> datetime | None:
+        with self._translating("delete objects") as files:
+            files.delete(keys)
+        return None
+
+    def abort(self, key: str, upload: str) -> None:
+        self.delete([upload])
+
+    def uploads(self, prefix: str) -> Iterator[Upload]:
+        """Yield the unfinished files of killed processes on a disk; object stores hide theirs."""
+        with self._translating("list unfinished files") as files:
+            own = len(files.path(""))
+            found = [*files.unfinished()]
+        for file in found:
+            yield Upload(file.path[own:], file.path[own:], file.modified)
+
+    @property
+    def sees_uploads(self) -> bool:
+        """Return whether ``uploads`` finds the unfinished files of killed processes."""
+        with self._translating("look at the file system") as files:
+            return files.sees_unfinished
+
+    def close(self) -> None:
+        self._closed = True
+        self.connection.forget()  # it has no close(); its HTTP sessions are freed with it
+
+    def probe(self, key: str) -> None:
+        """Check that the directory can be listed. Raises SettingsError."""
+        next(self.list(key))
+
+    # Requests
+
+    @contextmanager
+    def _translating(self, doing: str) -> Iterator[Files]:
+        """Return a context for one operation, which translates its errors.
+
+        ``doing`` completes "Could not ...". Raises BackendUnavailable if the store is closed.
+        """
+        if self._closed:
+            raise CLOSED.error(doing, self.where.url, {}, opening=False)
+        try:
+            yield self.connection.client
+        except (SessionStoreError, NotFound):
+            raise
+        except Exception as error:
+            raise self.ours(error, doing) from error
+
+    def ours(self, error: Exception, doing: str) -> Exception:
+        """Return the error to raise in place of ``error``; ``doing`` completes "Could not ..."."""
+        return ours(error, doing, self.where.url, opening=self.opening)
+
+    def _read_marker(self) -> bytes:
+        with self.get(keys.LAYOUT).stream as stream:
+            return stream.read()
+
+
+class FsspecBackend(ObjectBackend):
+    """Files in a file system of fsspec.
+
+    Options: those of every object store (``grace``, ``digest``), and ``storage_options``: the
+    arguments of the file system, as a table or as JSON.
+    """
+
+    options: ClassVar[Mapping[str, Parser]] = {
+        **ObjectBackend.options,
+        "storage_options": storage_options,
+    }
+
+    client: FsspecClient
+
+    @classmethod
+    def open_client(cls, location: Location, options: Mapping[str, object]) -> FsspecClient:
+        given = cast("Mapping[str, Any]", options.get("storage_options", {}))
+        where = Where.of(location, given)
+        where.warn()
+        client = FsspecClient(where)
+        client.probe(keys.LAYOUT)
+        return client
+
+    @classmethod
+    def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
+        backend = super().connect(location, options, clock)
+        backend.client.opening = False
+        return backend
+
+
+class _Stream(io.RawIOBase):
+    """The first ``length`` bytes of a file, or all (None). It translates errors.
+
+    ``reopen`` opens the file again. It is used once, when the first read finds a changed file.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        length: int | None,
+        client: FsspecClient,
+        reopen: Callable[[], BinaryIO],
+    ) -> None:
+        self._file = file
+        self._left = length
+        self._client = client
+        self._reopen: Callable[[], BinaryIO] | None = reopen
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        into = memoryview(buffer).cast("B")
+        into = into[: self._left] if self._left is not None else into
+        first = self._reopen is not None
+        try:
+            data = self._read(len(into)) if into else b""
+        except Exception as error:
+            if first and isinstance(error, FileNotFoundError):
+                raise  # during ``peek`` in ``get``, which makes NotFound of it
+            raise self._client.ours(error, "read an object") from error
+        into[: len(data)] = data
+        self._left = None if self._left is None else self._left - len(data)
+        return len(data)
+
+    def _read(self, size: int) -> bytes:
+        reopen, self._reopen = self._reopen, None
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            # s3fs reads exactly the version that it opened. The store may have rewritten a session
+            # object since, for which s3fs raises EBUSY.
+            if reopen is None or error.errno != errno.EBUSY:
+                raise
+        self._file.close()
+        self._file = reopen()
+        return self._file.read(size)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _starting(files: Files, directory: str, prefix: str) -> Iterator[Found]:
+    """Yield the files below ``directory`` with keys that begin with ``prefix``."""
+    beginning, own = files.path(prefix), len(files.path(""))
+    for path, file in files.directory(directory):
+        if not path.startswith(beginning):
+            continue
+        if file is None:  # a directory
+            yield from files.tree(path[own:])
+        else:
+            yield file

@@ -1,0 +1,232 @@
+"""Check whether a directory suits a local store, by tests in a temporary directory there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from sessionstore._os.errors import translated
+from sessionstore.doctor import Check
+from sessionstore.parsers import show_size
+
+from .layout import NO_LINKS
+
+NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "lustre", "afs", "fuse.sshfs")
+"""Types of file systems that several machines share."""
+
+FEW = 1 << 30
+"""Bytes of free space below which a disk counts as nearly full for visitors' files."""
+
+LONGEST = 255
+"""Maximum length in bytes of a file name of the store."""
+
+CLOCKS = 2.0
+"""Seconds that the disk's clock may differ. Clocks of two machines usually differ by more."""
+
+SAMPLES = 200
+"""Small files made for the speed check."""
+
+
+def examine(root: Path) -> Iterator[Check]:
+    """Yield the checks of the directory ``root``, which may not exist yet.
+
+    The temporary files of the checks are removed.
+    """
+    above = _nearest(root)
+    yield _owner(root if root.exists() else above, made=root.exists())
+    with translated("write", str(above)):
+        scratch = Path(tempfile.mkdtemp(prefix=".doctor-", dir=above))
+    try:
+        yield from _in(scratch)
+        yield _room(above)
+        yield _kind(above)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    left = scratch.exists()
+    words = (
+        f"{scratch} could not be removed; remove it by hand"
+        if left
+        else "the temporary files of these checks are removed"
+    )
+    yield Check("cleaning up", "bad" if left else "good", words)
+
+
+def _nearest(root: Path) -> Path:
+    """Return ``root``, or the nearest directory above it that exists."""
+    return next(path for path in (root, *root.parents) if path.is_dir())
+
+
+def _owner(place: Path, *, made: bool) -> Check:
+    subject = "owner and mode"
+    if not hasattr(os, "geteuid"):
+        return Check(subject, "unknown", "this system has no file owners that can be compared")
+    status = place.stat()
+    if not os.access(place, os.W_OK | os.X_OK):
+        words = f"user {os.geteuid()} cannot write to {place}: give the directory to this user"
+        return Check(subject, "bad", words, "not writable")
+    if not made:
+        return Check(subject, "good", f"it can be created in {place}, with mode 0700")
+    if status.st_uid != os.geteuid() and os.geteuid() != 0:
+        words = (
+            f"it belongs to user {status.st_uid}, who could replace files in it: change its owner"
+        )
+        return Check(subject, "bad", words, "another's")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        words = f"its mode is {mode:04o}, so other users may read it: chmod 700 {place}"
+        return Check(subject, "note", words, f"{mode:04o}")
+    return Check(subject, "good", f"it belongs to this user, with mode {mode:04o}")
+
+
+def _in(scratch: Path) -> Iterator[Check]:
+    for subject, check in (
+        ("hard links", _links),
+        ("unnamed files", _unnamed),
+        ("renaming", _renames),
+        ("names", _names),
+        ("clock", _clock),
+        ("speed", _speed),
+    ):
+        yield _guarded(subject, check, scratch)
+
+
+def _guarded(subject: str, check: Callable[[str, Path], Check], scratch: Path) -> Check:
+    try:
+        return check(subject, scratch)
+    except OSError as error:
+        return Check(subject, "bad", f"the system reports: {error.strerror or error}", "error")
+
+
+def _links(subject: str, scratch: Path) -> Check:
+    one, two = scratch / "one", scratch / "two"
+    one.write_bytes(b"x")
+    try:
+        os.link(one, two)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        words = "not supported: every file is a separate copy, without deduplication"
+        return Check(subject, "note", words, "none")
+    if one.stat().st_nlink != 2 or one.stat().st_ino != two.stat().st_ino:  # noqa: PLR2004 - two names
+        words = (
+            "links are made but not counted, and the store deletes by that count: use another disk"
+        )
+        return Check(subject, "bad", words, "not counted")
+    return Check(subject, "good", "they are made and counted: identical content is stored once")
+
+
+def _unnamed(subject: str, scratch: Path) -> Check:
+    if not hasattr(os, "O_TMPFILE"):
+        return Check(
+            subject, "good", "not supported by this system; unfinished files have names", "none"
+        )
+    try:
+        os.close(os.open(scratch, os.O_TMPFILE | os.O_WRONLY, 0o600))
+    except OSError:
+        words = "not supported by the disk; a sweep removes the unfinished files of dead processes"
+        return Check(subject, "good", words, "none")
+    return Check(subject, "good", "an unfinished file disappears with its process (O_TMPFILE)")
+
+
+def _renames(subject: str, scratch: Path) -> Check:
+    old, new = scratch / "old", scratch / "new"
+    old.write_bytes(b"old")
+    new.write_bytes(b"new")
+    with open(old, "rb") as reader:
+        os.replace(new, old)
+        if reader.read() != b"old" or old.read_bytes() != b"new" or new.exists():
+            return Check(
+                subject, "bad", "replacing a file changes it for those who read it", "mixed"
+            )
+    return Check(subject, "good", "a file is replaced atomically, and its readers keep the old one")
+
+
+def _names(subject: str, scratch: Path) -> Check:
+    (scratch / ("n" * LONGEST)).write_bytes(b"")
+    (scratch / "case").write_bytes(b"")
+    if (scratch / "CASE").exists():
+        words = (
+            "upper and lower case are not distinguished; the store encodes names to avoid clashes"
+        )
+        return Check(subject, "good", words, "one case")
+    return Check(
+        subject,
+        "good",
+        f"{LONGEST} characters, and upper and lower case are distinguished",
+        "two cases",
+    )
+
+
+def _clock(subject: str, scratch: Path) -> Check:
+    before = time.time()
+    (scratch / "clock").write_bytes(b"")
+    difference = (scratch / "clock").stat().st_mtime - before
+    if abs(difference) > CLOCKS:
+        words = (
+            f"the times of files differ by {abs(difference):.0f} s from this machine's clock: the "
+            "disk belongs to another machine; synchronise both clocks (NTP)"
+        )
+        return Check(subject, "note", words, "another's")
+    return Check(subject, "good", "files get their times from this machine's clock")
+
+
+def _speed(subject: str, scratch: Path) -> Check:
+    began = time.perf_counter()
+    for number in range(SAMPLES):
+        (scratch / f"{number}").write_bytes(b"x" * 1000)
+    seconds = (time.perf_counter() - began) / SAMPLES
+    words = f"{1e6 * seconds:.0f} us to make a small file"
+    if seconds > 0.005:  # noqa: PLR2004 - five milliseconds: network round trips, or a full disk
+        return Check(subject, "note", f"{words}: is it a network file system?", "slow")
+    return Check(subject, "good", words)
+
+
+def _room(place: Path) -> Check:
+    subject, free = "room", shutil.disk_usage(place).free
+    words = f"{show_size(free)} free"
+    if hasattr(os, "statvfs"):
+        disk = os.statvfs(place)
+        if disk.f_files and disk.f_favail < SAMPLES:
+            return Check(
+                subject, "bad", f"{words}, but no inodes: no file can be made", "no inodes"
+            )
+    if free < FEW:
+        return Check(subject, "note", f"{words}: set max_store or min_free", "little")
+    return Check(subject, "good", words)
+
+
+def _kind(place: Path) -> Check:
+    subject, kind = "file system", _type(place)
+    if kind is None:
+        return Check(subject, "unknown", "this system does not report the type", "not told")
+    if kind.startswith(NETWORK):
+        words = (
+            f"{kind}, shared by several machines: safe if its links and renames are; reading a "
+            "file while another machine deletes it may fail, and one machine at a time is faster"
+        )
+        return Check(subject, "note", words, kind)
+    if kind in {"tmpfs", "ramfs"}:
+        return Check(
+            subject, "note", f"{kind}: in memory, so files are lost when the machine stops", kind
+        )
+    return Check(subject, "good", f"{kind}, on this machine", kind)
+
+
+def _type(place: Path) -> str | None:
+    """Return the type of the file system of ``place``; None when the system is not Linux."""
+    if sys.platform != "linux":
+        return None
+    deepest: tuple[str, str | None] = ("", None)
+    with suppress(OSError):
+        for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
+            _, mounted, kind, *_ = line.split()
+            if place.resolve().is_relative_to(mounted) and len(mounted) >= len(deepest[0]):
+                deepest = (mounted, kind)
+    return deepest[1]

@@ -1,0 +1,144 @@
+"""Remove whole session folders, and finish work that a crash or an error interrupted.
+
+A dropped session is first moved atomically into this process's workspace, and then erased. If this
+process fails after the move, the next garbage collection finds the folder and erases the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+
+from sessionstore._os.errors import FULL
+from sessionstore._os.workspace import Workspace
+from sessionstore.backend import Dropped
+
+from . import journal
+from .blobs import Blobs
+from .directory import Directory
+from .session_dir import NEW, Folder, Rules
+from .spool import is_unfinished
+
+_DROPPED = ".drop"
+_FILE_AND_BLOB = 2
+_USUAL = (journal.NAME, "seen", "id", "ended", "expiring", NEW)
+"""The names in a session's folder besides the directory of its files."""
+
+
+class Eraser:
+    """Erases session folders that were moved out of the store's sessions."""
+
+    def __init__(self, workspace: Workspace, blobs: Blobs, rules: Rules) -> None:
+        self._workspace = workspace
+        self._blobs = blobs
+        self._rules = rules
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+
+    @contextlib.contextmanager
+    def taking(self, name: str = "") -> Iterator[tuple[Directory, str]]:
+        """Open this process's workspace and reserve a name in it: (directory, name).
+
+        No garbage collection touches the name during the block. Without ``name`` a new one is made.
+        """
+        name = name or secrets.token_hex(8) + _DROPPED
+        try:
+            path = self._workspace.path
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            # The disk has no room for a workspace. The name is then that of a workspace without an
+            # owner. Another process may erase it at the same time.
+            path, name = self._workspace.parent, secrets.token_hex(8)
+        with self._lock:
+            self._busy.add(name)
+        try:
+            with Directory(str(path)) as work:
+                yield work, name
+        finally:
+            with self._lock:
+                self._busy.discard(name)
+
+    def erase(self, work: Directory, name: str) -> Dropped:
+        """Remove the moved folder ``name`` in ``work``, with the blobs that only it referred to.
+
+        The journal is read line by line, so a session may have any size.
+        """
+        count = size = 0
+        with Folder(work, name, self._rules) as folder:
+            files = folder.files
+            for file, token, length, digest in journal.kept(folder.dir):
+                status = files.stat_or_none(file)
+                if status is None or self._rules.token(status) != token or is_unfinished(status):
+                    continue
+                # As in ``Releasing``, but with one check instead of two. If a file has two names,
+                # the other one is the blob's. If it is not, only a blob's name is lost.
+                if status.st_nlink == _FILE_AND_BLOB:
+                    self._blobs.remove(digest)
+                    files.unlink(file)
+                else:
+                    files.unlink(file)
+                    self._blobs.collect_one(digest)
+                count, size = count + 1, size + length
+            count += _rest(folder)
+            try:  # remove the expected names, in half of the time of a walk
+                for entry in _USUAL:
+                    folder.dir.unlink(entry)
+                work.rmdir(name)
+            except OSError:
+                with contextlib.suppress(FileNotFoundError):  # another process erases it too
+                    shutil.rmtree(os.path.join(work.path, name))
+        return Dropped(count, size)
+
+    def finish_own(self) -> int:
+        """Finish the drops of this process that an error stopped; return their number."""
+        if self._workspace.claimed is None:
+            return 0
+        with Directory(str(self._workspace.claimed)) as work:
+            left = [name for name in work.names() if name.endswith(_DROPPED)]
+        with self._lock:
+            left = [name for name in left if name not in self._busy]
+        for name in left:
+            with self.taking(name) as (work, _):
+                with contextlib.suppress(FileNotFoundError):
+                    self.erase(work, name)
+                shutil.rmtree(os.path.join(work.path, name), ignore_errors=True)
+        return len(left)
+
+    def finish_dead(self, and_then: Callable[[], int] = lambda: 0) -> int:
+        """Finish the drops of killed processes and remove their unfinished files.
+
+        If there were killed processes, also call ``and_then()``. Return the number of entries
+        removed plus its result.
+        """
+        count = 0
+        with self._workspace.dead() as folders:
+            if folders:
+                # First, while the folders still exist: if this process is killed during the call,
+                # the next garbage collection makes it again.
+                count += and_then()
+            for path in folders:
+                with Directory(str(path)) as work:
+                    for name in list(work.names()):
+                        count += 1
+                        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                            self.erase(work, name)
+        return count
+
+
+def _rest(folder: Folder) -> int:
+    """Remove the directory of files, with files that no line describes; return their number."""
+    count = 0
+    try:
+        folder.dir.rmdir("files")  # usually it is empty, and need not be read
+    except OSError:
+        for file in list(folder.files.names()):
+            status = folder.files.stat_or_none(file)
+            with contextlib.suppress(OSError):  # a directory, which the store did not make
+                folder.files.unlink(file)
+                count += status is not None and not is_unfinished(status)
+    return count

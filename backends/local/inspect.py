@@ -1,0 +1,436 @@
+"""Find damage in a local store, and repair it.
+
+Content is read once: first every blob, then the files that are not links to their blob. Only the
+damaged blobs have to be kept in memory for that. A second check tells damage from files that were
+created, replaced or deleted during the inspection.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from sessionstore._os.workspace import Workspace
+from sessionstore.backend import Flaw, Reference
+from sessionstore.content import CHUNK, hasher
+from sessionstore.names import decode, encode, is_shortened, is_sid
+
+from .blobs import Blobs
+from .directory import Directory
+from .eraser import Eraser
+from .journal import NAME as JOURNAL
+from .layout import HARMLESS, OURS
+from .session_dir import NEW, Folder
+from .spool import is_unfinished
+
+_OF_A_SESSION = {"files", "id", "seen", "ended", "expiring", JOURNAL, JOURNAL + ".new", NEW}
+_LEFT_ALONE = "It is left alone: a later version or another program may own it. Remove it by hand."
+
+
+SETTLED = 60
+"""Seconds after which a blob without a file is a leftover.
+
+A delete removes the link first and the blob's name a moment later. The time of the first removal is
+the ``st_ctime`` of the blob's inode.
+"""
+
+
+class Bad(NamedTuple):
+    """A stored file with wrong bytes; ``unreadable``: the disk cannot read them."""
+
+    inode: int
+    problem: str
+    unreadable: bool = False
+
+
+@dataclass(slots=True)
+class Inspector:
+    """One inspection. ``folder`` opens a session's folder, ``change`` opens and locks it."""
+
+    root: Directory
+    sessions: Directory
+    blobs: Blobs
+    eraser: Eraser
+    workspace: Workspace
+    algorithm: str
+    folder: Callable[[str], AbstractContextManager[Folder | None]]
+    change: Callable[[str], AbstractContextManager[Folder | None]]
+    discard: Callable[[str, Iterable[Reference]], list[Reference]]
+    links: bool
+    _bad: dict[str, Bad] = field(default_factory=dict)
+    """Damaged blobs, by digest."""
+    _used: set[str] = field(default_factory=set)
+    """Digests of damaged blobs that are linked to a file."""
+    _sound: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+    """By digest of a damaged blob: session and stored name of an intact file, None without one."""
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Implement ``Backend.inspect``."""
+        idle: list[str] = []
+        for digest, inode in self.blobs.everything():
+            self._look_at_blob(digest, inode, idle)
+        for sid in filter(is_sid, self.sessions.names()):
+            yield from self._unlisted(sid)
+            with self._opened(sid) as folder:
+                if folder is not None:
+                    yield from self._session(folder)
+        for digest in sorted(self._bad.keys() - self._used):
+            yield self._damaged_blob(digest, self._bad[digest])
+        yield from filter(None, map(self._idle_blob, idle))
+        yield from self._workspaces()
+        yield from self._strangers()
+
+    def omitted(self, *, files: bool) -> Iterator[Flaw]:
+        """Implement ``Omits.omitted``."""
+        for sid in self.sessions.names():
+            if not is_sid(sid):
+                yield _stranger(f"sessions/{sid}")
+                continue
+            yield from self._unlisted(sid)
+            if files:
+                with self._opened(sid) as folder:
+                    if folder is not None:
+                        known = {file for file, _ in folder.references()}
+                        yield from self._besides(folder, known)
+        if files:
+            yield from map(_stranger, self._strange())
+
+    def _unlisted(self, sid: str) -> Iterator[Flaw]:
+        """Yield flaws of the entry ``sid`` of sessions/ that no listing shows as a session."""
+        place = f"sessions/{sid}"
+        status = self.sessions.stat_or_none(sid)
+        if status is None:
+            return
+        if not stat.S_ISDIR(status.st_mode):
+            yield _stranger(place)
+            return
+        lacking = [
+            name
+            for name in ("files", "id", "seen")
+            if self.sessions.stat_or_none(f"{sid}/{name}") is None
+        ]
+        again = self.sessions.stat_or_none(sid)
+        if (
+            lacking and again is not None and os.path.samestat(status, again)
+        ):  # no drop has moved it
+            yield Flaw(
+                "damaged",
+                place,
+                f"The folder of a session lacks {' and '.join(map(repr, lacking))}: a power cut "
+                "may have removed that.",
+                "It is left alone: the visitor's next save completes it, and a sweep deletes it "
+                "when it is idle.",
+                sid=sid,
+            )
+
+    @contextmanager
+    def _opened(self, sid: str) -> Iterator[Folder | None]:
+        """Open the folder of the session ``sid``; None when it is missing or no directory."""
+        status = self.sessions.stat_or_none(sid)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            yield None
+            return
+        with self.folder(sid) as folder:
+            yield folder
+
+    # Content
+
+    def _look_at_blob(self, digest: str, status: os.stat_result, idle: list[str]) -> None:
+        if self.links and status.st_nlink == 1:
+            idle.append(digest)
+        try:
+            with self.blobs.reading(digest) as fd:
+                bad = self._problem(fd, digest)
+        except FileNotFoundError:
+            return
+        if bad is not None:
+            self._bad[digest] = bad
+
+    def _problem(self, fd: int, digest: str) -> Bad | None:
+        """Return the problem of the bytes of an open file, None when ``digest`` matches them."""
+        actual = hasher(self.algorithm)
+        status = os.fstat(fd)
+        try:
+            while chunk := os.read(fd, CHUNK):
+                actual.update(chunk)
+        except OSError as error:
+            problem = f"they cannot be read: {error.strerror}"
+            return Bad(status.st_ino, problem, unreadable=True)
+        if actual.hexdigest() == digest:
+            return None
+        return Bad(status.st_ino, f"their digest is not the one saved, {digest}")
+
+    def _damaged_blob(self, digest: str, bad: Bad) -> Flaw:
+        return Flaw(
+            "damaged",
+            f"blobs/{digest[:2]}/{digest}",
+            f"The stored bytes of an unreferenced blob are damaged: {bad.problem}.",
+            "It is deleted, so that no save of the same content links to it.",
+            lambda: self.blobs.forget(digest, bad.inode),
+        )
+
+    def _idle_blob(self, digest: str) -> Flaw | None:
+        status = self.blobs.stat(digest)
+        if status is None or status.st_nlink != 1 or digest in self._bad:
+            return None
+        if time.time() - status.st_ctime < SETTLED:  # its last link was removed just now
+            return None
+        return Flaw(
+            "leftover",
+            f"blobs/{digest[:2]}/{digest}",
+            f"A blob of {status.st_size} bytes is unreferenced.",
+            "It is deleted, as the next sweep would do.",
+            lambda: self.blobs.collect_one(digest),
+        )
+
+    # Files
+
+    def _session(self, folder: Folder) -> Iterator[Flaw]:
+        known: set[str] = set()
+        for file, _, reference in folder.links():
+            if reference is not None:
+                known.add(file)
+                bad = self._look_at_file(folder, file, reference)
+                if bad is not None:
+                    yield self._damaged_file(folder.sid, file, reference, bad)
+            elif folder.is_torn(file):
+                known.add(file)
+                yield self._unproven(folder.sid, file)
+        yield from self._besides(folder, known)
+        for file in list(folder.unfinished()):
+            yield from self._unfinished(folder.sid, file)
+
+    def _besides(self, folder: Folder, known: set[str]) -> Iterator[Flaw]:
+        """Yield flaws of the entries of a session's folder, except of files in ``known``.
+
+        Unfinished files are skipped too.
+        """
+        for file in [name for name in folder.files.names() if name not in known]:
+            status = folder.files.stat_or_none(file)
+            if status is None or is_unfinished(status) or folder.find(file) is not None:
+                continue  # deleted or saved since, or being saved
+            place = f"sessions/{folder.sid}/files/{file}"
+            reference = folder.described(file)[1]
+            if reference is not None:
+                yield _torn(folder.sid, place, reference)
+            elif folder.is_torn(file):
+                yield self._unproven(folder.sid, file)
+            elif stat.S_ISREG(status.st_mode) and is_shortened(file):
+                yield _lost_name(folder.sid, place)
+            else:
+                yield _stranger(place)
+        for name in folder.dir.names():
+            if name not in _OF_A_SESSION:
+                yield _stranger(f"sessions/{folder.sid}/{name}")
+
+    def _unfinished(self, sid: str, file: str) -> Iterator[Flaw]:
+        """Yield the flaw of an unfinished file, unless a save is writing it at this moment."""
+        place = f"sessions/{sid}/files/{file}"
+        with self._left(sid, file) as left:
+            pass
+        if left:
+            yield Flaw(
+                "leftover",
+                place,
+                "A save that did not finish left a file that no listing shows.",
+                "It is deleted, as the next save of that name would do.",
+                lambda: self._remove_unfinished(sid, file),
+            )
+
+    def _unproven(self, sid: str, file: str) -> Flaw:
+        return Flaw(
+            "damaged",
+            f"sessions/{sid}/files/{file}",
+            f"Nothing proves the stored bytes of {decode(file)!r}: their line in the journal is "
+            "lost, as after a power cut, and no blob has their digest.",
+            "The file is deleted: no listing shows it. Save it again.",
+            lambda: self._remove_unproven(sid, file),
+            sid,
+        )
+
+    def _remove_unproven(self, sid: str, file: str) -> bool:
+        with self.change(sid) as folder:
+            torn = folder is not None and folder.is_torn(file)
+            if folder is not None and torn:
+                folder.files.unlink(file)
+            return torn
+
+    @contextmanager
+    def _left(self, sid: str, file: str) -> Iterator[Directory | None]:
+        """Lock the session and return its directory of files if ``file`` is unfinished, or None.
+
+        Under the lock no save is writing the file.
+        """
+        with self.change(sid) as folder:
+            status = None if folder is None else folder.files.stat_or_none(file)
+            left = folder is not None and status is not None and is_unfinished(status)
+            yield folder.files if folder is not None and left else None
+
+    def _remove_unfinished(self, sid: str, file: str) -> bool:
+        with self._left(sid, file) as files:
+            if files is not None:
+                files.unlink(file)
+            return files is not None
+
+    def _look_at_file(self, folder: Folder, file: str, reference: Reference) -> Bad | None:
+        """Return the problem of a file's bytes, None also when it is no longer that version."""
+        blob = self.blobs.stat(reference.digest) if self.links else None
+        status = folder.files.stat_or_none(file)
+        if status is None or folder.token(status) != reference.token:
+            return None
+        if blob is not None and blob.st_ino == status.st_ino:
+            bad = self._bad.get(reference.digest)
+            if bad is not None and bad.inode == status.st_ino:
+                self._used.add(reference.digest)
+                return bad
+            return None
+        with suppress(FileNotFoundError), folder.files.reading(file) as fd:
+            bad = self._problem(fd, reference.digest)
+            return bad if folder.token(os.fstat(fd)) == reference.token else None
+        return None
+
+    def _damaged_file(self, sid: str, file: str, reference: Reference, bad: Bad) -> Flaw:
+        donor = None if bad.unreadable else self._donor(reference.digest, bad)
+        problem = f"The stored bytes of {reference.name!r} are damaged: {bad.problem}."
+        place = f"sessions/{sid}/files/{file}"
+        if bad.unreadable:
+            remedy = "It is left alone: a later read may succeed. Check the health of the disk."
+            return Flaw("damaged", place, problem, remedy, sid=sid, reference=reference)
+        if donor is not None:
+            remedy = "The file is linked to a sound copy of the same content."
+            return Flaw(
+                "damaged", place, problem, remedy,
+                lambda: self._relink(sid, reference, bad, donor), sid, reference,
+            )  # fmt: skip
+        remedy = "The file is deleted, because no other copy exists. Save it again."
+        return Flaw(
+            "damaged", place, problem, remedy, lambda: self._delete(sid, reference, bad), sid,
+            reference, lost=True,
+        )  # fmt: skip
+
+    # Repairs
+
+    def _delete(self, sid: str, reference: Reference, bad: Bad) -> bool:
+        self.blobs.forget(reference.digest, bad.inode)
+        return bool(self.discard(sid, [reference]))
+
+    def _donor(self, digest: str, bad: Bad) -> tuple[str, str] | None:
+        """Return (session, stored name) of a sound file of that content; None without one.
+
+        ("", "") means that the blob itself is sound.
+        """
+        blob = self.blobs.stat(digest)
+        if not self.links:
+            return None
+        if blob is not None and blob.st_ino != bad.inode and digest not in self._bad:
+            return "", ""
+        if digest not in self._sound:
+            self._sound[digest] = next(self._copies(digest), None)
+        return self._sound[digest]
+
+    def _copies(self, digest: str) -> Iterator[tuple[str, str]]:
+        """Yield (session, stored name) of sound files of that content.
+
+        This reads every session, so it is called only for damaged content.
+        """
+        for sid in filter(is_sid, self.sessions.names()):
+            with self._opened(sid) as folder:
+                for file, reference in folder.references() if folder is not None else ():
+                    if reference.digest == digest and folder is not None:
+                        with suppress(FileNotFoundError), folder.files.reading(file) as fd:
+                            if self._problem(fd, digest) is None:
+                                yield sid, file
+
+    def _relink(self, sid: str, reference: Reference, bad: Bad, donor: tuple[str, str]) -> bool:
+        """Replace a damaged file by a link to the sound copy, with the same properties."""
+        self.blobs.forget(reference.digest, bad.inode)
+        file = encode(reference.name)
+        with self.change(sid) as folder:
+            if folder is None or folder.described(file)[1] != reference:
+                return False
+            folder.dir.unlink(NEW)
+            if not self._link(reference.digest, donor, folder.dir):
+                return False
+            token = folder.token(folder.dir.stat(NEW))
+            folder.note(file, reference._replace(token=token))
+            folder.dir.rename(NEW, folder.files, file)
+            with self.blobs.at(reference.digest) as blob:
+                blob.adopt(folder.files, file)
+            folder.settle()
+            return True
+
+    def _link(self, digest: str, donor: tuple[str, str], to: Directory) -> bool:
+        """Make a link ``NEW`` to the sound copy in ``to``; return False when the copy is gone."""
+        sid, file = donor
+        try:
+            if not sid:
+                with self.blobs.at(digest) as blob:
+                    blob.link(to, NEW)
+                return True
+            with self.folder(sid) as folder:
+                if folder is None:
+                    return False
+                folder.files.link(file, to, NEW)
+        except FileNotFoundError:
+            return False
+        return True
+
+    # Workspaces and unknown entries
+
+    def _workspaces(self) -> Iterator[Flaw]:
+        for path in self.workspace.abandoned():
+            yield Flaw(
+                "leftover",
+                f"tmp/{path.name}",
+                "A process that no longer runs left unfinished work.",
+                "It is finished or removed, as the next sweep would do.",
+                partial(self._finish, path),
+            )
+
+    def _finish(self, path: Path) -> bool:
+        self.eraser.finish_dead()
+        return not path.exists()
+
+    def _strangers(self) -> Iterator[Flaw]:
+        strange = [f"sessions/{name}" for name in self.sessions.names() if not is_sid(name)]
+        yield from map(_stranger, sorted([*strange, *self._strange()]))
+
+    def _strange(self) -> list[str]:
+        """Return the unknown entries of the root, of blobs/ and of tmp/, sorted."""
+        strange = [name for name in self.root.names() if name not in OURS | HARMLESS]
+        strange += [f"blobs/{name}" for name in self.blobs.strangers()]
+        strange += [f"tmp/{name}" for name in self.workspace.strangers()]
+        return sorted(strange)
+
+
+def _lost_name(sid: str, place: str) -> Flaw:
+    return Flaw(
+        "damaged",
+        place,
+        "The name of a file is lost: it is too long for the link. No listing shows the file.",
+        "It is left alone. To repair it, save the file again under its name.",
+        sid=sid,
+    )
+
+
+def _torn(sid: str, place: str, reference: Reference) -> Flaw:
+    return Flaw(
+        "damaged",
+        place,
+        f"The stored bytes of {reference.name!r} are damaged: they are not the {reference.size} "
+        "bytes that were saved, as after a power cut. No listing shows the file.",
+        "It is left alone. To repair it, run a repair (it needs another copy) or save it again.",
+        sid=sid,
+        reference=reference,
+    )
+
+
+def _stranger(place: str) -> Flaw:
+    return Flaw("unknown", place, f"{place!r} does not belong to the store.", _LEFT_ALONE)

@@ -1,0 +1,240 @@
+"""The root directory of a local store: create it, recognise it, or refuse it with a remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from sessionstore._os.errors import FULL
+from sessionstore._os.locks import lock
+from sessionstore._os.workspace import Workspace
+from sessionstore.content import DIGESTS
+from sessionstore.errors import SettingsError
+
+from .algorithm import algorithm_of
+from .directory import Directory
+
+log = logging.getLogger("sessionstore")
+
+VERSION = 1
+SECRET_LENGTH = 32
+"""Length of the store's secret in bytes."""
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
+"""The errors of link(2) without hard links: EPERM, and the errors of FUSE and of Windows."""
+
+OURS = {"layout", "blobs", "sessions", "tmp", "secret"}
+HARMLESS = {"lost+found", ".DS_Store"}
+
+
+def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
+    """Create or recognise the store at ``root``; return its digest algorithm.
+
+    ``workspace`` is this process's workspace in that store; only a creation uses it. Raises
+    SettingsError, naming ``url``, when the store may not use the directory, and OSError when the
+    disk has no room to create a store.
+    """
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(root)
+        layout = _read(root)
+        if layout is None:
+            _check_empty(root)
+            for name in ("blobs", "sessions", "tmp"):
+                (root / name).mkdir(mode=0o700, exist_ok=True)
+            # Before the layout. A process that sees the layout then finds all the rest, also after
+            # a power cut.
+            _force_names(root)
+            _force_above(root)
+            text = _keep(root, "layout", partial(_first, root, digest), _is_torn_layout, workspace)
+            layout = _algorithm(root, text)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise SettingsError(
+            f"invalid url=file://{root}: {error.strerror or error}; name a directory that "
+            "this process can make or write to."
+        ) from error
+    if digest is not None and digest != layout:
+        raise SettingsError(
+            f"invalid digest={digest!r}: the store at {root} was made with {layout!r}; leave "
+            "the setting out, or name another directory."
+        )
+    return layout
+
+
+def _first(root: Path, digest: str | None) -> bytes:
+    """Return the layout for a directory without one.
+
+    The algorithm of its content takes precedence over the setting ``digest``.
+    """
+    return _layout(algorithm_of(root) or digest or DIGESTS[0])
+
+
+def _check_owner(root: Path) -> None:
+    """Refuse a directory of another user, writable or not: its owner could replace files in it.
+
+    Raises SettingsError.
+    """
+    if not hasattr(os, "geteuid") or os.geteuid() == 0:
+        return
+    owner = root.stat().st_uid
+    if owner != os.geteuid():
+        raise SettingsError(
+            f"invalid url=file://{root}: the directory belongs to user {owner} and this "
+            f"process runs as user {os.geteuid()}; name a directory that belongs to this user."
+        )
+
+
+def _check_empty(root: Path) -> None:
+    """Raise SettingsError when ``root`` holds an entry that no store makes."""
+    foreign = sorted({entry.name for entry in root.iterdir()} - OURS - HARMLESS)
+    if foreign:
+        raise SettingsError(
+            f"invalid url=file://{root}: the directory holds {foreign[0]!r} and no store; "
+            "name an empty directory, or one that does not exist yet."
+        )
+
+
+def _read(root: Path) -> str | None:
+    """Return the digest algorithm of the store, None when it has no whole layout yet."""
+    try:
+        text = (root / "layout").read_bytes()
+    except FileNotFoundError:
+        return None
+    return None if _is_torn_layout(text) else _algorithm(root, text)
+
+
+def _algorithm(root: Path, text: bytes) -> str:
+    """Return the digest algorithm in ``text``, the content of the layout file.
+
+    Raises SettingsError when this version does not know such a layout.
+    """
+    row: object = None
+    with contextlib.suppress(ValueError):
+        row = json.loads(text)
+    if (
+        not isinstance(row, dict)
+        or row.get("version") != VERSION
+        or row.get("digest") not in DIGESTS
+    ):
+        raise SettingsError(
+            f"invalid url=file://{root}: its layout file holds {text[:80]!r}, which this "
+            "version does not know; update sessionstore, or name another directory."
+        )
+    return str(row["digest"])
+
+
+def _layout(digest: str) -> bytes:
+    return json.dumps({"version": VERSION, "digest": digest}).encode()
+
+
+def _is_torn_layout(text: bytes) -> bool:
+    """Return whether ``text`` is the beginning of a layout, or zeros, as after a power cut.
+
+    Only a layout of this version can be torn: later versions are forced to the disk as this one is.
+    """
+    text = text.rstrip(b"\0")
+    return any(text != whole and whole.startswith(text) for whole in map(_layout, DIGESTS))
+
+
+def _is_torn_secret(data: bytes) -> bool:
+    """Return whether an attacker could guess the secret: too short, or zeros of an empty block."""
+    return len(data) < SECRET_LENGTH or not data.strip(b"\0")
+
+
+def keep_secret(root: Path, workspace: Workspace) -> bytes:
+    """Return the secret of the store at ``root``; create it in ``workspace`` if it is missing.
+
+    A secret that a power cut tore is never used. To replace it is safe: a signature made with the
+    torn one could be forged, and the whole one is lost already.
+    """
+    make = partial(secrets.token_bytes, SECRET_LENGTH)
+    return _keep(root, "secret", make, _is_torn_secret, workspace)
+
+
+def _keep(
+    root: Path,
+    name: str,
+    make: Callable[[], bytes],
+    is_torn: Callable[[bytes], bool],
+    workspace: Workspace,
+) -> bytes:
+    """Return the content of the file ``name``; create it with the result of ``make()`` if missing.
+
+    A new file gets its name after its bytes are on the disk. The content is returned after the name
+    is on the disk too. All processes get the same content: one of them replaces a torn file, under
+    the lock of that file.
+    """
+    path = root / name
+    while True:
+        try:
+            data = path.read_bytes()
+            if not is_torn(data):
+                return data
+            with open(path, "r+b") as torn:
+                lock(torn.fileno())
+                if not is_torn(path.read_bytes()):  # another process was faster
+                    continue
+                log.warning(
+                    "%s is torn, as after a power cut (%d bytes): it is created again.",
+                    path, len(data),
+                )  # fmt: skip
+                _write(path, make(), workspace, os.replace)
+        except FileNotFoundError:
+            _write(path, make(), workspace, _place)
+
+
+def _write(
+    path: Path, data: bytes, workspace: Workspace, place: Callable[[Path, Path], object]
+) -> None:
+    """Write ``data`` to a new file, force it to the disk, and name it by ``place(new, path)``."""
+    new = workspace.path / secrets.token_hex(8)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        place(new, path)
+        _force_names(path.parent)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _place(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``, unless another process has created ``path`` first."""
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if not path.exists():  # if two processes get here together, both use the last file
+            os.replace(new, path)
+
+
+def _force_names(folder: Path) -> None:
+    """Force the names in ``folder`` to the disk, where system and file system support it."""
+    with Directory(str(folder)) as names:
+        try:
+            names.fsync()
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, *NO_LINKS):
+                raise
+
+
+def _force_above(root: Path) -> None:
+    """Force the name of the root and the names of new directories above it to the disk."""
+    # A parent that this user may not read existed before, so its names need no fsync.
+    for folder in root.absolute().parents:
+        with contextlib.suppress(OSError):
+            _force_names(folder)

@@ -1,0 +1,186 @@
+"""The requests of the protocol, on top of a client; each response's Date updates the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+from sessionstore.errors import BackendUnavailable
+
+from . import keys
+from .client import (
+    BATCH,
+    Download,
+    Entry,
+    Multipart,
+    NotFound,
+    ObjectClient,
+    Payload,
+    TakesSeveral,
+    Upload,
+)
+from .clock import StoreClock
+from .parallel import run
+
+T = TypeVar("T")
+
+READS = 3
+"""Reads of a small object that cannot be parsed, before it counts as invalid."""
+
+_PROBE_AFTER = 300.0
+"""Seconds after which the time is requested again, with a client that sees no Date."""
+
+
+class Dated(NamedTuple):
+    """A page of a listing; ``date`` is a lower bound of the store's time when it was made."""
+
+    entries: Iterable[Entry]
+    date: datetime
+
+
+class Bucket:
+    """One client and one clock.
+
+    Errors of the client pass through. No lock is held during a request.
+    """
+
+    def __init__(self, client: ObjectClient, clock: StoreClock) -> None:
+        self.client = client
+        self.clock = clock
+
+    def now(self) -> datetime:
+        """Return a lower bound of the store's time."""
+        self.sync()
+        return self.clock.now()
+
+    def sync(self) -> None:
+        """Request the store's time if it is unknown, or old and not renewed by every response."""
+        age = self.clock.age()
+        if age == float("inf") or (not self.client.shows_date and age > _PROBE_AFTER):
+            self._probe()
+
+    def _probe(self) -> None:
+        sent = self.clock.elapsed()
+        self.put(keys.PROBE, b"")
+        if not self.client.shows_date or self.clock.age() == float("inf"):
+            # A client that shows dates got none here: with moto's decorator only listings have one.
+            probe = self.find(keys.PROBE)
+            if probe is None:
+                raise BackendUnavailable(
+                    "The bucket does not list an object that was just written: it is not strongly "
+                    "consistent, and cannot hold a store; use a strongly consistent bucket."
+                )
+            # Another process may have written the probe after us, but never later than now.
+            self.clock.saw(probe.modified, sent)
+
+    def put(self, key: str, payload: Payload | bytes) -> None:
+        sent = self.clock.elapsed()
+        whole = Payload.of(payload) if isinstance(payload, bytes) else payload
+        self._note(self.client.put(key, whole), sent)
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
+        """Get an object or a part of it. Raises NotFound."""
+        sent = self.clock.elapsed()
+        download = self.client.get(key, start, length)
+        self._note(download.date, sent)
+        return download
+
+    def read(self, key: str) -> bytes | None:
+        """Return the bytes of a small object, or None if it does not exist."""
+        try:
+            with self.get(key).stream as stream:
+                return stream.read()
+        except NotFound:
+            return None
+
+    def load(self, key: str, parse: Callable[[bytes], T | None]) -> T | None:
+        """Return a small object parsed by ``parse``, or None if it is missing or invalid.
+
+        Invalid data is read again, up to ``READS`` times: it may have been damaged in transit.
+        """
+        for _ in range(READS):
+            data = self.read(key)
+            if data is None:
+                return None
+            if (parsed := parse(data)) is not None:
+                return parsed
+        return None
+
+    def pages(
+        self, prefix: str, *, start_after: str = "", page_size: int = BATCH
+    ) -> Iterator[Dated]:
+        """Yield the pages of a listing; each is one request, made when it is needed."""
+        pages = self.client.list(prefix, start_after=start_after, page_size=page_size)
+        while True:
+            sent = self.clock.elapsed()
+            page = next(pages, None)
+            if page is None:
+                return
+            self._note(page.date, sent)
+            # Without a Date: a lower bound from before the request, so nothing seems too old.
+            yield Dated(page.entries, page.date or self.clock.reached(sent))
+
+    def entries(self, prefix: str, *, start_after: str = "") -> Iterator[Entry]:
+        """Yield all objects with a key prefix, after the key ``start_after``."""
+        for page in self.pages(prefix, start_after=start_after):
+            yield from page.entries
+
+    def find(self, key: str) -> Entry | None:
+        """Return the object of that key as listed, or None if it does not exist."""
+        return next((entry for entry in self.entries(key) if entry.key == key), None)
+
+    def first(self, prefix: str, *, start_after: str = "") -> Entry | None:
+        """Return the first object with a key prefix, or None; one request."""
+        page = next(self.pages(prefix, start_after=start_after, page_size=1))
+        return next(iter(page.entries), None)
+
+    def delete(self, doomed: Iterable[str]) -> int:
+        """Delete these keys in order, ``BATCH`` in each request; return their number."""
+        waiting, count = iter(doomed), 0
+        while batch := list(islice(waiting, BATCH)):
+            sent = self.clock.elapsed()
+            self._note(self.client.delete(batch), sent)
+            count += len(batch)
+        return count
+
+    def upload(self, key: str, payload: Payload, part_size: int) -> None:
+        """Upload an object in parts. After an error, try to abort the upload."""
+        client = self.client
+        if not isinstance(client, Multipart):
+            self.put(key, payload)
+            return
+        upload = client.begin(key)
+        try:
+            starts = range(0, payload.size, part_size)
+            tasks = [
+                partial(
+                    client.upload_part,
+                    key,
+                    upload,
+                    number,
+                    payload.part(start, min(part_size, payload.size - start)),
+                )
+                for number, start in enumerate(starts, start=1)
+            ]
+            parts = run(tasks, client.at_once if isinstance(client, TakesSeveral) else 1)
+            sent = self.clock.elapsed()
+            self._note(client.complete(key, upload, parts), sent)
+        except NotFound as error:
+            raise BackendUnavailable(
+                f"The upload of {key} was aborted by another program; save the file again."
+            ) from error
+        except Exception:
+            with suppress(BackendUnavailable):  # a sweep aborts it when it is old
+                client.abort(key, upload)
+            raise
+
+    def uploads(self) -> Iterator[Upload]:
+        return self.client.uploads(keys.BLOBS)
+
+    def _note(self, date: datetime | None, sent: float) -> None:
+        if date is not None:
+            self.clock.saw(date, sent)

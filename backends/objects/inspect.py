@@ -1,0 +1,388 @@
+"""Find damage in an object store, and repair it.
+
+Every generation is read once, in passes of bounded memory, like those of a sweep. Then the listing
+of references shows the files with a damaged or missing generation. Bytes count as damaged only when
+two reads return the same wrong bytes, as many as the store lists. Other wrong responses, such as a
+proxy's error page, are not the stored bytes.
+
+A damaged generation is not deleted but *condemned*: it is overwritten by a note of another size. No
+save that lists its content adopts it, and a sweep deletes it by the ordinary rules. Deleting it
+while it is young would harm a process that has it in a cache and is about to refer to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property, partial
+from itertools import groupby
+from operator import attrgetter
+
+from sessionstore import names
+from sessionstore.backend import Flaw
+from sessionstore.content import CHUNK, hasher
+from sessionstore.errors import BackendUnavailable
+from sessionstore.parsers import show_duration
+
+from . import keys
+from .bucket import Bucket
+from .cache import Recall
+from .client import Entry, NotFound, Upload
+from .collector import AT_ONCE
+from .index import Generations
+from .keys import Version
+from .reader import Reader, to_reference
+from .sessions import Sessions
+from .terms import ABANDONED, UPLOAD_LIMIT, Terms
+from .writer import Writer
+
+SECOND = timedelta(seconds=1)
+
+CONDEMNED = b"These bytes were damaged, and are not to be used.\n"
+_LONGER = CONDEMNED + b"\n"
+"""The note for a content that is as long as ``CONDEMNED``: saves reject copies by their size."""
+
+_OWN = {keys.LAYOUT, keys.SWEEP, keys.PROBE}
+_LEFT_ALONE = (
+    "It is left alone: a later version of this library or another program may have written it. "
+    "Delete it by hand."
+)
+_NOTED = "it was damaged, and a repair marked it as unusable"
+_READS = 4
+"""Reads of an object that returns other wrong bytes each time, before giving up."""
+
+
+@dataclass(slots=True)
+class _Bad:
+    """A damaged generation; ``files`` is the number of files with it that are not yet repaired."""
+
+    digest: str
+    problem: str
+    size: int
+    """The content's size in bytes; the stored object's size while no file of it is known."""
+    condemned: bool = False
+    files: int = 0
+    used: bool = False
+
+    def blob(self, generation: str) -> str:
+        return keys.blob(self.digest, generation)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """The generations of digests after ``low`` up to ``high``: ``sound`` ones and ``bad`` ones."""
+
+    low: str
+    sound: Generations = field(default_factory=Generations)
+    bad: dict[str, _Bad] = field(default_factory=dict)
+    high: str = "ff"
+    last: str | None = None
+
+    def holds(self, digest: str) -> bool:
+        return self.low < digest[:2] <= self.high
+
+
+@dataclass
+class Inspector:
+    """One inspection."""
+
+    bucket: Bucket
+    recall: Recall
+    reader: Reader
+    writer: Writer
+    sessions: Sessions
+    terms: Terms
+    at_once: int = AT_ONCE
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Implement ``Backend.inspect``."""
+        last: str | None = ""
+        while last is not None:
+            part = self._content(last)
+            yield from self._files(part)
+            yield from self._unused(part)
+            last = part.last
+            del part  # free it before the next pass: the memory limit is for one
+        yield from self._unknown()
+        yield from self._interrupted()
+
+    def omitted(self, *, files: bool) -> Iterator[Flaw]:
+        """Implement ``Omits.omitted``.
+
+        It takes one LIST of the sessions; with ``files`` a LIST of everything as well.
+        """
+        if not files:
+            yield from self._unknown(keys.SESSIONS)
+            return
+        parsed_entries = map(keys.parse_version, self.bucket.entries(keys.SESSIONS))
+        versions = (version for version in parsed_entries if version is not None)
+        for _, versions_of_file in groupby(versions, attrgetter("sid", "file")):
+            yield from self._unlisted(list(versions_of_file))
+        yield from self._unknown()
+
+    def _unlisted(self, versions: list[Version]) -> Iterator[Flaw]:
+        """Yield the flaw that keeps the file of these versions out of listings, if there is one."""
+        newest = max(versions, key=attrgetter("token"))
+        name = self.reader.name(newest)
+        if name is None:
+            yield from self._nameless(newest)
+        elif all(self.recall.dead.get(version.generation) is not None for version in versions):
+            current = self.reader.versions(newest.sid, newest.file)
+            if current and all(self.bucket.find(version.blob) is None for version in current):
+                yield Flaw(
+                    "missing",
+                    newest.key,
+                    f"The content of {name!r}, {newest.blob}, is not there.",
+                    "It is left alone; verify() shows the possible repair.",
+                    sid=newest.sid,
+                    reference=to_reference(newest, name),
+                )
+
+    # Content
+
+    def _content(self, last: str) -> _Pass:
+        """Read the generations after the key ``last``.
+
+        At ``at_once`` generations the pass ends, at the next change of a digest's first byte.
+        """
+        part = _Pass(last[2:4])
+        high = part.low
+        for entry in self.bucket.entries(keys.BLOBS, start_after=last):
+            parsed = keys.parse_blob(entry.key)
+            if parsed is None:
+                continue
+            digest, generation = parsed
+            if part.sound.count >= self.at_once and digest[:2] != high:
+                part.high, part.last = high, last
+                break
+            high, last = digest[:2], entry.key
+            problem = self._problem(entry, digest)
+            if problem is None:
+                part.sound.add(digest, generation, entry.size, old=False)
+            else:
+                part.bad[generation] = _Bad(digest, problem, entry.size, problem == _NOTED)
+                self.recall.bad.put(generation, value=True)
+                self.recall.born.pop(digest)
+        part.sound.seal()
+        return part
+
+    def _problem(self, entry: Entry, digest: str) -> str | None:
+        """Return the problem of an object's bytes, or None if they are right.
+
+        None also for an object that was deleted in between: that is no damage.
+        """
+        wrong: set[str] = set()
+        for _ in range(_READS):
+            try:
+                size, actual = self._digest_of(entry.key)
+            except NotFound:
+                return None
+            if actual == digest:
+                return None
+            if actual in self._notes:
+                return _NOTED
+            if size == entry.size and actual in wrong:
+                return f"its {size} bytes have the digest {actual} instead"
+            if size == entry.size:
+                wrong.add(actual)
+        raise BackendUnavailable(
+            f"The object {entry.key} does not come as the store lists it ({entry.size} bytes), or "
+            "comes with other bytes each time: check the network and proxies in front of the store."
+        )
+
+    @cached_property
+    def _notes(self) -> set[str]:
+        return {self._digest(CONDEMNED), self._digest(_LONGER)}
+
+    def _digest(self, data: bytes) -> str:
+        data_hash = hasher(self.terms.digest)
+        data_hash.update(data)
+        return data_hash.hexdigest()
+
+    def _digest_of(self, key: str) -> tuple[int, str]:
+        object_hash, size = hasher(self.terms.digest), 0
+        with closing(self.bucket.get(key).stream) as stream:
+            while chunk := stream.read(CHUNK):
+                object_hash.update(chunk)
+                size += len(chunk)
+        return size, object_hash.hexdigest()
+
+    def _unused(self, part: _Pass) -> Iterator[Flaw]:
+        """Yield the damaged generations that no file refers to."""
+        for generation, bad in part.bad.items():
+            if not bad.used and not bad.condemned:
+                yield Flaw(
+                    "damaged",
+                    bad.blob(generation),
+                    f"Stored bytes that no file refers to are damaged: {bad.problem}.",
+                    "They are marked as unusable, and a sweep deletes them.",
+                    partial(self._condemn, bad.blob(generation), bad),
+                )
+
+    # Files
+
+    def _files(self, part: _Pass) -> Iterator[Flaw]:
+        """Yield the flaws of files. All flaws of a pass are found before the first is repaired."""
+        flawed: list[tuple[Version, _Bad | None]] = []
+        for entry in self.bucket.entries(keys.SESSIONS):
+            version = keys.parse_version(entry)
+            if version is None or not part.holds(version.digest):
+                continue
+            bad = part.bad.get(version.generation)
+            if bad is not None:
+                bad.files, bad.used, bad.size = bad.files + 1, True, version.size
+            if bad is not None or not part.sound.refer(version.digest, version.generation):
+                flawed.append((version, bad))
+            elif names.decode(version.file) is None and self.reader.name(version) is None:
+                yield from self._nameless(version)
+        for version, bad in flawed:
+            yield from self._flawed(version, bad)
+
+    def _flawed(self, version: Version, bad: _Bad | None) -> Iterator[Flaw]:
+        """Yield the flaw of a version with damaged or missing content, if it is still one."""
+        if bad is None and self.bucket.find(version.blob) is not None:
+            return  # the content was written after the pass listed it
+        if self.bucket.find(version.key) is None:  # the version was deleted or replaced
+            self._file_done(version, bad)
+            return
+        current = self.reader.current(version.sid, version.file)
+        if current is not None and current.key != version.key:
+            yield self._replaced(version, bad)
+            return
+        name = self.reader.name(version) or version.file
+        donor = self._donor(version)
+        problem = "is not there" if bad is None else f"is damaged: {bad.problem}"
+        yield Flaw(
+            "missing" if bad is None else "damaged",
+            version.key,
+            f"The content of {name!r}, {version.blob}, {problem}.",
+            f"The file gets a copy of {donor}, which is sound."
+            if donor
+            else "There is no other copy: the file is deleted, and can be saved again.",
+            partial(self._renew, version, name, bad, donor)
+            if donor
+            else partial(self._delete_file, version, bad),
+            version.sid,
+            to_reference(version, name),
+            lost=donor is None,
+        )
+
+    def _replaced(self, version: Version, bad: _Bad | None) -> Flaw:
+        return Flaw(
+            "leftover",
+            version.key,
+            "A file was replaced, and its old version, with missing or damaged content, stayed.",
+            "The old version is deleted.",
+            partial(self._drop_version, version, bad),
+            version.sid,
+        )
+
+    def _nameless(self, version: Version) -> Iterator[Flaw]:
+        if self.bucket.find(version.key) is not None:
+            yield Flaw(
+                "damaged",
+                version.key,
+                "The name of a file, which is too long for its key, cannot be read.",
+                "It is left alone: the file can be read by its name; saving it again repairs it.",
+                sid=version.sid,
+            )
+
+    def _donor(self, version: Version) -> str | None:
+        """Return the key of another, sound copy of the same content, or None."""
+        for entry in self.bucket.entries(keys.generations(version.digest)):
+            parsed = keys.parse_blob(entry.key)
+            if parsed is None or parsed[1] == version.generation or entry.size != version.size:
+                continue
+            if self._problem(entry, version.digest) is None:
+                return entry.key
+        return None
+
+    # Repairs
+
+    def _renew(self, version: Version, name: str, bad: _Bad | None, donor: str) -> bool:
+        key = self.sessions.identify(version.sid)
+        done = key is not None and self.writer.renew(version, key, name, donor)
+        self._file_done(version, bad, condemn=True)
+        return done
+
+    def _delete_file(self, version: Version, bad: _Bad | None) -> bool:
+        versions = self.reader.versions(version.sid, version.file)
+        newest = max(versions, key=attrgetter("token"), default=None)
+        done = newest is not None and newest.key == version.key
+        if done:
+            self.sessions.remove(version.sid, versions)
+        self._file_done(version, bad, condemn=True)
+        return done
+
+    def _drop_version(self, version: Version, bad: _Bad | None) -> bool:
+        self._delete([version.key])
+        self._file_done(version, bad, condemn=True)
+        return True
+
+    def _file_done(self, version: Version, bad: _Bad | None, *, condemn: bool = False) -> None:
+        """Count one file less with the damaged generation; after the last, condemn it if wanted."""
+        if bad is not None:
+            bad.files -= 1
+            if condemn and not bad.files:
+                self._condemn(version.blob, bad)
+
+    def _condemn(self, key: str, bad: _Bad) -> bool:
+        # If a sweep has deleted it, do not create it again.
+        if not bad.condemned and self.bucket.find(key) is not None:
+            self.bucket.put(key, _LONGER if bad.size == len(CONDEMNED) else CONDEMNED)
+        return True
+
+    def _delete(self, doomed: Iterable[str]) -> bool:
+        self.bucket.delete(doomed)
+        return True
+
+    # Other objects, and uploads
+
+    def _unknown(self, prefix: str = "") -> Iterator[Flaw]:
+        for entry in self.bucket.entries(prefix):
+            if not _is_known(entry):
+                problem = f"The object {entry.key!r} has no key of a store."
+                yield Flaw("unknown", entry.key, problem, _LEFT_ALONE)
+
+    def _interrupted(self) -> Iterator[Flaw]:
+        """Yield old uploads and intents, which can no longer belong to an acknowledged save."""
+        now = self.bucket.now()
+        for entry in self.bucket.entries(keys.INTENTS):
+            age = now - entry.modified
+            if keys.parse_intent(entry.key) is not None and age > UPLOAD_LIMIT:
+                yield _interrupted(entry.key, age, partial(self._delete, [entry.key]))
+        known: set[str] = set()
+        for upload in self.bucket.uploads():
+            known.add(upload.id)
+            age = now - upload.started
+            if age > UPLOAD_LIMIT:
+                yield _interrupted(upload.key, age, partial(self._abort, upload))
+        for upload in self.bucket.client.uploads(""):
+            if upload.id not in known and not upload.key.startswith(keys.BLOBS):
+                problem = f"The unfinished upload {upload.key!r} has no key of a store."
+                yield Flaw("unknown", upload.key, problem, _LEFT_ALONE)
+
+    def _abort(self, upload: Upload) -> bool:
+        self.bucket.client.abort(upload.key, upload.id)
+        return True
+
+
+def _interrupted(place: str, age: timedelta, mend: Callable[[], bool]) -> Flaw:
+    ago = show_duration(age // SECOND * SECOND)
+    problem = f"An upload that began {ago} ago was never finished."
+    if age <= ABANDONED:
+        old = show_duration(ABANDONED)
+        return Flaw("leftover", place, problem, f"It is left alone until it is {old} old.")
+    return Flaw("leftover", place, problem, "It is removed, as the next sweep would do.", mend)
+
+
+def _is_known(entry: Entry) -> bool:
+    return (
+        entry.key in _OWN
+        or keys.parse_blob(entry.key) is not None
+        or keys.parse_version(entry) is not None
+        or keys.parse_mark(entry) is not None
+        or keys.parse_intent(entry.key) is not None
+    )

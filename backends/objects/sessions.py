@@ -1,0 +1,299 @@
+"""Sessions: their records from listings, their notes, and the deletion of files and sessions.
+
+A session exists when it has a file, or had one: deleting a file leaves the note ``saved``, with the
+file's save time and the session's id and owner. Dropping the session deletes files and notes. The
+notes ``seen`` and ``ended`` alone do not make a session: ``seen`` is written without checking that
+the session exists, and a sweep deletes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
+
+from sessionstore import names
+from sessionstore.backend import Dropped, Reference, SessionKey, SessionRecord
+
+from . import keys
+from .bucket import Bucket
+from .cache import Recall
+from .client import Entry
+from .keys import EPOCH, Mark, Version
+from .reader import Reader, parsed, to_reference
+from .terms import Nonce, Terms
+
+_LIST_SESSION_FROM = 8
+"""From this number of names on, one LIST of the session is cheaper than one LIST for each name."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """The summary of one session's entries. Its memory does not grow with their number."""
+
+    sid: str
+    exists: bool = False
+    active: datetime = EPOCH
+    ended: datetime | None = None
+    oldest: str | None = None
+    expiring: int = 0
+
+    def add(self, entry: Entry) -> Version | Mark | None:
+        """Add one entry; return it parsed, or None if it is neither a version nor a note."""
+        version = keys.parse_version(entry)
+        if version is not None:
+            self._add_version(version)
+            return version
+        mark = keys.parse_mark(entry)
+        if mark is not None:
+            self._add_mark(mark)
+        return mark
+
+    def _add_version(self, version: Version) -> None:
+        self.exists = True
+        self.active = max(self.active, version.modified)
+        if self.oldest is None or version.token < self.oldest:
+            self.oldest = version.token
+        if version.expires and (not self.expiring or version.expires < self.expiring):
+            self.expiring = version.expires
+
+    def _add_mark(self, mark: Mark) -> None:
+        self.active = max(self.active, mark.time)
+        if mark.kind == "ended":
+            self.ended = max(self.ended or EPOCH, mark.time)
+        elif mark.kind == "saved":
+            self.exists = True
+
+    def record(self) -> SessionRecord | None:
+        """Return the session's record, or None if the session does not exist."""
+        if not self.exists:
+            return None
+        oldest = self.active if self.oldest is None else keys.created(self.oldest)
+        expiring = keys.time(self.expiring)
+        return SessionRecord(self.sid, self.active, self.ended, oldest, expiring)
+
+
+@dataclass(slots=True)
+class _Doomed:
+    """The keys of a session to delete; ``newest`` has the newest version of each file."""
+
+    newest: dict[str, Version] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, version: Version) -> None:
+        older = self.newest.get(version.file)
+        if older is None or older.token < version.token:
+            self.newest[version.file] = version
+        else:
+            older = version
+        if older is not None:
+            self.replaced.append(older.key)
+
+    def delete_from(self, bucket: Bucket) -> None:
+        """Delete all of them."""
+        # Replaced versions first: otherwise one of them would be the current file for a moment.
+        # They need a request of their own, since the keys of one batch are deleted in no order.
+        bucket.delete(self.replaced)
+        bucket.delete([*(version.key for version in self.newest.values()), *self.notes])
+
+
+class Sessions:
+    """The sessions of one backend: records, activity, ends, and the deletion of their files."""
+
+    def __init__(
+        self, bucket: Bucket, recall: Recall, reader: Reader, terms: Terms, nonce: Nonce
+    ) -> None:
+        self._bucket = bucket
+        self._recall = recall
+        self._reader = reader
+        self._terms = terms
+        self._nonce = nonce
+
+    # Listing
+
+    def records(self) -> Iterator[SessionRecord]:
+        """Yield the records of all sessions; one LIST."""
+        for sid, entries in grouped(self._bucket.entries(keys.SESSIONS)):
+            record = _tallied(sid, entries).record()
+            if record is not None:
+                yield record
+
+    def record(self, sid: str) -> SessionRecord | None:
+        return _tallied(sid, self._bucket.entries(keys.session(sid))).record()
+
+    def identify(self, sid: str) -> SessionKey | None:
+        """Implement ``Backend.identify``: read the body of one of the session's objects."""
+        for _ in range(3):  # the object may be replaced or deleted before it is read
+            evidence = self._evidence(sid)
+            key = None if evidence is None else self._session_key(sid, evidence.key)
+            if evidence is None or key is not None:
+                return key
+        return None
+
+    def _session_key(self, sid: str, object_key: str) -> SessionKey | None:
+        """Return the session's id and owner, from the cache or from the body of an object."""
+        cached = self._recall.keys.get(sid)
+        if cached is not None:
+            return cached
+        body = self._bucket.load(object_key, lambda data: keys.parse_body(sid, data))
+        if body is None:
+            return None
+        self._recall.keys.put(sid, body[0])
+        return body[0]
+
+    def _evidence(self, sid: str) -> Entry | None:
+        """Return an object that proves that the session exists, or None; one LIST."""
+        # The listing has files first, then ``saved``, then ``seen``, which proves nothing.
+        first = self._bucket.first(keys.session(sid), start_after=keys.after_ends(sid))
+        is_seen = first is not None and first.key.startswith(keys.seen(sid))
+        return None if is_seen else first
+
+    # The visitor
+
+    def touch(self, sid: str) -> None:
+        """Implement ``Backend.touch``; one PUT.
+
+        ``seen`` has one key for each period of ``grace``. A sweep may delete the keys of past
+        periods, since they are never written again.
+        """
+        period = (self._bucket.now() - EPOCH) // self._terms.grace
+        self._bucket.put(keys.seen(sid, period), b"")
+
+    def end(self, sid: str) -> None:
+        if self._evidence(sid) is None:
+            return
+        key = keys.ended(sid, self._nonce(8))
+        self._bucket.put(key, b"")
+        # If the session was dropped in between, take the end back: a new session of this id, made
+        # later, has not ended.
+        if self._evidence(sid) is None:
+            self._bucket.delete([key])
+
+    def resume(self, sid: str) -> None:
+        """Implement ``Backend.resume``: record activity, then delete the ends."""
+        self.touch(sid)  # first: a sweep in between then sees an ended session that is active
+        ends = [entry.key for entry in self._bucket.entries(keys.ended(sid))]
+        self._bucket.delete(ends)
+
+    # Deleting
+
+    def drop(
+        self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
+    ) -> Dropped | None:
+        """Implement ``Backend.drop``.
+
+        One complete LIST decides, and gives the keys that are deleted; files come first.
+        """
+        tally, doomed = Tally(sid), _Doomed()
+        for entry in self._bucket.entries(keys.session(sid)):
+            parsed_entry = tally.add(entry)
+            if isinstance(parsed_entry, Version):
+                doomed.add(parsed_entry)
+            elif parsed_entry is not None and parsed_entry.kind != "seen":
+                # Not ``seen``: if the session is created again, the same key may be written again.
+                doomed.notes.append(entry.key)
+        if tally.exists and unless_active_after and tally.active > unless_active_after:
+            return None
+        if only_ended and tally.ended is None:
+            return None
+        try:
+            doomed.delete_from(self._bucket)
+        finally:
+            self._forget(sid, doomed.newest)
+            self._recall.saved.pop(sid)
+        files = doomed.newest.values()
+        return Dropped(len(files), sum(file.size for file in files)) if tally.exists else None
+
+    def delete(self, sid: str, wanted: Iterable[str]) -> list[Reference]:
+        """Implement ``Backend.delete``."""
+        by_file = {names.encode(name): name for name in wanted}
+        gone: list[Reference] = []
+        doomed: list[Version] = []
+        for file, versions in self._versions(sid, by_file):
+            current = self._reader.newest(versions)
+            if current is not None:
+                gone.append(to_reference(current, by_file[file]))
+            doomed += versions
+        self.remove(sid, doomed)
+        return gone
+
+    def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
+        """Implement ``Backend.discard``.
+
+        All other versions of the file are deleted with it, or one of them would become the file:
+        the versions it replaced, and those of a save that was too late to replace it.
+        """
+        by_token = {reference.token: reference for reference in references}
+        files = {names.encode(reference.name) for reference in by_token.values()}
+        gone: list[Reference] = []
+        doomed: list[Version] = []
+        for _, versions in self._versions(sid, files):
+            current = self._reader.newest(versions)
+            if current is not None and current.token in by_token:
+                gone.append(to_reference(current, by_token[current.token].name))
+                doomed += versions
+        self.remove(sid, doomed)
+        return gone
+
+    def _versions(self, sid: str, files: Iterable[str]) -> Iterator[tuple[str, list[Version]]]:
+        """Yield each of these files that exists, with its versions."""
+        wanted = set(files)
+        if len(wanted) < _LIST_SESSION_FROM:
+            for file in sorted(wanted):
+                if versions := self._reader.versions(sid, file):
+                    yield file, versions
+        else:
+            all_versions = parsed(self._bucket.entries(keys.files(sid)))
+            for file, versions_of_file in groupby(all_versions, attrgetter("file")):
+                if file in wanted:
+                    yield file, list(versions_of_file)
+
+    def remove(self, sid: str, versions: list[Version]) -> None:
+        """Delete these versions, after writing the note that the session had them."""
+        if not versions:
+            return
+        doomed = _Doomed()
+        for version in versions:
+            doomed.add(version)
+        doomed.notes += self._note(sid, versions)
+        try:
+            doomed.delete_from(self._bucket)
+        finally:
+            self._forget(sid, doomed.newest)
+
+    def _note(self, sid: str, doomed: list[Version]) -> list[str]:
+        """Write the note with the latest save time of these versions.
+
+        Returns the keys of the notes that this one replaces.
+        """
+        before = self._recall.saved.get(sid, 0)
+        now = keys.microseconds(max(version.modified for version in doomed))
+        newest_first = sorted(doomed, key=attrgetter("token"), reverse=True)
+        session_keys = (self._session_key(sid, version.key) for version in newest_first)
+        key = next((key for key in session_keys if key is not None), None)
+        # None: another process has deleted all these versions, and has written the note.
+        if before > now or key is None:
+            return []
+        self._bucket.put(keys.saved(sid, now), keys.body(key, ""))
+        self._recall.saved.put(sid, now)
+        return [keys.saved(sid, before)] if 0 < before < now else []
+
+    def _forget(self, sid: str, files: Iterable[str]) -> None:
+        self._recall.changed(sid)
+        for file in files:
+            self._recall.forget(sid, file)
+
+
+def grouped(entries: Iterable[Entry]) -> Iterator[tuple[str, Iterator[Entry]]]:
+    """Group the entries below ``s/`` by session."""
+    return groupby(entries, lambda entry: keys.sid_of(entry.key))
+
+
+def _tallied(sid: str, entries: Iterable[Entry]) -> Tally:
+    tally = Tally(sid)
+    for entry in entries:
+        tally.add(entry)
+    return tally

@@ -1,0 +1,283 @@
+"""Save files: write the content, then the reference, then check that the reference was in time.
+
+The birth rule protects a save from sweeps without a lock. A sweep deletes a generation only if it
+was older than ``grace`` before the sweep listed references. So every sweep that could delete a
+generation sees a reference that was written before the generation grew that old. A save is
+acknowledged only if its reference was that early. docs/protocol-objects.md has the proof.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from operator import attrgetter
+
+from sessionstore import names
+from sessionstore.backend import Saved, SessionKey
+from sessionstore.content import Content, Ingest, TempSpool, ingest
+from sessionstore.errors import BackendUnavailable
+
+from . import keys
+from .bucket import Bucket
+from .cache import Born, Recall, Sight
+from .client import Entry, NotFound, Payload
+from .keys import Version
+from .reader import Reader, to_reference
+from .terms import UPLOAD_LIMIT, Nonce, Terms
+
+MULTIPART_ABOVE = 64 << 20
+"""The largest upload in one request, in bytes: at 20 MB/s it takes 3 s, and may be repeated."""
+
+PART_SIZE = 16 << 20
+"""The size of a part in bytes: the 10,000 parts that S3 allows hold 160 GiB."""
+
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A copy of a content that a save refers to.
+
+    ``birth`` is not after its ``modified`` time by the store's clock. ``intent`` is the key of the
+    intent that protects it, if this save made it by a multipart upload.
+    """
+
+    id: str
+    birth: datetime
+    uploaded: bool
+    intent: str | None = None
+
+
+@dataclass(slots=True)
+class Save:
+    """One save in progress; ``older`` are the existing versions, None before they are listed.
+
+    ``created`` is the save time to record, in microseconds since 1970; None: now. A save that
+    ``renews`` a version gets the sequence number after that version, even if newer ones exist.
+    """
+
+    key: SessionKey
+    name: str
+    content: Content
+    expires: int
+    fresh: bool
+    ticket: int
+    created: int | None = None
+    renews: Version | None = None
+    file: str = field(init=False)
+    older: list[Version] | None = None
+
+    def __post_init__(self) -> None:
+        self.file = names.encode(self.name)
+
+
+class Writer:
+    """Saves the files of one backend."""
+
+    def __init__(
+        self, bucket: Bucket, recall: Recall, reader: Reader, terms: Terms, nonce: Nonce
+    ) -> None:
+        self._bucket = bucket
+        self._recall = recall
+        self._reader = reader
+        self._terms = terms
+        self._nonce = nonce
+        self.multipart_above = MULTIPART_ABOVE
+        self.part_size = PART_SIZE
+
+    def put(
+        self,
+        key: SessionKey,
+        name: str,
+        content: Content,
+        *,
+        expires: datetime | None,
+        fresh: bool,
+        created: datetime | None = None,
+    ) -> Saved:
+        """Implement ``Backend.put`` and, with ``created``, ``Restores.restore``."""
+        micros = 0 if expires is None else keys.microseconds(expires)
+        since = None if created is None else keys.microseconds(created)
+        save = Save(key, name, content, micros, fresh, self._recall.ticket(key.sid), since)
+        self._recall.keys.put(key.sid, key)
+        return self._acknowledged(save, *self._store(save))
+
+    def renew(self, version: Version, key: SessionKey, name: str, donor: str) -> bool:
+        """Replace a version's content by a sound copy, read from the object ``donor``.
+
+        Everything else of the version stays the same, and a concurrent save is newer than the old
+        and the renewed version. Returns False when the version or the donor was deleted before.
+        """
+        with self._fetched(donor) as content:
+            if content.digest != version.digest:
+                return False
+            ticket = self._recall.ticket(key.sid)
+            save = Save(key, name, content, version.expires, False, ticket, 0, version)  # noqa: FBT003 - not fresh
+            renewed, generation, _ = self._store(save)
+            # If the old version was deleted or replaced in between, that must stay so.
+            gone = self._bucket.find(version.key) is None
+            obsolete = renewed.key if gone else version.key
+            self._bucket.delete([obsolete, *_present(generation.intent)])
+        self._recall.changed(key.sid)
+        self._recall.forget(key.sid, version.file)
+        return not gone
+
+    def _fetched(self, key: str) -> Content:
+        """Return the content of an object, read from the store."""
+        into = Ingest(self._terms.digest, TempSpool, lambda _: None)
+        try:
+            with suppress(NotFound), closing(self._bucket.get(key).stream) as stream:
+                return ingest(stream, into)
+            return into.finish()  # no object: empty content, with another digest
+        finally:
+            into.abort()
+
+    def _store(self, save: Save) -> tuple[Version, Generation, float]:
+        """Write the content, and a reference that no sweep can have missed.
+
+        Returns them and the time, in ``elapsed()`` seconds, before the reference was written.
+        """
+        self._bucket.sync()
+        for _ in range(_ATTEMPTS):
+            generation = self._adopt(save.content) or self._upload(save)
+            at = self._bucket.clock.elapsed()
+            version = self._refer(save, generation)
+            if self._is_in_time(version, generation):
+                return version, generation, at
+            self._take_back(save, version, generation)
+        raise BackendUnavailable(
+            f"Saving {save.name!r} took longer than the store's grace of {self._terms.grace} "
+            f"allows, {_ATTEMPTS} times; find out why the store is slow, or create a store with a "
+            "longer grace."
+        )
+
+    # Content
+
+    def _adopt(self, content: Content) -> Generation | None:
+        """Return an existing generation that is young enough to be referenced, or None."""
+        # At most half of ``grace`` old: the rest is the time to write the reference.
+        youngest = self._bucket.clock.latest() - self._terms.grace / 2
+        known = self._recall.born.get(content.digest)
+        if known is None or known.birth < youngest:
+            known = self._find(content)
+            # Read the clock again: the LIST took time.
+            youngest = self._bucket.clock.latest() - self._terms.grace / 2
+            if known is None or known.birth < youngest:
+                return None
+            self._recall.born.put(content.digest, known)
+        return Generation(known.generation, known.birth, uploaded=False)
+
+    def _find(self, content: Content) -> Born | None:
+        """Return the youngest copy of a content in the store, or None; one LIST."""
+        copies = [
+            Born(parsed[1], entry.modified)
+            for entry in self._bucket.entries(keys.generations(content.digest))
+            if (parsed := keys.parse_blob(entry.key)) and self._is_sound(entry, parsed[1], content)
+        ]
+        return max(copies, key=lambda copy: (copy.birth, copy.generation), default=None)
+
+    def _is_sound(self, entry: Entry, generation: str, content: Content) -> bool:
+        suspect = self._recall.bad.get(generation) or self._recall.dead.get(generation)
+        return entry.size == content.size and not suspect
+
+    def _upload(self, save: Save) -> Generation:
+        """Upload a content as a new generation, and return it."""
+        content = save.content
+        # The birth is the time before the upload, so it is not after the store's ``modified``.
+        generation = Generation(self._nonce(16), self._bucket.clock.now(), uploaded=True)
+        blob, payload = keys.blob(content.digest, generation.id), self._payload(content)
+        if content.size <= self.multipart_above:
+            self._bucket.put(blob, payload)
+        else:
+            generation = replace(
+                generation, intent=keys.intent(save.key.sid, content.digest, generation.id)
+            )
+            self._upload_in_parts(generation, blob, payload)
+        self._recall.born.put(content.digest, Born(generation.id, generation.birth))
+        return generation
+
+    def _upload_in_parts(self, generation: Generation, blob: str, payload: Payload) -> None:
+        intent = _present(generation.intent)
+        for key in intent:
+            self._bucket.put(key, b"")
+        try:
+            self._bucket.upload(blob, payload, self.part_size)
+        except Exception:
+            with suppress(BackendUnavailable):  # a sweep deletes it when it is old
+                self._bucket.delete(intent)
+            raise
+
+    def _payload(self, content: Content) -> Payload:
+        sha256 = content.digest if self._terms.digest == "sha256" else None
+        if content.data is not None:
+            return Payload(content.data, 0, content.size, sha256)
+        if not isinstance(content.spool, TempSpool):
+            raise TypeError(
+                "The content was spooled by another backend; use spool() of this backend."
+            )
+        return Payload(content.spool.file, 0, content.size, sha256)
+
+    # References
+
+    def _refer(self, save: Save, generation: Generation) -> Version:
+        """Write a reference that is newer than all existing versions of the file."""
+        sid, content = save.key.sid, save.content
+        if save.older is None:
+            listed = [] if save.fresh or save.renews else self._reader.versions(sid, save.file)
+            save.older = [save.renews] if save.renews else listed
+        now = self._bucket.clock.now()
+        created = keys.microseconds(now) if save.created is None else save.created
+        newest = max((keys.seq(older.token) for older in save.older), default=0)
+        nonce = ("b" if generation.intent is None else "i") + self._nonce(8)[1:]
+        version = keys.version(
+            sid, save.file, max(newest + 1, created), nonce, content.size,
+            save.expires, content.digest, generation.id, now,
+        )  # fmt: skip
+        self._bucket.put(version.key, keys.body(save.key, save.name))
+        return version
+
+    def _is_in_time(self, version: Version, generation: Generation) -> bool:
+        """Return whether no sweep can have missed the reference; ask the store if in doubt."""
+        now = self._bucket.clock.latest()
+        limit = self._terms.window if generation.intent is None else UPLOAD_LIMIT
+        return now <= generation.birth + limit or self._is_firm(version)
+
+    def _is_firm(self, version: Version) -> bool:
+        """Return whether the reference was in time, by the store's own record of both objects.
+
+        Readers and sweeps use the same rule, so no writer takes back a reference they rely on.
+        """
+        blob, entry = self._bucket.find(version.blob), self._bucket.find(version.key)
+        listed = None if entry is None else keys.parse_version(entry)
+        return listed is not None and self._terms.is_firm(listed, blob)
+
+    def _take_back(self, save: Save, version: Version, generation: Generation) -> None:
+        """Delete a reference that was written too late, so that the save can start again."""
+        save.older = None
+        self._recall.born.pop(save.content.digest)
+        self._bucket.delete(_present(version.key, generation.intent))
+
+    def _acknowledged(
+        self, save: Save, version: Version, generation: Generation, at: float
+    ) -> Saved:
+        """Cache the saved version, delete the versions it replaces, and return the result."""
+        sid, older = save.key.sid, save.older or []
+        replaced = max(older, key=attrgetter("token"), default=None)
+        reference = to_reference(version, save.name)
+        self._recall.saw(sid, save.file, Sight(reference, at), save.ticket, new=bool(older))
+        if older or generation.intent:
+            # The save has succeeded; if this fails, a sweep deletes the older versions.
+            with suppress(BackendUnavailable):
+                self._bucket.delete(
+                    [*(version.key for version in older), *_present(generation.intent)]
+                )
+        return Saved(
+            reference,
+            deduplicated=not generation.uploaded,
+            replaced=None if replaced is None else to_reference(replaced, save.name),
+        )
+
+
+def _present(*optional_keys: str | None) -> list[str]:
+    return [key for key in optional_keys if key is not None]

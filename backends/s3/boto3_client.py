@@ -1,0 +1,333 @@
+"""The requests of the object protocol, made with boto3."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+
+import urllib3
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from sessionstore.content import CHUNK
+from sessionstore.errors import BackendUnavailable, SettingsError
+
+from ..objects.client import Download, Entry, NotFound, Page, Part, Payload, Upload
+from ..objects.connection import Client, Connection
+from ..objects.errors import CLOSED
+from .boto3_session import make_client
+from .errors import TASKS, Place, not_s3, ours, refused
+from .options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # type checkers know it without the package
+
+SMALL = 1 << 16
+"""Bytes up to which a body is sent from memory and hashed first, which takes 30 us at most."""
+
+_FAILURES = (BotoCoreError, ClientError, ResponseParserError)
+
+Response = Mapping[str, Any]
+
+
+class S3Client:
+    """One prefix of one bucket. A method makes one request, plus its retries and redirects.
+
+    While the store is being opened, a failure that another setting cures is a SettingsError.
+    """
+
+    shows_date: ClassVar[bool] = True
+    at_once: int = 2
+    """Parts in parallel: a second request hides the hashing and the round trip of the first.
+
+    On a server that was short of processors, four requests took longer than one.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.opening = True
+        self._region = options.region
+        self._closed = False
+        self._place = Place(options.url, options.bucket, options.endpoint_url or "Amazon S3")
+        self.connection = Connection(self._make)
+
+    def put(self, key: str, payload: Payload) -> datetime | None:
+        small = payload.size <= SMALL
+        body = payload.read() if small else payload.open()
+        digest = bytes.fromhex(payload.sha256) if payload.sha256 else None
+        if digest is None and isinstance(body, bytes):
+            digest = hashlib.sha256(body).digest()
+        if digest is None:
+            checksum = self._md5(payload)
+        else:
+            checksum = {"ChecksumSHA256": base64.b64encode(digest).decode()}
+        return _date(self._put("put_object", key, Body=body, **checksum))
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
+        wanted = _range(start, length)
+        response = self._object_request("get_object", key, **wanted)
+        stream = _Body(response["Body"], lambda error: self._ours(error, "get_object"))
+        if wanted and "ContentRange" not in response:
+            _skip(stream, start)  # rclone, for example, may send the whole object
+        elif wanted and not response["ContentRange"].startswith(f"bytes {start}-"):
+            stream.close()
+            raise BackendUnavailable(
+                f"Could not read an object in {self.options.url}: the request was for the bytes "
+                f"from {start}, the response has {response['ContentRange']!r}; check the proxy or "
+                "cache in front of the store."
+            )
+        return Download(cast("BinaryIO", stream), str(response.get("ETag", "")), _date(response))
+
+    def list(self, prefix: str, *, start_after: str = "", page_size: int = 1000) -> Iterator[Page]:
+        own = len(self.options.prefix)
+        after = {"StartAfter": f"{self.options.prefix}{start_after}"} if start_after else {}
+        while True:
+            response = self._list(prefix, MaxKeys=page_size, **after)
+            entries = [
+                Entry(item["Key"][own:], item["Size"], item["LastModified"])
+                for item in response.get("Contents", ())
+            ]
+            yield Page(entries, _date(response))
+            if not response["IsTruncated"]:
+                return
+            after = self._next(response, after, ContinuationToken="NextContinuationToken")
+
+    def delete(self, keys: Sequence[str]) -> datetime | None:
+        if len(keys) == 1:
+            return _date(self._object_request("delete_object", keys[0]))
+        objects = [{"Key": f"{self.options.prefix}{key}"} for key in keys]
+        response = self._request("delete_objects", Delete={"Objects": objects, "Quiet": True})
+        for error in response.get("Errors", ()):
+            if error.get("Code") != "NoSuchKey":
+                raise refused(
+                    {"Error": error}, TASKS["delete_objects"], self._place, opening=self.opening
+                )
+        return _date(response)
+
+    def begin(self, key: str) -> str:
+        return str(self._put("create_multipart_upload", key)["UploadId"])
+
+    def upload_part(self, key: str, upload: str, number: int, payload: Payload) -> Part:
+        response = self._object_request(
+            "upload_part", key, UploadId=upload, PartNumber=number, Body=payload.open(),
+            **self._md5(payload),
+        )  # fmt: skip
+        return Part(number, str(response["ETag"]))
+
+    def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
+        uploaded = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        try:
+            response = self._object_request(
+                "complete_multipart_upload",
+                key,
+                UploadId=upload,
+                MultipartUpload={"Parts": uploaded},
+            )
+        except NotFound:
+            # The upload was aborted, or it is complete already: botocore retries a request when
+            # the response was lost. The key tells which, since no other writer uses it.
+            page = next(self.list(key, page_size=1))
+            if key not in {entry.key for entry in page.entries}:
+                raise
+            return page.date
+        return _date(response)
+
+    def abort(self, key: str, upload: str) -> None:
+        try:
+            self._object_request("abort_multipart_upload", key, UploadId=upload)
+        except NotFound:
+            return
+
+    def uploads(self, prefix: str) -> Iterator[Upload]:
+        own = len(self.options.prefix)
+        after: dict[str, str] = {}
+        while True:
+            try:
+                response = self._request(
+                    "list_multipart_uploads", Prefix=f"{self.options.prefix}{prefix}", **after
+                )
+            except NotFound:
+                return
+            for item in response.get("Uploads", ()):
+                yield Upload(item["Key"][own:], item["UploadId"], item["Initiated"])
+            if not response.get("IsTruncated"):
+                return
+            after = self._next(
+                response, after, KeyMarker="NextKeyMarker", UploadIdMarker="NextUploadIdMarker"
+            )
+
+    def close(self) -> None:
+        self._closed = True
+        self.connection.close()
+
+    # Operations of S3 beyond the object protocol
+
+    def probe(self, key: str) -> None:
+        """Check with one listing request that the bucket exists and can be used.
+
+        It also settles the region, which the signature of a URL contains: if none is set, take the
+        region that the store reports for the bucket. Raises SettingsError if another one is set.
+        """
+        response = self._list(key, MaxKeys=1)
+        actual = response["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+        if actual is None or actual == self.connection.client.meta.region_name:
+            return
+        if self.options.region is not None:
+            raise SettingsError(
+                f"invalid region={self.options.region!r}: the bucket {self.options.bucket!r} is in "
+                f"{actual!r}; set region to that."
+            )
+        self._region = actual
+        self.connection.close()
+
+    def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
+        """Return a presigned URL to GET the object, valid for ``expires``. No request."""
+        parameters = {
+            "Bucket": self.options.bucket,
+            "Key": f"{self.options.prefix}{key}",
+            "ResponseContentType": media_type,
+            "ResponseContentDisposition": disposition,
+        }
+        url: str = self._send(
+            "generate_presigned_url",
+            ClientMethod="get_object",
+            Params=parameters,
+            ExpiresIn=int(expires.total_seconds()),
+        )
+        return url
+
+    # Requests
+
+    def _md5(self, payload: Payload) -> dict[str, str]:
+        """Return the checksum argument for a body without a known digest; none for TLS.
+
+        MD5, because SHA-256 of parts must be announced when the upload begins, which some stores do
+        not support. It protects against damage in transit, not against an attacker.
+        """
+        if not (self.options.endpoint_url or "").startswith("http:"):
+            return {}
+        digest = hashlib.md5(usedforsecurity=False)
+        body = payload.open()
+        while chunk := body.read(CHUNK):
+            digest.update(chunk)
+        return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
+
+    def _make(self) -> Client:
+        return make_client(self.options, self._region)
+
+    def _list(self, prefix: str, **arguments: Any) -> Response:
+        method = "list_objects_v2"
+        response = self._request(method, Prefix=f"{self.options.prefix}{prefix}", **arguments)
+        if "IsTruncated" not in response:  # botocore reads a web page as an empty listing
+            raise not_s3(TASKS[method], self._place, opening=self.opening)
+        return response
+
+    # Each of these adds arguments and calls the next: ``_put`` those of written objects,
+    # ``_object_request`` the key, ``_request`` the bucket. ``_send`` translates errors.
+
+    def _put(self, method: str, key: str, **arguments: Any) -> Response:
+        return self._object_request(method, key, **self.options.arguments, **arguments)
+
+    def _object_request(self, method: str, key: str, **arguments: Any) -> Response:
+        return self._request(method, Key=f"{self.options.prefix}{key}", **arguments)
+
+    def _request(self, method: str, **arguments: Any) -> Response:
+        response: Response = self._send(method, Bucket=self.options.bucket, **arguments)
+        return response
+
+    def _send(self, method: str, **arguments: Any) -> Any:
+        if self._closed:
+            raise CLOSED.error(TASKS[method].doing, self.options.url, {}, opening=False)
+        try:
+            client = self.connection.client
+        except (*_FAILURES, ValueError) as error:  # ValueError: "Invalid endpoint"
+            raise self._ours(error, method) from error
+        try:
+            return getattr(client, method)(**arguments)
+        except _FAILURES as error:
+            raise self._ours(error, method) from error
+
+    def _ours(self, error: Exception, method: str) -> Exception:
+        return ours(error, TASKS[method], self._place, opening=self.opening)
+
+    def _next(self, response: Response, after: Mapping[str, str], **markers: str) -> dict[str, str]:
+        """Return the arguments that request the page after ``response``.
+
+        ``after`` are those that requested ``response``. ``markers`` maps the names of the arguments
+        to the fields of the response that hold them. Raises BackendUnavailable when the listing
+        does not continue, since a part of a listing must never pass for the whole.
+        """
+        for marker in markers.values():
+            if not response.get(marker):
+                raise self._broken_off(f"without {marker}")
+        following = {name: str(response[marker]) for name, marker in markers.items()}
+        if following == after:
+            raise self._broken_off("at the place where the page began")
+        return following
+
+    def _broken_off(self, how: str) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"Could not list the objects in {self.options.url}: the listing breaks off {how}; "
+            "check endpoint_url."
+        )
+
+
+class _Body(io.RawIOBase):
+    """The body of a response. It translates errors, and a body that is too short is an error."""
+
+    def __init__(self, body: Any, translate: Callable[[Exception], Exception]) -> None:
+        self._body = body
+        self._translate = translate
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            data: bytes = self._body.read(None if size is None or size < 0 else size)
+        except (BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._translate(error) from error
+        return data
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        into = memoryview(buffer).cast("B")
+        data = self.read(len(into))
+        into[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Return the connection to the pool, or close it if the body was not read to its end."""
+        self._body.close()
+        super().close()
+
+
+def _range(start: int, length: int | None) -> dict[str, str]:
+    if length is not None:
+        return {"Range": f"bytes={start}-{start + length - 1}"}
+    return {"Range": f"bytes={start}-"} if start else {}
+
+
+def _skip(stream: _Body, count: int) -> None:
+    while count and (data := stream.read(min(count, 1 << 20))):
+        count -= len(data)
+
+
+def _date(response: Response) -> datetime | None:
+    """Return the Date of a response, from the store's clock; None without one, as moto may send."""
+    date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return None if date is None else _parsed(date)
+
+
+@lru_cache(maxsize=16)
+def _parsed(date: str) -> datetime:
+    """Parse a Date header; cached, because parsing is slow and one header serves a whole second."""
+    return parsedate_to_datetime(date)

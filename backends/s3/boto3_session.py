@@ -1,0 +1,112 @@
+"""The boto3 client of a store, and the settings of its connections."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.config import Config
+from botocore.utils import parse_timestamp
+
+from ..objects.connection import Client
+from .options import Options
+
+CONNECTIONS = 64
+"""The most requests at once: more than asyncio's default executor has threads."""
+
+CONNECT_TIMEOUT = 5
+"""Seconds; a connection within a region takes milliseconds, one around the world 0.3 s."""
+
+READ_TIMEOUT = 60
+"""Seconds without a byte: botocore's default, and far above S3's 99.9th percentile."""
+
+ATTEMPTS = 4
+"""Attempts of a request that may be retried, the first included.
+
+botocore waits 0.5, 1 and 2 s between them on average.
+"""
+
+
+def make_client(options: Options, region: str | None) -> Client:
+    """Return a client for the store, made in a new boto3 session."""
+    core = botocore.session.get_session()
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=timestamp)
+    session = boto3.Session(
+        botocore_session=core,
+        profile_name=options.profile,
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=options.secret_access_key,
+        aws_session_token=options.session_token,
+        region_name=region,
+    )
+    client: Client = session.client(
+        "s3",
+        endpoint_url=options.endpoint_url,
+        config=_config(options, core.user_agent()),
+        verify=options.ca_bundle,
+    )
+    client.meta.events.register("before-call.s3.HeadBucket", _not_sent)
+    client.meta.events.register_last("before-call.s3.PutObject", _at_once)
+    return client
+
+
+def timestamp(value: Any) -> datetime:
+    """Parse a time in a response. S3 writes two forms: one in listings, one in headers.
+
+    botocore's own parser tries all known forms, which is two thirds of the CPU time of a listing.
+    """
+    if isinstance(value, str):
+        with suppress(ValueError):
+            if value.endswith("Z"):
+                return datetime.fromisoformat(value)
+            if value.endswith(" GMT"):
+                return parsedate_to_datetime(value)
+    return parse_timestamp(value)
+
+
+def _at_once(params: dict[str, Any], **_: object) -> None:
+    """Send a body that is in memory together with its headers, without Expect: 100-continue.
+
+    botocore waits for the store's permission before every body, which doubles the messages of a
+    small save. A large body, which comes from a file, keeps the header: a refusal saves its upload.
+    """
+    if isinstance(params.get("body"), bytes | io.BytesIO):
+        params["headers"].pop("Expect", None)
+
+
+def _not_sent(**_: object) -> tuple[AWSResponse, dict[str, Any]]:
+    """Return a made-up response to HeadBucket, which botocore sends after a redirect.
+
+    botocore sends it when the redirect does not name the region, which S3 always does. Any other
+    server that redirects, such as a proxy from http to https, redirects the HEAD as well, and
+    botocore would recurse until the stack overflows.
+    """
+    return AWSResponse("", 301, HTTPHeaders(), None), {"ResponseMetadata": {"HTTPHeaders": {}}}
+
+
+def _config(options: Options, user_agent: str) -> Config:
+    # TLS or the digest that is sent protects the body. To hash it again for the signature would
+    # double the cost of a large save.
+    s3: Any = {"payload_signing_enabled": False}
+    if options.addressing is not None:
+        s3["addressing_style"] = options.addressing
+    return Config(
+        signature_version="s3v4",  # the default for URLs in us-east-1 is version 2, of 2006
+        s3=s3,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        parameter_validation=False,
+        user_agent=user_agent,  # else botocore builds it for each request: a tenth of the CPU
+        max_pool_connections=CONNECTIONS,
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        tcp_keepalive=True,
+    )

@@ -1,0 +1,449 @@
+"""The requests of the object protocol, made with obstore, an engine chosen for its speed.
+
+    s3://bucket/prefix?engine=obstore
+
+obstore is written in Rust; a request takes a sixth of the CPU that boto3 needs, and does not hold
+the interpreter's lock. It has limits, and this module works around them:
+
+* It does not expose the headers of a response. To read the store's clock, a small object is written
+  now and then.
+* It lists whole directories only. A listing of another prefix lists the directory from that prefix
+  on and filters the keys.
+* It reads a web page, from a proxy for example, as an empty listing. An empty listing is therefore
+  accepted only if the store's marker can be read.
+* It makes multipart uploads itself, but it cannot list or abort those of other processes, and it
+  cannot presign a URL with a media type and a file name. boto3 does these if it is installed.
+  Without boto3, let a lifecycle rule of the bucket abort unfinished uploads.
+* In the child of a fork it hangs, and there it can disturb the connections of the parent. boto3
+  makes the requests in such a process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from sessionstore.errors import BackendUnavailable, SettingsError
+
+from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
+from ..objects.errors import CLOSED
+from ..objects.keys import LAYOUT
+from ..objects.marker import Marker, is_harmless
+from .errors import TASKS, Place
+from .obstore_errors import ours
+from .obstore_store import extras, for_boto3, make_store, own_authority, refuse_what_it_cannot
+from .options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # type checkers know it without the package
+
+    from .boto3_client import S3Client
+
+__all__ = ["ObstoreClient"]
+
+WHOLE = 5 << 20
+"""Bytes up to which an object is sent in one request, from memory.
+
+Also the size of the parts of larger objects: the least that S3 accepts.
+"""
+
+AT_ONCE = 2
+"""Parts that are sent in parallel: 15 MiB together with the part that is being filled."""
+
+PARTS = 9_000
+"""The most parts, a little under S3's 10,000: beyond 44 GiB the parts grow."""
+
+PIECE = 1 << 20
+"""Bytes per read or write between obstore and the stream of the caller."""
+
+_log = logging.getLogger(__name__)
+
+_FAILURES = (BaseError, OSError, ValueError)
+
+
+class _Process:
+    """Records whether obstore works in this process: its threads do not survive a fork.
+
+    ``used``: obstore was used here or in a parent. ``lost``: and the process was forked afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.used = False
+        self.lost = False
+
+    def forked(self) -> None:
+        """Update the state in the child of a fork."""
+        self.lock = threading.Lock()
+        self.lost = self.lost or self.used
+
+
+_process = _Process()
+_kept: list[object] = []
+"""Stores of the parent of a fork. They are never freed: that would touch its connections."""
+
+_clients: weakref.WeakSet[ObstoreClient] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    _process.forked()
+    if _process.lost:
+        for client in _clients:
+            client.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class ObstoreClient:
+    """One prefix of one bucket.
+
+    While the store is being opened, a failure that another setting cures is a SettingsError.
+    """
+
+    shows_date: ClassVar[bool] = False
+    at_once: int = 2
+    """Parallel reads of a long object. obstore itself sends an upload's parts (``AT_ONCE``)."""
+
+    def __init__(self, options: Options) -> None:
+        refuse_what_it_cannot(options)
+        self.options = options
+        self._opening = True
+        self._closed = False
+        self._place = Place(options.url, options.bucket, options.endpoint_url or "Amazon S3")
+        self._extras = extras(options)
+        self._authority = own_authority()
+        self._made: S3Store | None = None
+        self._boto3: S3Client | None = None
+        self._marker = Marker(self._read_marker, options.url)
+        _clients.add(self)
+
+    def put(self, key: str, payload: Payload) -> datetime | None:
+        if _process.lost:
+            return self.boto3.put(key, payload)
+        with self._translating("put_object"):
+            if payload.size <= WHOLE:
+                obstore.put(
+                    self._store, key, payload.read(), use_multipart=False, **self._written_with
+                )
+                return None
+        try:
+            with self._translating("complete_multipart_upload"):
+                self._put_in_parts(key, payload)
+        except NotFound as error:
+            # obstore retried the request because the response was lost, and the upload is
+            # complete already if the key exists: no other writer uses this key.
+            if not any(entry.key == key for page in self.list(key) for entry in page.entries):
+                raise BackendUnavailable(
+                    f"The upload of {key} was aborted by another process; save the file again."
+                ) from error
+        return None
+
+    def _put_in_parts(self, key: str, payload: Payload) -> None:
+        """Upload in parts, which obstore makes; it aborts an upload that fails."""
+        size = max(WHOLE, -(-payload.size // PARTS))
+        with (
+            payload.open() as source,
+            obstore.open_writer(
+                self._store, key, buffer_size=size, max_concurrency=AT_ONCE, **self._written_with
+            ) as writer,
+        ):
+            while chunk := source.read(PIECE):
+                writer.write(chunk)
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
+        if _process.lost:
+            return self.boto3.get(key, start, length)
+        with self._translating("get_object"):
+            response = obstore.get(self._store, key, options=_range(start, length))
+            first, end = response.range
+            stream = _Body(response.stream(min_chunk_size=PIECE), end - first, self)
+            return Download(cast("BinaryIO", stream), str(response.meta["e_tag"] or ""), None)
+
+    def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
+        """Yield pages of up to 1,000 objects, a request each; ``page_size`` is ignored."""
+        if _process.lost:
+            yield from self.boto3.list(prefix, start_after=start_after, page_size=page_size)
+            return
+        directory, _, rest = prefix.rpartition("/")
+        offset = max(start_after, _just_before(prefix)) if rest else start_after
+        seen = False
+        for entries in self._to_the_end(prefix, directory, offset):
+            done = bool(rest) and self._is_past(prefix, entries)
+            matching = [e for e in entries if e.key.startswith(prefix)] if rest else entries
+            if matching:
+                seen = True
+                yield Page(matching, None)
+            if done:
+                break
+        if not seen:
+            self._marker.confirm(prefix, opening=self._opening)
+            yield Page([], None)
+
+    def _to_the_end(self, prefix: str, directory: str, offset: str) -> Iterator[Sequence[Entry]]:
+        """Yield the pages of ``directory`` after the key ``offset``, to the listing's real end.
+
+        obstore reads an error in a response with status 200 as an empty page, which may end the
+        listing after any page. A sweep would then delete content that the missing references use.
+        So the end is confirmed: a second listing after the last key must be empty as well.
+        """
+        pages, last, confirming = self._pages(directory, offset), offset, False
+        first_keys: set[str] = set()  # of each listing; the same one twice: there is no progress
+        while True:
+            with self._translating("list_objects_v2"):
+                page = next(pages, None)
+            if page is None:
+                if confirming or is_harmless(prefix):
+                    return
+                pages, confirming = self._pages(directory, last), True
+                continue
+            entries = [Entry(obj["path"], obj["size"], obj["last_modified"]) for obj in page]
+            if confirming or not first_keys:
+                if entries[0].key in first_keys:
+                    raise self._without_order()
+                first_keys.add(entries[0].key)
+            # The last key in the store's order, which is not always alphabetical (``_is_past``).
+            confirming, last = False, entries[-1].key
+            yield entries
+
+    def _pages(self, directory: str, offset: str) -> Iterator[Sequence[Any]]:
+        with self._translating("list_objects_v2"):
+            return iter(
+                obstore.list(
+                    self._store, directory or None, offset=offset or None, chunk_size=BATCH
+                )
+            )
+
+    def _is_past(self, prefix: str, entries: Sequence[Entry]) -> bool:
+        """Return whether no key after ``entries`` can begin with ``prefix``.
+
+        Raises BackendUnavailable if the keys are in no order, since then no end can be known.
+        """
+        keys = [entry.key for entry in entries]
+        # SeaweedFS sorts the names of each directory, so that "a/b" comes before "a-b".
+        if keys != sorted(keys) and keys != sorted(keys, key=lambda key: key.split("/")):
+            raise self._without_order()
+        return bool(keys) and keys[-1] > prefix and not keys[-1].startswith(prefix)
+
+    def _without_order(self) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"Could not list the objects in {self.options.url}: the store does not list them in "
+            "order, which engine=obstore needs; leave engine out."
+        )
+
+    def _read_marker(self) -> bytes:
+        with self.get(LAYOUT).stream as stream:
+            return stream.read()
+
+    def delete(self, keys: Sequence[str]) -> datetime | None:
+        if _process.lost:
+            return self.boto3.delete(keys)
+        with self._translating("delete_objects"):
+            obstore.delete(self._store, list(keys))
+        return None
+
+    def abort(self, key: str, upload: str) -> None:
+        self.boto3.abort(key, upload)
+
+    def uploads(self, prefix: str) -> Iterator[Upload]:
+        """Yield unfinished uploads, with boto3; none if it is not installed."""
+        if self._has_boto3:
+            yield from self.boto3.uploads(prefix)
+
+    def close(self) -> None:
+        self._closed = True
+        self._made = None
+        if self._boto3 is not None:
+            self._boto3.close()
+
+    # Operations of S3 beyond the object protocol
+
+    @property
+    def opening(self) -> bool:
+        """Return whether the store is being opened."""
+        return self._opening
+
+    @opening.setter
+    def opening(self, value: bool) -> None:
+        self._opening = value
+        if self._boto3 is not None:
+            self._boto3.opening = value
+
+    @property
+    def sees_uploads(self) -> bool:
+        """Return whether ``uploads`` finds the unfinished uploads of killed processes."""
+        return self._has_boto3
+
+    def probe(self, key: str) -> None:
+        """Check with a listing that the bucket exists and can be used. Raises SettingsError."""
+        next(self.list(key))
+
+    def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
+        """Return a presigned URL to GET the object, made with boto3. No request."""
+        return self.boto3.sign(key, media_type=media_type, disposition=disposition, expires=expires)
+
+    def leave(self) -> None:
+        """Stop using the parent's store, in the child of a fork."""
+        _kept.append(self._made)
+        self._made = None
+
+    # boto3, for the requests that obstore cannot make
+
+    @cached_property
+    def _has_boto3(self) -> bool:
+        return importlib.util.find_spec("boto3") is not None
+
+    @property
+    def boto3(self) -> S3Client:
+        """Return the boto3 client of the same bucket, made at its first use."""
+        if self._boto3 is None:
+            if not self._has_boto3:
+                raise self._without_boto3()
+            from .boto3_client import S3Client
+
+            if _process.lost:
+                _log.warning(
+                    "obstore does not work in a process that was forked after its first use: boto3 "
+                    "makes the requests to %s here. Open the store after the fork.",
+                    self.options.url,
+                )
+            with _process.lock:
+                if self._boto3 is None:
+                    self._boto3 = S3Client(for_boto3(self.options))
+                    self._boto3.opening = self._opening
+        return self._boto3
+
+    def _without_boto3(self) -> Exception:
+        if _process.lost:
+            return BackendUnavailable(
+                f"Could not use {self.options.url}: obstore does not work in a process that was "
+                "forked after its first use. Open the store after the fork, or install boto3 for "
+                "such processes: pip install 'sessionstore[s3]'."
+            )
+        return SettingsError(
+            "engine=obstore needs boto3 to sign URLs and to abort unfinished uploads: "
+            "pip install 'sessionstore[s3]'."
+        )
+
+    # Requests
+
+    @property
+    def _store(self) -> S3Store:
+        if self._made is None:
+            with _process.lock:
+                if self._made is None:
+                    _process.used = True
+                    self._made = make_store(self.options, self._authority)
+        return self._made
+
+    @property
+    def _written_with(self) -> Mapping[str, Any]:
+        return {"attributes": self._extras.attributes, "tags": self._extras.tags}
+
+    def _translating(self, method: str) -> _Translating:
+        """Return a context for one request, which translates its errors.
+
+        Raises BackendUnavailable if the store is closed.
+        """
+        if self._closed:
+            raise CLOSED.error(TASKS[method].doing, self.options.url, {}, opening=False)
+        return _Translating(self, method)
+
+    def ours(self, error: Exception, method: str) -> Exception:
+        """Return the error to raise in place of obstore's ``error``."""
+        return ours(error, TASKS[method], self._place, opening=self._opening)
+
+
+class _Translating:
+    """A context that translates errors. A class: a generator takes three times as long."""
+
+    __slots__ = ("_client", "_method")
+
+    def __init__(self, client: ObstoreClient, method: str) -> None:
+        self._client = client
+        self._method = method
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, _FAILURES):
+            raise self._client.ours(error, self._method) from error
+
+
+class _Body(io.RawIOBase):
+    """The body of a response, as a stream. It translates errors.
+
+    ``left`` is the number of bytes. The stream ends there by itself, because to ask obstore for a
+    chunk after the last one takes as long as to ask for a real one.
+    """
+
+    def __init__(self, chunks: Iterator[Buffer], left: int, client: ObstoreClient) -> None:
+        self._chunks: Iterator[Buffer] | None = chunks
+        self._left = left
+        self._client = client
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
+        if not self._rest and size:
+            self._rest = self._next()
+        part, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(part)
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self.read(PIECE), b""))
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        into = memoryview(buffer).cast("B")
+        data = self.read(len(into))
+        into[: len(data)] = data
+        return len(data)
+
+    def _next(self) -> memoryview:
+        if self._chunks is None or self._left <= 0:
+            return memoryview(b"")
+        try:
+            for chunk in self._chunks:
+                if data := memoryview(chunk):
+                    self._left -= len(data)
+                    return data
+        except _FAILURES as error:
+            raise self._client.ours(error, "get_object") from error
+        return memoryview(b"")
+
+    def close(self) -> None:
+        """Give the connection back to obstore."""
+        self._chunks = None
+        super().close()
+
+
+def _range(start: int, length: int | None) -> Any:
+    if length is not None:
+        return {"range": (start, start + length)}
+    return {"range": {"offset": start}} if start else None
+
+
+def _just_before(prefix: str) -> str:
+    """Return a key just before ``prefix``: no key of the store is between the two.
+
+    It ends in "~", which no key of the store has; obstore's encoding of it sorts only before it.
+    """
+    return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}~"

@@ -1,0 +1,165 @@
+"""The obstore store of a bucket, made from the same settings as boto3's client.
+
+A setting that obstore does not support is refused here, so that none is silently ignored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from obstore.store import S3Store
+
+from sessionstore.errors import SettingsError
+
+from .options import Options
+
+CONNECT_TIMEOUT = timedelta(seconds=5)
+READ_TIMEOUT = timedelta(seconds=60)
+"""The time without a byte of the response, as with boto3."""
+
+TIMEOUT = timedelta(days=1)
+"""The time for one request with its body. obstore's default, 30 s, is too short for large files."""
+
+RETRIES = 3
+RETRY_TIMEOUT = timedelta(minutes=3)
+
+ATTRIBUTES = {"CacheControl": "Cache-Control", "StorageClass": "Storage-Class"}
+"""Arguments of ``put_args`` that are attributes of an object for obstore."""
+
+_SUPPORTED = {*ATTRIBUTES, "BucketKeyEnabled", "Metadata", "Tagging"}
+
+_is_changed = re.compile(r"[\\{^}%`\]\">\[~<#|*?]").search
+"""Characters that obstore encodes in a key: the two engines would use different keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """The attributes and tags of every object that is written."""
+
+    attributes: dict[str, str] | None = None
+    tags: dict[str, str] | None = field(default=None)
+
+
+def refuse_what_it_cannot(options: Options) -> None:
+    """Raise SettingsError for a setting that only the boto3 engine supports."""
+    if options.profile is not None:
+        raise SettingsError(
+            f"invalid profile={options.profile!r}: engine=obstore does not read the AWS "
+            "configuration files; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, give the "
+            "machine a role, or leave engine out."
+        )
+    for name in options.put_args:
+        if name not in _SUPPORTED:
+            raise SettingsError(
+                f"invalid put_args: engine=obstore cannot send {name}, only "
+                f"{', '.join(sorted(_SUPPORTED))}; leave {name} or engine out."
+            )
+    if (character := _is_changed(options.prefix)) is not None:
+        raise SettingsError(
+            f"invalid url={options.url!r}: engine=obstore encodes {character[0]!r} in a key; use "
+            "another prefix, or leave engine out."
+        )
+
+
+def extras(options: Options) -> Extras:
+    """Return the attributes and tags that ``put_args`` adds to every object."""
+    given = options.put_args
+    attributes = {ATTRIBUTES[name]: given[name] for name in ATTRIBUTES if name in given}
+    attributes.update(given.get("Metadata", {}))
+    tags = dict(parse_qsl(given.get("Tagging", "")))
+    return Extras(attributes or None, tags or None)
+
+
+def own_authority() -> bytes | None:
+    """Return the certificates in the file ``AWS_CA_BUNDLE``, as botocore has it; None if unset.
+
+    obstore trusts them in addition to the authorities of the system or of ``SSL_CERT_FILE``, which
+    it reads itself. Raises SettingsError if the file is unreadable or has no certificate.
+    """
+    path = os.environ.get("AWS_CA_BUNDLE")
+    if not path:
+        return None
+    try:
+        with open(path, "rb") as file:
+            bundle = file.read()
+    except OSError as error:
+        raise SettingsError(
+            f"invalid AWS_CA_BUNDLE={path!r}: the file cannot be read ({error.strerror}); "
+            "name a file of certificates in PEM form, or unset it."
+        ) from error
+    if b"-----BEGIN CERTIFICATE-----" not in bundle:
+        raise SettingsError(
+            f"invalid AWS_CA_BUNDLE={path!r}: the file has no certificate; name a file of "
+            "certificates in PEM form, or unset it."
+        )
+    return bundle
+
+
+def for_boto3(options: Options) -> Options:
+    """Return the options for the boto3 client beside obstore, with the same authorities.
+
+    botocore reads ``AWS_CA_BUNDLE`` itself. It does not read ``SSL_CERT_FILE``, so this passes it.
+    """
+    path = None if os.environ.get("AWS_CA_BUNDLE") else os.environ.get("SSL_CERT_FILE")
+    return replace(options, ca_bundle=path or None)
+
+
+def make_store(options: Options, authority: bytes | None = None) -> S3Store:
+    """Return a store for the bucket and prefix that also trusts the certificates ``authority``.
+
+    Errors of obstore for invalid settings pass through.
+    """
+    config: Any = {**_place(options), **_credentials(options), **_encryption(options)}
+    return S3Store(
+        options.bucket,
+        prefix=options.prefix.rstrip("/") or None,
+        config=config,
+        client_options={
+            "connect_timeout": CONNECT_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "timeout": TIMEOUT,
+            "allow_http": True,  # for an endpoint_url with http
+            **({} if authority is None else {"root_certificate": authority}),
+        },
+        retry_config={"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT},
+    )
+
+
+def _place(options: Options) -> Mapping[str, Any]:
+    place: dict[str, Any] = {}
+    if options.region is not None:
+        place["region"] = options.region
+    in_host = options.addressing == "virtual" or (
+        # As in boto3: virtual at Amazon's, except that no certificate covers dots in the name.
+        options.addressing != "path" and options.endpoint_url is None and "." not in options.bucket
+    )
+    place["virtual_hosted_style_request"] = in_host
+    if options.endpoint_url is not None:
+        parts = urlsplit(options.endpoint_url)
+        host = f"{options.bucket}.{parts.netloc}" if in_host else parts.netloc
+        place["endpoint"] = parts._replace(netloc=host).geturl()
+    return place
+
+
+def _credentials(options: Options) -> Mapping[str, str]:
+    given = {
+        "access_key_id": options.access_key_id,
+        "secret_access_key": options.secret_access_key,
+        "session_token": options.session_token,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _encryption(options: Options) -> Mapping[str, Any]:
+    given = {
+        "server_side_encryption": options.sse,
+        "sse_kms_key_id": options.kms_key_id,
+        "sse_bucket_key_enabled": options.put_args.get("BucketKeyEnabled"),
+    }
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Locks, workspaces and errors of the operating system."""

@@ -1,0 +1,322 @@
+"""Stored files over HTTP, for FastAPI, Starlette and every other ASGI program.
+
+    from sessionstore.adapters.asgi import Files, OwnerCookie, owner
+
+    store = SessionStore.open(base_url="/files")
+    app = FastAPI()
+    app.add_middleware(OwnerCookie)
+    app.mount("/files", Files(store, lambda request: store.session("files", owner(request))))
+
+Below its mount it answers these requests:
+
+    GET, HEAD  <expiry>.<sid>.<signature>/<name>   a file, by the URL that ``StoredFile.url()`` made
+    PUT        upload/<name>                       save the body under that name
+    POST       upload                              save the files of a form
+
+Every other GET gets a 404. The response is equal to the byte for a missing file, another visitor's
+file, a malformed URL and an expired one. Nothing here does I/O on the event loop.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import anyio
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, NoMatchFound
+
+from sessionstore import signing
+from sessionstore.adapters.asgi import responses as replies
+from sessionstore.adapters.asgi import upload
+from sessionstore.adapters.asgi.owner import OwnerCookie, owner, same_origin
+from sessionstore.adapters.asgi.ranges import Span, Unsatisfiable, is_known, wanted
+from sessionstore.adapters.asgi.upload import Incoming, Malformed
+from sessionstore.adapters.visitor_errors import reply_to
+from sessionstore.backend import SessionKey
+from sessionstore.errors import (
+    BackendUnavailable,
+    FileNotStored,
+    InvalidName,
+    LimitExceeded,
+    SessionStoreError,
+    SettingsError,
+)
+from sessionstore.session import Session
+from sessionstore.storedfile import FIVE_MINUTES
+
+if TYPE_CHECKING:
+    from starlette.datastructures import URLPath
+    from starlette.types import Message, Receive, Scope, Send
+
+    from sessionstore.store import SessionStore
+    from sessionstore.storedfile import StoredFile
+
+__all__ = ["Files", "OwnerCookie", "Visitor", "owner", "same_origin"]
+
+Visitor = Callable[[Request], Session | Awaitable[Session | None] | None]
+"""The app's function from a request to the visitor's session. None means no visitor: a 403.
+
+A plain function runs in a worker thread. It may raise an HTTPException of Starlette or FastAPI: for
+an upload that is the response; a GET gets the 404 of all others.
+"""
+
+log = logging.getLogger("sessionstore")
+
+_UPLOAD: Final = "upload"
+_LINGER: Final = 2.0
+"""Seconds for which the rest of a refused upload is read and discarded."""
+
+
+class Files(Starlette):
+    """The app to mount.
+
+    ``visitor`` returns the session for an upload; without it, all are refused.
+
+    A signed URL gives the file to every client that has it. With ``private`` only the visitor of
+    the file's session gets it, so that a leaked URL is useless.
+    """
+
+    def __init__(
+        self, store: SessionStore, visitor: Visitor | None = None, *, private: bool = False
+    ) -> None:
+        """Read the store's secret. Raises SettingsError when it has no secret.
+
+        Raises ValueError for ``private`` without a ``visitor``.
+        """
+        if private and visitor is None:
+            raise ValueError("private=True needs a visitor: a function from request to Session.")
+        super().__init__(routes=[_Everything(self._answer)])
+        self.store = store
+        self._visitor = visitor
+        self._private = private
+        self._secret = store.secret()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = _Receiving(receive)
+        request = Request(scope, body)
+        path = _path(scope)
+        if request.method in {"GET", "HEAD"}:
+            response = await self._serve(request, path)
+        elif request.method in {"PUT", "POST"} and self._visitor is not None:
+            response = await self._take(request, path)
+            if response.status_code >= 400:  # noqa: PLR2004 - HTTP's errors begin here
+                await _refuse(response, scope, body, send)
+                return
+        else:
+            allowed = "GET, HEAD" if self._visitor is None else "GET, HEAD, POST, PUT"
+            response = replies.refused(405, "Method Not Allowed", {"Allow": allowed})
+        await response(scope, receive, send)
+
+    # Serving
+
+    async def _serve(self, request: Request, path: str) -> Response:
+        only = None
+        if self._private:
+            try:
+                session = await self._session(request)
+            except HTTPException:
+                session = None  # a GET has one response for every refusal
+            if session is None:
+                return replies.not_found()
+            only = session.sid
+        try:
+            return await run_in_threadpool(self._find, request, path, only)
+        except (FileNotStored, InvalidName):
+            return replies.not_found()
+        except BackendUnavailable as error:
+            log.warning("A file could not be served: %s", error)
+            return replies.refused(*reply_to(error), {"Retry-After": "5"})
+        except SessionStoreError as error:
+            log.error("A file could not be served: %s", error)  # noqa: TRY400 - the text has all of it
+            return replies.refused(500, "Internal Server Error")
+
+    def _find(self, request: Request, path: str, only: str | None) -> Response:
+        """Return the response to a GET or HEAD, with its first bytes read.
+
+        With ``only``, a file of any other session is not found.
+        """
+        place = signing.opens(self._secret, quote(path), self.store.now())
+        if place is None or (only is not None and place[0] != only):
+            return replies.not_found()
+        sid, name = place
+        # Id and owner are not needed to read, and would cost a request to a bucket.
+        file = Session(self.store, SessionKey(sid, sid, None)).get(name)
+        etag = replies.etag_of(file)
+        if is_known(request.headers, etag):
+            return replies.not_modified(file)
+        if request.method == "HEAD":
+            return replies.head(file)
+        try:
+            span = wanted(request.headers, etag, file.size)
+        except Unsatisfiable:
+            return replies.unsatisfiable(file)
+        body = replies.Body.open(file, span or Span(0, file.size))
+        return replies.FileResponse(file, span, body)
+
+    # Uploads
+
+    async def _take(self, request: Request, path: str) -> Response:
+        place, _, name = path.partition("/")
+        if place != _UPLOAD:
+            return replies.not_found()
+        if not same_origin(request):
+            return _error(403, "Uploads are accepted only from pages of this site.")
+        session = await self._session(request)
+        if session is None:
+            return _error(403, "This visitor may not upload.")
+        incoming: Incoming | None = None
+        try:
+            self._refuse_announced(request)
+            incoming = await run_in_threadpool(_incoming, request, session, name)
+            saved = await upload.receive(request, incoming)
+        except (SessionStoreError, Malformed, ClientDisconnect) as error:
+            return _failure(error, incoming)
+        described = await run_in_threadpool(self._described, request, session, saved)
+        return replies.as_json(201, described)
+
+    def _refuse_announced(self, request: Request) -> None:
+        """Raise LimitExceeded for a PUT whose Content-Length is over ``max_file``."""
+        most = self.store.ledger.limits.max_file
+        length = request.headers.get("content-length", "")
+        if (
+            request.method == "PUT"
+            and most is not None
+            and length.isdecimal()
+            and int(length) > most
+        ):
+            raise LimitExceeded(
+                f"The file has {int(length)} bytes, more than max_file={most}: send a smaller one.",
+                limit="max_file",
+            )
+
+    async def _session(self, request: Request) -> Session | None:
+        visitor: Any = self._visitor
+        if inspect.iscoroutinefunction(visitor):
+            session = await visitor(request)
+        else:
+            session = await run_in_threadpool(visitor, request)
+            session = await session if inspect.isawaitable(session) else session
+        return session if isinstance(session, Session) else None
+
+    def _described(
+        self, request: Request, session: Session, saved: list[StoredFile]
+    ) -> list[dict[str, object]]:
+        return [
+            {
+                "name": file.name,
+                "size": file.size,
+                "media_type": file.media_type,
+                "url": self._url(request, session, file),
+            }
+            for file in saved
+        ]
+
+    def _url(self, request: Request, session: Session, file: StoredFile) -> str:
+        """Return ``file.url()``, or a URL below this app's mount without a ``base_url``."""
+        try:
+            return file.url()
+        except (SettingsError, FileNotStored):  # FileNotStored: it was deleted or replaced since
+            root = request.scope.get("root_path", "").rstrip("/")
+            until = self.store.now() + FIVE_MINUTES
+            return f"{root}/{signing.sign(self._secret, session.sid, file.name, until)}"
+
+
+class _Receiving:
+    """Receives the messages of a request, and notes when its body is over."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.over = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self.over = not message.get("more_body", False)
+        return message
+
+
+class _Everything(BaseRoute):
+    """The only route: it matches any path, also one that no pattern matches."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self.app = app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.FULL if scope["type"] == "http" else Match.NONE), {}
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        raise NoMatchFound(name, path_params)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def _path(scope: Scope) -> str:
+    """Return the decoded path below the mount, without a leading slash."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    below = path[len(root) :] if root and path.startswith(f"{root}/") else path
+    return below.removeprefix("/")
+
+
+def _incoming(request: Request, session: Session, name: str) -> Incoming:
+    content_type = request.headers.get("content-type", "")
+    if request.method == "POST" and not name:
+        if content_type.startswith("multipart/form-data"):
+            return upload.Form(session, content_type)
+        raise Malformed("POST a form with files, or PUT one file to upload/<name>.")
+    return upload.Whole(session, name)
+
+
+def _failure(
+    error: SessionStoreError | Malformed | ClientDisconnect, incoming: Incoming | None
+) -> Response:
+    """Return the response to an upload that was not saved."""
+    match error:
+        case Malformed():
+            return _error(400, str(error), incoming)
+        case ClientDisconnect():
+            return _error(400, "The client left.")  # it is never read
+    status, words = reply_to(error)
+    if status >= 500:  # noqa: PLR2004 - HTTP's server errors begin here
+        log.warning("An upload could not be saved: %s", error)
+    limit = error.limit if isinstance(error, LimitExceeded) else None
+    return _error(status, words, incoming, limit=limit)
+
+
+def _error(
+    status: int, why: str, incoming: Incoming | None = None, *, limit: str | None = None
+) -> Response:
+    """Return an error response. It lists the files of a form that were saved before the error."""
+    saved = [] if incoming is None else [file.name for file in incoming.saved]
+    return replies.as_json(status, {"error": why, "limit": limit, "saved": saved})
+
+
+async def _refuse(response: Response, scope: Scope, body: _Receiving, send: Send) -> None:
+    """Refuse an upload whose rest is still being sent.
+
+    If the connection was closed at once, the system would reset it because of the unread bytes,
+    and the client might lose the response (RFC 9112, section 9.6). So the whole response is sent,
+    and the rest of the upload is read and discarded for ``_LINGER`` seconds.
+    """
+    if scope["http_version"].startswith("1") and not body.over:  # later ones have no such header
+        response.headers["Connection"] = "close"
+    await send(
+        {
+            "type": "http.response.start",
+            "status": response.status_code,
+            "headers": response.raw_headers,
+        }
+    )
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with anyio.move_on_after(_LINGER):
+        while not body.over:
+            await body()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

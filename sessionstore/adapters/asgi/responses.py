@@ -1,0 +1,163 @@
+"""The responses: their headers, and a body that is read in worker threads.
+
+Uploads of visitors are hostile: no response lets a browser run one, guess another type for it, keep
+it in a shared cache or show it inside another site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import anyio
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from sessionstore.content import CHUNK
+from sessionstore.disposition import INLINE, disposition
+from sessionstore.errors import BackendUnavailable
+from sessionstore.media import UNKNOWN
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from sessionstore.adapters.asgi.ranges import Span
+    from sessionstore.storedfile import StoredFile
+
+PIECE: Final = CHUNK // 4
+"""The number of bytes that are read and sent at a time."""
+
+SAFE: Final[Mapping[str, str]] = {
+    "Cache-Control": "private, no-store",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",  # the URL gives access to the file
+    "X-Content-Type-Options": "nosniff",
+}
+"""The headers of every response."""
+
+
+def not_found() -> Response:
+    """Return the 404 for a file that is missing, deleted, expired or another visitor's."""
+    return Response("Not Found", 404, SAFE, "text/plain")
+
+
+def refused(status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error response with no information about any file."""
+    return Response(why, status, {**SAFE, **(headers or {})}, "text/plain")
+
+
+def as_json(status: int, value: object) -> Response:
+    """Return a JSON response."""
+    return JSONResponse(value, status, SAFE)
+
+
+def etag_of(file: StoredFile) -> str:
+    """Return a strong validator: equal only for equal bytes."""
+    return f'"{file.digest}"'
+
+
+def headers_of(file: StoredFile) -> dict[str, str]:
+    """Return the headers that describe a file in every response about it.
+
+    Browsers show only the types of ``INLINE``; the type is that of the file's name. They save all
+    others, as bytes without a type.
+    """
+    kind = file.media_type
+    shown = kind in INLINE
+    headers = {
+        **SAFE,
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": disposition(file.name, kind),
+        "Content-Type": _with_charset(kind) if shown else UNKNOWN,
+        "ETag": etag_of(file),
+    }
+    return headers if shown else {**headers, "X-Frame-Options": "DENY"}
+
+
+def head(file: StoredFile) -> Response:
+    """Return the response to a HEAD: like a GET's, without the bytes."""
+    return Response(None, 200, {**headers_of(file), "Content-Length": str(file.size)})
+
+
+def not_modified(file: StoredFile) -> Response:
+    """Return the 304 for a client that has these bytes."""
+    return Response(None, 304, headers_of(file))
+
+
+def unsatisfiable(file: StoredFile) -> Response:
+    """Return the 416 for a range that has no byte of the file."""
+    return refused(416, "Range Not Satisfiable", {"Content-Range": f"bytes */{file.size}"})
+
+
+class Body:
+    """Bytes of a stored file for a client.
+
+    Call ``open`` in a worker thread. It reads the first bytes, so an error is raised while another
+    response can still be sent.
+    """
+
+    def __init__(self, stream: BinaryIO, length: int) -> None:
+        self.stream = stream
+        self.length = length
+        self.first = b""
+
+    @classmethod
+    def open(cls, file: StoredFile, span: Span) -> Body:
+        """Open the bytes of ``span`` and read the first ones. Raises as ``StoredFile.read``."""
+        whole = span.length == file.size
+        body = cls(file.stream(span.start, None if whole else span.length), span.length)
+        try:
+            body.first = body.read(span.length)
+        except BaseException:
+            body.stream.close()
+            raise
+        return body
+
+    def read(self, left: int) -> bytes:
+        """Read the next bytes of ``left``. Raises BackendUnavailable when the file ends early."""
+        piece = self.stream.read(min(PIECE, left)) if left else b""
+        if left and not piece:
+            raise BackendUnavailable("A stored file ended before its length: read it again.")
+        return piece
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield all bytes in pieces; each but the first is read in a worker thread."""
+        piece, left = self.first, self.length
+        while left:
+            yield piece
+            left -= len(piece)
+            piece = await run_in_threadpool(self.read, left)
+
+    async def close(self) -> None:
+        with anyio.CancelScope(shield=True):  # close it also when the client has left
+            await run_in_threadpool(self.stream.close)
+
+
+class FileResponse(StreamingResponse):
+    """A file, or a part of it.
+
+    An error after the first bytes can only break the connection. The client notices it, since the
+    response has a Content-Length.
+    """
+
+    def __init__(self, file: StoredFile, span: Span | None, body: Body) -> None:
+        """Make the response. ``span`` is the requested range, None for the whole file.
+
+        A range that covers the whole file still gets a 206: players need that to seek.
+        """
+        headers = {**headers_of(file), "Content-Length": str(body.length)}
+        if span is not None:
+            headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{file.size}"
+        super().__init__(body.pieces(), 200 if span is None else 206, headers)
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._body.close()
+
+
+def _with_charset(media_type: str) -> str:
+    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type

@@ -1,0 +1,223 @@
+"""Uploads over HTTP, saved while they are received and within the store's limits.
+
+A request's body is one file (PUT, as ``curl -T`` and ``fetch(url, {body: file})`` send it) or a
+form of several (``multipart/form-data``, RFC 7578). Its bytes go from the socket to the backend's
+spool and are nowhere else whole, so a file of any size takes the same memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final, Protocol
+
+import anyio
+from starlette.concurrency import run_in_threadpool
+
+from sessionstore.adapters.asgi.responses import PIECE
+from sessionstore.names import own_name
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from sessionstore.session import Session
+    from sessionstore.storedfile import StoredFile
+
+_MOST_FILES: Final = 1000
+"""The most files in one form, as in Starlette's own parser."""
+
+
+_LONGEST_HEADERS: Final = 16_384
+"""The most bytes of one part's headers, which are in memory; a browser sends about a hundred."""
+
+
+class Malformed(ValueError):
+    """The request is not a valid upload. The message gives the reason."""
+
+
+class _File:
+    """One file that is being received."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self._stack = contextlib.ExitStack()
+        self._receiving = self._stack.enter_context(
+            session.receiving(own_name(name), None, fresh=False)
+        )
+
+    def write(self, data: memoryview) -> None:
+        self._receiving.ingest.write(data)
+
+    def keep(self) -> StoredFile:
+        with self._stack:
+            return self._receiving.keep(self._receiving.ingest.finish())
+
+    def abort(self, error: BaseException) -> None:
+        """Remove the partial file. If ``error`` is a limit, the store emits its event."""
+        with contextlib.suppress(type(error)):
+            self._stack.__exit__(type(error), error, error.__traceback__)
+
+
+class Incoming(Protocol):
+    """Takes the bytes of a body. Its methods do I/O: call them in worker threads."""
+
+    saved: list[StoredFile]
+    """The files that are complete and saved."""
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes of the body. Raises Malformed, LimitExceeded, InvalidName."""
+        ...
+
+    def finish(self) -> None:
+        """End the body. Raises Malformed when it is incomplete."""
+        ...
+
+    def abort(self, error: BaseException) -> None:
+        """Remove the file that is not complete."""
+        ...
+
+
+class Whole:
+    """A body that is one file."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self.saved: list[StoredFile] = []
+        self._file = _File(session, name)
+
+    def write(self, data: bytes) -> None:
+        self._file.write(memoryview(data))
+
+    def finish(self) -> None:
+        self.saved.append(self._file.keep())
+
+    def abort(self, error: BaseException) -> None:
+        self._file.abort(error)
+
+
+class Form:
+    """A body that is a form. Parts without a file name are ignored."""
+
+    def __init__(self, session: Session, content_type: str) -> None:
+        from python_multipart.multipart import MultipartParser, parse_options_header
+
+        self.saved: list[StoredFile] = []
+        self._session = session
+        self._file: _File | None = None
+        self._field = self._value = self._disposition = b""
+        self._headers = 0
+        self._ended = False
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if not boundary:
+            raise Malformed("The form has no boundary: add it to the header Content-Type.")
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part_begins,
+                "on_header_field": self._header_field,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_ends,
+                "on_headers_finished": self._headers_end,
+                "on_part_data": self._part_data,
+                "on_part_end": self._part_ends,
+                "on_end": self._end,
+            },
+        )
+
+    def write(self, data: bytes) -> None:
+        from python_multipart.exceptions import FormParserError
+
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise Malformed(f"The form cannot be read: {error}.") from error
+
+    def finish(self) -> None:
+        if not self._ended:
+            raise Malformed("The form is incomplete: send it again.")
+
+    def abort(self, error: BaseException) -> None:
+        if self._file is not None:
+            self._file.abort(error)
+
+    def _part_begins(self) -> None:
+        self._disposition = b""
+        self._headers = 0
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
+        self._field += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
+        self._value += data[start:end]
+
+    def _count_header(self, length: int) -> None:
+        self._headers += length
+        if self._headers > _LONGEST_HEADERS:
+            raise Malformed(
+                f"The headers of a file in the form have more than {_LONGEST_HEADERS} bytes: "
+                "use a shorter name."
+            )
+
+    def _header_ends(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._field = self._value = b""
+
+    def _headers_end(self) -> None:
+        name = _file_name(self._disposition)
+        if not name:
+            return  # a field, or a file input that was left empty
+        if len(self.saved) >= _MOST_FILES:
+            raise Malformed(f"The form has more than {_MOST_FILES} files: send several forms.")
+        self._file = _File(self._session, name)
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._file.write(memoryview(data)[start:end])
+
+    def _part_ends(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            self.saved.append(file.keep())
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def _file_name(disposition: bytes) -> str:
+    """Return the file name in a part's Content-Disposition, empty without one.
+
+    Browsers percent-encode only line breaks and quotes in it (the HTML standard,
+    "multipart/form-data encoding algorithm").
+    """
+    from python_multipart.multipart import parse_options_header
+
+    raw = parse_options_header(disposition)[1].get(b"filename", b"")
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(
+            f"The file name {raw!r} in the form is not UTF-8: encode it as UTF-8."
+        ) from error
+    return name.replace("%0D", "\r").replace("%0A", "\n").replace("%22", '"')
+
+
+async def receive(request: Request, into: Incoming) -> list[StoredFile]:
+    """Write the body to ``into``, and return the files that it saved.
+
+    Raises the errors of ``Incoming`` and of the backend, and Starlette's ClientDisconnect. After
+    any error the incomplete file is removed; the files before it stay, in ``saved``.
+    """
+    try:
+        piece = bytearray()
+        async for chunk in request.stream():
+            piece += chunk
+            if len(piece) >= PIECE:
+                await run_in_threadpool(into.write, bytes(piece))
+                piece.clear()
+        await run_in_threadpool(into.write, bytes(piece))
+        await run_in_threadpool(into.finish)
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(into.abort, error)
+        raise
+    return into.saved

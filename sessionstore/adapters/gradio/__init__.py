@@ -1,0 +1,8 @@
+"""Attach a store to a Gradio app: each visitor has a session that ends when the page closes."""
+
+from __future__ import annotations
+
+from sessionstore.adapters.gradio.admin.page import dashboard
+from sessionstore.adapters.gradio.attachment import Attachment, attach, session
+
+__all__ = ["Attachment", "attach", "dashboard", "session"]

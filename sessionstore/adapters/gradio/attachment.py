@@ -1,0 +1,236 @@
+"""Gradio: each visitor's files are in a session of their own, and deleted when the visitor left.
+
+    def draw(prompt, request: gr.Request):
+        return session(request).add(make(prompt), suffix=".webp")
+
+    with gr.Blocks() as demo: ...
+    attach(demo, SessionStore.open())
+    demo.launch()
+
+``attach`` saves every file that the app handles in the store, so that every replica has it and the
+local disk may be lost. It keeps a session alive while its page is open, ends it when the page
+closes, binds it to its owner and runs the sweeper with the app. ``session`` returns the visitor's
+session inside a handler. A handler may return a ``StoredFile`` wherever Gradio takes a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import threading
+import weakref
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from sessionstore.adapters.gradio import compat, patches
+from sessionstore.adapters.gradio.admin.page import dashboard
+from sessionstore.adapters.gradio.middleware import ARRIVED
+from sessionstore.adapters.gradio.presence import Visitor
+from sessionstore.adapters.gradio.service import CACHE_SIZE, SWEEP_EVERY, Service
+from sessionstore.errors import InvalidName, SettingsError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from sessionstore.session import Session
+    from sessionstore.store import SessionStore
+
+__all__ = ["Attachment", "attach", "dashboard", "session"]
+
+_lock = threading.RLock()
+_attachments: weakref.WeakKeyDictionary[gr.Blocks, Attachment] = weakref.WeakKeyDictionary()
+
+
+class Attachment:
+    """The link between a demo and its store. ``attach`` makes it, ``detach`` removes it."""
+
+    def __init__(self, demo: gr.Blocks, service: Service) -> None:
+        self._demo = weakref.ref(demo)
+        self._delete_cache = demo.delete_cache
+        self.service = service
+        """The adapter's internal service for the store."""
+
+    @property
+    def store(self) -> SessionStore:
+        """The store that the demo is attached to."""
+        return self.service.store
+
+    def detach(self) -> None:
+        """Put the demo and Gradio back as they were. Files stay. Detaching twice is no error.
+
+        An app of the demo that is being served goes on without the store.
+        """
+        demo = self._demo()
+        with _lock:
+            if demo is None or _attachments.get(demo) is not self:
+                return
+            del _attachments[demo]
+            if not any(other.service is self.service for other in _attachments.values()):
+                self.service.close()
+            patches.free(demo)
+            demo.delete_cache = self._delete_cache
+            if not _attachments:
+                patches.uninstall()
+        patches.rebuild(demo)
+
+
+def attach(
+    demo: gr.Blocks,
+    store: SessionStore,
+    *,
+    sweep_every: timedelta | None = None,
+    cache_size: int | None = CACHE_SIZE,
+    keep_local: bool = True,
+) -> Attachment:
+    """Save the demo's files in ``store``, and its visitors' files in sessions of their own.
+
+    Call it after the demo is built and before it is launched or mounted. Calling it again with the
+    same store changes nothing. Demos that share a store share one sweeper and one cache, with the
+    options of the first ``attach``.
+
+    The sweeper runs every ``sweep_every`` (60 seconds). Gradio's own sweeper, which
+    ``delete_cache=(frequency, age)`` would start, is off: ``frequency`` is the default of
+    ``sweep_every``, and ``age`` the default of the store's ``max_age``.
+
+    Gradio's cache directory holds local copies of at most ``cache_size`` bytes (4 GiB; None for no
+    limit). The least recently used ones are evicted; copies in use are never evicted. With
+    ``keep_local=False`` a copy is removed as soon as it is in the store and nothing uses it.
+
+    Raises SettingsError when the demo is still being built, is running, or is attached to another
+    store; when another process uses this store with another cache directory; when replicas would
+    need a ``secret`` that is not set; and when this version of Gradio is unknown. Raises ValueError
+    when ``sweep_every`` is not longer than zero, or longer than a hundred years. Raises
+    BackendUnavailable or LimitExceeded when the demo's own files cannot be saved.
+    """
+    compat.check(demo)
+    with _lock:
+        present = _attachments.get(demo)
+        if present is not None and present.store is store:
+            return present
+        _refuse_bad_moment(demo, present)
+        every, age = _sweeping(demo, sweep_every)
+        service = _service(demo, store, every, cache_size, keep_local=keep_local)
+        attachment = Attachment(demo, service)
+        _attachments[demo] = attachment
+        patches.install(_service_of, _hash_seed(service))
+        try:
+            patches.force_heartbeat(demo)
+            patches.refuse_workers(demo)
+            demo.delete_cache = None
+            if age is not None:
+                service.keep_for(age)
+            service.pin(demo)
+            patches.rebuild(demo)
+        except BaseException:
+            attachment.detach()
+            raise
+    return attachment
+
+
+def _sweeping(demo: gr.Blocks, every: timedelta | None) -> tuple[timedelta, timedelta | None]:
+    """Return the interval of the sweeper, and the maximum age that ``delete_cache`` sets."""
+    if demo.delete_cache is None:
+        return SWEEP_EVERY if every is None else every, None
+    try:
+        frequency, age = (timedelta(seconds=count) for count in demo.delete_cache)
+    except OverflowError as error:
+        raise ValueError(
+            f"invalid delete_cache={demo.delete_cache}: a hundred years are the most."
+        ) from error
+    return frequency if every is None else every, age
+
+
+def _hash_seed(service: Service) -> bytes:
+    """Return the secret part of the paths in Gradio's cache, equal on all replicas."""
+    return hmac.new(service.secret, b"gradio hash seed", hashlib.sha256).hexdigest().encode()
+
+
+def session(request: gr.Request, store: SessionStore | None = None) -> Session:
+    """Return the session of the visitor who sent the event, in the store of the app.
+
+    It creates nothing. The owner of the session is the visitor's login name, else the cookie that
+    came with the page. A client without either shares a session with every such client that knows
+    its id. The call counts as activity: a session that had ended is resumed.
+
+    Raises InvalidName when the client sent no session id or an invalid one. Raises SettingsError
+    outside an event, and when the app is not attached and no ``store`` is given.
+    """
+    connection: Request | None = getattr(request, "request", None)
+    if connection is None:
+        raise SettingsError(
+            "session(request) needs the gr.Request of an event that a visitor sent; files for "
+            "everyone, such as cached examples, go to store.shared."
+        )
+    service = _service_of(connection.scope.get("app"))
+    if store is None:
+        if service is None:
+            raise SettingsError(
+                "This app is not attached to a store: call attach(demo, store) before launch(), "
+                "or pass a store: session(request, store)."
+            )
+        store = service.store
+    if not request.session_hash:
+        raise InvalidName(
+            "The request has no session_hash, so it has no session: send one with each event."
+        )
+    visitor = Visitor(request.session_hash, compat.owner_of(request.username, connection))
+    mine = store.session(*visitor)
+    if service is not None and service.store is store:
+        arrived = _arrival(connection)
+        service.presences.used(visitor, arrived, wait=not _on_event_loop())
+    return mine
+
+
+def _arrival(connection: Request) -> int:
+    """Return the moment of arrival that the middleware noted in the request."""
+    arrived: int | None = connection.scope.get(ARRIVED)
+    if arrived is None:
+        raise SettingsError(
+            "This app was made before its demo was attached: call attach(demo, store) before "
+            "mount_gradio_app() or App.create_app()."
+        )
+    return arrived
+
+
+def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
+    if present is not None:
+        raise SettingsError(
+            "The demo is attached to another store: call detach() of that attachment first."
+        )
+    if demo.is_running:
+        raise SettingsError("The demo is running: call attach(demo, store) before launch().")
+    if compat.is_being_built(demo):
+        raise SettingsError(
+            "The demo is still being built: call attach(demo, store) after its with block."
+        )
+
+
+def _service(
+    demo: gr.Blocks, store: SessionStore, every: timedelta, size: int | None, *, keep_local: bool
+) -> Service:
+    """Return the store's service, which all demos attached to the store share."""
+    for attachment in _attachments.values():
+        if attachment.store is store:
+            return attachment.service
+    cache = Path(demo.GRADIO_CACHE)
+    return Service(store, cache, sweep_every=every, cache_size=size, keep_local=keep_local)
+
+
+def _service_of(app_or_demo: Any) -> Service | None:
+    """Return the service of a demo or of an app's demo; None when it is not attached."""
+    demo = getattr(app_or_demo, "blocks", None) if isinstance(app_or_demo, FastAPI) else app_or_demo
+    attachment = None if demo is None else _attachments.get(demo)
+    return None if attachment is None else attachment.service
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

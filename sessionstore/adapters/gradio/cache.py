@@ -1,0 +1,463 @@
+"""Gradio's cache directory as a size-limited cache: local copies of files in the store.
+
+A copy is used only while it is known to have the stored bytes: its digest was noted when it was
+made, and its size and modification time have not changed since. A copy is replaced by a write
+beside it and a rename, so readers never see half of it.
+
+A copy is removed when the last session that holds it is deleted, when it is evicted to keep the
+size limit, or, with ``keep=False``, as soon as nothing uses it. The copies that a killed process
+leaves are found without a list: copies carry the sticky bit, which has no meaning on files, and a
+living process renews the modification time of its copies. A process that is alone in the directory
+(``leases``) removes all older copies. Otherwise a copy is removed when it was not renewed
+for an hour.
+
+Processes on one machine share the directory. A copy that another process leases is not removed.
+Neither is one that was written again since it was noted: an event of another visitor may have made
+that file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from sessionstore._os.errors import translated
+from sessionstore.adapters.gradio import compat
+from sessionstore.adapters.gradio.leases import Leases
+from sessionstore.adapters.gradio.paths import OURS
+from sessionstore.backend import Reference
+from sessionstore.content import CHUNK
+from sessionstore.errors import BackendUnavailable
+from sessionstore.names import is_sid
+
+MARK: Final = stat.S_ISVTX
+LEASE: Final = 3600.0
+"""Seconds without a renewal after which a file counts as left behind."""
+
+_RENEW: Final = LEASE / 3
+_SLACK: Final = 0.9
+"""Eviction stops at this part of the cap, so that not every new copy needs an eviction."""
+
+_LOCKS: Final = 64
+_TRIES: Final = 10
+_PROCESSES: Final = "processes"
+
+_is_hash = re.compile(r"[0-9a-f]{64}").fullmatch
+_is_leftover = re.compile(r"tmp[a-z0-9_]{8}(\.ts)?").fullmatch
+"""Python's temporary names. Gradio makes an empty one for each input file and never removes it. One
+with bytes is an interrupted upload, or a piece of a stream that was joined."""
+
+Stamp = tuple[int, int]
+"""A file's modification time in nanoseconds, and its size in bytes."""
+
+
+@dataclass(slots=True)
+class _Copy:
+    size: int
+    digest: str
+    stamp: Stamp
+    used: float
+    pins: int = 0
+    holders: set[str] = field(default_factory=set)
+
+
+class LocalCopies:
+    """The local copies of one process.
+
+    Names are relative to ``root``, with slashes; sizes are in bytes.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        cap: int | None,
+        *,
+        keep: bool = True,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.root = root
+        self.cap = cap
+        self.keep = keep
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._making = [threading.Lock() for _ in range(_LOCKS)]
+        self._copies: dict[str, _Copy] = {}
+        self._held: dict[str, set[str]] = {}
+        self._total = 0
+        self._started = time.time()
+        self._later: dict[str, Stamp] = {}
+        """Copies to remove later, since their removal would have waited for a lock."""
+        self.leases = Leases(root / OURS / _PROCESSES)
+
+    def path(self, name: str) -> Path:
+        """Return the path of the copy, whether it exists or not."""
+        return self.root / name
+
+    def stamp(self, name: str) -> Stamp | None:
+        """Return the file's stamp, which changes when the file does; None without a file."""
+        try:
+            file = self.path(name).stat()
+        except OSError:
+            return None
+        return (file.st_mtime_ns, file.st_size) if stat.S_ISREG(file.st_mode) else None
+
+    def ready(self, name: str, reference: Reference, holder: str) -> bool:
+        """Return whether a copy with these bytes exists; if so, ``holder`` now holds it too."""
+        stamp = self.stamp(name)
+        with self._lock:
+            copy = self._copies.get(name)
+            if copy is None or copy.stamp != stamp or copy.digest != reference.digest:
+                return False
+            copy.used = self._seconds()
+            self._hold(name, copy, holder)
+            return True
+
+    def note(self, name: str, reference: Reference, holder: str, stamp: Stamp) -> None:
+        """Register a file as a copy: it had the bytes of ``reference`` when it had ``stamp``."""
+        stamp = self._marked(name, stamp)
+        with self._lock:
+            copy = self._copies.get(name)
+            if copy is None:
+                copy = self._copies[name] = _Copy(0, "", stamp, 0.0)
+            self._total += reference.size - copy.size
+            copy.size, copy.digest, copy.stamp = reference.size, reference.digest, stamp
+            copy.used = self._seconds()
+            self._hold(name, copy, holder)
+
+    def _marked(self, name: str, stamp: Stamp) -> Stamp:
+        """Mark the file as a copy in use, and return its stamp after that."""
+        path = self.path(name)
+        with contextlib.suppress(OSError):
+            file = path.stat()
+            if not file.st_mode & MARK:
+                path.chmod(stat.S_IMODE(file.st_mode) | MARK)
+            unchanged = (file.st_mtime_ns, file.st_size) == stamp
+            old = file.st_mtime < max(self._started, time.time() - _RENEW)
+            if unchanged and old:
+                os.utime(path)  # Gradio copies a file together with its time, perhaps years ago
+                return self.stamp(name) or stamp
+        return stamp
+
+    def make(
+        self,
+        name: str,
+        reference: Reference,
+        holder: str,
+        stream: Callable[[], BinaryIO],
+        twin: Path | None = None,
+    ) -> Path:
+        """Return the path of the copy; make it from ``stream()`` if it does not exist.
+
+        ``twin`` is a local file with these bytes, which is linked instead where links work. Errors
+        of the stream pass through. Raises LimitExceeded when the disk is full, BackendUnavailable
+        when it refuses the write.
+        """
+        path = self.path(name)
+        if self.ready(name, reference, holder):
+            return path
+        with self._making[hash(name) % _LOCKS]:
+            if not self.ready(name, reference, holder):
+                self._remove(self._over(reference.size))
+                stamp = self._linked(path, twin) or self._written(path, stream)
+                self.note(name, reference, holder, stamp)
+        return path
+
+    def _linked(self, path: Path, twin: Path | None) -> Stamp | None:
+        if twin is None:
+            return None
+        new = path.parent / f".{secrets.token_hex(8)}.new"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(twin, new)
+            file = new.stat()
+            new.replace(path)
+        except OSError:  # the file system has no links, or the twin was removed
+            return None
+        finally:
+            new.unlink(missing_ok=True)  # rename(2) between links of one inode leaves both
+        return file.st_mtime_ns, file.st_size
+
+    def _written(self, path: Path, stream: Callable[[], BinaryIO]) -> Stamp:
+        with stream() as source, translated("make a local copy", str(self.root)):
+            new, fd = _created(path.parent)
+            try:
+                with open(fd, "wb") as target:
+                    shutil.copyfileobj(source, target, CHUNK)
+                file = new.stat()
+                new.replace(path)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+        return file.st_mtime_ns, file.st_size
+
+    def pin(self, name: str, *, wait: bool = True) -> bool:
+        """Keep the copy until ``unpin``: no process evicts it.
+
+        Return False if there is no copy or the file changed. With ``wait=False``, for an event
+        loop, also return False while another process holds the lock for removals.
+        """
+        with self._lock:
+            copy = self._copies.get(name)
+            if copy is not None and copy.pins and self.leases.has(name):
+                copy.pins += 1
+                return True
+        if copy is None:
+            return False
+        with self.leases.locked(wait=wait) as locked, self._lock:
+            copy = self._copies.get(name)
+            if not locked or copy is None or copy.stamp != self.stamp(name):
+                return False
+            if not copy.pins:
+                self.leases.take(name)
+            copy.pins += 1
+            return True
+
+    def unpin(self, name: str) -> None:
+        """Undo one ``pin``. The last one removes the copy if nothing else keeps it."""
+        with self._lock:
+            copy = self._copies.get(name)
+            if copy is not None and copy.pins:
+                copy.pins -= 1
+                if not copy.pins:
+                    self.leases.give_back(name)
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Remove the copy if it is not pinned, and no session holds it or ``keep`` is False."""
+        with self._lock:
+            copy = self._copies.get(name)
+            if copy is None or copy.pins or (self.keep and copy.holders):
+                return
+            self._forget(name)
+        self._unlink(name, copy.stamp)
+
+    def _hold(self, name: str, copy: _Copy, holder: str) -> None:
+        copy.holders.add(holder)
+        self._held.setdefault(holder, set()).add(name)
+
+    def release(self, holder: str, names: Iterable[str] | None = None) -> None:
+        """Note that the holder no longer has these files (None: any file); remove unused copies."""
+        with self._lock:
+            held = self._held.get(holder, set())
+            released = list(held) if names is None else [name for name in names if name in held]
+            for name in released:
+                held.discard(name)
+                self._copies[name].holders.discard(holder)
+            if not held:
+                self._held.pop(holder, None)
+        for name in released:
+            self.settle(name)
+
+    def holders(self) -> list[str]:
+        """Return the sessions that hold copies."""
+        with self._lock:
+            return list(self._held)
+
+    def held_by(self, holder: str) -> list[str]:
+        """Return the names of the copies that a session holds."""
+        with self._lock:
+            return list(self._held.get(holder, ()))
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is registered as a copy, even if it changed since."""
+        with self._lock:
+            return name in self._copies
+
+    def abandon(self, name: str) -> None:
+        """Have ``clean`` remove the file in an hour, unless it is a copy by then."""
+        with contextlib.suppress(OSError):
+            self._mark(name)
+            if not self.has(name):
+                os.utime(self.path(name))
+
+    def _mark(self, name: str) -> None:
+        path = self.path(name)
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | MARK)
+
+    def discard(self, name: str) -> None:
+        """Remove a file that was refused, unless it has become a copy or is leased."""
+        self.abandon(name)  # so that ``clean`` removes it if this cannot
+        stamp = self.stamp(name)
+        if stamp is not None:
+            self._unlink(name, stamp)
+
+    def _over(self, coming: int) -> dict[str, Stamp]:
+        """Unregister and return the copies to remove so that ``coming`` more bytes fit.
+
+        The least recently used ones are first.
+        """
+        with self._lock:
+            if self.cap is None or self._total + coming <= self.cap:
+                return {}
+            excess = self._total + coming - int(self.cap * _SLACK)
+            free = sorted((copy.used, name) for name, copy in self._copies.items() if not copy.pins)
+            doomed: dict[str, Stamp] = {}
+            for _, name in free:
+                if excess <= 0:
+                    break
+                excess -= self._copies[name].size
+                doomed[name] = self._copies[name].stamp
+                self._forget(name)
+            return doomed
+
+    def make_room(self) -> None:
+        """Evict copies until they are within the cap."""
+        with self._lock:
+            later, self._later = self._later, {}
+        self._remove(later | self._over(0))
+
+    def _forget(self, name: str) -> None:
+        copy = self._copies.pop(name)
+        self._total -= copy.size
+        for holder in copy.holders:
+            held = self._held.get(holder)
+            if held is not None:
+                held.discard(name)
+                if not held:
+                    del self._held[holder]
+
+    def _remove(self, doomed: dict[str, Stamp]) -> None:
+        for name, stamp in doomed.items():
+            self._unlink(name, stamp, wait=True)
+
+    def _unlink(self, name: str, stamp: Stamp, *, wait: bool = False) -> None:
+        """Remove a file that is no longer a copy, if it still has ``stamp`` and no lease."""
+        with self.leases.locked(wait=wait) as locked, self._lock:
+            if not locked:
+                self._later[name] = stamp
+            elif name in self._copies:
+                pass  # it has become a copy again
+            elif self.stamp(name) != stamp:
+                with contextlib.suppress(OSError):
+                    self._mark(name)
+            else:
+                with contextlib.suppress(OSError):
+                    if not self.leases.others_have(name):
+                        self.path(name).unlink()
+
+    def clear(self) -> None:
+        """Remove every copy of this process, except leased or changed ones."""
+        with self._lock:
+            doomed = {name: copy.stamp for name, copy in self._copies.items()}
+            self._copies.clear()
+            self._held.clear()
+            self._total = 0
+        self._remove(doomed)
+
+    # Files that Gradio or a killed process left behind
+
+    def renew(self) -> None:
+        """Renew this process's leases and the modification times of its copies."""
+        self.leases.renew()
+        now = time.time()
+        with self._lock:
+            old = [
+                name
+                for name, copy in self._copies.items()
+                if now - copy.stamp[0] / 1e9 > _RENEW and copy.stamp == self.stamp(name)
+            ]
+        for name in old:
+            with contextlib.suppress(OSError):
+                os.utime(self.path(name))
+                stamp = self.stamp(name)
+                with self._lock:
+                    copy = self._copies.get(name)
+                    if copy is not None and stamp is not None:
+                        copy.stamp = stamp
+
+    def clean(self) -> None:
+        """Remove files that Gradio or killed processes left behind, when they are an hour old.
+
+        These are marked copies, temporary files and empty directories. Any other file in the
+        cache may belong to an app that is not attached. When no other process is alive, marked
+        copies older than this process are removed at once.
+        """
+        old = time.time() - LEASE
+        orphaned = max(self._started, old) if self.leases.alone() else old
+        for entry in _entries(self.root):
+            if entry.is_file(follow_symlinks=False):
+                if _is_leftover(entry.name) or _is_marked(entry):
+                    self._clean_file(entry, orphaned if _is_marked(entry) else old)
+            elif _is_hash(entry.name):
+                self._clean_directory(entry, old, orphaned)
+            elif entry.name == OURS:  # it also has the workspaces of copies by ``local_path()``
+                for session in _entries(entry):
+                    if is_sid(session.name):
+                        self._clean_directory(session, old, orphaned)
+
+    def _clean_directory(self, directory: os.DirEntry[str], old: float, orphaned: float) -> None:
+        for entry in _entries(directory):
+            if entry.is_dir(follow_symlinks=False):
+                self._clean_directory(entry, old, orphaned)
+            elif _is_marked(entry):
+                self._clean_file(entry, orphaned)
+            elif entry.name.startswith("."):  # the write of a copy was interrupted
+                self._clean_file(entry, old)
+        with contextlib.suppress(OSError):
+            if directory.stat().st_mtime < old:
+                os.rmdir(directory)  # fails when it is not empty
+
+    def _clean_file(self, entry: os.DirEntry[str], oldest: float) -> None:
+        name = Path(entry.path).relative_to(self.root).as_posix()
+        stamp = self.stamp(name)
+        if stamp is not None and stamp[0] / 1e9 < oldest:
+            self._unlink(name, stamp, wait=True)
+
+
+def _created(directory: Path) -> tuple[Path, int]:
+    """Create a file to write to, and its directory.
+
+    Another process may remove the directory while it is empty, so this is repeated.
+    """
+    new = directory / f".{secrets.token_hex(8)}.new"
+    for _ in range(_TRIES):
+        directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return new, os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    raise BackendUnavailable(
+        f"No file could be made in {str(directory)!r}: another program removed the directory "
+        f"{_TRIES} times. Try again."
+    )
+
+
+def large_to_cache(path: str, cache: str) -> str:
+    """Copy a file to its place in the cache, and return the path.
+
+    It is the path that ``processing_utils.save_file_to_cache`` would give it.
+    """
+    hasher = compat.cache_hasher()
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            hasher.update(chunk)
+    target = Path(os.path.abspath(cache), hasher.hexdigest(), compat.cache_name(path))
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.parent / f".{secrets.token_hex(8)}.new"
+        try:
+            shutil.copyfile(path, new)
+            new.replace(target)
+        finally:
+            new.unlink(missing_ok=True)
+    return str(target)
+
+
+def _entries(directory: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        return list(entries)
+    return []
+
+
+def _is_marked(entry: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(entry.stat(follow_symlinks=False).st_mode & MARK)
+    return False

@@ -1,0 +1,275 @@
+"""Everything that this adapter uses of Gradio's private inside, except the patched functions.
+
+The other modules of the adapter call the functions here and import no private name of Gradio.
+``check`` looks at every name that is used here or patched in ``patches``; ``check_app`` looks
+at every route and attribute of an app. So an unknown Gradio gives one SettingsError when a demo is
+attached, and no ImportError or AttributeError later.
+
+A name is written ``module:attribute.attribute`` and is looked up when it is used: this module can
+be imported without Gradio, and with a Gradio that lacks a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from starlette.concurrency import run_in_threadpool
+from starlette.routing import Match
+
+from sessionstore.adapters.cookies import of_cookie, of_login
+from sessionstore.errors import SettingsError
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+    from gradio.routes import App
+    from starlette.requests import Request
+
+_PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
+    "gradio.routes:App.create_app": ("blocks",),
+    "gradio.routes:App.get_blocks": ("self",),
+    "gradio.blocks:Blocks.get_config_file": ("self",),
+    "gradio.blocks:Blocks.launch": ("self",),
+    "gradio.blocks:Blocks.process_api": (
+        "self",
+        "block_fn",
+        "inputs",
+        "state",
+        "request",
+        "iterator",
+    ),
+    "gradio.blocks:Blocks.preprocess_data": ("self", "block_fn", "inputs", "state"),
+    "gradio.blocks:Blocks.postprocess_data": ("self", "block_fn", "predictions", "state"),
+    "gradio.blocks:Block.async_move_resource_to_block_cache": ("self", "url_or_file_path"),
+    "gradio.blocks:Block.move_resource_to_block_cache": ("self", "url_or_file_path"),
+    "gradio.queueing:Queue.process_events": ("self", "events", "batch"),
+    "gradio.route_utils:GradioUploadFile.__init__": ("self", "file"),
+    "gradio.route_utils:GradioUploadFile.write": ("self", "data"),
+    "gradio.component_meta:updateable": ("fn",),
+    "gradio.utils:is_in_or_equal": ("path_1", "path_2"),
+    "gradio_client.utils:strip_invalid_filename_characters": ("filename",),
+}
+"""The functions that are called or patched, each with its first parameters."""
+
+_TYPES: Final[dict[str, type]] = {
+    "gradio.processing_utils:hash_seed": bytes,
+    "gradio.data_classes:_StaticFiles.all_paths": list,
+    "gradio.exceptions:InvalidPathError": type,
+    "gradio.context:Context.root_block": object,
+}
+"""The other names, each with its type."""
+
+_ROUTES: Final = (
+    ("GET", "/gradio_api/heartbeat/id"),
+    ("GET", "/gradio_api/file=path"),
+    ("HEAD", "/gradio_api/file=path"),
+    ("POST", "/gradio_api/upload"),
+    ("GET", "/config"),
+)
+"""A request for each route that the middleware knows."""
+
+_OF_THE_APP: Final = ("auth", "auth_dependency", "cookie_id", "tokens", "user_middleware")
+_OF_THE_DEMO: Final = ("GRADIO_CACHE", "blocks", "delete_cache", "is_running", "temp_files")
+
+_heartbeat = re.compile(r"/gradio_api/heartbeat/([^/]+)/?").fullmatch
+_file = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL).fullmatch
+
+
+# Checks
+
+
+def check(demo: Blocks) -> None:
+    """Raise SettingsError, naming the difference, when this Gradio is not one we know."""
+    for path, parameters in _PARAMETERS.items():
+        actual = tuple(inspect.signature(find(path)).parameters)[: len(parameters)]
+        if actual != parameters:
+            _refuse(f"has another {_short(path)}, with the parameters {', '.join(actual)}")
+    for path, kind in _TYPES.items():
+        if not isinstance(find(path), kind):
+            _refuse(f"has another {_short(path)}, which is no {kind.__name__}")
+    if not hasattr(find("gradio.route_utils:GradioUploadFile")(io.BytesIO()), "sha"):
+        _refuse("has no GradioUploadFile.sha")
+    if not _arguments_are_noted():
+        _refuse("has no Component._constructor_args")
+    for name in _OF_THE_DEMO:
+        if not hasattr(demo, name):
+            _refuse(f"has no Blocks.{name}")
+
+
+def check_app(app: App) -> None:
+    """Raise SettingsError, naming the difference, when an app of Gradio is not as we know it."""
+    for name in _OF_THE_APP:
+        if not hasattr(app, name):
+            _refuse(f"has no App.{name}")
+    for method, path in _ROUTES:
+        scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
+        # The routes are tried and not listed: FastAPI may keep those of a router in one entry.
+        if all(route.matches(scope)[0] is not Match.FULL for route in app.routes):
+            _refuse(f"has no route for {method} {path}")
+
+
+def find(path: str) -> Any:
+    """Return the object that ``path`` names. Raises SettingsError when Gradio does not have it."""
+    module, _, names = path.partition(":")
+    try:
+        value = importlib.import_module(module)
+        for name in names.split("."):
+            value = getattr(value, name)
+    except (ImportError, AttributeError) as error:
+        _refuse(f"has no {_short(path)}", error)
+    return value
+
+
+def _short(path: str) -> str:
+    module, _, names = path.partition(":")
+    # ``App.create_app`` says enough; a plain ``hash_seed`` needs the name of its module.
+    return names if "." in names else f"{module.rpartition('.')[2]}.{names}"
+
+
+def _refuse(difference: str, cause: Exception | None = None) -> NoReturn:
+    raise SettingsError(
+        f"This version of Gradio {difference}, which attach() needs: use Gradio 5 or 6, or a newer "
+        "sessionstore."
+    ) from cause
+
+
+def _arguments_are_noted() -> bool:
+    """Return whether Gradio notes the arguments of a component where ``arguments_of`` reads."""
+
+    class Component:
+        pass
+
+    component = Component()
+    find("gradio.component_meta:updateable")(lambda self: None)(component)  # noqa: ARG005 - a method
+    return isinstance(getattr(component, "_constructor_args", None), list)
+
+
+# Logins
+
+
+def owner_of(login: str | None, request: Request) -> str | None:
+    """Return the owner of a request: its login, else its cookie, else None."""
+    return of_cookie(request) if login is None else of_login(login)
+
+
+def needs_login(app: App) -> bool:
+    """Return whether the app lets in logged-in visitors only, as Gradio's ``login_check`` does."""
+    return app.auth is not None or app.auth_dependency is not None
+
+
+async def login_of(app: App, request: Request) -> str | None:
+    """Return the login name of a request, None when it is not logged in.
+
+    This repeats Gradio's ``get_current_user``, which is a closure and cannot be called.
+    """
+    if app.auth_dependency is not None:
+        user = await run_in_threadpool(app.auth_dependency, request)
+        return await user if inspect.isawaitable(user) else user
+    for name in (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}"):
+        if token := request.cookies.get(name):
+            return app.tokens.get(token)
+    return None
+
+
+# Routes, each given as the path below the app's own root
+
+
+def heartbeat_of(route: str) -> str | None:
+    """Return the session id in the route of a heartbeat, None for any other route."""
+    match = _heartbeat(route)
+    return None if match is None else match[1]
+
+
+def file_of(route: str) -> str | None:
+    """Return the path or URL in the route of a file, None for any other route."""
+    match = _file(route)
+    return None if match is None else match[1]
+
+
+def is_upload(route: str) -> bool:
+    """Return whether the route takes uploads."""
+    return route.removesuffix("/") == "/gradio_api/upload"
+
+
+def is_config(route: str) -> bool:
+    """Return whether the route gives the demo's configuration."""
+    return route.removesuffix("/") == "/config"
+
+
+# The cache directory
+
+
+def hash_seed() -> bytes:
+    """Return the bytes that Gradio hashes first for each path of its cache."""
+    seed: bytes = find("gradio.processing_utils:hash_seed")
+    return seed
+
+
+def set_hash_seed(seed: bytes) -> None:
+    """Have Gradio make the paths of its cache with ``seed``."""
+    find("gradio:processing_utils").hash_seed = seed
+
+
+def cache_hasher() -> hashlib._Hash:
+    """Return a hash that, fed with a file's bytes, names the file's directory in the cache."""
+    return hashlib.sha256(hash_seed())
+
+
+def cache_name(path: str) -> str:
+    """Return the name that ``processing_utils.save_file_to_cache`` gives to a copy of ``path``."""
+    name: str = find("gradio_client.utils:strip_invalid_filename_characters")(Path(path).name)
+    return name
+
+
+def is_public(app: App, path: str, root: Path) -> bool:
+    """Return whether the app makes ``path`` public by naming a place inside the cache ``root``.
+
+    ``allowed_paths`` and ``gr.set_static_paths`` name such places. One that contains the whole
+    cache does not count: it would make the files of all visitors public.
+    """
+    is_in = find("gradio.utils:is_in_or_equal")
+    places = [
+        *app.get_blocks().allowed_paths,
+        *find("gradio.data_classes:_StaticFiles.all_paths"),
+    ]
+    return any(
+        is_in(path, place) for place in places if is_in(place, root) and not is_in(root, place)
+    )
+
+
+def moved_files(demo: Blocks) -> set[str]:
+    """Return the paths in the cache of the files that came with the demo's components."""
+    return {path for block in demo.blocks.values() for path in block.temp_files}
+
+
+# Events and components
+
+
+def is_being_built(demo: Blocks) -> bool:
+    """Return whether the code is inside the demo's ``with`` block."""
+    return find("gradio.context:Context.root_block") is demo
+
+
+def invalid_path(message: str) -> Exception:
+    """Return the error that Gradio raises for an input that the visitor may not use."""
+    error: Exception = find("gradio.exceptions:InvalidPathError")(message)
+    return error
+
+
+def arguments_of(value: Any) -> list[dict[str, Any]]:
+    """Return the arguments of a component that is returned as an update, such as ``gr.Image(...)``.
+
+    The list is empty for anything else.
+    """
+    arguments = getattr(value, "_constructor_args", None)
+    return arguments if isinstance(arguments, list) else []
+
+
+def set_arguments(component: Any, arguments: list[dict[str, Any]]) -> None:
+    """Replace the arguments of a component that is returned as an update."""
+    component._constructor_args = arguments  # noqa: SLF001 - Gradio has no public way

@@ -1,0 +1,320 @@
+"""An event of a demo: the owner of its inputs and outputs, and the local copies that it pins.
+
+Gradio runs an event in one call of ``Blocks.process_api``: it moves the inputs to the cache and
+preprocesses them, runs the handler, postprocesses the outputs and moves them to the cache. In a
+batch it does so for several visitors, one after the other. For a generator it calls
+``process_api`` again for each value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from starlette.concurrency import run_in_threadpool
+
+from sessionstore.adapters.gradio import compat
+from sessionstore.adapters.gradio.files import Found
+from sessionstore.adapters.gradio.middleware import ARRIVED
+from sessionstore.adapters.gradio.presence import Visitor
+from sessionstore.storedfile import StoredFile
+
+if TYPE_CHECKING:
+    from gradio import Request
+
+    from sessionstore.adapters.gradio.cache import LocalCopies
+    from sessionstore.adapters.gradio.service import Service
+
+
+class Sender(NamedTuple):
+    """The sender of an event. ``visitor`` is None for a client that sent no session id."""
+
+    owner: str | None
+    visitor: Visitor | None
+    arrived: int
+
+
+class Pins:
+    """The local copies that are pinned for an event."""
+
+    def __init__(self, local: LocalCopies) -> None:
+        self._local = local
+        self._names: set[str] = set()
+        self._made: set[str] = set()
+
+    def add(self, name: str, *, wait: bool = True) -> bool:
+        """Pin a copy, once, and return whether it exists. For ``wait`` see ``LocalCopies.pin``."""
+        if name not in self._names and not self._local.pin(name, wait=wait):
+            return False
+        self._names.add(name)
+        return True
+
+    def made(self, name: str) -> None:
+        """Note a file that Gradio made from an input, such as a picture in another format."""
+        # It is not a copy of a stored file, so nothing else would remove it.
+        if not self._local.has(name):
+            self._made.add(name)
+
+    def release(self) -> None:
+        """Unpin all copies, and have the files that Gradio made removed in an hour."""
+        while self._names:
+            self._local.unpin(self._names.pop())
+        while self._made:
+            self._local.abandon(self._made.pop())
+
+
+@dataclass(slots=True)
+class Event:
+    """One call of ``process_api``. ``sender`` sent the sample that is processed now."""
+
+    service: Service
+    senders: list[Sender]
+    pins: Pins
+    sender: Sender = field(init=False)
+    inputs: bool = False
+    """True while inputs are processed, which come from the client; False for outputs."""
+    later: list[str] = field(default_factory=list)
+    """Files moved by synchronous code, which cannot wait; they are saved before the response."""
+    over: bool = False
+    _samples: dict[bool, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sender = self.senders[0]
+
+    def next_sample(self, *, inputs: bool) -> None:
+        """Go on to the inputs or the outputs of the next sender."""
+        index = self._samples.get(inputs, 0)
+        self._samples[inputs] = index + 1
+        self.inputs = inputs
+        self.sender = self.senders[min(index, len(self.senders) - 1)]
+
+    async def move(self, path: str) -> str:
+        """Save an output, or claim and fetch an input, and return its path in the cache.
+
+        The returned path differs for a file that ``local_path()`` made. Raises Gradio's
+        InvalidPathError, with Gradio's message, for an input that is not the visitor's; and as
+        ``Session.put``.
+        """
+        files = self.service.files
+        name = files.paths.relative(path)
+        if name is None:
+            return path
+        found = files.settled(self.sender.visitor, self.sender.owner, name)
+        if found is not None and self.pins.add(name, wait=False):
+            self._touch()
+            return path
+        stored = self.service.copies.whose(path)
+        if stored is not None and not self.inputs:
+            return await run_in_threadpool(self.give, stored, Path(path))
+        return await run_in_threadpool(self._move, name, path)
+
+    def _move(self, name: str, path: str) -> str:
+        files, sender = self.service.files, self.sender
+        if self.inputs:
+            found = files.claim(sender.visitor, sender.owner, name)
+            if found is None:
+                raise compat.invalid_path(
+                    f"Cannot move {path} to the gradio cache dir because it was not uploaded by a "
+                    "user."
+                )
+        else:
+            found = files.keep(sender.visitor, sender.owner, name)
+        if found is not None:
+            self._use(found)
+        return path
+
+    def give(self, file: StoredFile, copy: Path | None = None) -> str:
+        """Return the path of a stored file for this visitor, and fetch its bytes.
+
+        ``copy`` is a local file with these bytes, which is linked instead where links work.
+        """
+        if file.session.store is not self.service.store:
+            return str(file.local_path())  # a file of another store is like any file of the handler
+        found = self.service.files.give(file, self.sender.owner)
+        self._use(found, copy)
+        return str(self.service.files.paths.absolute(found.name))
+
+    def _use(self, found: Found, twin: Path | None = None) -> None:
+        files = self.service.files
+        if not (self.pins.add(found.name) and files.ready(found)):
+            files.fetch(found, twin)
+            while not self.pins.add(found.name):  # another file's fetch evicted it at once
+                files.fetch(found, twin)
+        self._touch()
+
+    def _touch(self) -> None:
+        """Note that the visitor is active."""
+        if self.sender.visitor is not None:
+            self.service.presences.used(self.sender.visitor, self.sender.arrived, wait=False)
+
+    def given(self, values: Any) -> None:
+        """Note the files among the handler's arguments that did not go through ``move``."""
+        prefix = str(self.service.files.paths.root)
+        for path in _cache_paths(values, prefix):
+            name = self.service.files.paths.relative(path)
+            if name is not None:
+                self.pins.made(name)
+
+    async def keep_later(self) -> None:
+        """Save the files of ``later``."""
+        names, self.later = self.later, []
+        for name in names:
+            await run_in_threadpool(self._move, name, "")
+
+
+current: Final[ContextVar[Event | None]] = ContextVar("sessionstore_event", default=None)
+queued: Final[ContextVar[list[Any] | None]] = ContextVar("sessionstore_queued", default=None)
+"""The queue's own events that are processed now. Each names its sender as a request does."""
+
+_generators: weakref.WeakKeyDictionary[Any, Pins] = weakref.WeakKeyDictionary()
+"""The pins of generators that have not ended."""
+
+
+def senders(requests: Request | list[Request] | None) -> list[Sender]:
+    """Return the senders of an event, in the order of its samples.
+
+    The list is empty when no visitor sent it, or a sender is unknown.
+    """
+    result = []
+    for request in requests if isinstance(requests, list) else [requests]:
+        connection = None if request is None else getattr(request, "request", None)
+        arrived = None if connection is None else connection.scope.get(ARRIVED)
+        if request is None or connection is None or arrived is None:
+            return []
+        owner = compat.owner_of(request.username, connection)
+        session_id = request.session_hash
+        visitor = Visitor(session_id, owner) if session_id else None
+        result.append(Sender(owner, visitor, arrived))
+    return result
+
+
+@contextmanager
+def running(event: Event, iterator: Any) -> Iterator[Callable[[Any], None]]:
+    """Context manager for one call of ``process_api``.
+
+    It gives a function, to be called with the generator that the handler continues as, if any.
+    The pins of the event last as long as that generator.
+    """
+    pins = None if iterator is None else _generators.pop(iterator, None)
+    event.pins = pins or event.pins
+    continued_as: list[Any] = []
+    token = current.set(event)
+    try:
+        yield continued_as.append
+    finally:
+        current.reset(token)
+        event.over = True
+        if continued_as and continued_as[-1] is not None:
+            _generators[continued_as[-1]] = event.pins
+            if (
+                continued_as[-1] is not iterator
+            ):  # one finalizer for each generator, not for each value
+                weakref.finalize(continued_as[-1], _on_event_loop(event.pins.release))
+        else:
+            event.pins.release()
+
+
+def _on_event_loop(work: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that schedules ``work`` on the event loop, from any thread.
+
+    Python collects garbage wherever an object is made, also in a thread that holds the lock that
+    ``work`` takes. So a finalizer must not run ``work`` itself.
+    """
+    loop = asyncio.get_running_loop()
+
+    def soon() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the app has stopped
+            loop.call_soon_threadsafe(work)
+
+    return soon
+
+
+@contextmanager
+def within(outer: Event, senders: list[Sender]) -> Iterator[Event]:
+    """Context manager for a call of ``process_api`` within an event, such as for a lazy example.
+
+    The outer event uses the results of that call, so both share their pins.
+    """
+    event = Event(outer.service, senders or outer.senders, outer.pins)
+    token = current.set(event)
+    try:
+        yield event
+    finally:
+        current.reset(token)
+
+
+def _cache_paths(values: Any, prefix: str) -> Iterator[str]:
+    """Yield the paths below ``prefix`` among a handler's arguments."""
+    if isinstance(values, str):
+        if values.startswith(prefix):
+            yield str(values)
+    elif isinstance(values, dict | list | tuple):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _cache_paths(value, prefix)
+
+
+def has_stored(value: Any) -> bool:
+    """Return whether a handler's return value has a stored file anywhere inside."""
+    if value is None or isinstance(value, str | bytes | int | float):
+        return False
+    return isinstance(value, StoredFile) or any(has_stored(part) for part in _parts(value))
+
+
+def with_paths(value: Any, path: Callable[[StoredFile], str]) -> Any:
+    """Return a copy of ``value`` with paths in place of stored files."""
+    if isinstance(value, StoredFile):
+        return path(value)
+    if isinstance(value, dict):
+        return {key: _entry(value, key, item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_paths(item, path) for item in value]
+    if isinstance(value, tuple):
+        items = [with_paths(item, path) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if not has_stored(value):
+        return value
+    changed = copy.copy(value)
+    if _is_message(value):
+        changed.content = _content(value.content, path)
+    else:
+        calls = [with_paths(arguments, path) for arguments in compat.arguments_of(value)]
+        compat.set_arguments(changed, calls)
+    return changed
+
+
+def _entry(whole: dict[Any, Any], key: Any, value: Any, path: Callable[[StoredFile], str]) -> Any:
+    """Return the converted value of one key of a dict."""
+    # In a chat message, content that is a path must say so: other content is text.
+    return (
+        _content(value, path) if key == "content" and "role" in whole else with_paths(value, path)
+    )
+
+
+def _content(value: Any, path: Callable[[StoredFile], str]) -> Any:
+    if isinstance(value, StoredFile):
+        return {"path": path(value)}
+    if isinstance(value, list):
+        return [_content(item, path) for item in value]
+    return with_paths(value, path)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """Return the parts of a value that may be or contain a stored file."""
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple):
+        return value
+    return [value.content] if _is_message(value) else compat.arguments_of(value)
+
+
+def _is_message(value: Any) -> bool:
+    """Return whether the value is a ``gr.ChatMessage`` or has its attributes."""
+    return hasattr(value, "role") and hasattr(value, "content")

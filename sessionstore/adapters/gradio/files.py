@@ -1,0 +1,516 @@
+"""The map from paths in Gradio's cache to files in the store, and back.
+
+The map is in the store itself, so every replica has it:
+
+* A file that an event of a visitor handled is a file of the visitor's session. Its name is its
+  cache path below ``@/``.
+* The request of an upload names no session. Until an event uses the upload, it is in the private
+  session *unclaimed* of its owner, with a time to live of its own. A file made by a call without a
+  session is there too.
+* A request for a file names no session either, only its owner. The private session *tabs* of an
+  owner has an empty file for each of the owner's sessions that has files. There are many clients
+  without an owner, so they have one such list for each cache path.
+* The files that the app itself has (component defaults, examples) are *pinned*: they are in one
+  private session, with a time to live. Every process that has the app attached renews it.
+
+A process caches its lookups for ``RECHECK`` seconds and then looks in the store again. So a file
+that is deleted anywhere is served nowhere after that time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from sessionstore import content
+from sessionstore.adapters.gradio.cache import LocalCopies, Stamp
+from sessionstore.adapters.gradio.locations import REMEMBERED, Sightings
+from sessionstore.adapters.gradio.paths import CachePaths, Pointer
+from sessionstore.adapters.gradio.presence import Visitor
+from sessionstore.backend import Reference, SessionKey
+from sessionstore.errors import BackendUnavailable, FileNotStored
+from sessionstore.names import (
+    HIDDEN,
+    decode,
+    encode,
+    file_name,
+    private_key,
+    session_key,
+    shared_key,
+)
+from sessionstore.session import Session
+from sessionstore.storedfile import StoredFile
+
+if TYPE_CHECKING:
+    from sessionstore.adapters.gradio.uploads import Upload
+    from sessionstore.store import SessionStore
+
+UNCLAIMED: Final = timedelta(hours=6)
+"""The time until an unused upload is deleted: a form may be left open over lunch."""
+
+_TABS_SEARCHED: Final = 100
+"""The most sessions of one owner in which a file is searched; a visitor has a few tabs."""
+
+_TRIES: Final = 10
+_SMALL: Final = 64 << 10
+"""Bytes up to which a file is hashed on the event loop.
+
+That takes about 50 microseconds, less than the use of a worker thread.
+"""
+
+_EVERYONE: Final = ""
+"""The visitor in the path of a file that everyone may read. No owner is the empty string."""
+
+log = logging.getLogger("sessionstore")
+
+
+class Kept(Session):
+    """A session with paths in Gradio's cache as file names."""
+
+    __slots__ = ()
+
+    def _named(self, name: str) -> str:
+        return file_name(HIDDEN + name)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file of the cache: its name, its session in the store and its version."""
+
+    name: str
+    sid: str
+    reference: Reference
+
+
+class Files:
+    """The files of one store that appear in Gradio's cache directory, for one process."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        paths: CachePaths,
+        local: LocalCopies,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.store = store
+        self.paths = paths
+        self.local = local
+        self.seen = Sightings(seconds)
+        self.arriving: list[Upload] = []
+        """The uploads that are being received or saved."""
+        self._lock = threading.Lock()
+        self._listed: OrderedDict[tuple[str | None, str], None] = OrderedDict()
+        self._pinned: dict[str, Reference] = {}
+        self._pins = Kept(store, private_key("gradio pinned"))
+
+    # Lookup
+
+    def known(self, owner: str | None, name: str) -> Found | None:
+        """Return the file if this process saw it within the last ``RECHECK`` seconds. No I/O."""
+        if name in self._pinned:
+            return Found(name, self._pins.sid, self._pinned[name])
+        fresh = self.seen.fresh(owner, name)
+        return None if fresh is None else Found(name, *fresh)
+
+    def find(self, owner: str | None, name: str) -> Found | None:
+        """Return the file if it belongs to the owner or to everyone, else None.
+
+        Raises BackendUnavailable.
+        """
+        if self.paths.kept(name) is None:
+            return self._pointed(owner, name)
+        found = self.known(owner, name)
+        if found is not None:
+            return found
+        tried: set[str] = set()
+        for sid in chain(self.seen.sessions(owner, name), self._candidates(owner, name)):
+            if sid not in tried:
+                tried.add(sid)
+                reference = self._look(sid, owner, name)
+                if reference is not None:
+                    return Found(name, sid, reference)
+        return None
+
+    def _candidates(self, owner: str | None, name: str) -> Iterator[str]:
+        """Yield the sessions that the owner's file may be in. Reads the store between them."""
+        yield self.unclaimed(owner).sid
+        tabs = self.store.backend.files(self._tabs(owner, name).sid)
+        newest = sorted(tabs, key=lambda tab: tab.created, reverse=True)
+        yield from (tab.name for tab in newest[:_TABS_SEARCHED])
+        yield self._pins.sid
+
+    def _look(self, sid: str, owner: str | None, name: str) -> Reference | None:
+        """Read the file's current version from the session; without one, drop the local copy."""
+        reference = self._current(sid, owner, name)
+        if reference is None:
+            self.local.release(sid, [name])
+        return reference
+
+    def _current(self, sid: str, owner: str | None, name: str) -> Reference | None:
+        """Like ``_look``, but keep the local copy: it may be saved next."""
+        with contextlib.suppress(FileNotStored):
+            reference = self.store.backend.get(sid, HIDDEN + name)
+            if reference.expires is None or reference.expires > self.store.now():
+                self.seen.saw(owner, name, sid, reference)
+                return reference
+        self.seen.gone(sid, name)
+        return None
+
+    def _gone(self, sid: str, name: str) -> None:
+        self.seen.gone(sid, name)
+        self.local.release(sid, [name])
+
+    # Local copies
+
+    def ready(self, found: Found) -> bool:
+        """Return whether the file's bytes are on the local disk."""
+        return self.local.ready(found.name, found.reference, found.sid)
+
+    def fetch(self, found: Found, twin: Path | None = None) -> Path:
+        """Return the path of the local copy; fetch it first if it is missing.
+
+        Raises FileNotStored, and the errors of ``LocalCopies.make``.
+        """
+        # Another process that shares the directory may have made this copy.
+        if self._is_unchanged(found):
+            return self.local.path(found.name)
+        return self.local.make(
+            found.name, found.reference, found.sid, lambda: self._open(found), twin
+        )
+
+    def obtain(self, owner: str | None, name: str) -> Found | None:
+        """Find the file and fetch it. Return None when the owner has no such file.
+
+        A file that moves to another session in between is searched again: an upload moves when
+        an event of another replica uses it.
+        """
+        for _ in range(_TRIES):
+            found = self.find(owner, name)
+            if found is None:
+                return None
+            try:
+                self.fetch(found)
+            except FileNotStored:
+                self._gone(found.sid, name)
+            else:
+                return found
+        return None
+
+    def _open(self, found: Found) -> BinaryIO:
+        try:
+            return self.store.backend.open(found.sid, found.reference)
+        except FileNotStored:
+            if found.sid != self._pins.sid:
+                raise
+            return self.store.backend.open(found.sid, self._reread_pinned(found.name))
+
+    def _reread_pinned(self, name: str) -> Reference:
+        """Read a pinned file's version again: each process that starts saves the file again."""
+        reference = self.store.backend.get(self._pins.sid, HIDDEN + name)
+        if name in self._pinned:
+            self._pinned[name] = reference
+        return reference
+
+    # Saving
+
+    def keep_upload(self, owner: str | None, name: str) -> None:
+        """Save an upload for ``UNCLAIMED``, until an event uses it. Raises as ``Session.put``."""
+        try:
+            self._keep(self.unclaimed(owner), owner, name, UNCLAIMED, whole=True)
+        except BaseException:
+            self.local.abandon(name)
+            raise
+        self.local.settle(name)
+        self.local.make_room()
+
+    def keep(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
+        """Save a file that an event of the visitor made. Cheap when it is already saved.
+
+        Return None for a file that is not on the local disk and not in the store. Raises as
+        ``Session.put``.
+        """
+        if self.paths.kept(name) is None or name in self._pinned:
+            return self.obtain(owner, name)
+        home = self.home(visitor, owner)
+        mine = self._known_in(home.sid, owner, name)
+        if mine is not None and (self.ready(mine) or self._is_unchanged(mine)):
+            return mine
+        if self.local.stamp(name) is None:
+            return self.obtain(owner, name)
+        return self._keep(home, owner, name, None if visitor else UNCLAIMED)
+
+    def settled(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
+        """Return the file if ``keep`` and ``claim`` need not do anything, else None.
+
+        May be called on an event loop: it does no I/O beyond a small local file.
+        """
+        pinned = self._pinned.get(name)
+        if pinned is not None:
+            found = Found(name, self._pins.sid, pinned)
+        else:
+            home = self.home(visitor, owner)
+            reference = self.seen.recent(owner, name, home.sid)
+            # The visitor may have uploaded the file again: then that upload is to be claimed.
+            again = visitor is not None and self.unclaimed(owner).sid in self.seen.sessions(
+                owner, name
+            )
+            if reference is None or again:
+                return None
+            found = Found(name, home.sid, reference)
+        if self.ready(found):
+            return found
+        # Gradio writes a picture again each time it is shown, so a small one is compared here.
+        small = found.reference.size <= _SMALL
+        return found if small and self._is_unchanged(found) else None
+
+    def _is_unchanged(self, found: Found) -> bool:
+        """Return whether the local file has the bytes in the store although it was written again.
+
+        If so, note it as a copy.
+        """
+        stamp = self.local.stamp(found.name)
+        if stamp is None or stamp[1] != found.reference.size:
+            return False
+        hasher = content.hasher(self.store.backend.digest)
+        try:
+            with self.local.path(found.name).open("rb", buffering=0) as file:
+                while chunk := file.read(content.CHUNK):
+                    hasher.update(chunk)
+        except OSError:
+            return False
+        if hasher.hexdigest() != found.reference.digest:
+            return False
+        self.local.note(found.name, found.reference, found.sid, stamp)
+        return True
+
+    def claim(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
+        """Move the input of an event into the visitor's session and return it.
+
+        Return None when the owner has no such file. Raises BackendUnavailable, and as
+        ``Session.put``.
+        """
+        if self.paths.kept(name) is None:
+            return self.obtain(owner, name)
+        home = self.home(visitor, owner)
+        mine = self._known_in(home.sid, owner, name)
+        ready = mine is not None and self.ready(mine)
+        found = mine if ready else self.obtain(owner, name)
+        if found is None or found.sid == self._pins.sid or visitor is None:
+            return found
+        claimed = (
+            found if found.sid == home.sid else self._keep(home, owner, name, None, whole=True)
+        )
+        self._take_from_unclaimed(owner, name)
+        return claimed
+
+    def _take_from_unclaimed(self, owner: str | None, name: str) -> None:
+        """Delete the owner's unclaimed upload of a file that a session now has.
+
+        Another replica may have received the upload, so this looks in the store.
+        """
+        unclaimed = self.unclaimed(owner)
+        upload = self.seen.recent(owner, name, unclaimed.sid) or self._current(
+            unclaimed.sid, owner, name
+        )
+        if upload is not None:  # this version only: another tab may upload the file again right now
+            gone = self.store.backend.discard(unclaimed.sid, [upload])
+            self.store.removed(unclaimed.key, gone, "deleted", "an event used it")
+        self._gone(unclaimed.sid, name)
+
+    def home(self, visitor: Visitor | None, owner: str | None) -> Kept:
+        """Return the session for an event's files. Raises InvalidName for an invalid session id."""
+        if visitor is None:
+            return self.unclaimed(owner)
+        return Kept(self.store, session_key(*visitor))
+
+    def unclaimed(self, owner: str | None) -> Kept:
+        """Return the private session of the owner's uploads that no event has used."""
+        return Kept(self.store, private_key("gradio unclaimed", owner))
+
+    def _known_in(self, sid: str, owner: str | None, name: str) -> Found | None:
+        """Return the file if this process saw it in the session and it is still there."""
+        reference = self.seen.recent(owner, name, sid)
+        if reference is None and sid in self.seen.sessions(owner, name):
+            reference = self._current(sid, owner, name)
+        return None if reference is None else Found(name, sid, reference)
+
+    def _keep(
+        self,
+        home: Kept,
+        owner: str | None,
+        name: str,
+        ttl: timedelta | None,
+        *,
+        whole: bool = False,
+    ) -> Found:
+        file, stamp = self._put(home, name, ttl, whole=whole)
+        self.local.note(name, file, home.sid, stamp)
+        self.seen.saw(owner, name, home.sid, file)
+        if ttl is None:
+            self._record_tab(owner, name, home.sid)
+        return Found(name, home.sid, file)
+
+    def _put(
+        self, home: Kept, name: str, ttl: timedelta | None, *, whole: bool
+    ) -> tuple[Reference, Stamp]:
+        """Save the local file, and return its version and its stamp at that time.
+
+        ``whole`` says that the file was renamed into place, as uploads and copies are. Gradio
+        writes other files in place, and again for each visitor who makes the same file. Such a
+        file may be empty for a moment, so a young empty one is read again. Raises FileNotStored
+        when there is no file, BackendUnavailable when it changed during each attempt.
+        """
+        for attempt in range(_TRIES):
+            stamp = self.local.stamp(name)
+            if stamp is None:
+                raise FileNotStored(name)
+            young = time.time() - stamp[0] / 1e9 < 1
+            if whole or stamp[1] or not young or attempt == _TRIES - 1:
+                file = home.put(name, self.local.path(name), ttl)
+                if self.local.stamp(name) == stamp and file.size == stamp[1]:
+                    return file.reference, stamp
+            time.sleep(0.01 * (attempt + 1))
+        raise BackendUnavailable(
+            f"{name!r} was not saved: the file changed during each of {_TRIES} attempts. Try again."
+        )
+
+    def _record_tab(self, owner: str | None, name: str, sid: str) -> None:
+        """Record in the store that this session has files of its owner."""
+        key = (owner, sid if owner is not None else f"{sid} {name}")
+        with self._lock:
+            if key in self._listed:
+                return
+        Session(self.store, self._tabs(owner, name)).put(sid, b"")
+        with self._lock:
+            self._listed[key] = None
+            while len(self._listed) > REMEMBERED:
+                self._listed.popitem(last=False)
+
+    def _tabs(self, owner: str | None, name: str) -> SessionKey:
+        if owner is None:
+            return private_key(f"gradio tabs {name}")
+        return private_key("gradio tabs", owner)
+
+    def touch_tabs(self, owner: str) -> None:
+        """Mark the owner's list of sessions as used, so that it does not become idle."""
+        self.store.backend.touch(self._tabs(owner, "").sid)
+
+    # Stored files
+
+    def give(self, file: StoredFile, owner: str | None) -> Found:
+        """Return the stored file as a file of the cache for this owner. Fetches no bytes."""
+        sid, reference = file.session.sid, file.reference
+        name = self.paths.to(sid, reference, self._visitor_mark(sid, owner))
+        self.seen.saw(owner, name, sid, reference)
+        return Found(name, sid, reference)
+
+    def _pointed(self, owner: str | None, name: str) -> Found | None:
+        """Return the stored file behind a path that ``give`` made for this owner, else None."""
+        pointer = self.paths.pointer(name)
+        if pointer is None:
+            return None
+        found = self.known(owner, name)
+        if found is not None:
+            return found
+        reference = self._named(pointer)
+        if reference is not None:
+            proof = self.paths.proof(pointer.sid, reference, self._visitor_mark(pointer.sid, owner))
+            if proof == pointer.proof:
+                self.seen.saw(owner, name, pointer.sid, reference)
+                return Found(name, pointer.sid, reference)
+        self._gone(pointer.sid, name)
+        return None
+
+    def _named(self, pointer: Pointer) -> Reference | None:
+        name = decode(pointer.stored)
+        try:
+            if name is not None:
+                reference = self.store.backend.get(pointer.sid, name)
+            else:  # a long name cannot be decoded from its stored form
+                files = self.store.backend.files(pointer.sid)
+                reference = next(ref for ref in files if encode(ref.name) == pointer.stored)
+        except (FileNotStored, StopIteration):
+            return None
+        alive = reference.expires is None or reference.expires > self.store.now()
+        return reference if alive else None
+
+    def _visitor_mark(self, sid: str, owner: str | None) -> str:
+        if sid == shared_key().sid:
+            return _EVERYONE
+        return "anonymous" if owner is None else f"owner {owner}"
+
+    # Pinned
+
+    def pin(self, names: Iterable[str]) -> None:
+        """Save the app's own files, for as long as any process has the app attached."""
+        for name in names:
+            if name in self._pinned or self.paths.kept(name) is None:
+                continue
+            try:
+                file, stamp = self._put(self._pins, name, self.pinned_for, whole=True)
+            except FileNotStored:
+                continue  # the file is not on the disk, so no page can show it
+            self.local.note(name, file, self._pins.sid, stamp)
+            # The local copy stays: Gradio makes eager examples from it when the app starts, in
+            # events of its own that no visitor sent.
+            self._pinned[name] = file
+
+    @property
+    def pinned_for(self) -> timedelta:
+        """The time to live of a pinned file that no process renews."""
+        bounds = [timedelta(hours=24), self.store.retention.max_age, self.store.retention.idle]
+        return min(bound for bound in bounds if bound is not None)
+
+    def renew_pins(self) -> None:
+        """Save the pinned files again, so that their age and time to live start at zero."""
+        for name, reference in list(self._pinned.items()):
+            found = Found(name, self._pins.sid, reference)
+            try:
+                self.fetch(found)
+                file, stamp = self._put(self._pins, name, self.pinned_for, whole=True)
+                self.local.note(name, file, self._pins.sid, stamp)
+                self._pinned[name] = file
+            except FileNotStored:
+                log.warning(
+                    "A file of the app itself (a default or an example) was deleted from the store."
+                )
+
+    # Deletions
+
+    def forget_session(self, sid: str) -> None:
+        """Drop the cached data of a session that was deleted from the store."""
+        self.seen.session_gone(sid)
+        self.local.release(sid)
+
+    def forget_file(self, sid: str, name: str) -> None:
+        """Drop the cached data of a deleted file; ``name`` is its name in the store."""
+        if name.startswith(HIDDEN):
+            self._gone(sid, name.removeprefix(HIDDEN))
+            return
+        stored = encode(name)
+        for copy in self.local.held_by(sid):
+            pointer = self.paths.pointer(copy)
+            if pointer is not None and pointer.stored == stored:
+                self._gone(sid, copy)
+
+    def sweep(self) -> None:
+        """Remove local copies of sessions that other processes dropped.
+
+        A single file that another process deleted is noticed at the next request for it.
+        """
+        holders = self.local.holders()
+        alive = {record.sid for record in self.store.backend.sessions()} if holders else set()
+        for sid in holders:
+            if sid not in alive:
+                self.forget_session(sid)
+        self.local.renew()
+        self.local.make_room()

@@ -1,0 +1,396 @@
+"""The functions of Gradio that are patched. ``gradio_login.check`` looks at all of them first.
+
+* ``App.create_app``, which every way of serving a demo goes through (``launch``, ``queue``,
+  ``mount_gradio_app``): the app of an attached demo gets the middleware and a lifespan.
+* ``Blocks.process_api``, which every event goes through, and ``preprocess_data`` and
+  ``postprocess_data`` within it: the owner of the event, and its inputs or outputs.
+* ``Queue.process_events``: the senders of the samples of a batch, which Gradio 5 does not pass on.
+* ``Block.async_move_resource_to_block_cache`` and its synchronous version, which every file goes
+  through on its way to a handler or a page.
+* ``GradioUploadFile``: a file of an upload while it is received.
+* ``get_config_file`` of an attached demo: Gradio's pages open a heartbeat only when the demo has a
+  ``gr.State`` or an ``unload`` event (``gradio.utils.connect_heartbeat``). Pages of an
+  attached demo always do.
+* ``launch`` of an attached demo, to refuse static workers: they serve files in other processes.
+
+All have been there under these names, with these parameters, from Gradio 5.0 to 6.31.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import html
+import inspect
+import logging
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from gradio import Error
+from starlette.concurrency import run_in_threadpool
+
+from sessionstore.adapters.gradio import compat, events, uploads
+from sessionstore.adapters.gradio.cache import large_to_cache
+from sessionstore.adapters.gradio.middleware import SessionFiles
+from sessionstore.adapters.visitor_errors import reply_to
+from sessionstore.errors import SessionStoreError, SettingsError
+from sessionstore.storedfile import StoredFile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from gradio.blocks import Block, Blocks
+    from gradio.queueing import Queue
+    from gradio.route_utils import GradioUploadFile
+    from gradio.routes import App
+
+    from sessionstore.adapters.gradio.service import Service
+
+    ServiceOf = Callable[[Any], Service | None]
+    """Returns the service of an app or demo, or None if it is not attached."""
+
+
+def install(service_of: ServiceOf, hash_seed: bytes) -> None:
+    """Patch Gradio, so that apps and events of demos known to ``service_of`` use the store.
+
+    ``hash_seed`` goes into the paths of Gradio's cache. Processes with the same seed have the same
+    paths.
+    """
+    if _installed:
+        return
+    app, blocks = compat.find("gradio.routes:App"), compat.find("gradio.blocks:Blocks")
+    block, queue = compat.find("gradio.blocks:Block"), compat.find("gradio.queueing:Queue")
+    file = compat.find("gradio.route_utils:GradioUploadFile")
+    _replace(app, "create_app", staticmethod(_create_app(app.create_app, service_of)))
+    process_api = _process_api(blocks.process_api, service_of)
+    _replace(blocks, "process_api", _with_visitor_errors(process_api, service_of))
+    _replace(queue, "process_events", _process_events(queue.process_events))
+    _replace(blocks, "preprocess_data", _preprocess_data(blocks.preprocess_data))
+    _replace(blocks, "postprocess_data", _postprocess_data(blocks.postprocess_data))
+    _replace(
+        block,
+        "async_move_resource_to_block_cache",
+        _async_move(block.async_move_resource_to_block_cache, block.move_resource_to_block_cache),
+    )
+    _replace(block, "move_resource_to_block_cache", _move(block.move_resource_to_block_cache))
+    _replace(file, "__init__", _file_begins(file.__init__))
+    _replace(file, "write", _file_grows(file.write))
+    _seeds.append(compat.hash_seed())
+    compat.set_hash_seed(hash_seed)
+
+
+log = logging.getLogger("sessionstore")
+
+_LARGE: Final = 4 << 20
+"""Bytes above which a file is hashed and copied here and not by Gradio."""
+
+_installed: Final[dict[tuple[type, str], tuple[Any, Any]]] = {}
+"""The patched functions: by class and name, the replacement and the original."""
+
+_seeds: Final[list[bytes]] = []
+
+
+def uninstall() -> None:
+    """Put Gradio back as it was.
+
+    A replacement that other code has wrapped since then stays, and calls the original.
+    """
+    for (owner, name), (ours, original) in _installed.items():
+        if getattr(owner, name) is ours:
+            setattr(owner, name, staticmethod(original) if name == "create_app" else original)
+    _installed.clear()
+    while _seeds:
+        compat.set_hash_seed(_seeds.pop())
+
+
+def _replace(owner: type, name: str, by: Any) -> None:
+    original = getattr(owner, name)
+    setattr(owner, name, by)
+    _installed[owner, name] = getattr(owner, name), original
+
+
+def _create_app(original: Callable[..., App], service_of: ServiceOf) -> Callable[..., App]:
+    @functools.wraps(original)
+    def create_app(*args: Any, **kwargs: Any) -> App:
+        app = original(*args, **kwargs)
+        if service_of(app) is not None:
+            compat.check_app(app)
+            _equip(app, service_of)
+        return app
+
+    return create_app
+
+
+def _process_api(
+    original: Callable[..., Awaitable[dict[str, Any]]], service_of: ServiceOf
+) -> Callable[..., Awaitable[dict[str, Any]]]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    async def process_api(self: Blocks, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        service = service_of(self)
+        given = {} if service is None else signature.bind(self, *args, **kwargs).arguments
+        senders = events.senders(_requests(given))
+        outer = events.current.get()
+        if outer is not None and outer.service is service and not outer.over:
+            with events.within(outer, senders) as event:
+                output = await original(self, *args, **kwargs)
+                await event.keep_later()
+                return output
+        if service is None or not senders:
+            return await original(self, *args, **kwargs)
+        event = events.Event(service, senders, events.Pins(service.files.local))
+        with events.running(event, given.get("iterator")) as continues_as:
+            output = await original(self, *args, **kwargs)
+            await event.keep_later()
+            continues_as(output.get("iterator"))
+            return output
+
+    return process_api
+
+
+def _with_visitor_errors(
+    process_api: Callable[..., Awaitable[dict[str, Any]]], service_of: ServiceOf
+) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """Show the page a sentence that a visitor may read, and write the error itself to the log.
+
+    With ``show_error`` Gradio shows the text of any exception, and the store's errors contain its
+    bucket or path.
+    """
+
+    @functools.wraps(process_api)
+    async def with_visitor_errors(self: Blocks, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return await process_api(self, *args, **kwargs)
+        except SessionStoreError as error:
+            if service_of(self) is None:
+                raise
+            log.warning("An event failed: %s", error)
+            words = html.escape(reply_to(error).words, quote=False)  # Gradio shows it as HTML
+            raise Error(words) from error
+
+    return with_visitor_errors
+
+
+def _requests(given: dict[str, Any]) -> Any:
+    """Return the request of an event, or those of a batch's samples."""
+    request = given.get("request")
+    queued = events.queued.get()
+    if not isinstance(request, list) or queued is None:
+        return request
+    # The queue leaves out events of visitors who have left, as it does when it makes the batch.
+    alive = [event for event in queued if event.alive]
+    samples = len(next(iter(given["inputs"]), alive))
+    if len(alive) != samples:
+        raise RuntimeError("A visitor of this batch has just left; send the event again.")
+    return alive
+
+
+def _process_events(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    queued = events.queued
+
+    @functools.wraps(original)
+    async def process_events(self: Queue, events: list[Any], *args: Any, **kwargs: Any) -> None:
+        token = queued.set(events)
+        try:
+            await original(self, events, *args, **kwargs)
+        finally:
+            queued.reset(token)
+
+    return process_events
+
+
+def _preprocess_data(
+    original: Callable[..., Awaitable[list[Any]]],
+) -> Callable[..., Awaitable[list[Any]]]:
+    @functools.wraps(original)
+    async def preprocess_data(self: Blocks, *args: Any, **kwargs: Any) -> list[Any]:
+        event = events.current.get()
+        if event is not None:
+            event.next_sample(inputs=True)
+        values = await original(self, *args, **kwargs)
+        if event is not None:
+            event.given(values)
+        return values
+
+    return preprocess_data
+
+
+def _postprocess_data(
+    original: Callable[..., Awaitable[list[Any]]],
+) -> Callable[..., Awaitable[list[Any]]]:
+    @functools.wraps(original)
+    async def postprocess_data(
+        self: Blocks, block_fn: Any, predictions: Any, *args: Any, **kwargs: Any
+    ) -> list[Any]:
+        event = events.current.get()
+        if event is not None:
+            event.next_sample(inputs=False)
+            if events.has_stored(predictions):
+                predictions = await run_in_threadpool(
+                    _for_components, block_fn, predictions, event.give
+                )
+        return await original(self, block_fn, predictions, *args, **kwargs)
+
+    return postprocess_data
+
+
+def _for_components(block_fn: Any, predictions: Any, path: Callable[[StoredFile], str]) -> Any:
+    """Replace stored files by paths in a handler's outputs, except those for ``gr.State``."""
+    outputs = list(block_fn.outputs)
+
+    def convert(output: Any, value: Any) -> Any:
+        return value if output.stateful else events.with_paths(value, path)
+
+    if isinstance(predictions, dict) and set(predictions) <= set(outputs):
+        return {output: convert(output, value) for output, value in predictions.items()}
+    if len(outputs) == 1 and not block_fn.batch:
+        return convert(outputs[0], predictions)
+    if isinstance(predictions, list | tuple) and len(predictions) == len(outputs):
+        return [convert(*pair) for pair in zip(outputs, predictions, strict=True)]
+    return predictions  # a wrong number of values: Gradio raises its own error
+
+
+def _async_move(
+    original: Callable[[Block, Any], Awaitable[str | None]],
+    in_thread: Callable[[Block, Any], str | None],
+) -> Callable[[Block, Any], Awaitable[str | None]]:
+    downloads: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    @functools.wraps(original)
+    async def async_move_resource_to_block_cache(self: Block, url_or_file_path: Any) -> str | None:
+        event = events.current.get()
+        if event is None or url_or_file_path is None:
+            return await original(self, url_or_file_path)
+        path = str(url_or_file_path)
+        if path.startswith(("http://", "https://")):
+            # Gradio writes a download in place, so a second download would read half of it.
+            async with downloads.setdefault(path, asyncio.Lock()):
+                moved = await original(self, url_or_file_path)
+        elif event.service.files.paths.relative(path) is None:
+            moved = await run_in_threadpool(_from_outside, in_thread, self, path)
+        else:
+            moved = await original(self, url_or_file_path)
+        return None if moved is None else await event.move(moved)
+
+    return async_move_resource_to_block_cache
+
+
+def _from_outside(move: Callable[[Block, Any], str | None], block: Block, path: str) -> str | None:
+    """Move a file to the cache; copy a large one here, before Gradio would.
+
+    Gradio hashes 8 KB at a time and takes the interpreter's lock each time. For gigabytes that
+    delays the event loop, from any thread.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.getsize(path) > _LARGE:
+            return large_to_cache(path, block.GRADIO_CACHE)
+    return move(block, path)
+
+
+def _move(original: Callable[[Block, Any], str | None]) -> Callable[[Block, Any], str | None]:
+    @functools.wraps(original)
+    def move_resource_to_block_cache(self: Block, url_or_file_path: Any) -> str | None:
+        moved = original(self, url_or_file_path)
+        event = events.current.get()
+        name = None if event is None or moved is None else event.service.files.paths.relative(moved)
+        if event is not None and name is not None:
+            event.later.append(name)
+        return moved
+
+    return move_resource_to_block_cache
+
+
+def _file_begins(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def init(self: GradioUploadFile, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        upload = uploads.current.get()
+        if upload is not None:
+            upload.began(self)
+
+    return init
+
+
+def _file_grows(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(original)
+    async def write(self: GradioUploadFile, data: bytes) -> None:
+        upload = uploads.current.get()
+        if upload is None:
+            await original(self, data)
+        else:
+            await upload.write(self, data, original)
+
+    return write
+
+
+def refuse_workers(demo: Blocks) -> None:
+    """Make the demo's ``launch`` raise SettingsError for static workers."""
+    original = demo.launch
+
+    @functools.wraps(original)
+    def launch(*args: Any, **kwargs: Any) -> Any:
+        workers = kwargs.get("num_workers") or os.environ.get("GRADIO_NUM_WORKERS") or 0
+        if int(workers) > 0:
+            raise SettingsError(
+                f"invalid num_workers={workers} for an attached demo: Gradio's static workers take "
+                "uploads and serve files in processes that know nothing of the store; leave it "
+                "out, and GRADIO_NUM_WORKERS too."
+            )
+        return original(*args, **kwargs)
+
+    demo.launch = launch  # type: ignore[method-assign]  # this is the hook
+
+
+def free(demo: Blocks) -> None:
+    """Undo ``force_heartbeat`` and ``refuse_workers``."""
+    vars(demo).pop("get_config_file", None)
+    vars(demo).pop("launch", None)
+
+
+def force_heartbeat(demo: Blocks) -> None:
+    """Make the demo's pages open a heartbeat."""
+    original = demo.get_config_file
+
+    @functools.wraps(original)
+    def get_config_file() -> Any:
+        config = original()
+        config["connect_heartbeat"] = True
+        return config
+
+    demo.get_config_file = get_config_file  # type: ignore[method-assign]  # this is the hook
+
+
+def rebuild(demo: Blocks) -> None:
+    """Make ``demo.config`` again, and ``demo.app`` unless it serves, as ``Blocks.queue`` does."""
+    demo.config = demo.get_config_file()
+    if not demo.is_running:
+        demo.app = compat.find("gradio.routes:App.create_app")(demo, mcp_server=False)
+
+
+def _equip(app: App, service_of: ServiceOf) -> None:
+    """Add the middleware, once, and the lifespan.
+
+    The lifespan is added each time, since a reload of the app replaces it.
+    """
+    present: list[object] = [middleware.cls for middleware in app.user_middleware]
+    if SessionFiles not in present:
+        app.add_middleware(SessionFiles, service_of=service_of)
+    inner = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def lifespan(served: Any) -> AsyncIterator[Any]:
+        async with inner(served) as state:
+            service = service_of(app)
+            if service is not None:
+                await run_in_threadpool(service.pin, app.get_blocks())
+                service.serving(app)
+            try:
+                yield state
+            finally:
+                if service is not None:
+                    await run_in_threadpool(service.stopped, app)
+
+    app.router.lifespan_context = lifespan

@@ -1,0 +1,103 @@
+"""Paths below Gradio's cache directory, and the files in the store that they name.
+
+A file that Gradio moves is at ``<cache>/<hash>/<name>``. The path is the same for every visitor
+with the same bytes. In the store it is the visitor's file ``@/<hash>/<name>``.
+
+A ``StoredFile`` that a handler returns has no such path. Its path names the file completely, and
+another visitor can neither use nor guess it::
+
+    <cache>/sessionstore/<session>/<stored name>/<proof>/<name>
+
+The proof is an HMAC with the store's secret over session, name, version and the visitor who got
+the path. So any replica can find the file, and the path is useless to another visitor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sessionstore.errors import InvalidName
+from sessionstore.local_copies import fit
+from sessionstore.names import HIDDEN, encode, file_name, is_sid
+
+if TYPE_CHECKING:
+    from sessionstore.backend import Reference
+
+OURS: Final = "sessionstore"
+"""This adapter's own directory below Gradio's cache."""
+
+_is_proof = re.compile(r"[0-9a-f]{32}").fullmatch
+
+
+class Pointer(NamedTuple):
+    """The parts of a stored file's path: session, name in its stored form, proof."""
+
+    sid: str
+    stored: str
+    proof: str
+
+
+class CachePaths:
+    """Makes and parses paths below one cache directory. Writes nothing."""
+
+    def __init__(self, root: str | os.PathLike[str], secret: bytes) -> None:
+        self.root = Path(os.path.abspath(root))
+        self._prefix = str(self.root) + os.sep
+        self._secret = secret
+
+    def relative(self, path: str) -> str | None:
+        """Return the path relative to the cache, with slashes; None for a path outside it.
+
+        A path that leads into the cache by a link (``/proc/self/root`` is one), or begins with two
+        slashes, is inside: Gradio resolves paths before it checks whether they are allowed.
+        """
+        absolute, prefix = os.path.abspath(path), self._prefix
+        if not absolute.startswith(prefix):
+            prefix = os.path.realpath(self.root) + os.sep
+            try:
+                absolute = os.path.realpath(path)
+            except ValueError:  # not a valid path
+                return None
+        if not absolute.startswith(prefix):
+            return None
+        return absolute[len(prefix) :].replace(os.sep, "/")
+
+    def absolute(self, relative: str) -> Path:
+        """Return the full path of a relative one."""
+        return self.root / relative
+
+    def kept(self, relative: str) -> str | None:
+        """Return the name in the store of a file of Gradio's, None when it cannot be saved."""
+        if relative.startswith(OURS + "/"):
+            return None
+        try:
+            return file_name(HIDDEN + relative)
+        except InvalidName:
+            return None
+
+    def to(self, sid: str, reference: Reference, visitor: str) -> str:
+        """Return the relative path of a stored file for one visitor."""
+        proof = self.proof(sid, reference, visitor)
+        return f"{OURS}/{sid}/{encode(reference.name)}/{proof}/{fit(reference.name)}"
+
+    def pointer(self, relative: str) -> Pointer | None:
+        """Parse a path that ``to`` made; return None for any other. Does not check the proof."""
+        parts = relative.split("/")
+        if len(parts) != 5 or parts[0] != OURS:  # noqa: PLR2004 - the parts that ``to`` makes
+            return None
+        _, sid, stored, proof, _ = parts
+        return Pointer(sid, stored, proof) if is_sid(sid) and _is_proof(proof) else None
+
+    def proof(self, sid: str, reference: Reference, visitor: str) -> str:
+        """Return the proof that this version of the file was given to that visitor."""
+        parts = ("file", sid, reference.name, reference.token, visitor)
+        text = b"".join(
+            len(raw).to_bytes(4, "big") + raw
+            for raw in (part.encode(errors="surrogatepass") for part in parts)
+        )
+        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]

@@ -1,0 +1,232 @@
+"""The service of one store while apps are served: presence, files and one sweeper."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from sessionstore.adapters.gradio import compat
+from sessionstore.adapters.gradio.cache import LocalCopies
+from sessionstore.adapters.gradio.files import Files
+from sessionstore.adapters.gradio.paths import OURS, CachePaths
+from sessionstore.adapters.gradio.presence import Presences
+from sessionstore.background import Sweeping
+from sessionstore.errors import FileNotStored, SettingsError
+from sessionstore.local_copies import WorkingCopies
+from sessionstore.names import private_key
+from sessionstore.session import Session
+from sessionstore.storedfile import StoredFile
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+    from gradio.routes import App
+
+    from sessionstore.backend import Reference
+    from sessionstore.store import SessionStore
+
+SWEEP_EVERY: Final = timedelta(seconds=60)
+
+CACHE_SIZE: Final = 4 << 30
+"""The default limit for local copies, in bytes."""
+
+CLAIM: Final = timedelta(minutes=3)
+"""The time for which other processes respect a process's cache path after it was last renewed."""
+
+_CLEAN_EVERY: Final = timedelta(minutes=10)
+
+log = logging.getLogger("sessionstore")
+
+
+class Copies(WorkingCopies):
+    """The copies that ``local_path()`` makes, each with its stored file.
+
+    Deletions in the store are passed on to ``files``.
+    """
+
+    def __init__(self, directory: Path, size: int | None, store: SessionStore) -> None:
+        super().__init__(directory, size)
+        self._store = store
+        self._whose: dict[str, dict[str, StoredFile]] = {}
+        self.files: Files | None = None
+
+    def path(
+        self,
+        sid: str,
+        reference: Reference,
+        stream: Callable[[], BinaryIO],
+        check: Callable[[], None] = lambda: None,
+    ) -> Path:
+        path = super().path(sid, reference, stream, check)
+        made = self._whose.setdefault(sid, {})
+        if str(path) not in made:
+            key = self._store.backend.identify(sid)
+            if key is not None:
+                made[str(path)] = StoredFile(Session(self._store, key), reference)
+        return path
+
+    def whose(self, path: str) -> StoredFile | None:
+        """Return the stored file that a copy was made from, None for any other path."""
+        for made in list(self._whose.values()):
+            if path in made:
+                return made[path]
+        return None
+
+    def forget_file(self, sid: str, name: str) -> None:
+        super().forget_file(sid, name)
+        for path, file in list(self._whose.get(sid, {}).items()):
+            if file.name == name:
+                self._whose[sid].pop(path, None)
+        if self.files is not None:
+            self.files.forget_file(sid, name)
+
+    def forget_session(self, sid: str) -> None:
+        super().forget_session(sid)
+        self._whose.pop(sid, None)
+        if self.files is not None:
+            self.files.forget_session(sid)
+
+    def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
+        super().sweep(files)
+        alive = set(self._copies.sessions())
+        for sid in [sid for sid in self._whose if sid not in alive]:
+            self._whose.pop(sid, None)
+        if self.files is not None:
+            self.files.sweep()
+
+    def close(self) -> None:
+        super().close()
+        if self.files is not None:
+            self.files.local.clear()
+            self.files.local.leases.go()
+
+
+class Service:
+    """The service of one store, for all demos of this process that are attached to it.
+
+    It runs from the first app that starts serving to the last that stops. An app whose lifespan is
+    not run (it is mounted in another) starts with its first request and runs to the end of the
+    process.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        cache: Path,
+        *,
+        sweep_every: timedelta,
+        cache_size: int | None,
+        keep_local: bool,
+    ) -> None:
+        """Use Gradio's ``cache`` directory for local copies.
+
+        Raises ValueError when ``sweep_every`` is not longer than zero, SettingsError when another
+        process has the store with another cache directory, or the store has no secret.
+        """
+        self.store = store
+        self.secret = store.secret()
+        self.presences = Presences(store)
+        paths = CachePaths(cache, self.secret)
+        self.files = Files(store, paths, LocalCopies(paths.root, cache_size, keep=keep_local))
+        self.copies = Copies(paths.root / OURS, store.working.size, store)
+        self._beating = Sweeping(store.clock, self._beat, store.live_interval, "heartbeat")
+        self._sweeping = store.sweeping(every=sweep_every)
+        self._lock = threading.Lock()
+        self._apps: weakref.WeakSet[App] = weakref.WeakSet()
+        self._touched: dict[str, datetime] = {}
+        self._renewed = store.now()
+        self._cleaned: datetime | None = None
+        self._claimed: datetime | None = None
+        self._claim_path()
+        self._retention = store.retention
+        self._move_copies_back = store.use_working_copies(self.copies)
+        self.copies.files = self.files
+
+    def keep_for(self, age: timedelta) -> None:
+        """Set the store's ``max_age`` to ``age`` if it has none."""
+        if self.store.retention.max_age is None:
+            self.store.retention = replace(self.store.retention, max_age=age)
+
+    def pin(self, demo: Blocks) -> None:
+        """Save the files that came with the demo's components."""
+        names = {self.files.paths.relative(path) for path in compat.moved_files(demo)}
+        self.files.pin(sorted(name for name in names if name is not None))
+
+    def serving(self, app: App) -> None:
+        """Note that the app serves. Cheap when that is known."""
+        if app in self._apps:
+            return
+        with self._lock:
+            self._apps.add(app)
+            self.files.local.leases.hold()
+            self.presences.start()
+            self._beating.start()
+            self._sweeping.start()
+
+    def stopped(self, app: App) -> None:
+        """Note that the app has stopped. Waits for calls in progress; ends no session."""
+        with self._lock:
+            self._apps.discard(app)
+            if not self._apps:
+                self._stop()
+
+    def close(self) -> None:
+        """Stop for all apps, and put the store's working copies and retention back."""
+        with self._lock:
+            self._apps.clear()
+            self._stop()
+            self._move_copies_back()
+            self.store.retention = self._retention
+
+    def _stop(self) -> None:
+        self._sweeping.stop()
+        self._beating.stop()
+        self.presences.stop()
+
+    # Heartbeat
+
+    def _beat(self) -> None:
+        self.presences.beat()
+        now = self.store.now()
+        if now - self._renewed > self.files.pinned_for / 3:
+            self._renewed = now
+            self.files.renew_pins()
+        self._touch_tabs(now)
+        if self._cleaned is None or now - self._cleaned > _CLEAN_EVERY:
+            self._cleaned = now
+            self.files.local.clean()
+        if self._claimed is None or now - self._claimed > CLAIM / 3:
+            self._claim_path()
+
+    def _touch_tabs(self, now: datetime) -> None:
+        """Touch the lists of sessions of present owners, which would become idle otherwise."""
+        idle = self.store.retention.idle
+        here = {visitor.owner for visitor in self.presences.here() if visitor.owner is not None}
+        self._touched = {owner: at for owner, at in self._touched.items() if owner in here}
+        for owner in here:
+            if idle is not None and now - self._touched.setdefault(owner, now) > idle / 3:
+                self._touched[owner] = now
+                self.files.touch_tabs(owner)
+
+    def _claim_path(self) -> None:
+        """Record this process's cache directory; raise SettingsError if another process differs."""
+        mine = str(self.files.paths.root)
+        claims = Session(self.store, private_key("gradio cache directory"))
+        try:
+            theirs = claims.read("path").decode(errors="surrogateescape")
+        except FileNotStored:
+            theirs = mine
+        if theirs != mine:
+            raise SettingsError(
+                f"Gradio's cache directory is {mine!r} here, and {theirs!r} in another process "
+                "that uses this store. Files must have the same paths on all replicas: set "
+                "GRADIO_TEMP_DIR to one directory for all. (A process that stopped counts for "
+                f"{CLAIM.seconds} more seconds.)"
+            )
+        claims.put("path", mine.encode(errors="surrogateescape"), ttl=CLAIM)
+        self._claimed = self.store.now()

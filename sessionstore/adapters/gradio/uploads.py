@@ -1,0 +1,155 @@
+"""Uploads in progress: counted while they are received, and removed from the disk when refused.
+
+Gradio writes each file of an upload to a temporary file, hashes it at the same time, and renames it
+to its place in the cache at the end of the request. Only then is it saved. Until then its bytes
+count here: for ``max_file`` and ``max_store`` like any save, for ``min_free`` on both disks, and
+for ``max_session`` and ``max_session_files`` together with the owner's other uploads in progress.
+The owner's files in the store count when the file is saved, since only then is it known which file
+it replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.concurrency import run_in_threadpool
+
+from sessionstore._os.errors import translated
+from sessionstore.errors import LimitExceeded
+from sessionstore.limits import Admission, Limits, Unlimited
+from sessionstore.names import HIDDEN, private_key
+from sessionstore.parsers import show_size
+
+if TYPE_CHECKING:
+    from sessionstore.adapters.gradio.files import Files
+
+current: Final[ContextVar[Upload | None]] = ContextVar("sessionstore_upload", default=None)
+"""The upload of the current request, while Gradio receives it."""
+
+
+@contextmanager
+def uploading(upload: Upload) -> Iterator[None]:
+    """Context manager for Gradio's handling of the request."""
+    token = current.set(upload)
+    try:
+        yield
+    finally:
+        current.reset(token)
+
+
+_numbers: Final = itertools.count(1)
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """One file of an upload. ``file`` is Gradio's; its hash names its directory in the cache."""
+
+    file: Any
+    temporary: Path
+    inode: int
+    admission: Admission | Unlimited | None = None
+
+    @property
+    def directory(self) -> str:
+        return str(self.file.sha.hexdigest())
+
+
+class Upload:
+    """The files of one request. ``owner`` returns the owner of its sender."""
+
+    def __init__(self, files: Files, owner: Callable[[], Awaitable[str | None]]) -> None:
+        self._files = files
+        self._owner = owner
+        self._sid: str | None = None
+        self._parts: list[_Part] = []
+        self._inodes: set[int] = set()
+        self.kept = False
+        """True when the files are in the store."""
+        files.arriving.append(self)
+
+    def began(self, file: Any) -> None:
+        """Note a new file, which Gradio writes to a temporary file."""
+        inode = os.fstat(file.file.fileno()).st_ino
+        self._inodes.add(inode)
+        self._parts.append(_Part(file, Path(file.file.name), inode))
+
+    async def write(self, file: Any, data: bytes, write: Callable[..., Awaitable[None]]) -> None:
+        """Write the next bytes of a file, if the limits allow them.
+
+        Raises LimitExceeded, and BackendUnavailable when the disk refuses the write.
+        """
+        if self._files.store.ledger.limits != Limits():
+            if self._sid is None:
+                self._sid = private_key("gradio uploads", await self._owner()).sid
+            part = next(part for part in self._parts if part.file is file)
+            await run_in_threadpool(self._admit, part, len(data))
+        with translated("receive an upload", str(self._files.local.root)):
+            await write(file, data)
+
+    def _admit(self, part: _Part, count: int) -> None:
+        ledger = self._files.store.ledger
+        if part.admission is None:
+            # The number makes several files of one name count as several. The prefix has the form
+            # that ``visitor_errors`` removes from a message for the visitor.
+            name = f"{HIDDEN}{next(_numbers):x}/{part.file.filename}"
+            admission = ledger.admission(self._sid or "", name, fresh=True)
+            admission.__enter__()
+            part.admission = admission
+        part.admission.admit(count)
+        limit = ledger.limits.min_free
+        free = shutil.disk_usage(part.temporary.parent).free if limit is not None else 0
+        if limit is not None and free - count < limit:
+            raise LimitExceeded(
+                f"The upload would leave less than min_free={show_size(limit)} on the disk of "
+                f"GRADIO_TEMP_DIR, which has {show_size(free)} free: free some space.",
+                limit="min_free",
+            )
+
+    def count_no_more(self) -> None:
+        """Release the quota of the files: they are complete or refused. Twice is no error."""
+        for part in self._parts:
+            admission, part.admission = part.admission, None
+            if admission is not None:
+                admission.__exit__()
+
+    def over(self) -> None:
+        """Remove the files that the request leaves behind. Call it on the event loop."""
+        # Neither this nor Gradio's rename of a file to its place gives control to the event loop
+        # in between. So each file of another upload is a temporary one, or complete with its hash.
+
+        self._files.arriving.remove(self)
+        for part in self._parts:
+            with contextlib.suppress(OSError):
+                part.file.file.close()
+            with contextlib.suppress(OSError):
+                part.temporary.unlink()  # it does not exist if it was renamed to its place
+            if not self.kept:
+                self._remove(part.directory)
+
+    def _remove(self, directory: str) -> None:
+        """Remove this upload's files from a directory of the cache, unless another needs them."""
+        local = self._files.local
+        place = local.root / directory
+        others = [
+            upload
+            for upload in self._files.arriving
+            if any(part.directory == directory for part in upload._parts)  # noqa: SLF001 - same class
+        ]
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(place)):
+                if entry.inode() not in self._inodes:
+                    continue
+                if others:  # another upload of the same file removes it if that is refused too
+                    others[0]._inodes.add(entry.inode())  # noqa: SLF001 - same class
+                else:
+                    local.discard(f"{directory}/{entry.name}")
+            place.rmdir()  # fails when it is not empty

@@ -1,0 +1,1 @@
+"""The contract that every backend keeps, as test classes to inherit."""

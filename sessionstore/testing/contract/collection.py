@@ -1,0 +1,115 @@
+"""I1, I5 and I6: garbage collection removes all unreferenced content, and no other content."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+from sessionstore import names
+from sessionstore.backend import Collected, SessionKey, Stored
+from sessionstore.testing.contract.base import Rig
+from sessionstore.testing.subject import ALICE, BOB, Subject, race, race_beside, some_bytes
+
+HOT: Final = [some_bytes(("hot", number), 4000) for number in range(6)]
+"""Contents that are saved and deleted all the time: about as many as files at any moment."""
+
+WRITERS: Final = [names.session_key(f"writer {number}") for number in range(3)]
+
+
+class Collects(Rig):
+    """Tests of garbage collection: alone, repeated, and concurrent with all other calls."""
+
+    def test_collecting_nothing_removes_nothing(self, subject: Subject) -> None:
+        collected = subject.backend.collect()
+        assert collected == Collected(0, 0, collected.leftovers)
+
+    def test_content_in_use_is_not_collected(self, subject: Subject) -> None:
+        data = some_bytes("used", 2000)
+        subject.put("a", data, ALICE)
+        subject.put("b", data, BOB)
+        subject.backend.delete(BOB.sid, ["b"])
+        subject.settle()
+        subject.backend.collect(force=True)
+        assert subject.contents() == {"a": data}
+
+    def test_collecting_looks_at_the_place_and_not_at_memory(self, subject: Subject) -> None:
+        subject.put("a", b"kept")
+        subject.put("b", b"deleted")
+        subject.backend.delete(ALICE.sid, ["b"])
+        subject.reopen()
+        subject.settle()
+        assert subject.backend.stored() == Stored(1, 4)
+        assert subject.contents() == {"a": b"kept"}
+
+    def test_another_backend_s_files_are_not_collected(self, subject: Subject) -> None:
+        other = subject.another()
+        other.put("a", HOT[0])
+        subject.settle()
+        assert other.contents() == {"a": HOT[0]}
+
+    def test_content_on_its_way_in_is_not_collected(self, subject: Subject) -> None:
+        other = subject.another()
+        with subject.take([HOT[0]] * 1000) as content:
+            other.settle()
+            subject.backend.put(ALICE, "a", content)
+        assert subject.contents() == {"a": HOT[0] * 1000}
+
+    def test_first_and_last_file_of_a_content_at_once(self, subject: Subject) -> None:
+        other = subject.another()
+        for _ in range(self.rounds):
+            subject.put("old", HOT[0], BOB)
+            race(
+                lambda: subject.put("new", HOT[0], ALICE),
+                lambda: other.backend.delete(BOB.sid, ["old"]),
+                other.backend.collect,
+            )
+            assert subject.contents(ALICE) == {"new": HOT[0]}
+            subject.backend.delete(ALICE.sid, ["new"])
+
+    def test_acknowledged_files_survive_everything_at_once(self, subject: Subject) -> None:
+        subjects = [subject.another() for _ in WRITERS]
+        visitor, collector = subject.another(), subject.another()
+
+        def visit(turn: itertools.count[int] = itertools.count()) -> None:  # noqa: B008 - one count
+            visitor.put("a", HOT[next(turn) % len(HOT)], ALICE)
+            visitor.backend.drop(ALICE.sid)
+
+        def write() -> list[dict[str, bytes]]:
+            jobs = (
+                _Writer(writer, key, self.rounds)
+                for writer, key in zip(subjects, WRITERS, strict=True)
+            )
+            return race(*jobs)
+
+        expected = race_beside(write, visit, collector.backend.collect)
+        assert [subject.contents(key) for key in WRITERS] == expected
+        self._assert_all_goes(subject)
+
+    def _assert_all_goes(self, subject: Subject) -> None:
+        for key in (*WRITERS, ALICE):
+            subject.backend.drop(key.sid)
+        subject.settle()
+        assert subject.sids() == []
+        assert subject.backend.stored() == Stored(0, 0)
+
+
+class _Writer:
+    """Saves, replaces and deletes hot contents in one session; returns the expected files."""
+
+    def __init__(self, subject: Subject, key: SessionKey, rounds: int) -> None:
+        self._subject = subject
+        self._key = key
+        self._rounds = rounds
+
+    def __call__(self) -> dict[str, bytes]:
+        files: dict[str, bytes] = {}
+        for turn in range(self._rounds):
+            name, data = f"{turn % 2}", HOT[turn * turn % len(HOT)]
+            self._subject.put(name, data, self._key)
+            assert self._subject.read(name, self._key) == data
+            files[name] = data
+            if turn % 3 == 0:
+                gone = f"{turn % 4 // 2}"
+                self._subject.backend.delete(self._key.sid, [gone])
+                files.pop(gone, None)
+        return files

@@ -1,0 +1,258 @@
+"""Tests of the optional abilities: inherit the class of each one that your backend has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+from urllib.parse import urlsplit
+
+import pytest
+
+from sessionstore.backend import (
+    Flaw,
+    HasFreeSpace,
+    Inspects,
+    KeepsSecret,
+    KnowsIfAlone,
+    Omits,
+    ReclaimsLate,
+    Reference,
+    Restores,
+    SignsUrls,
+    Stored,
+)
+from sessionstore.errors import Corrupted
+from sessionstore.testing.contract.base import Rig
+from sessionstore.testing.subject import ALICE, BOB, SPOOLED, Subject, some_bytes
+
+SECRET_LENGTH: Final = 32
+"""The length of a secret in bytes."""
+
+Damage = Callable[[Reference, bytes], None]
+"""Replaces the content of a stored file with other bytes, as a bad disk would."""
+
+
+class FreeSpace(Rig):
+    """Tests of ``free()``, for backends that can fill up (``HasFreeSpace``)."""
+
+    def test_there_is_room_for_a_file(self, subject: Subject) -> None:
+        assert isinstance(subject.backend, HasFreeSpace)
+        subject.put("a", some_bytes("space", SPOOLED))
+        assert subject.backend.free() > 0
+
+
+class Secret(Rig):
+    """Tests of ``secret()``, for backends that keep a secret (``KeepsSecret``)."""
+
+    def test_secret_has_32_bytes(self, subject: Subject) -> None:
+        assert isinstance(subject.backend, KeepsSecret)
+        secret = subject.backend.secret()
+        assert len(secret) == SECRET_LENGTH
+        assert len(set(secret)) > SECRET_LENGTH // 4  # random bytes seldom repeat
+
+    def test_secret_is_the_place_s(self, subject: Subject) -> None:
+        assert isinstance(subject.backend, KeepsSecret)
+        secret, other = subject.backend.secret(), subject.another().backend
+        assert isinstance(other, KeepsSecret)
+        assert other.secret() == secret
+        subject.reopen()
+        assert subject.backend.secret() == secret
+
+    def test_secret_is_no_file(self, subject: Subject) -> None:
+        assert isinstance(subject.backend, KeepsSecret)
+        subject.backend.secret()
+        subject.settle()
+        assert subject.sids() == []
+        assert subject.backend.stored().blobs == 0
+
+
+class Alone(Rig):
+    """Tests of ``alone()``, for backends that detect other processes (``KnowsIfAlone``)."""
+
+    def test_the_only_backend_is_alone(self, subject: Subject) -> None:
+        assert isinstance(subject.backend, KnowsIfAlone)
+        assert subject.backend.alone()
+
+    def test_a_closed_one_does_not_count(self, subject: Subject) -> None:
+        subject.another().backend.close()
+        assert isinstance(subject.backend, KnowsIfAlone)
+        assert subject.backend.alone()
+
+
+class LateReclaim(Rig):
+    """Tests of ``referred()``, for backends that reclaim content late (``ReclaimsLate``)."""
+
+    def test_what_files_refer_to_counts_once(self, subject: Subject) -> None:
+        subject.put("a", some_bytes("shared", 1000))
+        subject.put("b", some_bytes("shared", 1000), BOB)
+        subject.put("c", some_bytes("own", SPOOLED), BOB)
+        assert self.referred(subject) == Stored(2, 1000 + SPOOLED)
+
+    def test_what_was_deleted_does_not_count(self, subject: Subject) -> None:
+        subject.put("a", some_bytes("deleted", 1000))
+        subject.put("b", some_bytes("dropped", 2000), BOB)
+        subject.put("c", some_bytes("replaced", 3000))
+        subject.put("c", some_bytes("kept", 4000))
+        subject.backend.delete(ALICE.sid, ["a"])
+        subject.backend.drop(BOB.sid)
+        assert self.referred(subject) == Stored(1, 4000)
+
+    def referred(self, subject: Subject) -> Stored:
+        assert isinstance(subject.backend, ReclaimsLate)
+        return subject.backend.referred()
+
+
+class SignedUrls(Rig):
+    """Tests of ``url()``, for backends that make presigned URLs (``SignsUrls``)."""
+
+    def sign(self, subject: Subject, name: str, expires: timedelta = timedelta(minutes=1)) -> str:
+        assert isinstance(subject.backend, SignsUrls)
+        reference = subject.put(name, some_bytes(name, 100)).reference
+        return subject.backend.url(
+            ALICE.sid, reference, media_type="image/png", disposition="inline", expires=expires
+        )
+
+    def test_a_url_is_absolute(self, subject: Subject) -> None:
+        parts = urlsplit(self.sign(subject, "a"))
+        assert parts.scheme in {"http", "https"}
+        assert parts.netloc
+
+    def test_each_file_has_its_own_url(self, subject: Subject) -> None:
+        assert self.sign(subject, "a") != self.sign(subject, "b")
+
+    def test_a_url_is_not_for_ever(self, subject: Subject) -> None:
+        with pytest.raises(ValueError, match="expires"):
+            self.sign(subject, "a", timedelta(days=3650))
+
+
+class DetectsDamage(Rig):
+    """Tests that reading the whole of a damaged file raises Corrupted.
+
+    Needs a fixture ``damage`` that returns a ``Damage``.
+    """
+
+    @pytest.mark.parametrize("size", [1000, SPOOLED])
+    def test_changed_bytes_are_found(self, subject: Subject, damage: Damage, size: int) -> None:
+        data = some_bytes("good", size)
+        reference = subject.put("a", data).reference
+        damage(reference, data[:-1] + bytes([data[-1] ^ 1]))
+        with pytest.raises(Corrupted):
+            subject.read_version(reference)
+
+    @pytest.mark.parametrize("size", [0, 999, 1001])
+    def test_another_length_is_found(self, subject: Subject, damage: Damage, size: int) -> None:
+        reference = subject.put("a", some_bytes("good", 1000)).reference
+        damage(reference, some_bytes("good", 2000)[:size])
+        with pytest.raises(Corrupted):
+            subject.read_version(reference)
+
+    def test_wrong_bytes_are_not_handed_out_whole(self, subject: Subject, damage: Damage) -> None:
+        data = some_bytes("good", SPOOLED)
+        reference = subject.put("a", data).reference
+        damage(reference, some_bytes("bad", SPOOLED))
+        seen: list[int] = []
+        with subject.backend.open(ALICE.sid, reference) as stream, pytest.raises(Corrupted):
+            seen.extend(len(chunk) for chunk in iter(lambda: stream.read(1000), b""))
+        assert sum(seen) < SPOOLED
+
+
+class Restored(Rig):
+    """Tests of ``restore()``, for backends that can keep a file's original time (``Restores``)."""
+
+    def restore(self, subject: Subject, data: bytes, age: timedelta) -> Reference:
+        assert isinstance(subject.backend, Restores)
+        created = subject.backend.now() - age
+        with subject.take(data) as content:
+            saved = subject.backend.restore(ALICE, "a", content, created=created)
+        assert abs(saved.reference.created - created) <= self.resolution
+        return saved.reference
+
+    def test_a_file_keeps_the_time_it_was_saved_at(self, subject: Subject) -> None:
+        reference = self.restore(subject, b"1", timedelta(hours=3))
+        assert subject.backend.get(ALICE.sid, "a") == reference
+        assert subject.read("a") == b"1"
+
+    def test_its_session_has_no_older_file_than_it_says(self, subject: Subject) -> None:
+        subject.put("b", b"2")
+        reference = self.restore(subject, b"1", timedelta(hours=3))
+        assert subject.record().oldest <= reference.created
+
+    def test_its_session_is_active_now(self, subject: Subject) -> None:
+        self.restore(subject, b"1", timedelta(hours=3))
+        assert abs(subject.record().active - subject.backend.now()) <= self.resolution
+
+    def test_it_replaces_and_is_replaced_as_any_file(self, subject: Subject) -> None:
+        subject.put("a", b"0")
+        self.restore_over(subject, b"1")
+        assert subject.read("a") == b"1"
+        subject.put("a", b"2")
+        assert subject.read("a") == b"2"
+
+    def restore_over(self, subject: Subject, data: bytes) -> None:
+        assert isinstance(subject.backend, Restores)
+        created = subject.backend.now() - timedelta(hours=3)
+        with subject.take(data) as content:
+            subject.backend.restore(ALICE, "a", content, created=created)
+
+
+def use(subject: Subject) -> None:
+    """Make the calls that leave other things than files in the store."""
+    subject.put("a", some_bytes("a", SPOOLED), ttl=60)
+    subject.put("a", b"replaced")
+    subject.put("b", b"replaced", BOB)
+    subject.put("gone", b"gone", BOB)
+    subject.backend.delete(BOB.sid, ["gone"])
+    subject.backend.touch(ALICE.sid)
+    subject.backend.end(BOB.sid)
+
+
+class Omitted(Rig):
+    """Tests of ``omitted()``, for backends that can hold things no listing shows (``Omits``)."""
+
+    @pytest.mark.parametrize("files", [True, False])
+    def test_a_store_in_use_omits_nothing(self, subject: Subject, *, files: bool) -> None:
+        assert isinstance(subject.backend, Omits)
+        use(subject)
+        assert list(subject.backend.omitted(files=files)) == []
+
+
+class Inspected(Rig):
+    """Tests of ``inspect()``, for backends that check their own files (``Inspects``).
+
+    Needs a fixture ``damage`` that returns a ``Damage``.
+    """
+
+    def flaws(self, subject: Subject) -> list[Flaw]:
+        assert isinstance(subject.backend, Inspects)
+        return list(subject.backend.inspect())
+
+    def test_a_store_in_use_has_no_flaws(self, subject: Subject) -> None:
+        use(subject)
+        assert self.flaws(subject) == []
+
+    @pytest.mark.parametrize("size", [0, 999, 1000, 1001])
+    def test_a_damaged_file_is_named_and_mending_it_lets_it_be_saved_again(
+        self, subject: Subject, damage: Damage, size: int
+    ) -> None:
+        data = some_bytes("good", 1000)
+        reference = subject.put("a", data).reference
+        subject.put("b", b"other")
+        damage(reference, some_bytes("bad", 2000)[:size])
+        (flaw,) = self.flaws(subject)
+        assert (flaw.kind, flaw.sid, flaw.reference) == ("damaged", ALICE.sid, reference)
+        assert self.flaws(subject) == [flaw]  # the inspection changed nothing
+        assert flaw.mend()
+        assert (subject.names(), self.flaws(subject)) == (["b"], [])
+        subject.put("a", data)
+        assert (subject.read("a"), self.flaws(subject)) == (data, [])
+
+    def test_mending_leaves_alone_what_was_replaced_meanwhile(
+        self, subject: Subject, damage: Damage
+    ) -> None:
+        reference = subject.put("a", some_bytes("good", 1000)).reference
+        damage(reference, b"bad")
+        (flaw,) = self.flaws(subject)
+        subject.put("a", b"new")
+        assert not flaw.mend()
+        assert subject.read("a") == b"new"

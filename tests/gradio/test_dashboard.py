@@ -1,0 +1,443 @@
+"""The dashboard: what a look costs and says, who may see it, and a browser that uses it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from sessionstore import Limits, Retention, SessionStore
+from sessionstore.adapters.gradio import dashboard
+from sessionstore.adapters.gradio.admin import html
+from sessionstore.adapters.gradio.admin.snapshot import ORDERS, SAMPLES, look, watch
+from sessionstore.backends.memory import MemoryBackend, Place
+from sessionstore.backends.objects import ObjectBackend
+from sessionstore.content import Ingest, ingest
+from sessionstore.names import private_key
+from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
+from tests.conftest import free_port
+from tests.gradio.test_browser import FLAGS, ROOT, START, eventually
+from tests.gradio.test_browser import answers as answers_at
+from tests.support.gradio_rig import GRADIO_S_OWN, closed_loops, launched
+
+pytestmark = GRADIO_S_OWN
+
+MINUTE = timedelta(minutes=1)
+HOSTILE = "<img src=x onerror=\"document.title='mine'\">{{constructor}}${document.title='mine'}`"
+KIB = 1024
+PASSWORD = "let-me-in"
+
+
+def request(username: str | None = None) -> Any:
+    return SimpleNamespace(username=username)
+
+
+def render(page: gr.Blocks) -> None:
+    page.render()  # type: ignore[no-untyped-call]  # Gradio's
+
+
+def answers(page: gr.Blocks, asked: Any) -> dict[str, Any]:
+    """What each handler of the page returns, by its name."""
+    found = {}
+    for each in page.fns.values():
+        if each.fn is None:
+            continue  # it runs in the browser
+        order = ["recent"] if each.inputs else []
+        found[each.fn.__name__] = each.fn(*order, asked)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def gradio_s_loops() -> Iterator[None]:
+    with closed_loops():
+        yield
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(clock: FakeClock) -> Iterator[SessionStore]:
+    retention = Retention(idle=timedelta(hours=2), linger=5 * MINUTE)
+    limits = Limits(max_store=KIB * KIB)
+    with SessionStore.open("memory://", clock=clock, retention=retention, limits=limits) as store:
+        yield store
+
+
+def fill(store: SessionStore, clock: FakeClock) -> None:
+    """Three sessions: one idle for too long, one of two equal files, one large, small and open."""
+    store.session("old", "ada").put("a.txt", b"a" * KIB)
+    clock.advance(timedelta(hours=3))
+    store.session("twins").put("one.txt", b"b" * KIB)
+    store.session("twins").put("two.txt", b"b" * KIB)
+    clock.advance(10 * MINUTE)
+    store.session("large").put("c.txt", b"c" * 9 * KIB)
+
+
+def test_a_look_counts_all_that_there_is(store: SessionStore, clock: FakeClock) -> None:
+    fill(store, clock)
+    found = look(store, "recent", 10)
+
+    assert (found.sessions, found.live, found.whole) == (3, 1, True)
+    assert (found.files, found.bytes, found.stored.bytes) == (4, 12 * KIB, 11 * KIB)
+    states = {row.key.id: row.state for row in found.rows}
+    assert states == {"old": "quiet", "twins": "quiet", "large": "live"}
+
+
+def test_what_is_no_visitor_s_is_told_apart(store: SessionStore, clock: FakeClock) -> None:
+    fill(store, clock)
+    store.shared.put("logo.png", b"e")
+    adapters = private_key("unclaimed " + 1100 * "x")  # no id leads to it, nor is so long
+    into = Ingest(store.backend.digest, store.backend.spool, lambda _: None)
+    with ingest(b"f", into) as content:
+        store.backend.put(adapters, "upload", content)
+    found = look(store, "recent", 10)
+
+    states = {row.key.id: row.state for row in found.rows}
+    assert (states["shared"], states[adapters.id]) == ("shared", "adapter")
+    assert (found.sessions, found.own, found.live) == (5, 2, 1)
+    assert "All 3 sessions, and 2 of the app's own." in html.sessions(found, 10)
+
+
+def test_a_session_that_does_not_say_whose_it_is_is_shown_as_such(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.session("lost").put("a", b"a")
+    monkeypatch.setattr(store.backend, "identify", lambda _: None)
+    found = look(store, "recent", 10)
+    (row,) = found.rows
+    assert (row.key.id, row.state) == (store.session("lost").sid, "nameless")
+    assert "does not say whose it is" in html.sessions(found, 10)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("recent", ["large", "twins", "old"]),
+        ("idle", ["old", "twins", "large"]),
+        ("oldest", ["old", "twins", "large"]),
+        ("largest", ["large", "twins", "old"]),
+        ("files", ["twins", "large", "old"]),
+        ("no such order", ["large", "twins", "old"]),
+    ],
+)
+def test_rows_come_in_the_order_asked_for(
+    store: SessionStore, clock: FakeClock, order: str, expected: list[str]
+) -> None:
+    fill(store, clock)
+
+    assert [row.key.id for row in look(store, order, 10).rows] == expected
+
+
+def test_a_page_is_chosen_from_all_sessions_and_reads_the_files_of_its_own_alone(
+    clock: FakeClock,
+) -> None:
+    backend = FaultyBackend(MemoryBackend(Place(), clock))
+    with SessionStore(backend, clock=clock) as store:
+        for number in range(20):
+            store.session(f"s{number}").put("a", b"a")
+            clock.advance(MINUTE)
+        before = backend.calls["files"]
+        found = look(store, "idle", 3)
+
+        assert [row.key.id for row in found.rows] == ["s0", "s1", "s2"]
+        assert backend.calls["files"] - before == 3
+        assert (found.sessions, found.whole) == (20, False)
+        assert "The 3 longest idle of 20 sessions" in html.sessions(found, 3)
+
+
+def object_store(client: FakeObjectClient, clock: FakeClock) -> SessionStore:
+    return SessionStore(ObjectBackend(client, elapsed=client.bucket.seconds), clock=clock)
+
+
+def test_on_an_object_store_a_look_takes_three_requests_a_row(clock: FakeClock) -> None:
+    bucket = FakeBucket(clock.now)
+    client = FakeObjectClient(bucket)
+    with object_store(FakeObjectClient(bucket), clock) as writing:
+        for number in range(20):
+            writing.session(f"s{number}").add(b"a")
+    with object_store(client, clock) as store:
+        client.requests.clear()
+        look(store, "recent", 5)
+
+    listings = 2  # sessions, content
+    assert client.requests == {"LIST": listings + 5 + 5, "GET": 5}
+
+
+def test_without_all_sessions_it_says_what_this_process_saved(
+    store: SessionStore, clock: FakeClock
+) -> None:
+    watch(store)
+    fill(store, clock)
+    shown = html.overview(look(store, "recent", 1), watch(store), store, exposed=False)
+
+    assert "<strong>1 KiB</strong>" in shown
+    assert "1 of 4 saves by this process" in shown
+
+
+def test_with_all_sessions_it_says_what_equal_bytes_would_take(
+    store: SessionStore, clock: FakeClock
+) -> None:
+    fill(store, clock)
+    shown = html.overview(look(store, "recent", 9), watch(store), store, exposed=False)
+
+    assert "8 % of 12 KiB" in shown
+
+
+def test_the_chart_spans_all_time_in_bounded_memory(store: SessionStore, clock: FakeClock) -> None:
+    seen = watch(store)
+    began = store.now()
+    for number in range(5 * SAMPLES):
+        seen.measured(store.now(), number)
+        clock.advance(MINUTE)
+
+    assert len(seen.samples) <= SAMPLES + 1
+    assert seen.samples[0] == (began, 0)
+    assert seen.samples[-1].bytes == 5 * SAMPLES - 1
+
+
+def test_a_sweep_of_this_process_is_measured_and_told(
+    store: SessionStore, clock: FakeClock
+) -> None:
+    seen = watch(store)
+    fill(store, clock)
+    store.sweep()
+
+    assert [sample.bytes for sample in seen.samples] == [10 * KIB]
+    found = html.overview(look(store, "recent", 9), seen, store, exposed=False)
+    assert "finished now: 1 deleted" in found
+
+
+def test_a_sweep_that_held_back_stays_on_show_although_it_finished(store: SessionStore) -> None:
+    seen = watch(store)
+    store.tell("sweep_held", reason="nine tenths of the references are gone")
+    store.tell("sweep_finished", reason="0 deleted")
+
+    shown = html.overview(look(store, "recent", 9), seen, store, exposed=False)
+    assert "held back now: nine tenths" in shown
+
+
+def test_nobody_who_is_not_allowed_gets_an_answer(store: SessionStore, clock: FakeClock) -> None:
+    fill(store, clock)
+    asked = request("mallory")
+    page = dashboard(store, allow=lambda each: each.username == "ada", every=MINUTE)
+    said = answers(page, asked)
+
+    assert set(said) == {"all", "look", "plan", "sweep"}
+    assert not any("large" in str(each) or "twins" in str(each) for each in said.values())
+    assert len(list(store.sessions())) == 3
+    assert "large" in answers(page, request("ada"))["look"][2]
+
+
+def test_it_says_when_nothing_protects_it(store: SessionStore) -> None:
+    warned = "Nothing protects this page"
+    anybody = dashboard(store)
+
+    assert warned in answers(anybody, request())["look"][1]
+    assert warned not in answers(anybody, request("ada"))["look"][1]
+    assert warned not in answers(dashboard(store, allow=lambda _: True), request())["look"][1]
+
+
+def test_a_store_that_does_not_answer_is_said_to(clock: FakeClock) -> None:
+    backend = FaultyBackend(MemoryBackend(Place(), clock))
+    with SessionStore(backend, clock=clock) as store:
+        backend.plan = on("sessions", Fault(unavailable))
+        said = answers(dashboard(store), request())
+
+    assert "The backend did not answer." in said["look"][1]
+    assert "The backend did not answer." in said["plan"]
+    assert "The backend did not answer." in said["sweep"][3]
+
+
+@pytest.mark.parametrize("bad", [{"rows": 0}, {"every": timedelta(0)}, {"every": timedelta.max}])
+def test_a_page_without_rows_or_time_is_refused(store: SessionStore, bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        dashboard(store, **bad)
+
+
+def test_each_heading_that_sorts_leads_to_another_order(
+    store: SessionStore, clock: FakeClock
+) -> None:
+    fill(store, clock)
+    for name in ORDERS:
+        shown = html.sessions(look(store, name, 9), 9)
+        offered = re.findall(r'<button type="button" value="(\w+)"', shown)
+        assert set(offered) <= set(ORDERS)
+        assert shown.count('aria-sort="descending"') == 1
+
+
+def test_nothing_in_a_text_is_html_or_a_template() -> None:
+    assert not set("<>\"'{}$`") & set(html.escape(HOSTILE))
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=[*FLAGS])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def served(
+    store: SessionStore, clock: FakeClock, browser: Browser
+) -> Iterator[tuple[Page, SessionStore]]:
+    """The page of an app with the dashboard in a tab of it, just opened."""
+    fill(store, clock)
+    clock.advance(MINUTE)
+    store.session(HOSTILE, HOSTILE).put("<b>.txt", b"d", ttl=MINUTE)
+    clock.advance(2 * MINUTE)
+    with gr.Blocks(title="theirs", analytics_enabled=False) as app:
+        with gr.Tab("App"):
+            gr.Markdown("The app itself.")
+        with gr.Tab("Files"):
+            render(dashboard(store))
+    with launched(app) as url, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(url)
+        page.get_by_role("tab", name="Files").click()
+        page.get_by_text("All 4 sessions.").wait_for()
+        yield page, store
+
+
+def ids(page: Page) -> list[str]:
+    return page.locator("table.sessions tbody th").all_inner_texts()
+
+
+def card(page: Page, label: str) -> str:
+    return page.locator(".ssd .card", has_text=label).locator("strong").inner_text()
+
+
+def test_inside_an_app_it_is_there_once_made_there_or_brought_there(store: SessionStore) -> None:
+    outside = dashboard(store)
+    with gr.Blocks(analytics_enabled=False) as app:
+        with gr.Tab("one"):
+            render(dashboard(store))
+        with gr.Tab("two"):
+            dashboard(store)
+        with gr.Tab("three"):
+            render(outside)
+    buttons = [each for each in app.blocks.values() if isinstance(each, gr.Button)]
+    children = [child for tab in app.children for each in tab.children for child in each.children]
+
+    assert sum(each.value == "Sweep now" for each in buttons) == 3
+    assert len(children) == len(set(children))
+    assert sum(each.targets[0][1] == "load" for each in app.fns.values()) == 3
+
+
+@pytest.mark.browser
+def test_an_administrator_sorts_plans_and_sweeps(served: tuple[Page, SessionStore]) -> None:
+    page, store = served
+    assert ids(page) == [HOSTILE, "large", "twins", "old"]
+    assert (card(page, "Sessions"), card(page, "Content kept")) == ("4", "11 KiB")
+
+    page.get_by_role("button", name="Size").click()
+    page.locator("th[aria-sort] button", has_text="Size").wait_for()
+    assert ids(page) == ["large", "twins", "old", HOSTILE]
+    page.get_by_label("Longest idle").click()
+    page.locator("th[aria-sort] button", has_text="Last active").wait_for()
+    assert ids(page)[0] == "old"
+
+    planned = page.locator("table.plan tbody tr").all_inner_texts()
+    assert len(planned) == 2
+    assert any("old" in row and "idle for 3h13m" in row for row in planned)
+    assert any("<b>.txt" in row and "its time to live was over" in row for row in planned)
+    assert len(list(store.sessions())) == 4  # so far it was only looked at
+
+    page.get_by_role("button", name="Sweep now").click()
+    page.get_by_text("Swept: deleted 1 session and 1 file").wait_for()
+    assert "old" not in ids(page)
+    assert (card(page, "Sessions"), card(page, "Content kept")) == ("3", "10 KiB")
+    assert "old" not in {each.id for each in store.sessions()}
+
+    page.get_by_role("button", name="Plan again").click()
+    page.get_by_text("Nothing is over its time").wait_for()
+
+
+@pytest.mark.browser
+def test_the_example_shows_what_its_demo_keeps_to_who_can_log_in(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with example(tmp_path) as url, browser.new_context() as context:
+        visitor, admin = context.new_page(), context.new_page()
+        wrong: list[object] = []
+
+        def remember(error: object) -> None:  # playwright calls no builtin
+            wrong.append(error)
+
+        admin.on("pageerror", remember)
+        visitor.goto(url)
+        visitor.get_by_text("images: 1").wait_for()
+        admin.goto(f"{url}/admin/")
+        admin.get_by_label("username").fill("admin")
+        admin.get_by_label("password").fill(PASSWORD)
+        admin.get_by_role("button", name="Login").click()
+        admin.get_by_text("All 1 session").wait_for()
+        assert admin.get_by_text("Nothing protects this page").count() == 0
+
+        visitor.close()
+        gone = admin.get_by_text("There is no session yet.").or_(
+            admin.get_by_text("All 0 sessions")
+        )
+        gone.wait_for()  # it looks by itself
+        assert wrong == []
+
+
+@contextmanager
+def example(place: Path) -> Iterator[str]:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "SESSIONSTORE_URL": (place / "store").as_uri(),
+        "SESSIONSTORE_LINGER": "1s",
+        "GRADIO_TEMP_DIR": str(place / "cache"),
+        "GRADIO_SERVER_PORT": str(port),
+        "DASHBOARD_PASSWORD": PASSWORD,
+    }
+    program = [sys.executable, str(ROOT / "examples" / "dashboard.py")]
+    with subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            eventually(START, lambda: answers_at(f"http://127.0.0.1:{port}"))
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+@pytest.mark.browser
+def test_what_visitors_wrote_is_shown_and_not_run(served: tuple[Page, SessionStore]) -> None:
+    page, _ = served
+
+    assert page.title() == "theirs"
+    assert page.locator(".ssd img").count() == 0
+    assert HOSTILE in ids(page)
+
+
+@pytest.mark.browser
+def test_nothing_is_wider_than_the_window(served: tuple[Page, SessionStore]) -> None:
+    page, _ = served
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        wide = page.locator(".ssd :is(table, .card, .panel, .scroll)").evaluate_all(
+            "all => all.filter(it => it.getBoundingClientRect().right > innerWidth).length"
+        )
+        assert wide == 0

@@ -1,0 +1,268 @@
+"""How many requests an attached app's files take on a store that bills by the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from sessionstore import SessionStore
+from sessionstore.adapters.gradio.cache import LocalCopies
+from sessionstore.adapters.gradio.files import Files
+from sessionstore.adapters.gradio.paths import CachePaths
+from sessionstore.adapters.gradio.presence import Visitor
+from sessionstore.backends.objects import ObjectBackend
+from sessionstore.testing import FakeClock
+from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
+
+ANNA = Visitor("anna-s-tab", "anna")
+NAME = "a" * 64 + "/note.txt"
+OTHER = "b" * 64 + "/other.txt"
+
+
+class Process:
+    """One replica: a client of the bucket, and a disk."""
+
+    def __init__(self, bucket: FakeBucket, clock: FakeClock, disk: Path) -> None:
+        self.client = FakeObjectClient(bucket)
+        backend = ObjectBackend(self.client, elapsed=bucket.seconds)
+        self.store = SessionStore(backend, clock=clock)
+        self.seconds = bucket.seconds
+        paths = CachePaths(disk, b"secret")
+        self.files = Files(self.store, paths, LocalCopies(disk, None), bucket.seconds)
+
+    def makes(self, name: str, content: bytes) -> None:
+        """What Gradio does: it writes the file."""
+        path = self.files.local.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def serves(self, name: str, owner: str | None = "anna") -> bytes | None:
+        found = self.files.obtain(owner, name)
+        return None if found is None else self.files.local.path(name).read_bytes()
+
+    @contextmanager
+    def counting(self) -> Iterator[Callable[[], dict[str, int]]]:
+        self.client.requests.clear()
+        yield lambda: dict(self.client.requests)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def pair(clock: FakeClock, tmp_path: Path) -> tuple[Process, Process]:
+    bucket = FakeBucket(clock.now)
+    return Process(bucket, clock, tmp_path / "a"), Process(bucket, clock, tmp_path / "b")
+
+
+@pytest.fixture
+def a(pair: tuple[Process, Process]) -> Process:
+    return pair[0]
+
+
+@pytest.fixture
+def b(pair: tuple[Process, Process]) -> Process:
+    return pair[1]
+
+
+def test_a_first_file_of_a_tab(a: Process) -> None:
+    a.makes(NAME, b"note")
+    with a.counting() as requests:
+        a.files.keep(ANNA, "anna", NAME)
+    assert requests() == {"LIST": 4, "PUT": 4}  # the save: 2 and 2; the list of tabs: the same
+
+
+def test_another_file_of_it(a: Process) -> None:
+    a.makes(NAME, b"note")
+    a.makes(OTHER, b"other")
+    a.files.keep(ANNA, "anna", NAME)
+    with a.counting() as requests:
+        a.files.keep(ANNA, "anna", OTHER)
+    assert requests() == {"LIST": 2, "PUT": 2}
+
+
+def test_a_first_file_of_another_tab(a: Process) -> None:
+    a.makes(NAME, b"note")
+    a.makes(OTHER, b"other")
+    a.files.keep(ANNA, "anna", NAME)
+    with a.counting() as requests:
+        a.files.keep(Visitor("another", "anna"), "anna", OTHER)
+    assert requests() == {"LIST": 3, "PUT": 3}  # an entry without bytes is known: one and one
+
+
+def test_the_same_file_again(a: Process) -> None:
+    a.makes(NAME, b"note")
+    a.files.keep(ANNA, "anna", NAME)
+    with a.counting() as requests:
+        a.files.keep(ANNA, "anna", NAME)
+        a.files.keep(ANNA, "anna", NAME)
+    assert requests() == {}
+
+
+def test_an_upload_and_its_first_use(a: Process) -> None:
+    a.makes(NAME, b"note")
+    with a.counting() as requests:
+        a.files.keep_upload("anna", NAME)
+    assert requests() == {"LIST": 2, "PUT": 2}
+    with a.counting() as requests:
+        a.files.claim(ANNA, "anna", NAME)
+    # A save of known bytes, an entry in the list of tabs, and a delete with its note.
+    assert requests() == {"LIST": 4, "PUT": 4, "DELETE": 1}
+
+
+def test_a_file_that_is_served_where_it_was_made(a: Process, clock: FakeClock) -> None:
+    a.makes(NAME, b"note")
+    a.files.keep(ANNA, "anna", NAME)
+    with a.counting() as requests:
+        assert a.serves(NAME) == b"note"
+    assert requests() == {}
+    clock.advance(timedelta(seconds=3))
+    with a.counting() as requests:
+        assert a.serves(NAME) == b"note"
+    assert requests() == {"LIST": 1}
+
+
+def test_a_file_that_is_served_elsewhere(a: Process, b: Process, clock: FakeClock) -> None:
+    a.makes(NAME, b"note")
+    a.files.keep(ANNA, "anna", NAME)
+    with b.counting() as requests:
+        assert b.serves(NAME) == b"note"
+    assert requests() == {"LIST": 3, "GET": 1}  # not unclaimed; the tabs; the file
+    clock.advance(timedelta(seconds=3))
+    with b.counting() as requests:
+        assert b.serves(NAME) == b"note"
+    assert requests() == {"LIST": 1}
+
+
+def test_a_file_of_one_tab_of_three(a: Process, b: Process, clock: FakeClock) -> None:
+    a.makes(NAME, b"note")
+    a.makes(OTHER, b"other")
+    a.files.keep(ANNA, "anna", NAME)
+    for tab in ("second", "third"):
+        clock.advance(timedelta(seconds=3))
+        a.files.keep(Visitor(tab, "anna"), "anna", OTHER)
+    with b.counting() as requests:
+        assert b.serves(NAME) == b"note"
+    assert requests() == {"LIST": 5, "GET": 1}
+
+
+def test_a_file_that_is_nobody_s(b: Process) -> None:
+    with b.counting() as requests:
+        assert b.serves(NAME) is None
+    assert requests() == {"LIST": 3}
+
+
+def test_a_stored_file_that_is_served_elsewhere(a: Process, b: Process) -> None:
+    file = a.store.session(*ANNA).put("stored.txt", b"stored")
+    with a.counting() as requests:
+        name = a.files.give(file, "anna").name
+    assert requests() == {}
+    with b.counting() as requests:
+        assert b.serves(name) == b"stored"
+    assert requests() == {"LIST": 1, "GET": 1}
+    with b.counting() as requests:
+        assert b.serves(name, owner="boris") is None
+    assert requests() == {"LIST": 1}
+
+
+def test_a_client_without_a_cookie_is_served_elsewhere_without_a_listing_of_all(
+    a: Process, b: Process
+) -> None:
+    for number in range(20):
+        other = f"{number:064x}/other.txt"
+        a.makes(other, b"other")
+        a.files.keep(Visitor(f"tab-{number}", None), None, other)
+    a.makes(NAME, b"note")
+    with a.counting() as requests:
+        a.files.keep(Visitor("mine", None), None, NAME)
+    assert requests() == {"LIST": 3, "PUT": 3}
+    with b.counting() as requests:
+        assert b.serves(NAME, owner=None) == b"note"
+    assert requests() == {"LIST": 3, "GET": 1}
+
+
+def test_what_is_gone_is_served_elsewhere_for_two_seconds_at_most(
+    a: Process, b: Process, clock: FakeClock
+) -> None:
+    a.makes(NAME, b"note")
+    a.files.keep(ANNA, "anna", NAME)
+    file = a.store.session(*ANNA).put("stored.txt", b"stored")
+    given = a.files.give(file, "anna").name
+    assert (b.serves(NAME), b.serves(given)) == (b"note", b"stored")
+
+    a.store.session(*ANNA).drop()
+    believed = b.serves(NAME)
+    clock.advance(timedelta(seconds=2))
+
+    assert believed == b"note"
+    assert (b.serves(NAME), b.serves(given)) == (None, None)
+    assert not b.files.local.path(NAME).exists()
+    assert not b.files.local.path(given).exists()
+
+
+def test_a_file_that_is_uploaded_again_is_in_its_session_alone(
+    a: Process, b: Process, clock: FakeClock
+) -> None:
+    """Wherever it came in: it goes with the session, and does not wait for an event once more."""
+    unclaimed = a.files.unclaimed("anna").sid
+    for uploader in (a, a, b):
+        uploader.makes(NAME, b"note")
+        uploader.files.keep_upload("anna", NAME)
+        assert len(list(a.store.backend.files(unclaimed))) == 1
+        if a.files.settled(ANNA, "anna", NAME) is None:  # as an event asks
+            assert a.files.claim(ANNA, "anna", NAME)
+
+        assert list(a.store.backend.files(unclaimed)) == []
+        clock.advance(timedelta(seconds=3))
+    with a.counting() as requests:
+        a.files.claim(ANNA, "anna", NAME)
+
+    assert requests() == {"LIST": 2}  # the session's file, and whether it was uploaded again
+    a.store.session(*ANNA).drop()
+    clock.advance(timedelta(seconds=3))
+    assert (a.serves(NAME), b.serves(NAME)) == (None, None)
+
+
+def test_a_pinned_file_is_found_again_when_another_replica_has_saved_it_anew(
+    a: Process, b: Process, clock: FakeClock
+) -> None:
+    for each in (a, b):
+        each.makes(NAME, b"default")
+        each.files.pin([NAME])  # b's is a newer version
+        clock.advance(timedelta(seconds=3))
+    a.files.local.path(NAME).unlink()  # somebody who cleans temporary files
+
+    assert a.serves(NAME, "boris") == b"default"
+    with a.counting() as requests:
+        assert a.serves(NAME, "boris") == b"default"
+    assert requests() == {}
+
+
+def test_a_pinned_file_is_renewed_when_another_replica_has_saved_it_anew(
+    a: Process, b: Process, clock: FakeClock
+) -> None:
+    for each in (a, b):
+        each.makes(NAME, b"default")
+        each.files.pin([NAME])
+    a.files.local.path(NAME).unlink()
+    clock.advance(timedelta(hours=16))
+    a.files.renew_pins()
+    clock.advance(timedelta(hours=16))
+    a.store.sweep()
+
+    assert [it.name for it in a.store.backend.files(a.files._pins.sid)] == [f"@/{NAME}"]
+
+
+def test_a_pinned_file_that_is_gone_is_served_to_nobody(a: Process) -> None:
+    a.makes(NAME, b"default")
+    a.files.pin([NAME])
+    a.files.local.path(NAME).unlink()
+    a.files._pins.delete(NAME)
+
+    assert a.serves(NAME, "boris") is None

@@ -1,0 +1,61 @@
+"""The contract for the local backend; what only it promises is tested in test_local_*.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import settings
+
+from sessionstore.backend import Location, Reference
+from sessionstore.backends.local import LocalBackend
+from sessionstore.testing import (
+    Alone,
+    BackendContract,
+    DetectsDamage,
+    FreeSpace,
+    Inspected,
+    Omitted,
+    OpenBackend,
+    Restored,
+    Secret,
+    machine_for,
+)
+from sessionstore.testing.contract.optional import Damage
+
+
+def opener(root: Path) -> OpenBackend:
+    location = Location(f"file://{root}", "file", "", str(root))
+    return lambda clock: LocalBackend.connect(location, {}, clock)
+
+
+@contextmanager
+def new_place() -> Iterator[OpenBackend]:
+    with TemporaryDirectory() as folder:
+        yield opener(Path(folder) / "root")
+
+
+class TestLocalBackend(
+    BackendContract, Alone, DetectsDamage, FreeSpace, Inspected, Omitted, Restored, Secret
+):
+    @pytest.fixture
+    def open_backend(self, tmp_path: Path) -> OpenBackend:
+        return opener(tmp_path / "root")
+
+    @pytest.fixture
+    def damage(self, tmp_path: Path) -> Damage:
+        def damage(reference: Reference, data: bytes) -> None:
+            (blob,) = (tmp_path / "root" / "blobs").glob(f"*/{reference.digest}")
+            before = blob.stat()
+            os.chmod(blob, 0o600)
+            blob.write_bytes(data)
+            os.utime(blob, ns=(before.st_atime_ns, before.st_mtime_ns))  # a bad disk leaves no mark
+
+        return damage
+
+
+TestLocalMachine = machine_for(new_place, settings=settings(max_examples=30))  # files, each step

@@ -1,0 +1,259 @@
+"""Folders that are kept open: bounded, given up when they are gone, and never shared by a fork."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sessionstore import FileNotStored, SessionStore
+from sessionstore.backends.local.dir_pool import Folders
+from sessionstore.backends.local.directory import Directory
+from sessionstore.backends.local.lookup import Tables
+from sessionstore.backends.local.session_dir import Folder, Rules, token_of
+from tests.support.local import backend_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SessionStore]:
+    with SessionStore.open(tmp_path / "s") as store:
+        yield store
+
+
+RULES = Rules(token_of, "sha256", lambda _: None, durable=False, tables=Tables())
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[SessionStore]:
+    """The same store as another process has it open."""
+    with SessionStore.open(tmp_path / "s") as other:
+        yield other
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_only_some_folders_are_kept_open(store: SessionStore, tmp_path: Path) -> None:
+    store.session("one").put("a", b"the same")
+    with Directory(str(tmp_path / "s" / "sessions")) as sessions:
+        folders = Folders(sessions, RULES, most=3)
+        before = descriptors()
+        for number in range(20):
+            store.session(f"{number}").put("a", b"the same")
+            with folders.changing(store.session(f"{number}").sid) as folder:
+                assert folder is not None
+        open_now = descriptors()
+        folders.close()
+        assert open_now - descriptors() == 3 * len(["folder", "files", "seen"])
+        assert before <= descriptors()
+
+
+def test_a_closed_store_keeps_nothing_open(tmp_path: Path) -> None:
+    before = descriptors()
+    with SessionStore.open(tmp_path / "s") as store:
+        for number in range(5):
+            store.session(f"{number}").put("a", f"{number}".encode())
+        assert descriptors() > before
+    assert descriptors() == before
+
+
+def test_a_folder_that_another_process_dropped_is_opened_anew(
+    store: SessionStore, other: SessionStore
+) -> None:
+    session, theirs = store.session("one"), other.session("one")
+    session.put("a", b"old")
+    theirs.drop()
+    with pytest.raises(FileNotStored):
+        session.read("a")
+    assert session.files() == []
+    session.put("b", b"new")
+    assert [file.name for file in theirs.files()] == ["b"]
+    assert theirs.read("b") == b"new"
+
+
+def test_a_folder_put_in_the_place_of_the_open_one_is_the_session(
+    store: SessionStore, other: SessionStore
+) -> None:
+    session = store.session("one")
+    session.put("a", b"old")
+    other.session("one").drop()
+    other.session("one").put("a", b"theirs")
+    assert session.read("a") == b"theirs"
+    session.put("b", b"ours")
+    assert {file.name for file in other.session("one").files()} == {"a", "b"}
+
+
+def test_a_line_goes_to_the_journal_that_is_there(
+    store: SessionStore, other: SessionStore, tmp_path: Path
+) -> None:
+    """Another process has put a compacted one in the place of the one that is kept open."""
+    session, theirs = store.session("one"), other.session("one")
+    session.put("first", b"1")
+    journal = tmp_path / "s" / "sessions" / session.sid / "journal"
+    before = journal.stat().st_ino
+    for number in range(600):
+        theirs.put("a", f"{number}".encode())
+    assert journal.stat().st_ino != before
+    saved = session.put("second", b"2")
+    assert theirs.get("second").created == saved.created
+    assert b'"second"' in journal.read_bytes()
+
+
+def test_a_lock_that_was_removed_by_hand_is_made_anew(
+    store: SessionStore, other: SessionStore, tmp_path: Path
+) -> None:
+    session = store.session("one")
+    session.put("a", b"1")
+    seen = tmp_path / "s" / "sessions" / session.sid / "seen"
+    seen.unlink()
+    session.put("b", b"2")
+    assert seen.exists()
+    with backend_of(store)._folders.changing(session.sid) as mine:
+        assert mine is not None
+        with backend_of(other)._folders.changing(session.sid, wait=False) as theirs:
+            assert theirs is None
+
+
+def test_two_of_one_process_hold_each_other_off(store: SessionStore) -> None:
+    store.session("one").put("a", b"1")
+    folders, sid = backend_of(store)._folders, store.session("one").sid
+    with folders.changing(sid) as one:
+        assert one is not None
+        with folders.changing(sid, wait=False) as two:
+            assert two is None
+    with folders.changing(sid, wait=False) as again:
+        assert again is not None
+
+
+def test_a_forked_child_and_its_parent_hold_each_other_off(store: SessionStore) -> None:
+    store.session("one").put("a", b"1")  # its lock is open, and would be the child's too
+    folders, sid = backend_of(store)._folders, store.session("one").sid
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with folders.changing(sid) as mine:
+            os.write(ready[1], b"." if mine is not None else b"!")
+            os.read(go[0], 1)
+        os._exit(0)
+    assert os.read(ready[0], 1) == b"."
+    with folders.changing(sid, wait=False) as theirs:
+        taken = theirs is not None
+    os.write(go[1], b".")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    for fd in (*ready, *go):
+        os.close(fd)
+    assert not taken
+
+
+def test_a_forked_child_that_saves_small_files_is_known_to_be_at_work(
+    store: SessionStore, other: SessionStore
+) -> None:
+    """Or a restart that drops what dead processes left would drop its sessions."""
+    store.session("one").put("a", b"1")
+    other.close()
+    assert backend_of(store).alone()
+    ready, done = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        store.session("one").put("b", b"1")
+        os.write(ready[1], b"1")
+        os.read(done[0], 1)
+        os._exit(0)
+    assert os.read(ready[0], 1) == b"1"
+    alone = backend_of(store).alone()
+    os.write(done[1], b"1")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    for each in (*ready, *done):
+        os.close(each)
+    assert not alone
+
+
+def test_no_thread_of_a_forked_child_gets_a_folder_of_the_parent_s(
+    store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while another is closing them."""
+    sids = [store.session(each).sid for each in ("one", "two")]
+    for each in ("one", "two"):
+        store.session(each).put("a", b"a")
+    with Directory(str(tmp_path / "s" / "sessions")) as sessions:
+        folders = Folders(sessions, RULES, most=3)
+        for sid in sids:
+            folders.give(Folder(sessions, sid, RULES))
+        parents = list(folders._kept.values())
+        taken: list[Folder | None] = []
+        close = Folder.close
+
+        def closing(folder: Folder) -> None:
+            """At this moment another thread wants the other one."""
+            close(folder)
+            if folder in parents and not taken:
+                left = next(it for it in parents if it is not folder)
+                taken.append(folders.take(left.sid, change=False, wait=True))
+
+        monkeypatch.setattr(Folder, "close", closing)
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with folders.reading(sids[0]) as folder:
+            assert folder is not None
+            assert folder not in parents
+        assert taken[0] is not None
+        assert taken[0] not in parents
+        taken[0].close()
+        folders.close()
+
+
+def test_two_threads_may_give_back_a_folder_where_none_is_kept(
+    store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows: each finds one too many, and one of them is faster."""
+    store.session("one").put("a", b"a")
+    with Directory(str(tmp_path / "s" / "sessions")) as sessions:
+        folders = Folders(sessions, RULES, most=0)
+
+        class Raced(OrderedDict[str, Folder]):
+            def __len__(self) -> int:
+                counted = super().__len__()
+                while super().__len__():
+                    self.popitem()[1].close()  # by the other thread
+                return counted
+
+        monkeypatch.setattr(folders, "_kept", Raced())
+        with folders.reading(store.session("one").sid) as folder:
+            assert folder is not None
+
+
+def test_a_lock_is_free_when_it_is_let_go_although_a_child_was_forked_under_it(
+    store: SessionStore, other: SessionStore
+) -> None:
+    store.session("one").put("a", b"1")
+    sid = store.session("one").sid
+    go = os.pipe()
+    with backend_of(store)._folders.changing(sid):
+        pid = os.fork()
+        if pid == 0:
+            os.read(go[0], 1)
+            os._exit(0)
+    with backend_of(other)._folders.changing(sid, wait=False) as theirs:
+        free = theirs is not None
+    os.write(go[1], b".")
+    os.waitpid(pid, 0)
+    for fd in go:
+        os.close(fd)
+    assert free
+
+
+def test_a_directory_of_blobs_removed_by_hand_is_made_anew(
+    store: SessionStore, tmp_path: Path
+) -> None:
+    file = store.session("one").put("a", b"bytes")
+    shutil.rmtree(tmp_path / "s" / "blobs" / file.digest[:2])
+    store.session("two").put("b", b"bytes")
+    assert store.session("one").read("a") == store.session("two").read("b") == b"bytes"
+    store.session("two").drop()
+    store.session("one").drop()
+    store.sweep()
+    assert list((tmp_path / "s" / "blobs" / file.digest[:2]).iterdir()) == []
