@@ -19,7 +19,10 @@ from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Self, cast
 
 from sessionstore import parsers
-from sessionstore.backend import (
+from sessionstore.clock import Clock
+from sessionstore.content import CHUNK, DIGESTS, Buffer, Content
+from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
+from sessionstore.model import (
     Collected,
     Dropped,
     Location,
@@ -29,9 +32,6 @@ from sessionstore.backend import (
     SessionRecord,
     Stored,
 )
-from sessionstore.clock import Clock
-from sessionstore.content import CHUNK, DIGESTS, Buffer, Content
-from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
 from sessionstore.parsers import Parser
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ from sessionstore.errors import SettingsError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sessionstore.backend import Reference, SessionKey
     from sessionstore.events import Event
+    from sessionstore.model import Reference, SessionKey
 
 log = logging.getLogger("sessionstore")
 

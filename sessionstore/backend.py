@@ -27,18 +27,28 @@ and owner always come with the same ``sid``. Calls may come from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import (
     TYPE_CHECKING,
     BinaryIO,
     ClassVar,
-    Literal,
-    NamedTuple,
     Protocol,
     Self,
     runtime_checkable,
+)
+
+from sessionstore.model import (
+    Collected,
+    Dropped,
+    Flaw,
+    Location,
+    Reference,
+    Saved,
+    SessionKey,
+    SessionRecord,
+    Stored,
+    left_alone,
 )
 
 if TYPE_CHECKING:
@@ -47,123 +57,27 @@ if TYPE_CHECKING:
     from sessionstore.parsers import Parser
 
 
-class SessionKey(NamedTuple):
-    """A session as a backend knows it: its stored name, and the id and owner behind the name."""
-
-    sid: str
-    id: str
-    owner: str | None
-
-    @classmethod
-    def told(cls, sid: str, id: object, owner: object) -> Self:  # noqa: A002 - the field's name
-        """Return the key of an id and owner read from storage. Raises TypeError for other types."""
-        if not isinstance(id, str) or not isinstance(owner, str | None):
-            raise TypeError(f"invalid session id {id!r} with owner {owner!r}: both must be str.")
-        return cls(sid, id, owner)
-
-    @classmethod
-    def nameless(cls, sid: str) -> Self:
-        """Return a key for a session without a readable id and owner: its id is the ``sid``."""
-        return cls(sid, sid, None)
-
-
-class Reference(NamedTuple):
-    """One version of one file of a session.
-
-    ``token`` identifies this version within the backend. Another save under the same name has
-    another token, even a save of equal bytes after a delete, unless the stored file is unchanged.
-    """
-
-    name: str
-    size: int
-    digest: str
-    created: datetime
-    expires: datetime | None
-    token: str
-
-
-class Saved(NamedTuple):
-    """The result of a ``put``: the new and the replaced reference, and whether it deduplicated."""
-
-    reference: Reference
-    deduplicated: bool
-    replaced: Reference | None
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
-    """The facts about a session that need no listing of its files.
-
-    ``active`` is the time of the newest save, touch, resume or end. ``oldest`` and ``expiring``
-    are lower bounds, so that a sweep can skip a session: no file was created before ``oldest``,
-    and no file expires before ``expiring`` (None: no file has a time to live).
-    """
-
-    sid: str
-    active: datetime
-    ended: datetime | None
-    oldest: datetime
-    expiring: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """The result of a drop: the number of removed files, and the sum of their sizes in bytes."""
-
-    files: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """The result of a collection: removed blobs, bytes and leftovers; ``held``: why it stopped."""
-
-    blobs: int
-    bytes: int
-    leftovers: int
-    held: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The size of the content: the number of blobs and their bytes, each blob counted once."""
-
-    blobs: int
-    bytes: int
-
-
-def left_alone() -> bool:
-    """Return False: the ``mend`` of a flaw that is not repaired."""
-    return False
-
-
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """A problem in a store.
-
-    ``place`` is its location in the backend's terms, such as a path or key. ``problem`` describes
-    the problem and ``remedy`` the action of ``mend``, both for people. ``mend`` acts only if the
-    state is still the one that was found, and returns whether it acted. ``sid`` and ``reference``
-    are those of the file concerned, if there is one. ``lost``: mending deletes that file.
-    """
-
-    kind: Literal["damaged", "missing", "unknown", "leftover"]
-    place: str
-    problem: str
-    remedy: str
-    mend: Callable[[], bool] = field(default=left_alone, repr=False, compare=False)
-    sid: str | None = None
-    reference: Reference | None = None
-    lost: bool = False
-
-
-class Location(NamedTuple):
-    """The parts of a store's URL: ``scheme://netloc/path`` without the query."""
-
-    url: str
-    scheme: str
-    netloc: str
-    path: str
+__all__ = [
+    "Backend",
+    "Collected",
+    "Dropped",
+    "Flaw",
+    "HasFreeSpace",
+    "Inspects",
+    "KeepsSecret",
+    "KnowsIfAlone",
+    "Location",
+    "Omits",
+    "ReclaimsLate",
+    "Reference",
+    "Restores",
+    "Saved",
+    "SessionKey",
+    "SessionRecord",
+    "SignsUrls",
+    "Stored",
+    "left_alone",
+]
 
 
 class Backend(Protocol):

@@ -23,7 +23,7 @@ from sessionstore.errors import Corrupted, SettingsError
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
 
-    from sessionstore.backend import Reference
+    from sessionstore.model import Reference
 
 Buffer = bytes | bytearray | memoryview
 """Bytes-like, for annotations; at run time anything that ``memoryview`` accepts."""

@@ -22,7 +22,7 @@ from sessionstore.errors import SessionStoreError
 from sessionstore.settings.resolver import resolve
 
 if TYPE_CHECKING:
-    from sessionstore.backend import Location
+    from sessionstore.model import Location
 
 __all__ = ["Check", "Examinable", "Report", "Verdict", "doctor"]
 

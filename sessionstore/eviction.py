@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sessionstore.backend import SessionKey, SessionRecord
 from sessionstore.limits import limited_bytes
+from sessionstore.model import SessionKey, SessionRecord
 from sessionstore.names import shared_key
 
 if TYPE_CHECKING:
-    from sessionstore.store import SessionStore
+    from sessionstore.base import BaseStore
 
 
-def make_room(store: SessionStore, size: int, saving: str) -> None:
+def make_room(store: BaseStore, size: int, saving: str) -> None:
     """Delete files of sessions that are not live, oldest first, until ``size`` bytes are free.
 
     Sessions are evicted in the order of their last activity, their files in the order of their
@@ -27,13 +27,13 @@ def make_room(store: SessionStore, size: int, saving: str) -> None:
             return
 
 
-def _may_go(store: SessionStore, record: SessionRecord) -> bool:
+def _may_go(store: BaseStore, record: SessionRecord) -> bool:
     """Return whether the session is not live, read again: the listing may be old by now."""
     now = store.backend.session(record.sid)
     return now is not None and not store.retention.is_live(now, store.now())
 
 
-def _clear(store: SessionStore, record: SessionRecord, size: int, target: int) -> bool:
+def _clear(store: BaseStore, record: SessionRecord, size: int, target: int) -> bool:
     """Delete a session's files until the store has ``target`` bytes; return whether it has."""
     # A deletion is emitted and audited even if the session has no readable id and owner.
     key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Self
 
-from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate, Reference, Saved
+from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
+from sessionstore.model import Reference, Saved
 from sessionstore.parsers import show_size
 
 _REMEMBERED = 4096

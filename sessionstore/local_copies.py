@@ -25,10 +25,10 @@ from typing import BinaryIO
 
 from sessionstore._os.errors import translated
 from sessionstore._os.workspace import Workspace
-from sessionstore.backend import Reference
 from sessionstore.content import CHUNK
 from sessionstore.copy_index import Copies, Place
 from sessionstore.errors import FileNotStored
+from sessionstore.model import Reference
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\:*?\"<>|]")
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
-from sessionstore.backend import Backend, Collected
+from sessionstore.backend import Backend
 from sessionstore.errors import FileNotStored, SessionStoreError
 from sessionstore.events import Event
+from sessionstore.model import Collected
 from sessionstore.wrapping import Call, HasClient, Wrapper, around
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ import string
 from functools import lru_cache
 from typing import NoReturn
 
-from sessionstore.backend import SessionKey
 from sessionstore.errors import InvalidName
+from sessionstore.model import SessionKey
 
 LONGEST = 1024
 """Bytes of UTF-8 in an id, an owner or a whole file name: as many as S3 allows a key."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sessionstore.backend import Flaw, Reference, SessionKey, SessionRecord
 from sessionstore.errors import SettingsError
+from sessionstore.model import Flaw, Reference, SessionKey, SessionRecord
 from sessionstore.parsers import LONGEST, show_duration
 
 LIVE = timedelta(seconds=180)

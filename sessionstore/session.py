@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Self, over
 from sessionstore import images
 from sessionstore._os.errors import translated
 from sessionstore._threads import in_thread
-from sessionstore.backend import Reference, Saved, SessionKey
+from sessionstore.base import SessionHandle
 from sessionstore.content import Buffer, Content, Ingest, ingest, refuse_text
 from sessionstore.errors import FileNotStored, LimitExceeded
+from sessionstore.model import Saved
 from sessionstore.names import HIDDEN, fresh_name, own_name
 from sessionstore.parsers import check_duration
 from sessionstore.storedfile import StoredFile
@@ -23,7 +24,6 @@ from sessionstore.storedfile import StoredFile
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
 
-    from sessionstore.store import SessionStore
 
 Source = Buffer | os.PathLike[str] | BinaryIO | Iterable[bytes] | Any
 """Content for ``put``. ``Any`` is for PIL images and numpy arrays, which may not be installed."""
@@ -38,43 +38,13 @@ class Usage(NamedTuple):
     sessions: int
 
 
-class Session:
+class Session(SessionHandle):
     """A handle on one session. ``store.session()`` makes it, without I/O.
 
     The first save creates the session. The same id under another owner is another session.
     """
 
-    __slots__ = ("key", "store")
-
-    def __init__(self, store: SessionStore, key: SessionKey) -> None:
-        self.store = store
-        self.key = key
-
-    @property
-    def id(self) -> str:
-        """Return the id that ``store.session()`` was called with."""
-        return self.key.id
-
-    @property
-    def owner(self) -> str | None:
-        """Return the owner that ``store.session()`` was called with."""
-        return self.key.owner
-
-    @property
-    def sid(self) -> str:
-        """Return the stored name: the folder or key prefix of the session's files."""
-        return self.key.sid
-
-    def __repr__(self) -> str:
-        return f"<Session {self.sid}>"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Session):
-            return NotImplemented
-        return (self.store, self.key) == (other.store, other.key)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
+    __slots__ = ()
 
     def _named(self, name: str) -> str:
         """Return the name under which a caller's ``name`` is stored. Raises InvalidName."""
@@ -171,12 +141,6 @@ class Session:
         """Return the file of that name. Raises FileNotStored, InvalidName."""
         return StoredFile(self, self._alive(self._named(name)))
 
-    def _alive(self, name: str) -> Reference:
-        reference = self.store.backend.get(self.sid, name)
-        if reference.expires is not None and reference.expires <= self.store.now():
-            raise FileNotStored(name)
-        return reference
-
     def read(self, name: str) -> bytes:
         """Return the bytes of that file. Raises FileNotStored, InvalidName, Corrupted."""
         while True:
@@ -218,11 +182,6 @@ class Session:
         unique = {file.digest: file.size for file in files}
         total = sum(file.size for file in files)
         return Usage(len(files), total, sum(unique.values()), int(bool(files)))
-
-    def check(self, reference: Reference) -> None:
-        """Raise FileNotStored unless this version is still the current one and has not expired."""
-        if self._alive(reference.name).token != reference.token:
-            raise FileNotStored(reference.name)
 
     # Deleting
 

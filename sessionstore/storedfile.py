@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from sessionstore._threads import in_thread
-from sessionstore.backend import Reference
 from sessionstore.content import CHUNK, read_all
 from sessionstore.errors import FileNotStored
 from sessionstore.media import media_type
+from sessionstore.model import Reference
 from sessionstore.parsers import check_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # type checkers know it without the package
 
-    from sessionstore.session import Session
+    from sessionstore.base import SessionHandle
 
 FIVE_MINUTES = timedelta(minutes=5)
 
@@ -32,12 +32,12 @@ class StoredFile:
 
     __slots__ = ("_reference", "_session")
 
-    def __init__(self, session: Session, reference: Reference) -> None:
+    def __init__(self, session: SessionHandle, reference: Reference) -> None:
         self._session = session
         self._reference = reference
 
     @property
-    def session(self) -> Session:
+    def session(self) -> SessionHandle:
         """Return the session of the file."""
         return self._session
 

@@ -6,11 +6,11 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sessionstore.backend import Collected, SessionKey, SessionRecord
+from sessionstore.model import Collected, SessionKey, SessionRecord
 from sessionstore.retention import PlanRow
 
 if TYPE_CHECKING:
-    from sessionstore.store import SessionStore
+    from sessionstore.base import BaseStore
 
 log = logging.getLogger("sessionstore")
 
@@ -20,7 +20,7 @@ _SPARED = "it was in use, or gone already, when the sweep came to it"
 class Sweep:
     """One sweep of a store."""
 
-    def __init__(self, store: SessionStore) -> None:
+    def __init__(self, store: BaseStore) -> None:
         self._store = store
         self._failures: list[Exception] = []
 

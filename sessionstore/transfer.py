@@ -30,17 +30,10 @@ from concurrent.futures import (
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from sessionstore.backend import (
-    Backend,
-    Flaw,
-    Omits,
-    Reference,
-    Restores,
-    SessionKey,
-    SessionRecord,
-)
+from sessionstore.backend import Backend, Omits, Restores
 from sessionstore.content import CHUNK, Content, Ingest, ingest
 from sessionstore.errors import Corrupted, FileNotStored
+from sessionstore.model import Flaw, Reference, SessionKey, SessionRecord
 from sessionstore.verification import (
     Finding,
     finding_of,
@@ -52,7 +45,7 @@ from sessionstore.verification import (
 )
 
 if TYPE_CHECKING:
-    from sessionstore.store import SessionStore
+    from sessionstore.base import BaseStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +94,7 @@ WORKERS = 8
 a file needs about ten requests."""
 
 
-def copy(
-    source: SessionStore, target: SessionStore, *, progress: Report | None, workers: int
-) -> Copied:
+def copy(source: BaseStore, target: BaseStore, *, progress: Report | None, workers: int) -> Copied:
     """Copy a store: the implementation of ``SessionStore.copy_to``."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1 (got {workers}).")
@@ -116,8 +107,8 @@ class _Copy:
 
     def __init__(
         self,
-        source: SessionStore,
-        target: SessionStore,
+        source: BaseStore,
+        target: BaseStore,
         report: Report,
         pool: Executor,
         workers: int,

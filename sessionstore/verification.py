@@ -11,13 +11,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sessionstore.backend import Backend, Flaw, Inspects, Reference, SessionKey
+from sessionstore.backend import Backend, Inspects
 from sessionstore.content import CHUNK, verified
 from sessionstore.errors import Corrupted, FileNotStored, SessionStoreError
+from sessionstore.model import Flaw, Reference, SessionKey
 from sessionstore.names import is_private, session_key, shared_key
 
 if TYPE_CHECKING:
-    from sessionstore.store import SessionStore
+    from sessionstore.base import BaseStore
 
 _LOOKS = 5
 
@@ -47,7 +48,7 @@ class Finding:
     remedy: str = ""
 
 
-def verify(store: SessionStore, *, repair: bool) -> list[Finding]:
+def verify(store: BaseStore, *, repair: bool) -> list[Finding]:
     """Return the findings of ``SessionStore.verify``. A file deleted during it is no finding."""
     backend = store.backend
     findings = [finding_of(backend, flaw) for flaw in _unidentified(backend)]
@@ -68,7 +69,7 @@ def finding_of(backend: Backend, flaw: Flaw) -> Finding:
     )  # fmt: skip
 
 
-def _repaired(store: SessionStore, flaw: Flaw, finding: Finding) -> Finding:
+def _repaired(store: BaseStore, flaw: Flaw, finding: Finding) -> Finding:
     """Mend a flaw, and return the new finding. An error is added to its remedy, not raised."""
     try:
         done = _mended(store, flaw)
@@ -80,7 +81,7 @@ def _repaired(store: SessionStore, flaw: Flaw, finding: Finding) -> Finding:
     return replace(finding, repaired=done)
 
 
-def _mended(store: SessionStore, flaw: Flaw) -> bool:
+def _mended(store: BaseStore, flaw: Flaw) -> bool:
     if flaw.sid is None or flaw.reference is None or not flaw.lost:
         return flaw.mend()
     with store.ledger.removing(flaw.sid, [flaw.reference.name]) as change:

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
-
-if TYPE_CHECKING:
-    from sessionstore.backends.objects.client import ObjectClient
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 
@@ -26,7 +23,7 @@ Wrapper = Callable[[Call], Call]
 class HasClient(Protocol):
     """A backend that makes its requests through a client."""
 
-    def wrap_client(self, wrapper: Callable[[ObjectClient], ObjectClient]) -> None:
+    def wrap_client(self, wrapper: Callable[[Any], Any]) -> None:
         """Replace the client by ``wrapper(client)``, for every request from now on."""
         ...
 

@@ -22,9 +22,9 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 
-from sessionstore.backend import Location
 from sessionstore.clock import Clock
 from sessionstore.errors import SessionStoreError
+from sessionstore.model import Location
 from sessionstore.parsers import Parser
 
 from ..objects import keys

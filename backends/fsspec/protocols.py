@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import fsspec
 
-from sessionstore.backend import Location
 from sessionstore.errors import SettingsError
+from sessionstore.model import Location
 
 from .filesystems import Files, LocalFiles, MemoryFiles
 

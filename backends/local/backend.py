@@ -33,7 +33,11 @@ from typing import BinaryIO, ClassVar, NoReturn, Self
 from sessionstore import parsers
 from sessionstore._os.errors import FULL, in_our_words, translated
 from sessionstore._os.workspace import Workspace
-from sessionstore.backend import (
+from sessionstore.clock import Clock
+from sessionstore.content import DIGESTS, Content, limited, verified
+from sessionstore.doctor import Check
+from sessionstore.errors import BackendUnavailable, FileNotStored, SessionStoreError
+from sessionstore.model import (
     Collected,
     Dropped,
     Flaw,
@@ -44,10 +48,6 @@ from sessionstore.backend import (
     SessionRecord,
     Stored,
 )
-from sessionstore.clock import Clock
-from sessionstore.content import DIGESTS, Content, limited, verified
-from sessionstore.doctor import Check
-from sessionstore.errors import BackendUnavailable, FileNotStored, SessionStoreError
 from sessionstore.names import encode, is_sid
 from sessionstore.parsers import Parser
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Self
 
-from sessionstore.backend import Reference, Stored
+from sessionstore.model import Reference, Stored
 
 from .dir_pool import descriptors
 from .directory import Directory

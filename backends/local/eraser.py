@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from sessionstore._os.errors import FULL
 from sessionstore._os.workspace import Workspace
-from sessionstore.backend import Dropped
+from sessionstore.model import Dropped
 
 from . import journal
 from .blobs import Blobs

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sessionstore._os.workspace import Workspace
-from sessionstore.backend import Flaw, Reference
 from sessionstore.content import CHUNK, hasher
+from sessionstore.model import Flaw, Reference
 from sessionstore.names import decode, encode, is_shortened, is_sid
 
 from .blobs import Blobs

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sessionstore.backend import Reference
 from sessionstore.clock import EPOCH
+from sessionstore.model import Reference
 
 from .directory import Directory
 

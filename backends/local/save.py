@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from sessionstore.backend import Reference, Saved
 from sessionstore.content import Content
+from sessionstore.model import Reference, Saved
 
 from .blobs import Blob, Blobs
 from .directory import Directory

@@ -32,9 +32,9 @@ from typing import NamedTuple, Self
 
 from sessionstore import names
 from sessionstore._os.locks import lock, unlock
-from sessionstore.backend import Reference, SessionKey, SessionRecord
 from sessionstore.clock import EPOCH
 from sessionstore.content import CHUNK, hasher
+from sessionstore.model import Reference, SessionKey, SessionRecord
 
 from . import journal, written
 from .directory import Directory

@@ -19,7 +19,10 @@ from datetime import datetime, timedelta
 from typing import BinaryIO, ClassVar, Self
 
 from sessionstore import parsers
-from sessionstore.backend import (
+from sessionstore.clock import Clock
+from sessionstore.content import DIGESTS, Content, TempSpool
+from sessionstore.doctor import Check
+from sessionstore.model import (
     Collected,
     Dropped,
     Flaw,
@@ -30,9 +33,6 @@ from sessionstore.backend import (
     SessionRecord,
     Stored,
 )
-from sessionstore.clock import Clock
-from sessionstore.content import DIGESTS, Content, TempSpool
-from sessionstore.doctor import Check
 from sessionstore.parsers import Parser
 
 from . import keys, layout

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar, overload
 
-from sessionstore.backend import Reference, SessionKey
+from sessionstore.model import Reference, SessionKey
 
 K = TypeVar("K")
 V = TypeVar("V")

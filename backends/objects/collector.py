@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
-from sessionstore.backend import Collected, Stored
+from sessionstore.model import Collected, Stored
 
 from . import keys
 from .bucket import Bucket

@@ -14,9 +14,9 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 
-from sessionstore.backend import Location
 from sessionstore.doctor import Check
 from sessionstore.errors import BackendUnavailable, SessionStoreError
+from sessionstore.model import Location
 
 from . import keys
 from .client import BATCH, Entry, Multipart, NotFound, ObjectClient, Payload

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Final, NamedTuple
 
-from sessionstore.backend import Stored
+from sessionstore.model import Stored
 
 RUN = 1 << 15
 """Generations in a run: 1.9 MB, and as much again while it is sorted."""

@@ -21,9 +21,9 @@ from itertools import groupby
 from operator import attrgetter
 
 from sessionstore import names
-from sessionstore.backend import Flaw
 from sessionstore.content import CHUNK, hasher
 from sessionstore.errors import BackendUnavailable
+from sessionstore.model import Flaw
 from sessionstore.parsers import show_duration
 
 from . import keys

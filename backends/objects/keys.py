@@ -27,7 +27,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sessionstore.backend import SessionKey
+from sessionstore.model import SessionKey
 
 from .client import Entry
 

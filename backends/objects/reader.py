@@ -10,9 +10,9 @@ from operator import attrgetter
 from typing import BinaryIO
 
 from sessionstore import names
-from sessionstore.backend import Reference
 from sessionstore.content import limited
 from sessionstore.errors import FileNotStored
+from sessionstore.model import Reference
 
 from . import keys
 from .bucket import Bucket

@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from sessionstore import names
-from sessionstore.backend import Dropped, Reference, SessionKey, SessionRecord
+from sessionstore.model import Dropped, Reference, SessionKey, SessionRecord
 
 from . import keys
 from .bucket import Bucket

@@ -12,9 +12,9 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
-from sessionstore.backend import Reference
 from sessionstore.content import CHUNK, hasher
 from sessionstore.errors import BackendUnavailable, Corrupted, FileNotStored
+from sessionstore.model import Reference
 
 from . import keys
 from .bucket import Bucket

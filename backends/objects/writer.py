@@ -14,9 +14,9 @@ from datetime import datetime
 from operator import attrgetter
 
 from sessionstore import names
-from sessionstore.backend import Saved, SessionKey
 from sessionstore.content import Content, Ingest, TempSpool, ingest
 from sessionstore.errors import BackendUnavailable
+from sessionstore.model import Saved, SessionKey
 
 from . import keys
 from .bucket import Bucket

@@ -18,10 +18,10 @@ from datetime import timedelta
 from typing import ClassVar, Protocol, Self
 
 from sessionstore import parsers
-from sessionstore.backend import Location, Reference
 from sessionstore.clock import Clock
 from sessionstore.doctor import Check
 from sessionstore.errors import SettingsError
+from sessionstore.model import Location, Reference
 from sessionstore.parsers import Parser
 
 from ..objects import keys

@@ -10,8 +10,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from sessionstore import parsers
-from sessionstore.backend import Location
 from sessionstore.errors import SettingsError
+from sessionstore.model import Location
 from sessionstore.parsers import Parser
 
 PREFIX_LENGTH = 120

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from sessionstore.backend import SessionKey, SessionRecord
 from sessionstore.cli import output, text
 from sessionstore.cli.options import (
     Json,
@@ -23,6 +22,7 @@ from sessionstore.cli.options import (
 from sessionstore.cli.stores import find, opened, settings_of
 from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
+from sessionstore.model import SessionKey, SessionRecord
 from sessionstore.names import shared_key
 from sessionstore.parsers import show_size
 from sessionstore.session import Session

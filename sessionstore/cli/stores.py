@@ -11,10 +11,10 @@ from typing import Any
 
 from sessionstore import settings
 from sessionstore.audit import acting
-from sessionstore.backend import SessionKey, SessionRecord
 from sessionstore.cli.text import count, plain
 from sessionstore.errors import SessionStoreError, SettingsError
 from sessionstore.limits import Limits
+from sessionstore.model import SessionKey, SessionRecord
 from sessionstore.names import is_sid, shared_key
 from sessionstore.session import Session
 from sessionstore.settings.location import shown

@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit
 
-from sessionstore.backend import Location
+from sessionstore.model import Location
 
 _scheme = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
 # Past a "/" when there is a ":", because people paste passwords without encoding them.

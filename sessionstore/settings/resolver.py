@@ -49,7 +49,8 @@ from sessionstore.settings.location import locate, shown
 from sessionstore.settings.sources import PREFIX, Given, Place, environment, files
 
 if TYPE_CHECKING:
-    from sessionstore.backend import Backend, Location
+    from sessionstore.backend import Backend
+    from sessionstore.model import Location
 
 _is_secret = re.compile("secret|password|token|credential|key|storage_options").search
 

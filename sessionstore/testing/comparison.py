@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sessionstore.backend import Reference, SessionRecord
+from sessionstore.model import Reference, SessionRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, NoReturn, TypeVar
 
-from sessionstore.backend import (
-    Backend,
+from sessionstore.backend import Backend
+from sessionstore.content import Buffer, Content, Spool
+from sessionstore.model import (
     Collected,
     Dropped,
     Reference,
@@ -42,7 +43,6 @@ from sessionstore.backend import (
     SessionRecord,
     Stored,
 )
-from sessionstore.content import Buffer, Content, Spool
 from sessionstore.parsers import Parser
 from sessionstore.testing.faults import Call, Fault, Plan, no_faults
 

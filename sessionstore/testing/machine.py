@@ -27,10 +27,10 @@ from hypothesis import settings as Settings  # noqa: N812 - an argument is named
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sessionstore.backend import Reference, Saved, SessionKey
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.content import CHUNK
 from sessionstore.errors import FileNotStored
+from sessionstore.model import Reference, Saved, SessionKey
 from sessionstore.testing.clock import FakeClock
 from sessionstore.testing.comparison import Comparison
 from sessionstore.testing.subject import ALICE, BOB, OpenBackend, Subject, some_bytes

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Final, TypeVar, cast
 
 from sessionstore import names
-from sessionstore.backend import Backend, Reference, Saved, SessionKey, SessionRecord
+from sessionstore.backend import Backend
 from sessionstore.content import CHUNK, Content, Ingest, ingest
 from sessionstore.errors import FileNotStored
+from sessionstore.model import Reference, Saved, SessionKey, SessionRecord
 from sessionstore.testing.clock import FakeClock
 
 T = TypeVar("T")

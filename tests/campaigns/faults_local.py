@@ -39,6 +39,7 @@ from sessionstore import (
 from sessionstore.backends.local.spool import is_unfinished
 from sessionstore.clock import SystemClock
 from tests.support.local import backend_of, everything
+from tests.support.stores import store_of
 
 OURS = (BackendUnavailable, LimitExceeded, SettingsError)
 """What a failing system call may become. Anything else fails."""
@@ -132,11 +133,11 @@ def put_small_over(session: Session) -> None:
 
 
 def put_small_in_new_session(session: Session) -> None:
-    session.store.session("brand new").put("target", SMALL)
+    store_of(session).session("brand new").put("target", SMALL)
 
 
 def put_in_new_session(session: Session) -> None:
-    session.store.session("brand new").put("target", NEW)
+    store_of(session).session("brand new").put("target", NEW)
 
 
 def delete(session: Session) -> None:

@@ -27,6 +27,7 @@ from sessionstore.clock import SystemClock
 from tests import small_disk
 from tests.campaigns.faults_local import visible
 from tests.support.cli_rig import run as command
+from tests.support.stores import store_of
 
 LACKS: dict[str, Callable[[Path], None]] = {
     "bytes": small_disk.fill_bytes,
@@ -64,7 +65,7 @@ class Place(NamedTuple):
 
     @property
     def store(self) -> SessionStore:
-        return self.ada.store
+        return store_of(self.ada)
 
 
 def prepare(place: Place) -> None:

@@ -38,6 +38,7 @@ from tests.campaigns.faults_s3 import PART_SIZE
 from tests.campaigns.kill_local import Log, kill, start
 from tests.campaigns.kill_s3 import EXPIRED, GRACE, RETENTION, left
 from tests.support import seaweed
+from tests.support.stores import store_of
 
 ACKNOWLEDGED, REFUSED, FAILED = 0, 3, 4
 """Exit statuses of a process: its save was acknowledged, raised an error of ours, or another."""
@@ -58,8 +59,8 @@ def an_older(session: Session, _data: bytes) -> None:
 
 def known(session: Session, data: bytes) -> None:
     """The content is in the store and no file has it, so that a sweep is about to take it."""
-    session.store.session(f"{session.id} before").put("known", data)
-    session.store.session(f"{session.id} before").delete("known")
+    store_of(session).session(f"{session.id} before").put("known", data)
+    store_of(session).session(f"{session.id} before").delete("known")
 
 
 def known_and_older(session: Session, data: bytes) -> None:

@@ -28,6 +28,7 @@ from tests.support.stores import (
     local_store,
     memory_store,
     names,
+    store_of,
     timers_rest,
 )
 
@@ -83,7 +84,7 @@ class TestEnd:
         event = heard.next()
         assert (event.session_id, event.size) == ("alice", 3)
         assert event.reason == "it ended, and its linger is over"
-        assert session.store.usage().sessions == 0
+        assert store_of(session).usage().sessions == 0
 
     def test_drops_nothing_before(self, session: Session, clock: FakeClock) -> None:
         session.end()
@@ -125,7 +126,7 @@ class TestEnd:
         assert session.read("a") == b"cat"
 
     def test_other_sessions_stay(self, session: Session, clock: FakeClock) -> None:
-        other = session.store.session("alice", owner="somebody else")
+        other = store_of(session).session("alice", owner="somebody else")
         other.put("a", b"dog")
         session.end()
         clock.advance(LINGER)
@@ -182,12 +183,12 @@ class TestPostponing:
         # Ended by a process that died: nothing drops it before the next sweep.
         session.store.backend.end(session.sid)
         clock.advance(2 * LINGER)
-        due = brief(session.store.plan())
+        due = brief(store_of(session).plan())
         sign()
-        postponed = brief(session.store.plan())
+        postponed = brief(store_of(session).plan())
         clock.advance(LINGER)
         assert (due, postponed) == ([("drop", "alice", "")], [("hold", "alice", "")])
-        assert brief(session.store.sweep()) == [("drop", "alice", "")]
+        assert brief(store_of(session).sweep()) == [("drop", "alice", "")]
 
     def test_it_is_no_resume(
         self, session: Session, clock: FakeClock, sign: Callable[[], object]
@@ -248,7 +249,7 @@ class TestResume:
         forgotten = dict(session.store._timers._due)
         clock.advance(HOUR)
         timers_rest(session.store)
-        assert (names(session), session.store.plan(), forgotten) == (["a"], [], {})
+        assert (names(session), store_of(session).plan(), forgotten) == (["a"], [], {})
 
     def test_is_told_when_there_was_an_end(self, session: Session) -> None:
         heard = Heard(session.store)
@@ -267,7 +268,7 @@ class TestResume:
         session.store.backend.end(session.sid)
         clock.advance(2 * LINGER)
         session.resume()
-        assert session.store.sweep() == []
+        assert store_of(session).sweep() == []
 
     def test_a_new_end_counts_from_then(self, session: Session, clock: FakeClock) -> None:
         session.end()
@@ -371,7 +372,7 @@ class TestTimerThread:
         closed = threading.Event()
 
         def close(_: Event) -> None:
-            session.store.close()
+            store_of(session).close()
             closed.set()
 
         session.store.on("dropped", close)
@@ -518,7 +519,7 @@ class TestSweeping:
 
     def test_drops_what_is_due(self, session: Session, clock: FakeClock) -> None:
         heard = Heard(session.store, "dropped")
-        with session.store.sweeping():
+        with store_of(session).sweeping():
             clock.settle()
             clock.advance(2 * DAY)
             event = heard.next()
@@ -527,7 +528,7 @@ class TestSweeping:
     def test_the_first_sweep_is_at_once(self, session: Session, clock: FakeClock) -> None:
         clock.advance(2 * DAY)
         heard = Heard(session.store, "dropped")
-        with session.store.sweeping(every=1000 * DAY):
+        with store_of(session).sweeping(every=1000 * DAY):
             assert heard.next().session_id == "alice"
 
     def test_every_minute_unless_told_otherwise(self, clock: FakeClock) -> None:
@@ -619,7 +620,7 @@ class TestSweeping:
             assert sweeping._thread is thread
 
     def test_starts_again_after_a_stop(self, session: Session, clock: FakeClock) -> None:
-        sweeping = session.store.sweeping()
+        sweeping = store_of(session).sweeping()
         with sweeping:
             clock.settle()
         clock.advance(2 * DAY)

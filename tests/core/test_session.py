@@ -46,6 +46,7 @@ from tests.support.stores import (
     local_store,
     memory_store,
     names,
+    store_of,
 )
 
 BIG = b"0123456789abcdef" * (3 * CHUNK // 16) + b"end"
@@ -257,7 +258,7 @@ class TestFailingSources:
     def test_nothing_is_left_where_nothing_was(self, either: Session) -> None:
         with pytest.raises(ZeroDivisionError):
             either.put("cat", broken_after(BIG))
-        assert (either.files(), either.store.usage()) == ([], Usage(0, 0, 0, 0))
+        assert (either.files(), store_of(either).usage()) == ([], Usage(0, 0, 0, 0))
 
     def test_a_failed_save_is_told_to_nobody(self, session: Session) -> None:
         heard = Heard(session.store)
@@ -326,8 +327,8 @@ class TestPut:
     def test_keeps_equal_bytes_once(self, either: Session) -> None:
         either.put("a", BIG)
         either.put("b", BIG)
-        either.store.session("bob").put("c", BIG)
-        assert either.store.usage() == Usage(3, 3 * len(BIG), len(BIG), 2)
+        store_of(either).session("bob").put("c", BIG)
+        assert store_of(either).usage() == Usage(3, 3 * len(BIG), len(BIG), 2)
 
     def test_keeps_sessions_apart(self, store: SessionStore) -> None:
         for owner in (None, "a", "b"):
@@ -559,7 +560,7 @@ class TestDrop:
         either.put("b", b"dog")
         either.drop()
         assert either.files() == []
-        assert either.store.usage() == Usage(0, 0, 0, 0)
+        assert store_of(either).usage() == Usage(0, 0, 0, 0)
 
     def test_leaves_the_others(self, store: SessionStore) -> None:
         for id_ in ("alice", "bob"):

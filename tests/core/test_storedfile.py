@@ -31,7 +31,15 @@ from sessionstore.local_copies import WorkingCopies
 from sessionstore.parsers import LONGEST
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
 from tests.support.local import blobs
-from tests.support.stores import HOUR, MINUTE, SECOND, in_threads, local_store, memory_store
+from tests.support.stores import (
+    HOUR,
+    MINUTE,
+    SECOND,
+    in_threads,
+    local_store,
+    memory_store,
+    store_of,
+)
 
 DATA = bytes(range(256)) * 40
 
@@ -253,7 +261,7 @@ class TestLocalPath:
 
     def test_two_sessions_files_have_two_copies(self, session: Session) -> None:
         mine = session.put("a", DATA).local_path()
-        other = session.store.session("bob").put("a", DATA).local_path()
+        other = store_of(session).session("bob").put("a", DATA).local_path()
         assert mine != other
 
     @pytest.mark.parametrize("forget", [forget_by_delete, forget_by_drop])
@@ -269,7 +277,7 @@ class TestLocalPath:
     ) -> None:
         old = file.local_path()
         new = session.put("data.bin", b"other").local_path()
-        session.store.sweep()
+        store_of(session).sweep()
         assert (old.exists(), new.read_bytes()) == (False, b"other")
 
     def test_of_an_expired_file_goes_with_the_sweep(
@@ -277,12 +285,12 @@ class TestLocalPath:
     ) -> None:
         path = session.put("data.bin", DATA, ttl=MINUTE).local_path()
         clock.advance(MINUTE)
-        session.store.sweep()
+        store_of(session).sweep()
         assert not path.exists()
 
     def test_goes_when_the_store_closes(self, file: StoredFile, tmp_path: Path) -> None:
         file.local_path()
-        file._session.store.close()
+        store_of(file._session).close()
         assert [path for path in (tmp_path / "copies").rglob("*") if path.is_file()] == []
 
     def test_what_another_process_deleted_goes_with_the_sweep(
@@ -389,7 +397,7 @@ class TestUrl:
         assert self.opens(file, file.url(LONGEST)) is not None
 
     def test_of_a_file_that_is_gone_raises(self, file: StoredFile) -> None:
-        file._session.drop()
+        file._session.store.drop(file._session.key, "asked for")
         with pytest.raises(FileNotStored):
             file.url()
 

@@ -15,6 +15,7 @@ from PIL import Image
 from sessionstore import StoredFile
 from sessionstore.adapters.gradio import session
 from tests.support.gradio_rig import GRADIO_S_OWN, MakeReplicas, Replica, Tab, replicas
+from tests.support.stores import store_of
 
 pytestmark = GRADIO_S_OWN
 
@@ -183,7 +184,7 @@ def in_a_multimodal_box(_: str, request: gr.Request) -> Any:
 
 
 def for_everyone(_: str, request: gr.Request) -> Any:
-    return session(request).store.shared.put("stored.txt", b"stored")
+    return store_of(session(request)).shared.put("stored.txt", b"stored")
 
 
 def its_path(_: str, request: gr.Request) -> Any:

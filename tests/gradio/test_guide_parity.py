@@ -22,6 +22,7 @@ from tests.support.stores import (
     local_store,
     memory_store,
     names,
+    store_of,
     timers_rest,
 )
 
@@ -98,7 +99,7 @@ def test_delete_callback(session: Session, clock: FakeClock) -> None:
     heard = Heard(session.store, "expired", "dropped")
     session.put("short.webp", b"green", ttl=MINUTE)
     clock.advance(MINUTE)
-    session.store.sweep()
+    store_of(session).sweep()
     session.end()
     clock.advance(HOUR)
     timers_rest(session.store)
@@ -149,7 +150,7 @@ def test_a_reconnect_resets_it(session: Session, clock: FakeClock) -> None:
     clock.advance(HOUR - SECOND)
     session.resume()
     clock.advance(5 * HOUR)
-    session.store.sweep()
+    store_of(session).sweep()
     timers_rest(session.store)
     reconnected = names(session)
     session.end()

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sessionstore import FileNotStored, Session, SessionStore
+from sessionstore import FileNotStored, SessionStore
 from sessionstore.backends.local import journal
 from sessionstore.backends.local.save import SMALL
 from sessionstore.backends.local.spool import UNFINISHED
+from sessionstore.base import SessionHandle
 from sessionstore.events import Event
 from sessionstore.testing import FakeClock
 from tests.support.local import backend_of, blobs, everything
@@ -28,7 +29,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "s"
 
 
-def path_of(root: Path, session: Session, name: str) -> Path:
+def path_of(root: Path, session: SessionHandle, name: str) -> Path:
     return root / "sessions" / session.sid / "files" / name
 
 

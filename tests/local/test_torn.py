@@ -16,7 +16,7 @@ from sessionstore.backends.local import written
 from sessionstore.backends.local.directory import Directory
 from sessionstore.names import session_key
 from tests.support.local import backend_of, blobs, everything, spoil
-from tests.support.stores import HOUR, names
+from tests.support.stores import HOUR, names, store_of
 
 DATA = b"precious" * 1000
 
@@ -93,7 +93,7 @@ def test_saving_again_heals_a_torn_file(root: Path, session: Session, left: byte
     spoil(blobs(root)[0], left)
     session.put("a", DATA)
     assert session.read("a") == DATA
-    assert session.store.verify() == []
+    assert store_of(session).verify() == []
 
 
 def test_bytes_that_nothing_describes_are_no_file(
@@ -210,7 +210,7 @@ def test_an_id_that_says_nothing_is_written_again_by_the_next_save(
         path.unlink()
     else:
         spoil(path, left)
-    session.store.close()
+    store_of(session).close()
     with SessionStore.open(root) as store:
         backend = backend_of(store)
         assert backend.identify(session.sid) is None
@@ -229,7 +229,7 @@ def test_a_session_without_its_marks_goes_with_its_age(
     root: Path, session: Session, gone: list[str]
 ) -> None:
     place = folder(root, session)
-    session.store.close()
+    store_of(session).close()
     for name in gone:
         if name == "files":
             shutil.rmtree(place / name)
@@ -247,7 +247,7 @@ def test_a_session_without_its_marks_goes_with_its_age(
 
 
 def test_a_session_without_its_directory_of_files_can_be_used(root: Path, session: Session) -> None:
-    session.store.close()
+    store_of(session).close()
     shutil.rmtree(folder(root, session) / "files")
     with SessionStore.open(root) as store:
         assert store.session("one", "ada").files() == []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sessionstore import SessionStore
 from sessionstore.backends.local import LocalBackend
+from sessionstore.base import BaseStore
 
 
-def backend_of(store: SessionStore) -> LocalBackend:
+def backend_of(store: BaseStore) -> LocalBackend:
     """The backend of a store opened on a directory."""
     assert isinstance(store.backend, LocalBackend)
     return store.backend

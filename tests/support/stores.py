@@ -11,6 +11,7 @@ from typing import Any
 
 from sessionstore import Session, SessionStore
 from sessionstore.backends.memory import MemoryBackend, Place
+from sessionstore.base import BaseStore, SessionHandle
 from sessionstore.events import KINDS, Event
 from sessionstore.retention import PlanRow
 from sessionstore.testing import FakeClock
@@ -34,10 +35,17 @@ def local_store(root: Path, clock: FakeClock, **policy: Any) -> SessionStore:
     return SessionStore.open(root, clock=clock, **policy)
 
 
+def store_of(session: SessionHandle) -> SessionStore:
+    """Return the store of a session, with its public verbs."""
+    store = session.store
+    assert isinstance(store, SessionStore)
+    return store
+
+
 class Heard:
     """What a store tells from now on, in order."""
 
-    def __init__(self, store: SessionStore, *kinds: str) -> None:
+    def __init__(self, store: BaseStore, *kinds: str) -> None:
         """Listen to some kinds of events, or to all."""
         self._queue: queue.Queue[Event] = queue.Queue()
         for kind in kinds or KINDS:
@@ -69,7 +77,7 @@ def brief(plan: Iterable[PlanRow]) -> list[tuple[str, str, str | None]]:
     return sorted((row.action, row.session_id, row.name or "") for row in plan)
 
 
-def timers_rest(store: SessionStore) -> None:
+def timers_rest(store: BaseStore) -> None:
     """Wait until the thread of the linger timers has nothing left to do."""
     thread = store._timers._thread
     if thread is not None:

@@ -40,7 +40,6 @@ from sessionstore.adapters.asgi.owner import OwnerCookie, owner, same_origin
 from sessionstore.adapters.asgi.ranges import Span, Unsatisfiable, is_known, wanted
 from sessionstore.adapters.asgi.upload import Incoming, Malformed
 from sessionstore.adapters.visitor_errors import reply_to
-from sessionstore.backend import SessionKey
 from sessionstore.errors import (
     BackendUnavailable,
     FileNotStored,
@@ -49,6 +48,7 @@ from sessionstore.errors import (
     SessionStoreError,
     SettingsError,
 )
+from sessionstore.model import SessionKey
 from sessionstore.session import Session
 from sessionstore.storedfile import FIVE_MINUTES
 

@@ -35,9 +35,9 @@ from sessionstore._os.errors import translated
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.leases import Leases
 from sessionstore.adapters.gradio.paths import OURS
-from sessionstore.backend import Reference
 from sessionstore.content import CHUNK
 from sessionstore.errors import BackendUnavailable
+from sessionstore.model import Reference
 from sessionstore.names import is_sid
 
 MARK: Final = stat.S_ISVTX

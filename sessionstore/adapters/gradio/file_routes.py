@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sessionstore.adapters.gradio.files import Files
     from sessionstore.adapters.gradio.service import Service
-    from sessionstore.backend import Reference
+    from sessionstore.model import Reference
 
 _OK: Final = 200
 _PARTIAL: Final = 206

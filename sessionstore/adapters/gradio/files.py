@@ -36,8 +36,8 @@ from sessionstore.adapters.gradio.cache import LocalCopies, Stamp
 from sessionstore.adapters.gradio.locations import REMEMBERED, Sightings
 from sessionstore.adapters.gradio.paths import CachePaths, Pointer
 from sessionstore.adapters.gradio.presence import Visitor
-from sessionstore.backend import Reference, SessionKey
 from sessionstore.errors import BackendUnavailable, FileNotStored
+from sessionstore.model import Reference, SessionKey
 from sessionstore.names import (
     HIDDEN,
     decode,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from sessionstore.backend import Reference
 from sessionstore.copy_index import RECHECK
+from sessionstore.model import Reference
 
 REMEMBERED: Final = 20_000
 """The most file names in the cache. Others are looked up in the store again."""

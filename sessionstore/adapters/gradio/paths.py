@@ -26,7 +26,7 @@ from sessionstore.local_copies import fit
 from sessionstore.names import HIDDEN, encode, file_name, is_sid
 
 if TYPE_CHECKING:
-    from sessionstore.backend import Reference
+    from sessionstore.model import Reference
 
 OURS: Final = "sessionstore"
 """This adapter's own directory below Gradio's cache."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gradio import Blocks
     from gradio.routes import App
 
-    from sessionstore.backend import Reference
+    from sessionstore.model import Reference
     from sessionstore.store import SessionStore
 
 SWEEP_EVERY: Final = timedelta(seconds=60)

@@ -6,8 +6,8 @@ import io
 from datetime import timedelta
 from typing import BinaryIO, Final
 
-from sessionstore.backend import Saved
 from sessionstore.errors import FileNotStored
+from sessionstore.model import Saved
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, SPOOLED, Subject, race, race_beside, some_bytes
 

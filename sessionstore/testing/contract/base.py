@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
-from sessionstore.backend import Reference
+from sessionstore.model import Reference
 from sessionstore.testing.clock import FakeClock
 from sessionstore.testing.subject import OpenBackend, Subject
 

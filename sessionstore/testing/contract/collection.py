@@ -6,7 +6,7 @@ import itertools
 from typing import Final
 
 from sessionstore import names
-from sessionstore.backend import Collected, SessionKey, Stored
+from sessionstore.model import Collected, SessionKey, Stored
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, BOB, Subject, race, race_beside, some_bytes
 

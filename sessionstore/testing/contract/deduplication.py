@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Final
 
-from sessionstore.backend import Stored
+from sessionstore.model import Stored
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, BOB, SPOOLED, Subject, race, some_bytes
 

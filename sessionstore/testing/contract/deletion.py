@@ -6,8 +6,8 @@ from typing import Final
 
 import pytest
 
-from sessionstore.backend import Stored
 from sessionstore.errors import FileNotStored
+from sessionstore.model import Stored
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, BOB, NOBODY, SPOOLED, Subject, some_bytes
 

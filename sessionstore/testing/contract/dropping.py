@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from sessionstore.backend import Dropped, Stored
 from sessionstore.errors import FileNotStored
+from sessionstore.model import Dropped, Stored
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, BOB, NOBODY, SPOOLED, Subject, race, some_bytes
 

@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from sessionstore.backend import Stored
 from sessionstore.content import CHUNK
 from sessionstore.errors import LimitExceeded
+from sessionstore.model import Stored
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, SPOOLED, Subject, some_bytes
 

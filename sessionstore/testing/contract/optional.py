@@ -10,19 +10,17 @@ from urllib.parse import urlsplit
 import pytest
 
 from sessionstore.backend import (
-    Flaw,
     HasFreeSpace,
     Inspects,
     KeepsSecret,
     KnowsIfAlone,
     Omits,
     ReclaimsLate,
-    Reference,
     Restores,
     SignsUrls,
-    Stored,
 )
 from sessionstore.errors import Corrupted
+from sessionstore.model import Flaw, Reference, Stored
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, BOB, SPOOLED, Subject, some_bytes
 

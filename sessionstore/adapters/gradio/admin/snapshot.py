@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from sessionstore.backend import HasFreeSpace, SessionKey, SessionRecord, Stored
+from sessionstore.backend import HasFreeSpace
+from sessionstore.model import SessionKey, SessionRecord, Stored
 from sessionstore.names import is_private
 
 if TYPE_CHECKING:

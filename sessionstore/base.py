@@ -1,0 +1,306 @@
+"""The part of a store that sessions, files, sweeps and copies stand on.
+
+``SessionStore`` is this class and the verbs of an app. Modules that ``SessionStore`` imports name
+``BaseStore``, so that no import runs in a circle.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sessionstore import signing
+from sessionstore.audit import Audit
+from sessionstore.backend import Backend, KeepsSecret, SignsUrls
+from sessionstore.background import Sweeping, Timers
+from sessionstore.clock import Clock, SystemClock
+from sessionstore.disposition import disposition
+from sessionstore.errors import FileNotStored, SettingsError
+from sessionstore.events import Callback, Event, Events
+from sessionstore.limits import Ledger
+from sessionstore.local_copies import WorkingCopies
+from sessionstore.media import media_type
+from sessionstore.model import Reference, SessionKey
+from sessionstore.names import is_private, shared_key
+from sessionstore.retention import Retention
+from sessionstore.settings.resolver import SECRET_LENGTH
+
+_SHARED = shared_key()
+_KEPT_SECRET = 32
+"""The minimum length, in bytes, of a secret that a backend made: a shorter one can be guessed."""
+
+
+class BaseStore:
+    """A backend with its policy: ages, limits, events, local copies and URLs."""
+
+    ledger: Ledger
+    """The quotas of this store."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        retention: Retention | None = None,
+        clock: Clock | None = None,
+        secret: str | None = None,
+        base_url: str | None = None,
+        redirect: bool = False,
+        cache_dir: Path | None = None,
+        cache_size: int | None = None,
+        audit: Audit | None = None,
+    ) -> None:
+        self.backend = backend
+        self.retention = retention or Retention()
+        self.working = WorkingCopies(cache_dir, cache_size)
+        self.clock = clock or SystemClock()
+        self._events = Events()
+        self._timers = Timers(self.clock, self.now, self._on_time)
+        self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
+        if secret is not None and len(secret) < SECRET_LENGTH:
+            raise SettingsError(
+                f"invalid secret=...: write at least {SECRET_LENGTH} characters, random ones."
+            )
+        self._secret = secret
+        self._base_url = base_url
+        self._redirect = _signing(backend) if redirect else None
+        self.audit = audit
+
+    def end(self, key: SessionKey) -> None:
+        """``Session.end``."""
+        if key.sid == _SHARED.sid:
+            return
+        self.backend.end(key.sid)
+        record = self.backend.session(key.sid)
+        due = None if record is None else self.retention.due(record)
+        if due is None:
+            return
+        self.tell("ended", key, reason="the visitor left")
+        if record is not None and self.retention.is_due(record, self.now()):
+            retry = self._linger_over(key.sid)
+            if retry is None:
+                return
+            due = retry
+        self._timers.at(key.sid, due)
+
+    def resume(self, key: SessionKey) -> None:
+        """``Session.resume``."""
+        record = self.backend.session(key.sid)
+        self.backend.resume(key.sid)
+        self._timers.cancel(key.sid)
+        if record is not None and record.ended is not None:
+            self.tell("resumed", key, reason="the visitor came back")
+
+    def drop(
+        self,
+        key: SessionKey,
+        reason: str,
+        *,
+        unless_active_after: datetime | None = None,
+        only_ended: bool = False,
+    ) -> bool:
+        """Delete a session with all its files, and emit "dropped". ``reason`` is for people.
+
+        Return False if there was no such session, or if it was spared. ``unless_active_after`` and
+        ``only_ended`` are passed to ``Backend.drop``.
+        """
+        if self.audit is not None:
+            self.audit.dropping(key, reason, self.now())
+        with self.ledger.removing(key.sid) as change:
+            dropped = self.backend.drop(
+                key.sid, unless_active_after=unless_active_after, only_ended=only_ended
+            )
+            change.dropped = dropped is not None
+        if dropped is None:
+            if self.audit is not None:
+                self.audit.spared(key, self.now())
+            return False
+        self._timers.cancel(key.sid)
+        self.working.forget_session(key.sid)
+        self.tell("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
+        return True
+
+    def removed(self, key: SessionKey, gone: Iterable[Reference], kind: str, reason: str) -> None:
+        """Forget the working copies of deleted files, and emit an event of ``kind`` for each."""
+        for reference in gone:
+            self.working.forget_file(key.sid, reference.name)
+            self.tell(kind, key, reference.name, reference.size, reason)
+
+    def _on_time(self, sid: str) -> datetime | None:
+        try:
+            return self._linger_over(sid)
+        except Exception as error:
+            self.tell("sweep_failed", reason=str(error))
+            raise
+
+    def _linger_over(self, sid: str) -> datetime | None:
+        """Drop an ended session if it is due; if it is not, return the time when it is due."""
+        record = self.backend.session(sid)
+        due = None if record is None else self.retention.due(record)
+        key = self.backend.identify(sid)
+        if record is None or due is None or key is None:
+            return None
+        if not self.retention.is_due(record, self.now()):
+            return due
+        if self.drop(
+            key, "it ended, and its linger is over", unless_active_after=record.active,
+            only_ended=True,
+        ):  # fmt: skip
+            return None
+        # The session became active just now: check again when the linger of that activity is over.
+        return self.now() + max(self.retention.linger, timedelta(seconds=1))
+
+    def on(self, kind: str, callback: Callback) -> Callable[[], None]:
+        """Call ``callback(event)`` at every event of ``kind``; return a function that ends it.
+
+        An exception from a callback is logged and stops nothing. Raises ValueError for an unknown
+        kind.
+        """
+        return self._events.on(kind, callback)
+
+    def tell(
+        self, kind: str, key: SessionKey | None = None, name: str | None = None, size: int = 0,
+        reason: str = "", *, files: int | None = None,
+    ) -> None:  # fmt: skip
+        """Emit an event to its subscribers, and write a deletion to the audit log.
+
+        Events of an adapter's own sessions go to the log only: visitors' files may be in them.
+        ``files`` is the number of files; its default is 1 with a ``name`` and 0 without.
+        """
+        audited = self.audit is not None and self.audit.is_about(kind)
+        wanted = self._events.wanted(kind) and not (key is not None and is_private(key))
+        if not (audited or wanted):
+            return
+        id_, owner = (None, None) if key is None else (key.id, key.owner)
+        about = int(name is not None) if files is None else files
+        event = Event(kind, id_, owner, name, size, reason, self.now(), about)
+        if self.audit is not None and audited:
+            self.audit.happened(event)
+        if wanted:
+            self._events.emit(event)
+
+    def wrap(self, wrapper: Callable[[Backend], Backend]) -> None:
+        """Replace the backend by ``wrapper(backend)`` (see ``sessionstore.wrapping``).
+
+        Call it before the store is used: calls in progress are not wrapped.
+        """
+        self.backend = wrapper(self.backend)
+        self.ledger.use(self.backend)
+
+    def now(self) -> datetime:
+        """Return the backend's time, which all ages are measured by."""
+        return self.backend.now()
+
+    @property
+    def live_interval(self) -> timedelta:
+        """Return the time between two touches of a session by a live connection."""
+        return self.retention.live_interval
+
+    def use_working_copies(self, copies: WorkingCopies) -> Callable[[], None]:
+        """Make the files of ``local_path()`` in ``copies`` from now on.
+
+        Removes the copies made before. ``copies`` is notified of files and sessions that the store
+        deletes. Return a function that restores the previous copies and closes ``copies``.
+        """
+        before, self.working = self.working, copies
+        before.close()
+
+        def restore() -> None:
+            self.working = before
+            copies.close()
+
+        return restore
+
+    def url(self, sid: str, reference: Reference, expires: timedelta) -> str:
+        """Return the URL of ``StoredFile.url``, without a check that the file exists."""
+        if self._redirect is not None:
+            kind = media_type(reference.name)
+            return self._redirect.url(
+                sid, reference, media_type=kind, disposition=disposition(reference.name, kind),
+                expires=expires,
+            )  # fmt: skip
+        if self._base_url is None:
+            raise SettingsError(
+                "base_url is not set: say where the app serves stored files, such as "
+                "base_url='https://example.org/files'."
+            )
+        path = signing.sign(self.secret(), sid, reference.name, self.now() + expires)
+        return f"{self._base_url.rstrip('/')}/{path}"
+
+    def secret(self) -> bytes:
+        """Return the key that signs URLs: the setting, or the one that the backend keeps.
+
+        Raises SettingsError if there is neither, or if the backend's is too short.
+        """
+        if self._secret is not None:
+            return self._secret.encode()
+        if isinstance(self.backend, KeepsSecret):
+            kept = self.backend.secret()
+            if len(kept) < _KEPT_SECRET:
+                raise SettingsError(
+                    f"The secret that the backend keeps has {len(kept)} bytes, but must have at "
+                    f"least {_KEPT_SECRET}: remove it, so that another is made, or set secret to a "
+                    "long random text."
+                )
+            return kept
+        raise SettingsError(
+            "secret is not set, and this backend cannot keep one: set it to a long random text, "
+            "the same for every replica."
+        )
+
+
+def _signing(backend: Backend) -> SignsUrls:
+    if isinstance(backend, SignsUrls):
+        return backend
+    raise SettingsError(
+        "invalid redirect=true: this backend signs no URLs of its own; leave it out, and set "
+        "base_url to where the app serves stored files."
+    )
+
+
+class SessionHandle:
+    """A session of a store, by its key. ``Session`` adds the verbs."""
+
+    __slots__ = ("key", "store")
+
+    def __init__(self, store: BaseStore, key: SessionKey) -> None:
+        self.store = store
+        self.key = key
+
+    @property
+    def id(self) -> str:
+        """Return the id that ``store.session()`` was called with."""
+        return self.key.id
+
+    @property
+    def owner(self) -> str | None:
+        """Return the owner that ``store.session()`` was called with."""
+        return self.key.owner
+
+    @property
+    def sid(self) -> str:
+        """Return the stored name: the folder or key prefix of the session's files."""
+        return self.key.sid
+
+    def __repr__(self) -> str:
+        return f"<Session {self.sid}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SessionHandle):
+            return NotImplemented
+        return (self.store, self.key) == (other.store, other.key)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def _alive(self, name: str) -> Reference:
+        reference = self.store.backend.get(self.sid, name)
+        if reference.expires is not None and reference.expires <= self.store.now():
+            raise FileNotStored(name)
+        return reference
+
+    def check(self, reference: Reference) -> None:
+        """Raise FileNotStored unless this version is still the current one and has not expired."""
+        if self._alive(reference.name).token != reference.token:
+            raise FileNotStored(reference.name)
