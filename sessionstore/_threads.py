@@ -19,7 +19,7 @@ _turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.
 """By loop: the number of threads of its executor, and a semaphore of that value."""
 
 
-async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+async def run_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a function in a thread of the running loop's default executor.
 
     The executor gets no more calls than it has threads; the other calls wait in the loop. With a

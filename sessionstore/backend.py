@@ -41,14 +41,13 @@ from typing import (
 from sessionstore.model import (
     Collected,
     Dropped,
-    Flaw,
     Location,
+    Problem,
     Reference,
     Saved,
     SessionKey,
     SessionRecord,
     Stored,
-    left_alone,
 )
 
 if TYPE_CHECKING:
@@ -61,13 +60,13 @@ __all__ = [
     "Backend",
     "Collected",
     "Dropped",
-    "Flaw",
     "HasFreeSpace",
     "Inspects",
     "KeepsSecret",
     "KnowsIfAlone",
     "Location",
     "Omits",
+    "Problem",
     "ReclaimsLate",
     "Reference",
     "Restores",
@@ -76,7 +75,6 @@ __all__ = [
     "SessionRecord",
     "SignsUrls",
     "Stored",
-    "left_alone",
 ]
 
 
@@ -270,11 +268,11 @@ class SignsUrls(Protocol):
 class Inspects(Protocol):
     """A backend that can inspect its own storage."""
 
-    def inspect(self) -> Iterator[Flaw]:
+    def inspect(self) -> Iterator[Problem]:
         """Iterate over all flaws, found by reading all content once. Changes nothing by itself.
 
         Concurrent work of other processes is no flaw. Memory grows with the number of flaws, not
-        with the size of the store. A flaw's ``mend`` may be called as soon as it is yielded.
+        with the size of the store. A flaw's ``repair`` may be called as soon as it is yielded.
         """
         ...
 
@@ -283,7 +281,7 @@ class Inspects(Protocol):
 class Omits(Protocol):
     """A backend whose storage can hold objects that no listing of sessions and files shows."""
 
-    def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
+    def omitted(self, *, files: bool = True) -> Iterator[Problem]:
         """List everything that ``sessions`` leaves out, and with ``files`` all other objects too.
 
         For example a session without its marks, a file with a lost name, a file without content,

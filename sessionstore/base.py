@@ -19,8 +19,8 @@ from sessionstore.clock import Clock, SystemClock
 from sessionstore.disposition import disposition
 from sessionstore.errors import FileNotStored, SettingsError
 from sessionstore.events import Callback, Event, Events
-from sessionstore.limits import Ledger
-from sessionstore.local_copies import WorkingCopies
+from sessionstore.limits import QuotaLedger
+from sessionstore.local_copies import LocalCopies
 from sessionstore.media import media_type
 from sessionstore.model import Reference, SessionKey
 from sessionstore.names import is_private, shared_key
@@ -35,7 +35,7 @@ _KEPT_SECRET = 32
 class BaseStore:
     """A backend with its policy: ages, limits, events, local copies and URLs."""
 
-    ledger: Ledger
+    ledger: QuotaLedger
     """The quotas of this store."""
 
     def __init__(
@@ -53,7 +53,7 @@ class BaseStore:
     ) -> None:
         self.backend = backend
         self.retention = retention or Retention()
-        self.working = WorkingCopies(cache_dir, cache_size)
+        self.local_copies = LocalCopies(cache_dir, cache_size)
         self.clock = clock or SystemClock()
         self._events = Events()
         self._timers = Timers(self.clock, self.now, self._on_time)
@@ -76,7 +76,7 @@ class BaseStore:
         due = None if record is None else self.retention.due(record)
         if due is None:
             return
-        self.tell("ended", key, reason="the visitor left")
+        self.emit("ended", key, reason="the visitor left")
         if record is not None and self.retention.is_due(record, self.now()):
             retry = self._linger_over(key.sid)
             if retry is None:
@@ -90,7 +90,7 @@ class BaseStore:
         self.backend.resume(key.sid)
         self._timers.cancel(key.sid)
         if record is not None and record.ended is not None:
-            self.tell("resumed", key, reason="the visitor came back")
+            self.emit("resumed", key, reason="the visitor came back")
 
     def drop(
         self,
@@ -117,21 +117,23 @@ class BaseStore:
                 self.audit.spared(key, self.now())
             return False
         self._timers.cancel(key.sid)
-        self.working.forget_session(key.sid)
-        self.tell("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
+        self.local_copies.forget_session(key.sid)
+        self.emit("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
         return True
 
-    def removed(self, key: SessionKey, gone: Iterable[Reference], kind: str, reason: str) -> None:
+    def on_removed(
+        self, key: SessionKey, gone: Iterable[Reference], kind: str, reason: str
+    ) -> None:
         """Forget the working copies of deleted files, and emit an event of ``kind`` for each."""
         for reference in gone:
-            self.working.forget_file(key.sid, reference.name)
-            self.tell(kind, key, reference.name, reference.size, reason)
+            self.local_copies.forget_file(key.sid, reference.name)
+            self.emit(kind, key, reference.name, reference.size, reason)
 
     def _on_time(self, sid: str) -> datetime | None:
         try:
             return self._linger_over(sid)
         except Exception as error:
-            self.tell("sweep_failed", reason=str(error))
+            self.emit("sweep_failed", reason=str(error))
             raise
 
     def _linger_over(self, sid: str) -> datetime | None:
@@ -159,7 +161,7 @@ class BaseStore:
         """
         return self._events.on(kind, callback)
 
-    def tell(
+    def emit(
         self, kind: str, key: SessionKey | None = None, name: str | None = None, size: int = 0,
         reason: str = "", *, files: int | None = None,
     ) -> None:  # fmt: skip
@@ -197,17 +199,17 @@ class BaseStore:
         """Return the time between two touches of a session by a live connection."""
         return self.retention.live_interval
 
-    def use_working_copies(self, copies: WorkingCopies) -> Callable[[], None]:
+    def use_local_copies(self, copies: LocalCopies) -> Callable[[], None]:
         """Make the files of ``local_path()`` in ``copies`` from now on.
 
         Removes the copies made before. ``copies`` is notified of files and sessions that the store
         deletes. Return a function that restores the previous copies and closes ``copies``.
         """
-        before, self.working = self.working, copies
+        before, self.local_copies = self.local_copies, copies
         before.close()
 
         def restore() -> None:
-            self.working = before
+            self.local_copies = before
             copies.close()
 
         return restore

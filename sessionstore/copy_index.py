@@ -19,7 +19,7 @@ _SLACK = 0.9
 """The part of the cap that an eviction leaves, so that not every new copy needs an eviction."""
 
 
-class Place(NamedTuple):
+class CopyKey(NamedTuple):
     """One copy: session, and folders of name and version."""
 
     sid: str
@@ -35,7 +35,7 @@ class _Copy:
     pins: int = 0
 
 
-class Copies:
+class CopyIndex:
     """The copies of one process. Sizes are in bytes; ``cap`` is None for no limit."""
 
     def __init__(
@@ -44,10 +44,10 @@ class Copies:
         self.cap = cap
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._by_session: dict[str, dict[Place, _Copy]] = {}
+        self._by_session: dict[str, dict[CopyKey, _Copy]] = {}
         self._total = 0
 
-    def made(self, place: Place, size: int) -> None:
+    def made(self, place: CopyKey, size: int) -> None:
         """Note that a copy of an existing file was made."""
         with self._lock:
             self._forget(place)
@@ -55,7 +55,7 @@ class Copies:
             self._by_session.setdefault(place.sid, {})[place] = _Copy(size, now, now)
             self._total += size
 
-    def use(self, place: Place) -> bool:
+    def use(self, place: CopyKey) -> bool:
         """Note a use; return True if the file was checked within the last ``RECHECK`` seconds."""
         with self._lock:
             copy = self._by_session.get(place.sid, {}).get(place)
@@ -64,7 +64,7 @@ class Copies:
             copy.used = self._seconds()
             return copy.used - copy.checked < RECHECK
 
-    def checked(self, place: Place) -> None:
+    def checked(self, place: CopyKey) -> None:
         """Note that the file was checked and exists."""
         with self._lock:
             copy = self._by_session.get(place.sid, {}).get(place)
@@ -72,7 +72,7 @@ class Copies:
                 copy.checked = self._seconds()
 
     @contextmanager
-    def pinned(self, place: Place) -> Iterator[None]:
+    def pinned(self, place: CopyKey) -> Iterator[None]:
         """Keep the copy from being evicted inside the block."""
         self._pin(place, 1)
         try:
@@ -80,7 +80,7 @@ class Copies:
         finally:
             self._pin(place, -1)
 
-    def _pin(self, place: Place, by: int) -> None:
+    def _pin(self, place: CopyKey, by: int) -> None:
         with self._lock:
             copy = self._by_session.get(place.sid, {}).get(place)
             if copy is not None:
@@ -95,12 +95,12 @@ class Copies:
                 self._forget(place)
             return bool(places)
 
-    def drop(self, place: Place) -> None:
+    def drop(self, place: CopyKey) -> None:
         """Forget one copy."""
         with self._lock:
             self._forget(place)
 
-    def _forget(self, place: Place) -> None:
+    def _forget(self, place: CopyKey) -> None:
         copies = self._by_session.get(place.sid, {})
         copy = copies.pop(place, None)
         if copy is not None:
@@ -108,7 +108,7 @@ class Copies:
         if not copies:
             self._by_session.pop(place.sid, None)
 
-    def over(self, coming: int) -> list[Place]:
+    def over(self, coming: int) -> list[CopyKey]:
         """Return the copies to remove, least recently used first, to fit ``coming`` more bytes.
 
         Copies that are pinned, or were used within ``HELD`` seconds, are never evicted, so the
@@ -125,7 +125,7 @@ class Copies:
                 for place, copy in copies.items()
                 if not copy.pins and copy.used <= idle
             )
-            doomed: list[Place] = []
+            doomed: list[CopyKey] = []
             for _, place, size in free:
                 if excess <= 0:
                     break
@@ -139,7 +139,7 @@ class Copies:
         with self._lock:
             return list(self._by_session)
 
-    def of(self, sid: str) -> list[Place]:
+    def of(self, sid: str) -> list[CopyKey]:
         """Return the copies of a session."""
         with self._lock:
             return list(self._by_session.get(sid, ()))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sessionstore.base import BaseStore
 
 
-def make_room(store: BaseStore, size: int, saving: str) -> None:
+def evict(store: BaseStore, size: int, saving: str) -> None:
     """Delete files of sessions that are not live, oldest first, until ``size`` bytes are free.
 
     Sessions are evicted in the order of their last activity, their files in the order of their
@@ -23,17 +23,17 @@ def make_room(store: BaseStore, size: int, saving: str) -> None:
     target = limited_bytes(store.backend) - size
     records = [record for record in store.backend.sessions() if record.sid not in spared]
     for record in sorted(records, key=lambda session: session.active):
-        if _may_go(store, record) and _clear(store, record, size, target):
+        if _is_evictable(store, record) and _evict_files(store, record, size, target):
             return
 
 
-def _may_go(store: BaseStore, record: SessionRecord) -> bool:
+def _is_evictable(store: BaseStore, record: SessionRecord) -> bool:
     """Return whether the session is not live, read again: the listing may be old by now."""
     now = store.backend.session(record.sid)
     return now is not None and not store.retention.is_live(now, store.now())
 
 
-def _clear(store: BaseStore, record: SessionRecord, size: int, target: int) -> bool:
+def _evict_files(store: BaseStore, record: SessionRecord, size: int, target: int) -> bool:
     """Delete a session's files until the store has ``target`` bytes; return whether it has."""
     # A deletion is emitted and audited even if the session has no readable id and owner.
     key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)
@@ -42,7 +42,7 @@ def _clear(store: BaseStore, record: SessionRecord, size: int, target: int) -> b
         with store.ledger.removing(record.sid, [reference.name]) as change:
             change.gone = store.backend.discard(record.sid, [reference])
         freed += sum(deleted.size for deleted in change.gone)
-        store.removed(key, change.gone, "expired", "room was needed under max_store")
+        store.on_removed(key, change.gone, "expired", "room was needed under max_store")
         # Sum the store only when it can be small enough: deleted files may share content.
         if freed >= size and limited_bytes(store.backend) <= target:
             return True

@@ -78,7 +78,7 @@ class Change:
 
 
 @dataclass(slots=True, eq=False)
-class _Tally:
+class _SessionQuota:
     """The sums of one session.
 
     ``bytes`` and ``files`` are never less than the sums of the existing files, without the files
@@ -92,7 +92,7 @@ class _Tally:
     lock: threading.RLock = field(default_factory=threading.RLock)
     bytes: int = 0
     files: int = 0
-    saves: list[Admission] = field(default_factory=list)
+    saves: list[Reservation] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     users: int = 0
     at: datetime | None = None
@@ -153,14 +153,14 @@ class _Tally:
         self.changes.remove(change)
         self.certain &= change.certain
 
-    def saved(self, save: Admission, size: int) -> None:
+    def saved(self, save: Reservation, size: int) -> None:
         """Note a save of ``size`` bytes without an overlap."""
         self.bytes += size - (save.replaced or 0)
         self.files += save.replaced is None
         self.leave(save)
         self._now_has(save.name, size)
 
-    def removed(self, gone: Iterable[Reference]) -> None:
+    def on_removed(self, gone: Iterable[Reference]) -> None:
         """Note a removal of files without an overlap."""
         for reference in gone:
             self.files = max(self.files - 1, 0)
@@ -179,7 +179,7 @@ class _Tally:
             if save.name == name:
                 save.replaced = size
 
-    def leave(self, save: Admission) -> None:
+    def leave(self, save: Reservation) -> None:
         """Remove a finished save. A second call does nothing."""
         if save in self.saves:
             self.saves.remove(save)
@@ -192,7 +192,7 @@ def limited_bytes(backend: Backend) -> int:
     return backend.stored().bytes
 
 
-class Ledger:
+class QuotaLedger:
     """Admits saves of one store, chunk by chunk.
 
     ``make_room(n, sid)`` is called to free ``n`` bytes before a save into the session ``sid`` is
@@ -209,7 +209,7 @@ class Ledger:
         self._make_room = make_room
         self._lock = threading.RLock()
         self._making_room = threading.RLock()
-        self._tallies: OrderedDict[str, _Tally] = OrderedDict()
+        self._tallies: OrderedDict[str, _SessionQuota] = OrderedDict()
         self._total = 0
         self._coming = 0
         if limits.min_free is not None and not isinstance(backend, HasFreeSpace):
@@ -230,14 +230,14 @@ class Ledger:
             with self._lock:
                 self._total = total
 
-    def admission(self, sid: str, name: str, *, fresh: bool) -> Admission | Unlimited:
+    def reservation(self, sid: str, name: str, *, fresh: bool) -> Reservation | NoReservation:
         """Return the context manager of one save.
 
         Entering it raises LimitExceeded if the session has its maximum number of files.
         """
-        return Admission(self, sid, name, fresh) if self._limited else _UNLIMITED
+        return Reservation(self, sid, name, fresh) if self._limited else _NO_RESERVATION
 
-    def join(self, save: Admission) -> None:
+    def join(self, save: Reservation) -> None:
         """Add the save to the sums of its session, if a limit needs them."""
         if not self._sums:
             return
@@ -248,16 +248,16 @@ class Ledger:
             self.leave(save)
             raise
 
-    def leave(self, save: Admission) -> None:
+    def leave(self, save: Reservation) -> None:
         """Note that the save is over, with success or without."""
         if save.tally is not None:
             with save.tally.lock:
                 if not save.over:
                     save.tally.leave(save)
             self._release(save.sid, save.tally)
-        self.let_go(save)
+        self.release(save)
 
-    def _join(self, tally: _Tally, save: Admission) -> None:
+    def _join(self, tally: _SessionQuota, save: Reservation) -> None:
         with tally.lock:
             self.refresh(tally, save.sid)
             if not save.fresh:
@@ -272,7 +272,7 @@ class Ledger:
                     limit="max_session_files",
                 )
 
-    def refresh(self, tally: _Tally, sid: str) -> bool:
+    def refresh(self, tally: _SessionQuota, sid: str) -> bool:
         """Refresh the sums from a listing if it is due; return whether it was.
 
         The caller holds the lock.
@@ -283,7 +283,7 @@ class Ledger:
             tally.listed(self._backend.files(sid), now)
         return due
 
-    def _replaced(self, tally: _Tally, save: Admission) -> int | None:
+    def _replaced(self, tally: _SessionQuota, save: Reservation) -> int | None:
         """Return the size that the sums have for the file of that name, None for no file.
 
         The backend is called only if no other save of the name is in progress: it may show a file
@@ -297,10 +297,10 @@ class Ledger:
         except FileNotStored:
             return None
 
-    def _tally(self, sid: str) -> _Tally:
+    def _tally(self, sid: str) -> _SessionQuota:
         """Return the session's sums. While they are in use a session has only one such object."""
         with self._lock:
-            tally = self._tallies.setdefault(sid, _Tally())
+            tally = self._tallies.setdefault(sid, _SessionQuota())
             self._tallies.move_to_end(sid)
             tally.users += 1
             while len(self._tallies) > _REMEMBERED:
@@ -310,14 +310,14 @@ class Ledger:
                 del self._tallies[oldest]
         return tally
 
-    def _release(self, sid: str, tally: _Tally) -> None:
+    def _release(self, sid: str, tally: _SessionQuota) -> None:
         """Decrease the number of users of the sums. Sums without a listing are not kept."""
         with self._lock:
             tally.users -= 1
             if not tally.users and tally.at is None:
                 self._tallies.pop(sid, None)
 
-    def keep(self, save: Admission, put: Callable[[], Saved]) -> Saved:
+    def keep(self, save: Reservation, put: Callable[[], Saved]) -> Saved:
         """Have the backend save a file by ``put()``, and note the outcome."""
         tally, change = save.tally, Change(frozenset([save.name]))
         if tally is None:
@@ -338,7 +338,7 @@ class Ledger:
                         tally.saved(save, size)
                     else:
                         save.over = True
-        self.let_go(save, kept=0 if saved.deduplicated else saved.reference.size)
+        self.release(save, kept=0 if saved.deduplicated else saved.reference.size)
         return saved
 
     @contextlib.contextmanager
@@ -366,11 +366,11 @@ class Ledger:
                     if change.certain and change.dropped:
                         tally.dropped()
                     elif change.certain:
-                        tally.removed(change.gone)
+                        tally.on_removed(change.gone)
         finally:
             self._release(sid, tally)
 
-    def take_of_store(self, save: Admission, count: int) -> None:
+    def reserve(self, save: Reservation, count: int) -> None:
         """Reserve ``count`` more bytes of the whole store's limit for a save, or refuse it."""
         limit = self.limits.max_store
         if limit is None or self._reserve(save, count, limit) <= 0:
@@ -389,7 +389,7 @@ class Ledger:
                 limit="max_store",
             )
 
-    def _reserve(self, save: Admission, count: int, limit: int, total: int | None = None) -> int:
+    def _reserve(self, save: Reservation, count: int, limit: int, total: int | None = None) -> int:
         """Reserve ``count`` bytes if they fit; return how many bytes are lacking.
 
         ``total`` is the store's total if it was read again.
@@ -402,7 +402,7 @@ class Ledger:
                 save.reserved += count
             return lacking
 
-    def let_go(self, save: Admission, kept: int = 0) -> None:
+    def release(self, save: Reservation, kept: int = 0) -> None:
         """Release the bytes that a save has reserved; ``kept`` bytes of them are content now."""
         if self.limits.max_store is None:
             return
@@ -425,7 +425,7 @@ class Ledger:
 
 
 @dataclass(slots=True, eq=False)
-class Admission:
+class Reservation:
     """One save in progress, for the block in which it is used.
 
     ``replaced`` is the size that the session's sums have for the file of that name, None for no
@@ -433,11 +433,11 @@ class Admission:
     ``max_store``. ``over``: the save has ended, and the next listing shows whether its file exists.
     """
 
-    ledger: Ledger
+    ledger: QuotaLedger
     sid: str
     name: str
     fresh: bool
-    tally: _Tally | None = None
+    tally: _SessionQuota | None = None
     replaced: int | None = None
     taken: int = 0
     reserved: int = 0
@@ -460,14 +460,14 @@ class Admission:
                 "smaller file, or raise the limit.",
                 limit="max_file",
             )
-        self.ledger.take_of_store(self, count)
+        self.ledger.reserve(self, count)
         self.ledger.check_free(count, self.name)
         if self.tally is None:
             self.taken = taken
         else:
             self._admit_to_session(self.tally, count)
 
-    def _admit_to_session(self, tally: _Tally, count: int) -> None:
+    def _admit_to_session(self, tally: _SessionQuota, count: int) -> None:
         with tally.lock:
             if not self._fits(tally, count) and not (
                 self.ledger.refresh(tally, self.sid) and self._fits(tally, count)
@@ -481,7 +481,7 @@ class Admission:
                 )
             self.taken += count
 
-    def _fits(self, tally: _Tally, count: int) -> bool:
+    def _fits(self, tally: _SessionQuota, count: int) -> bool:
         """Return whether the session may take ``count`` more bytes of this save."""
         limit = self.ledger.limits.max_session
         before = tally.coming_bytes()
@@ -496,7 +496,7 @@ class Admission:
         return self.ledger.keep(self, put)
 
 
-class Unlimited:
+class NoReservation:
     """The admission of every save if no limit is set: nothing is counted."""
 
     __slots__ = ()
@@ -514,4 +514,4 @@ class Unlimited:
         return put()
 
 
-_UNLIMITED = Unlimited()
+_NO_RESERVATION = NoReservation()

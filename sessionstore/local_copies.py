@@ -26,7 +26,7 @@ from typing import BinaryIO
 from sessionstore._os.errors import translated
 from sessionstore._os.workspace import Workspace
 from sessionstore.content import CHUNK
-from sessionstore.copy_index import Copies, Place
+from sessionstore.copy_index import CopyIndex, CopyKey
 from sessionstore.errors import FileNotStored
 from sessionstore.model import Reference
 
@@ -36,7 +36,7 @@ _LONGEST = 200
 """Bytes of a copy's name: file systems take 255, and an app may put something before it."""
 
 
-class WorkingCopies:
+class LocalCopies:
     """The copies of one store, under ``<directory>/<token>/<session>/<name>/<version>/``.
 
     With ``size`` it is a cache of at most ``size`` bytes: copies that were not used for ten minutes
@@ -56,7 +56,7 @@ class WorkingCopies:
         self._directory = directory
         self._made: Workspace | None = None
         self._lock = threading.Lock()
-        self._copies = Copies(size, seconds)
+        self._copies = CopyIndex(size, seconds)
         self._secret = secrets.token_bytes(16)
 
     @property
@@ -119,17 +119,17 @@ class WorkingCopies:
         with self._copies.pinned(place):
             yield path
 
-    def _place(self, sid: str, reference: Reference) -> Place:
-        return Place(sid, self._blind(reference.name), self._blind(reference.token))
+    def _place(self, sid: str, reference: Reference) -> CopyKey:
+        return CopyKey(sid, self._blind(reference.name), self._blind(reference.token))
 
-    def _folder(self, place: Place) -> Path:
+    def _folder(self, place: CopyKey) -> Path:
         return self._workspace.path / self._blind(place.sid) / place.name / place.version
 
     def _blind(self, text: str) -> str:
         """Return an unguessable name: an app may serve a copy to anyone who knows its path."""
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:20]
 
-    def _check(self, place: Place, folder: Path, check: Callable[[], None]) -> None:
+    def _check(self, place: CopyKey, folder: Path, check: Callable[[], None]) -> None:
         try:
             check()
         except FileNotStored:
@@ -170,7 +170,7 @@ class WorkingCopies:
     def forget_file(self, sid: str, name: str) -> None:
         """Remove the copies of a deleted file."""
         if self._copies.forget(sid, self._blind(name)):
-            self._clear(self._folder(Place(sid, self._blind(name), "")))
+            self._clear(self._folder(CopyKey(sid, self._blind(name), "")))
 
     def forget_session(self, sid: str) -> None:
         """Remove the copies of a dropped session."""
@@ -191,7 +191,7 @@ class WorkingCopies:
             live = {self._place(sid, reference) for reference in files(sid)}
             self._remove([place for place in copies if place not in live])
 
-    def _remove(self, places: Iterable[Place]) -> None:
+    def _remove(self, places: Iterable[CopyKey]) -> None:
         for place in places:
             self._copies.drop(place)
             self._clear(self._folder(place))

@@ -24,7 +24,7 @@ from sessionstore.backend import Backend
 from sessionstore.errors import FileNotStored, SessionStoreError
 from sessionstore.events import Event
 from sessionstore.model import Collected
-from sessionstore.wrapping import Call, HasClient, Wrapper, around
+from sessionstore.wrapping import Call, HasClient, Wrapper, wrap_methods
 
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
@@ -133,14 +133,14 @@ class Metrics:
                 "list": self._requests.pages("list"),
                 "uploads": self._requests.listing("uploads"),  # by the upload, not by the page
             }
-            backend.wrap_client(lambda client: around(client, {**single, **listings}))
+            backend.wrap_client(lambda client: wrap_methods(client, {**single, **listings}))
         calls = {name: self._calls.call(name) for name in _CALLS}
         calls |= {name: self._calls.listing(name) for name in _LISTINGS}
         calls |= {
             "open": self._calls.call("open", self._reading),
             "collect": self._calls.call("collect", self._collected),
         }
-        return around(backend, calls)
+        return wrap_methods(backend, calls)
 
     def _reading(self, stream: BinaryIO) -> _Reading:
         return _Reading(stream, self._of.read_bytes.labels(self._name), self._calls.failed)

@@ -93,26 +93,27 @@ class Stored:
     bytes: int
 
 
-def left_alone() -> bool:
-    """Return False: the ``mend`` of a flaw that is not repaired."""
+def no_repair() -> bool:
+    """Return False: the ``repair`` of a flaw that is not repaired."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
+class Problem:
     """A problem in a store.
 
     ``place`` is its location in the backend's terms, such as a path or key. ``problem`` describes
-    the problem and ``remedy`` the action of ``mend``, both for people. ``mend`` acts only if the
-    state is still the one that was found, and returns whether it acted. ``sid`` and ``reference``
-    are those of the file concerned, if there is one. ``lost``: mending deletes that file.
+    the problem and ``remedy`` the action of ``repair``, both for people. ``repair`` acts only if
+    the state is still the one that was found, and returns whether it acted. ``sid`` and
+    ``reference`` are those of the file concerned, if there is one. ``lost``: the repair deletes
+    that file.
     """
 
     kind: Literal["damaged", "missing", "unknown", "leftover"]
     place: str
     problem: str
     remedy: str
-    mend: Callable[[], bool] = field(default=left_alone, repr=False, compare=False)
+    repair: Callable[[], bool] = field(default=no_repair, repr=False, compare=False)
     sid: str | None = None
     reference: Reference | None = None
     lost: bool = False

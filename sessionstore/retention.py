@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from sessionstore.errors import SettingsError
-from sessionstore.model import Flaw, Reference, SessionKey, SessionRecord
+from sessionstore.model import Problem, Reference, SessionKey, SessionRecord
 from sessionstore.parsers import LONGEST, show_duration
 
 LIVE = timedelta(seconds=180)
@@ -225,7 +225,7 @@ class Planner:
         return "delete", older
 
 
-def row_for(flaw: Flaw) -> PlanRow:
+def row_for(flaw: Problem) -> PlanRow:
     """Return the row of an object in the store that no listing of sessions shows."""
     reason = f"{flaw.problem} {flaw.remedy}"
     return PlanRow("hold", flaw.sid or flaw.place, None, None, 0, reason, None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Self, over
 
 from sessionstore import images
 from sessionstore._os.errors import translated
-from sessionstore._threads import in_thread
+from sessionstore._threads import run_in_thread
 from sessionstore.base import SessionHandle
 from sessionstore.content import Buffer, Content, Ingest, ingest, refuse_text
 from sessionstore.errors import FileNotStored, LimitExceeded
@@ -88,15 +88,15 @@ class Session(SessionHandle):
             refuse_text(content)
             if images.is_image(content):
                 content = images.encode(content, PurePath(name).suffix)
-        with Receiving(self, name, ttl, fresh=fresh) as receiving:
+        with PendingSave(self, name, ttl, fresh=fresh) as receiving:
             return receiving.keep(ingest(content, receiving.ingest))
 
-    def receiving(self, name: str, ttl: timedelta | None, *, fresh: bool) -> Receiving:
+    def pending_save(self, name: str, ttl: timedelta | None, *, fresh: bool) -> PendingSave:
         """Return the context manager of one save: it enforces the limits and emits the events.
 
         Its methods may be called from several threads, one after the other.
         """
-        return Receiving(self, name, ttl, fresh=fresh)
+        return PendingSave(self, name, ttl, fresh=fresh)
 
     @overload
     def open(self, name: str, mode: Literal["rb"] = "rb") -> io.BufferedReader: ...
@@ -127,7 +127,7 @@ class Session(SessionHandle):
         nothing is saved. If a save raises, the files before it are saved. The directory is removed
         in any case; if the process was killed, by the next sweep.
         """
-        with self.store.working.scratch() as root:
+        with self.store.local_copies.scratch() as root:
             yield root
             with translated("read a directory that is to be saved", str(root)):
                 files = list(_files(root))
@@ -190,7 +190,7 @@ class Session(SessionHandle):
         named = [self._named(name) for name in names]
         with self.store.ledger.removing(self.sid, named) as change:
             change.gone = self.store.backend.delete(self.sid, named)
-        self.store.removed(self.key, change.gone, "deleted", "asked for")
+        self.store.on_removed(self.key, change.gone, "deleted", "asked for")
 
     def drop(self) -> None:
         """Delete the session and all its files, now."""
@@ -220,13 +220,13 @@ class Session(SessionHandle):
         self, name: str, content: Source, ttl: timedelta | None = None
     ) -> StoredFile:
         """``put`` in a worker thread."""
-        return await in_thread(self.put, name, content, ttl)
+        return await run_in_thread(self.put, name, content, ttl)
 
     async def add_async(
         self, content: Source, suffix: str | None = None, ttl: timedelta | None = None
     ) -> StoredFile:
         """``add`` in a worker thread."""
-        return await in_thread(self.add, content, suffix, ttl)
+        return await run_in_thread(self.add, content, suffix, ttl)
 
     @overload
     async def open_async(self, name: str, mode: Literal["rb"] = "rb") -> io.BufferedReader: ...
@@ -237,60 +237,60 @@ class Session(SessionHandle):
     ) -> io.BufferedReader | io.BufferedWriter:
         """``open`` in a worker thread; the file itself still blocks."""
         if mode == "rb":
-            return await in_thread(self.open, name, mode)
-        return await in_thread(self.open, name, mode)
+            return await run_in_thread(self.open, name, mode)
+        return await run_in_thread(self.open, name, mode)
 
     @contextlib.asynccontextmanager
     async def directory_async(self) -> AsyncIterator[Path]:
         """``directory``, made and saved in worker threads."""
         manager = self.directory()
-        path = await in_thread(manager.__enter__)
+        path = await run_in_thread(manager.__enter__)
         try:
             yield path
         except BaseException as error:
-            if not await in_thread(manager.__exit__, type(error), error, error.__traceback__):
+            if not await run_in_thread(manager.__exit__, type(error), error, error.__traceback__):
                 raise
         else:
-            await in_thread(manager.__exit__, None, None, None)
+            await run_in_thread(manager.__exit__, None, None, None)
 
     async def get_async(self, name: str) -> StoredFile:
         """``get`` in a worker thread."""
-        return await in_thread(self.get, name)
+        return await run_in_thread(self.get, name)
 
     async def read_async(self, name: str) -> bytes:
         """``read`` in a worker thread."""
-        return await in_thread(self.read, name)
+        return await run_in_thread(self.read, name)
 
     async def files_async(self) -> list[StoredFile]:
         """``files`` in a worker thread."""
-        return await in_thread(self.files)
+        return await run_in_thread(self.files)
 
     async def usage_async(self) -> Usage:
         """``usage`` in a worker thread."""
-        return await in_thread(self.usage)
+        return await run_in_thread(self.usage)
 
     async def delete_async(self, *names: str) -> None:
         """``delete`` in a worker thread."""
-        await in_thread(self.delete, *names)
+        await run_in_thread(self.delete, *names)
 
     async def drop_async(self) -> None:
         """``drop`` in a worker thread."""
-        await in_thread(self.drop)
+        await run_in_thread(self.drop)
 
     async def touch_async(self) -> None:
         """``touch`` in a worker thread."""
-        await in_thread(self.touch)
+        await run_in_thread(self.touch)
 
     async def end_async(self) -> None:
         """``end`` in a worker thread."""
-        await in_thread(self.end)
+        await run_in_thread(self.end)
 
     async def resume_async(self) -> None:
         """``resume`` in a worker thread."""
-        await in_thread(self.resume)
+        await run_in_thread(self.resume)
 
 
-class Receiving:
+class PendingSave:
     """A save in progress. Enforces the limits, and emits the events of the save or its refusal."""
 
     __slots__ = ("_admission", "_fresh", "_name", "_session", "_ttl", "ingest", "saved")
@@ -301,7 +301,7 @@ class Receiving:
         self._name = name
         self._ttl = ttl
         self._fresh = fresh
-        self._admission = store.ledger.admission(session.key.sid, name, fresh=fresh)
+        self._admission = store.ledger.reservation(session.key.sid, name, fresh=fresh)
         self.ingest = Ingest(store.backend.digest, store.backend.spool, self._admission.admit)
         self.saved: Saved | None = None
 
@@ -326,16 +326,16 @@ class Receiving:
 
     def _tell_refused(self, error: LimitExceeded) -> None:
         session = self._session
-        session.store.tell("limit_exceeded", session.key, self._name, reason=str(error))
+        session.store.emit("limit_exceeded", session.key, self._name, reason=str(error))
 
     def _tell_saved(self, saved: Saved) -> None:
         store, key = self._session.store, self._session.key
         new, old, audit = saved.reference, saved.replaced, store.audit
         if audit is not None and old is not None and old.digest != new.digest:
             audit.replaced(key, old, store.now())
-        store.tell("saved", key, new.name, new.size, "saved")
+        store.emit("saved", key, new.name, new.size, "saved")
         if saved.deduplicated:
-            store.tell("deduplicated", key, new.name, new.size, "the bytes were there already")
+            store.emit("deduplicated", key, new.name, new.size, "the bytes were there already")
 
     def keep(self, content: Content) -> StoredFile:
         session, backend = self._session, self._session.store.backend
@@ -355,7 +355,7 @@ class _RawWriter(io.RawIOBase):
 
     def __init__(self, session: Session, name: str) -> None:
         self._stack = contextlib.ExitStack()
-        self._receiving = self._stack.enter_context(session.receiving(name, None, fresh=False))
+        self._receiving = self._stack.enter_context(session.pending_save(name, None, fresh=False))
         self._error: BaseException | None = None
         self._forgotten = False
 

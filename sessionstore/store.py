@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Self
 
 from sessionstore import settings, transfer, verification
-from sessionstore._threads import in_thread
+from sessionstore._threads import run_in_thread
 from sessionstore.audit import Audit
 from sessionstore.backend import Backend, KnowsIfAlone, Omits
 from sessionstore.background import Sweeping
 from sessionstore.base import BaseStore
 from sessionstore.clock import Clock, SystemClock
-from sessionstore.eviction import make_room
-from sessionstore.limits import Ledger, Limits
+from sessionstore.eviction import evict
+from sessionstore.limits import Limits, QuotaLedger
 from sessionstore.names import is_private, session_key, shared_key
 from sessionstore.retention import Planner, PlanRow, Retention, row_for
 from sessionstore.session import Session, Usage
@@ -62,7 +62,7 @@ class SessionStore(BaseStore):
             cache_size=cache_size,
             audit=audit,
         )
-        self.ledger = Ledger(limits or Limits(), backend, partial(make_room, self))
+        self.ledger = QuotaLedger(limits or Limits(), backend, partial(evict, self))
 
     @classmethod
     def open(
@@ -122,7 +122,7 @@ class SessionStore(BaseStore):
         for sweeping in list(self._sweepings):
             sweeping.stop()
         self._timers.close()
-        self.working.close()
+        self.local_copies.close()
         self.backend.close()
 
     def __enter__(self) -> Self:
@@ -190,7 +190,7 @@ class SessionStore(BaseStore):
         try:
             plan = self._due()
         except Exception as error:
-            self.tell("sweep_failed", reason=str(error))
+            self.emit("sweep_failed", reason=str(error))
             raise
         return Sweep(self).run(plan)
 
@@ -298,7 +298,7 @@ class SessionStore(BaseStore):
         **options: object,
     ) -> Self:
         """``open`` in a worker thread."""
-        return await in_thread(
+        return await run_in_thread(
             cls.open, url, retention=retention, limits=limits, clock=clock, secret=secret,
             base_url=base_url, redirect=redirect, restart=restart, cache_dir=cache_dir,
             cache_size=cache_size, audit=audit, audit_fsync=audit_fsync, **options,
@@ -306,23 +306,23 @@ class SessionStore(BaseStore):
 
     async def sessions_async(self) -> list[Session]:
         """``sessions`` in a worker thread, as a list."""
-        return await in_thread(lambda: list(self.sessions()))
+        return await run_in_thread(lambda: list(self.sessions()))
 
     async def plan_async(self) -> list[PlanRow]:
         """``plan`` in a worker thread."""
-        return await in_thread(self.plan)
+        return await run_in_thread(self.plan)
 
     async def sweep_async(self, dry_run: bool = False) -> list[PlanRow]:  # noqa: FBT001, FBT002 - as sweep
         """``sweep`` in a worker thread."""
-        return await in_thread(self.sweep, dry_run)
+        return await run_in_thread(self.sweep, dry_run)
 
     async def usage_async(self) -> Usage:
         """``usage`` in a worker thread."""
-        return await in_thread(self.usage)
+        return await run_in_thread(self.usage)
 
     async def verify_async(self, repair: bool = False) -> list[Finding]:  # noqa: FBT001, FBT002 - as verify
         """``verify`` in a worker thread."""
-        return await in_thread(self.verify, repair)
+        return await run_in_thread(self.verify, repair)
 
     async def copy_to_async(
         self,
@@ -332,8 +332,8 @@ class SessionStore(BaseStore):
         workers: int = transfer.WORKERS,
     ) -> Copied:
         """``copy_to`` in a worker thread."""
-        return await in_thread(self.copy_to, other, progress=progress, workers=workers)
+        return await run_in_thread(self.copy_to, other, progress=progress, workers=workers)
 
     async def close_async(self) -> None:
         """``close`` in a worker thread."""
-        await in_thread(self.close)
+        await run_in_thread(self.close)

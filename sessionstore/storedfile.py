@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from sessionstore._threads import in_thread
+from sessionstore._threads import run_in_thread
 from sessionstore.content import CHUNK, read_all
 from sessionstore.errors import FileNotStored
 from sessionstore.media import media_type
@@ -125,7 +125,7 @@ class StoredFile:
         process is noticed within two seconds), LimitExceeded, BackendUnavailable.
         """
         self._refuse_expired()
-        return self._session.store.working.path(
+        return self._session.store.local_copies.path(
             self._session.sid, self._reference, lambda: self.stream(0, None), self._check
         )
 
@@ -166,19 +166,19 @@ class StoredFile:
 
     async def read_async(self, start: int = 0, length: int | None = None) -> bytes:
         """``read`` in a worker thread."""
-        return await in_thread(self.read, start, length)
+        return await run_in_thread(self.read, start, length)
 
     async def open_async(self) -> io.BufferedReader:
         """``open`` in a worker thread; reading from the file still blocks."""
-        return await in_thread(self.open)
+        return await run_in_thread(self.open)
 
     async def local_path_async(self) -> Path:
         """``local_path`` in a worker thread."""
-        return await in_thread(self.local_path)
+        return await run_in_thread(self.local_path)
 
     async def url_async(self, expires: timedelta = FIVE_MINUTES) -> str:
         """``url`` in a worker thread."""
-        return await in_thread(self.url, expires)
+        return await run_in_thread(self.url, expires)
 
 
 class _Reader(io.RawIOBase):

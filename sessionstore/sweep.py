@@ -29,16 +29,16 @@ class Sweep:
 
         Raises the first error after all other rows were tried.
         """
-        self._store.tell("sweep_started", reason=f"{len(plan)} rows")
+        self._store.emit("sweep_started", reason=f"{len(plan)} rows")
         done = [self._row(row) for row in plan]
         collected = self._collect()
         if self._failures:
-            self._store.tell("sweep_failed", reason=str(self._failures[0]))
+            self._store.emit("sweep_failed", reason=str(self._failures[0]))
             raise self._failures[0]
         if collected.held is not None:
-            self._store.tell("sweep_held", reason=collected.held)
+            self._store.emit("sweep_held", reason=collected.held)
         deleted = [row for row in done if row.action != "hold"]
-        self._store.tell(
+        self._store.emit(
             "sweep_finished",
             size=sum(row.size for row in deleted),
             reason=f"{len(deleted)} deleted, {collected.blobs} blobs and {collected.leftovers} "
@@ -74,14 +74,14 @@ class Sweep:
         assert row.reference is not None, "a row for a file has its reference"  # noqa: S101 - for mypy
         with self._store.ledger.removing(key.sid, [row.reference.name]) as change:
             change.gone = self._store.backend.discard(key.sid, [row.reference])
-        self._store.removed(key, change.gone, "expired", row.reason)
+        self._store.on_removed(key, change.gone, "expired", row.reason)
         return bool(change.gone)
 
     def _collect(self) -> Collected:
         collected = Collected(0, 0, 0)
         try:
             collected = self._store.backend.collect()
-            self._store.working.sweep(self._store.backend.files)
+            self._store.local_copies.sweep(self._store.backend.files)
             self._store.ledger.recount()
         except Exception as error:  # noqa: BLE001 - raised again by run()
             self._failures.append(error)

@@ -33,15 +33,15 @@ from typing import TYPE_CHECKING, Literal
 from sessionstore.backend import Backend, Omits, Restores
 from sessionstore.content import CHUNK, Content, Ingest, ingest
 from sessionstore.errors import Corrupted, FileNotStored
-from sessionstore.model import Flaw, Reference, SessionKey, SessionRecord
+from sessionstore.model import Problem, Reference, SessionKey, SessionRecord
 from sessionstore.verification import (
     Finding,
     finding_of,
     fits,
     is_nameless,
     is_still,
+    key_of,
     nameless,
-    whose,
 )
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class _Copy:
             f"{done.files} files copied, {done.skipped} were there, {done.gone} gone, "
             f"{len(done.findings)} findings"
         )
-        self._store.tell("copy_finished", size=done.bytes, reason=summary)
+        self._store.emit("copy_finished", size=done.bytes, reason=summary)
         if self._damaged:
             raise Damaged(done, [found for found, _ in self._damaged]) from self._damaged[0][1]
         return done
@@ -156,7 +156,7 @@ class _Copy:
         A session without a readable id and owner keeps its stored name, which is made of its id and
         owner, so its visitor still finds the files.
         """
-        key = whose(self._source, sid)
+        key = key_of(self._source, sid)
         if key is not None and fits(key):
             return key
         if key is None and not is_nameless(self._source, sid):
@@ -164,7 +164,7 @@ class _Copy:
         self._find(nameless(sid, "Its files are copied, and its visitor finds them."))
         return SessionKey.nameless(sid)
 
-    def _find(self, flaw: Flaw) -> Finding:
+    def _find(self, flaw: Problem) -> Finding:
         finding = finding_of(self._source, flaw)
         with self._lock:
             self._findings.append(finding)
@@ -259,7 +259,7 @@ class _Copy:
             done = self._done
             if copied:
                 self._done = replace(done, files=done.files + 1, bytes=done.bytes + size)
-                self._store.tell("copied", key, name, size, "copied")
+                self._store.emit("copied", key, name, size, "copied")
             else:
                 self._done = replace(done, skipped=done.skipped + 1)
             self._report(Progress(self._done, self._sessions, key.id, key.owner, name, size))
@@ -298,9 +298,9 @@ def _settled(under_way: set[Future[None]], when: str) -> set[Future[None]]:
 
 def _not_copied(
     kind: Literal["damaged", "missing"], sid: str, reference: Reference, problem: str
-) -> Flaw:
+) -> Problem:
     place, remedy = f"{sid}/{reference.name}", _NOT_AS_IT_IS
-    return Flaw(kind, place, problem, remedy, sid=sid, reference=reference)
+    return Problem(kind, place, problem, remedy, sid=sid, reference=reference)
 
 
 def _find(backend: Backend, sid: str, name: str) -> Reference | None:

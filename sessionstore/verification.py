@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sessionstore.backend import Backend, Inspects
 from sessionstore.content import CHUNK, verified
 from sessionstore.errors import Corrupted, FileNotStored, SessionStoreError
-from sessionstore.model import Flaw, Reference, SessionKey
+from sessionstore.model import Problem, Reference, SessionKey
 from sessionstore.names import is_private, session_key, shared_key
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def verify(store: BaseStore, *, repair: bool) -> list[Finding]:
     return findings
 
 
-def finding_of(backend: Backend, flaw: Flaw) -> Finding:
+def finding_of(backend: Backend, flaw: Problem) -> Finding:
     """Return the finding of a flaw, with the id and owner of its session if they are known."""
     key = None if flaw.sid is None else backend.identify(flaw.sid)
     id_, owner = (None, None) if key is None else (key.id, key.owner)
@@ -69,7 +69,7 @@ def finding_of(backend: Backend, flaw: Flaw) -> Finding:
     )  # fmt: skip
 
 
-def _repaired(store: BaseStore, flaw: Flaw, finding: Finding) -> Finding:
+def _repaired(store: BaseStore, flaw: Problem, finding: Finding) -> Finding:
     """Mend a flaw, and return the new finding. An error is added to its remedy, not raised."""
     try:
         done = _mended(store, flaw)
@@ -77,23 +77,23 @@ def _repaired(store: BaseStore, flaw: Flaw, finding: Finding) -> Finding:
         return replace(finding, remedy=f"{flaw.remedy} That failed: {error}")
     if done and flaw.lost and flaw.sid is not None and flaw.reference is not None:
         key = SessionKey(flaw.sid, finding.session_id or flaw.sid, finding.owner)
-        store.removed(key, [flaw.reference], "deleted", flaw.problem)
+        store.on_removed(key, [flaw.reference], "deleted", flaw.problem)
     return replace(finding, repaired=done)
 
 
-def _mended(store: BaseStore, flaw: Flaw) -> bool:
+def _mended(store: BaseStore, flaw: Problem) -> bool:
     if flaw.sid is None or flaw.reference is None or not flaw.lost:
-        return flaw.mend()
+        return flaw.repair()
     with store.ledger.removing(flaw.sid, [flaw.reference.name]) as change:
-        done = flaw.mend()
+        done = flaw.repair()
         change.gone = [flaw.reference] if done else []
     return done
 
 
-def _unidentified(backend: Backend) -> Iterator[Flaw]:
+def _unidentified(backend: Backend) -> Iterator[Problem]:
     """Iterate over the sessions without a readable id and owner, or with wrong ones."""
     for record in backend.sessions():
-        key = whose(backend, record.sid)
+        key = key_of(backend, record.sid)
         if is_nameless(backend, record.sid) if key is None else not fits(key):
             remedy = (
                 f"{LEFT_ALONE} Its visitor can still read its files, and it goes when it is idle."
@@ -101,12 +101,12 @@ def _unidentified(backend: Backend) -> Iterator[Flaw]:
             yield nameless(record.sid, remedy)
 
 
-def nameless(sid: str, remedy: str) -> Flaw:
+def nameless(sid: str, remedy: str) -> Problem:
     """Return the flaw of a session without a readable id and owner."""
-    return Flaw("damaged", sid, f"The session {sid} does not say whose it is.", remedy)
+    return Problem("damaged", sid, f"The session {sid} does not say whose it is.", remedy)
 
 
-def whose(backend: Backend, sid: str) -> SessionKey | None:
+def key_of(backend: Backend, sid: str) -> SessionKey | None:
     """Return the id and owner of a session, None if it has none or does not exist.
 
     Retries while the session exists: it may have been dropped and created again in between.
@@ -141,7 +141,7 @@ def fits(key: SessionKey) -> bool:
         return False
 
 
-def _by_reading(backend: Backend) -> Iterator[Flaw]:
+def _by_reading(backend: Backend) -> Iterator[Problem]:
     """Read every file of a backend, and iterate over the flaws."""
     for record in backend.sessions():
         for reference in backend.files(record.sid):
@@ -170,8 +170,8 @@ def is_still(backend: Backend, sid: str, reference: Reference) -> bool:
         return False
 
 
-def _damaged(backend: Backend, sid: str, reference: Reference, problem: str) -> Flaw:
-    return Flaw(
+def _damaged(backend: Backend, sid: str, reference: Reference, problem: str) -> Problem:
+    return Problem(
         "missing" if problem == _NO_CONTENT else "damaged",
         f"{sid}/{reference.name}",
         problem,

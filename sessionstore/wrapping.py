@@ -28,12 +28,12 @@ class HasClient(Protocol):
         ...
 
 
-def around(target: T, wrappers: Mapping[str, Wrapper]) -> T:
+def wrap_methods(target: T, wrappers: Mapping[str, Wrapper]) -> T:
     """Return a backend or client with a function around each of the named methods."""
-    return _Wrapped(target, wrappers)  # type: ignore[return-value]  # it has all that the target has
+    return _WrappedMethods(target, wrappers)  # type: ignore[return-value]  # it has all that the target has
 
 
-class _Wrapped:
+class _WrappedMethods:
     def __init__(self, target: object, wrappers: Mapping[str, Wrapper]) -> None:
         self._target = target
         # Set as own attributes: a runtime-checkable protocol does not use __getattr__.

@@ -33,7 +33,7 @@ from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Up
 from ..objects.connection import Connection
 from ..objects.errors import CLOSED
 from ..objects.marker import Marker
-from .errors import ours
+from .errors import translate
 from .filesystems import Files, Found
 from .protocols import Where
 
@@ -154,7 +154,7 @@ class FsspecClient:
 
     def ours(self, error: Exception, doing: str) -> Exception:
         """Return the error to raise in place of ``error``; ``doing`` completes "Could not ..."."""
-        return ours(error, doing, self.where.url, opening=self.opening)
+        return translate(error, doing, self.where.url, opening=self.opening)
 
     def _read_marker(self) -> bytes:
         with self.get(keys.LAYOUT).stream as stream:

@@ -13,33 +13,35 @@ from typing import Any
 
 from sessionstore.errors import SessionStoreError
 
-from ..objects.errors import Row, by_class, one_line
+from ..objects.errors import ErrorRow, by_class, one_line
 
-_FULL = Row("there is no space left ({detail}); free some, or set max_store", full=True)
-_MISSING = Row(
+_FULL = ErrorRow("there is no space left ({detail}); free some, or set max_store", full=True)
+_MISSING = ErrorRow(
     "there is no such bucket, container or directory ({detail}); create it, or set url to one "
     "that exists",
     setting=True,
 )
-_FORBIDDEN = Row(
+_FORBIDDEN = ErrorRow(
     "it is forbidden ({detail}); make sure that the credentials may list, read, write and delete "
     "there",
     setting=True,
 )
-_NO_CREDENTIALS = Row(
+_NO_CREDENTIALS = ErrorRow(
     "no valid credentials were found ({detail}); set those of this file system, in the environment "
     "or in storage_options",
     setting=True,
 )
-_CONDITION = Row("the object was changed while it was read or written ({detail}); try again")
-_AWAY = Row("nothing answers ({detail}); check storage_options and the network")
-_SLOW = Row("the file system did not answer in time ({detail}); try again, or check the network")
-_ARGUMENTS = Row(
+_CONDITION = ErrorRow("the object was changed while it was read or written ({detail}); try again")
+_AWAY = ErrorRow("nothing answers ({detail}); check storage_options and the network")
+_SLOW = ErrorRow(
+    "the file system did not answer in time ({detail}); try again, or check the network"
+)
+_ARGUMENTS = ErrorRow(
     "the file system refuses its settings ({detail}); check storage_options", setting=True
 )
-_OTHER = Row("{detail}")
+_OTHER = ErrorRow("{detail}")
 
-ERRNOS: Mapping[int, Row] = {
+ERRNOS: Mapping[int, ErrorRow] = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EACCES: _FORBIDDEN,
@@ -50,7 +52,7 @@ ERRNOS: Mapping[int, Row] = {
 }
 """The row for the errno of an OSError."""
 
-CODES: Mapping[str, Row] = {
+CODES: Mapping[str, ErrorRow] = {
     "412": _CONDITION,  # s3fs raises OSError(EINVAL) for it, which is too vague
     "PreconditionFailed": _CONDITION,
     "NoSuchBucket": _MISSING,
@@ -62,7 +64,7 @@ CODES: Mapping[str, Row] = {
 }
 """The row for the code or status of a store's response, as botocore's ClientError has it."""
 
-CLASSES: Mapping[str, Row] = {
+CLASSES: Mapping[str, ErrorRow] = {
     "FileNotFoundError": _MISSING,
     "PermissionError": _FORBIDDEN,
     "NoCredentialsError": _NO_CREDENTIALS,  # botocore
@@ -85,7 +87,7 @@ CLASSES: Mapping[str, Row] = {
 """The row for the name of the exception's class, or of its nearest base class."""
 
 
-def ours(error: Exception, doing: str, url: str, *, opening: bool) -> SessionStoreError:
+def translate(error: Exception, doing: str, url: str, *, opening: bool) -> SessionStoreError:
     """Return the error to raise in place of ``error``; ``doing`` completes "Could not ..."."""
     row = next(filter(None, map(_by_code, _causes(error))), None) or by_class(CLASSES, error)
     return row.error(doing, url, {"detail": one_line(error)}, opening=opening)
@@ -100,7 +102,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _by_code(error: BaseException) -> Row | None:
+def _by_code(error: BaseException) -> ErrorRow | None:
     response: Any = getattr(error, "response", None)
     if isinstance(response, Mapping):
         code = str(response.get("Error", {}).get("Code", ""))

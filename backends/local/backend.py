@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar, NoReturn, Self
 
 from sessionstore import parsers
-from sessionstore._os.errors import FULL, in_our_words, translated
+from sessionstore._os.errors import FULL, from_os_error, translated
 from sessionstore._os.workspace import Workspace
 from sessionstore.clock import Clock
 from sessionstore.content import DIGESTS, Content, limited, verified
@@ -40,8 +40,8 @@ from sessionstore.errors import BackendUnavailable, FileNotStored, SessionStoreE
 from sessionstore.model import (
     Collected,
     Dropped,
-    Flaw,
     Location,
+    Problem,
     Reference,
     Saved,
     SessionKey,
@@ -53,15 +53,15 @@ from sessionstore.parsers import Parser
 
 from . import session_dir
 from .blobs import Blobs
-from .dir_pool import Folders
+from .dir_pool import SessionDirPool
 from .directory import Directory
 from .eraser import Eraser
 from .inspect import Inspector
 from .layout import NO_LINKS, keep_secret, open_root
 from .lookup import Tables
 from .save import Disk, Save
-from .save_lock import Turns
-from .session_dir import NEW, Folder, Rules, token_of, token_of_copy
+from .save_lock import SaveLock
+from .session_dir import NEW, Rules, SessionDir, token_of, token_of_copy
 from .spool import LocalSpool, can_be_unfinished, can_be_unnamed
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, *((errno.EACCES,) if os.name == "nt" else ()))
@@ -106,8 +106,8 @@ class LocalBackend:
         self._token = token_of if self._links else token_of_copy
         self._abilities: Disk | None = None
         rules = Rules(self._token, self.digest, self._blobs.stat, durable, Tables())
-        self._folders = Folders(self._sessions, rules)
-        self._turns = Turns()
+        self._folders = SessionDirPool(self._sessions, rules)
+        self._turns = SaveLock()
         self._eraser = Eraser(self._workspace, self._blobs, rules)
         if not self._links:
             warnings.warn(
@@ -236,7 +236,7 @@ class LocalBackend:
         except OSError as error:  # like ``_does``, but without its calls: this path is hot
             if save.made:
                 self._unmake(key.sid)
-            raise in_our_words(error, f"save {save.name!r}", self._where) from error
+            raise from_os_error(error, f"save {save.name!r}", self._where) from error
 
     # Reading
 
@@ -296,7 +296,7 @@ class LocalBackend:
                     deleted += self._deleted(folder, files[start : start + _AT_ONCE])
         return deleted
 
-    def _deleted(self, folder: Folder, files: list[str]) -> Iterator[Reference]:
+    def _deleted(self, folder: SessionDir, files: list[str]) -> Iterator[Reference]:
         for file in files:
             reference = folder.find(file)
             self._remove(folder, file, reference)
@@ -321,7 +321,7 @@ class LocalBackend:
             folder.tighten(self.now())
             return deleted
 
-    def _remove(self, folder: Folder, file: str, reference: Reference | None) -> None:
+    def _remove(self, folder: SessionDir, file: str, reference: Reference | None) -> None:
         if reference is None:
             folder.files.unlink(file)
             return
@@ -410,7 +410,7 @@ class LocalBackend:
                     count += 0 if folder is None else self._remove_torn(folder)
         return count
 
-    def _remove_torn(self, folder: Folder) -> int:
+    def _remove_torn(self, folder: SessionDir) -> int:
         left = [*folder.unfinished(), *folder.torn()]
         for file in left:
             self._remove(folder, file, folder.described(file)[1])
@@ -428,12 +428,12 @@ class LocalBackend:
             ]
             return Stored(len(references), sum(reference.size for reference in references))
 
-    def inspect(self) -> Iterator[Flaw]:
+    def inspect(self) -> Iterator[Problem]:
         with self._does("inspect the store"), self._inspector() as inspector:
             for flaw in inspector.flaws():
-                yield replace(flaw, mend=partial(self._mend, flaw))
+                yield replace(flaw, repair=partial(self._mend, flaw))
 
-    def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
+    def omitted(self, *, files: bool = True) -> Iterator[Problem]:
         with self._does("look for unlisted files"), self._inspector() as inspector:
             yield from inspector.omitted(files=files)
 
@@ -445,9 +445,9 @@ class LocalBackend:
                 self._folders.reading, self._folders.changing, self.discard, links=self._links,
             )  # fmt: skip
 
-    def _mend(self, flaw: Flaw) -> bool:
+    def _mend(self, flaw: Problem) -> bool:
         with self._does(f"repair {flaw.place}"):
-            return flaw.mend()
+            return flaw.repair()
 
     # The store as a whole
 

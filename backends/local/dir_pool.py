@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from .directory import HAS_DIR_FD, Directory
-from .session_dir import Folder, Rules
+from .session_dir import Rules, SessionDir
 
 try:
     import resource
@@ -24,7 +24,7 @@ _MOST = 64
 """Folders kept open, four descriptors each."""
 
 
-class Folders:
+class SessionDirPool:
     """The folders of one store. Safe to use from any thread, and after a fork."""
 
     def __init__(self, sessions: Directory, rules: Rules, most: int | None = None) -> None:
@@ -34,21 +34,21 @@ class Folders:
         self._pid = os.getpid()
         # The methods of a dictionary are atomic, so no lock is needed. A fork could leave a lock
         # taken.
-        self._kept: OrderedDict[str, Folder] = OrderedDict()
+        self._kept: OrderedDict[str, SessionDir] = OrderedDict()
 
-    def reading(self, sid: str) -> Borrowed:
+    def reading(self, sid: str) -> Lease:
         """Lend the folder of the session ``sid`` for reading; None when it does not exist."""
-        return Borrowed(self, sid, change=False)
+        return Lease(self, sid, change=False)
 
     def changing(
         self, sid: str, *, wait: bool = True, make: Callable[[], bool] | None = None
-    ) -> Borrowed:
+    ) -> Lease:
         """Lend the locked folder of the session ``sid``; None when it does not exist.
 
         None also when another caller has the lock and ``wait`` is false. ``make()`` is called to
         create a session that does not exist; it returns whether it did.
         """
-        return Borrowed(self, sid, change=True, wait=wait, make=make)
+        return Lease(self, sid, change=True, wait=wait, make=make)
 
     def close(self, sid: str | None = None) -> None:
         """Close the open folder of the session ``sid``, or all when ``sid`` is None."""
@@ -60,7 +60,7 @@ class Folders:
         while (folder := self._oldest()) is not None:
             folder.close()
 
-    def _oldest(self) -> Folder | None:
+    def _oldest(self) -> SessionDir | None:
         """Remove the folder unused for longest from the pool and return it; None if it is empty.
 
         The caller cannot test for that first, because other threads take folders too.
@@ -70,7 +70,7 @@ class Folders:
         except KeyError:
             return None
 
-    def take(self, sid: str, *, change: bool, wait: bool) -> Folder | None:
+    def take(self, sid: str, *, change: bool, wait: bool) -> SessionDir | None:
         """Return an open folder that is in its place. The caller gives it back or closes it.
 
         With ``change`` it is locked. None when the session does not exist, or when another caller
@@ -83,7 +83,7 @@ class Folders:
             reused = folder is not None
             try:
                 if folder is None:
-                    folder = Folder(self._sessions, sid, self._rules, change=change)
+                    folder = SessionDir(self._sessions, sid, self._rules, change=change)
                 if change and not folder.lock(wait=wait):
                     folder.close()
                     return None
@@ -99,7 +99,7 @@ class Folders:
                 raise
             folder.close()
 
-    def give(self, folder: Folder) -> None:
+    def give(self, folder: SessionDir) -> None:
         """Keep ``folder`` open for the next caller."""
         if self._kept.setdefault(folder.sid, folder) is not folder:
             folder.close()
@@ -116,14 +116,14 @@ class Folders:
         self._pid = os.getpid()
 
 
-class Borrowed:
+class Lease:
     """Lends a folder for a block, and unlocks it afterwards."""
 
     __slots__ = ("_change", "_folder", "_folders", "_make", "_sid", "_wait")
 
     def __init__(
         self,
-        folders: Folders,
+        folders: SessionDirPool,
         sid: str,
         *,
         change: bool,
@@ -135,9 +135,9 @@ class Borrowed:
         self._change = change
         self._wait = wait
         self._make = make
-        self._folder: Folder | None = None
+        self._folder: SessionDir | None = None
 
-    def __enter__(self) -> Folder | None:
+    def __enter__(self) -> SessionDir | None:
         made = False
         while True:
             self._folder = self._folders.take(self._sid, change=self._change, wait=self._wait)

@@ -20,7 +20,7 @@ from sessionstore.model import Dropped
 from . import journal
 from .blobs import Blobs
 from .directory import Directory
-from .session_dir import NEW, Folder, Rules
+from .session_dir import NEW, Rules, SessionDir
 from .spool import is_unfinished
 
 _DROPPED = ".drop"
@@ -69,7 +69,7 @@ class Eraser:
         The journal is read line by line, so a session may have any size.
         """
         count = size = 0
-        with Folder(work, name, self._rules) as folder:
+        with SessionDir(work, name, self._rules) as folder:
             files = folder.files
             for file, token, length, digest in journal.kept(folder.dir):
                 status = files.stat_or_none(file)
@@ -130,7 +130,7 @@ class Eraser:
         return count
 
 
-def _rest(folder: Folder) -> int:
+def _rest(folder: SessionDir) -> int:
     """Remove the directory of files, with files that no line describes; return their number."""
     count = 0
     try:

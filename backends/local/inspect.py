@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from sessionstore._os.workspace import Workspace
 from sessionstore.content import CHUNK, hasher
-from sessionstore.model import Flaw, Reference
+from sessionstore.model import Problem, Reference
 from sessionstore.names import decode, encode, is_shortened, is_sid
 
 from .blobs import Blobs
@@ -27,7 +27,7 @@ from .directory import Directory
 from .eraser import Eraser
 from .journal import NAME as JOURNAL
 from .layout import HARMLESS, OURS
-from .session_dir import NEW, Folder
+from .session_dir import NEW, SessionDir
 from .spool import is_unfinished
 
 _OF_A_SESSION = {"files", "id", "seen", "ended", "expiring", JOURNAL, JOURNAL + ".new", NEW}
@@ -60,8 +60,8 @@ class Inspector:
     eraser: Eraser
     workspace: Workspace
     algorithm: str
-    folder: Callable[[str], AbstractContextManager[Folder | None]]
-    change: Callable[[str], AbstractContextManager[Folder | None]]
+    folder: Callable[[str], AbstractContextManager[SessionDir | None]]
+    change: Callable[[str], AbstractContextManager[SessionDir | None]]
     discard: Callable[[str, Iterable[Reference]], list[Reference]]
     links: bool
     _bad: dict[str, Bad] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Inspector:
     _sound: dict[str, tuple[str, str] | None] = field(default_factory=dict)
     """By digest of a damaged blob: session and stored name of an intact file, None without one."""
 
-    def flaws(self) -> Iterator[Flaw]:
+    def flaws(self) -> Iterator[Problem]:
         """Implement ``Backend.inspect``."""
         idle: list[str] = []
         for digest, inode in self.blobs.everything():
@@ -87,7 +87,7 @@ class Inspector:
         yield from self._workspaces()
         yield from self._strangers()
 
-    def omitted(self, *, files: bool) -> Iterator[Flaw]:
+    def omitted(self, *, files: bool) -> Iterator[Problem]:
         """Implement ``Omits.omitted``."""
         for sid in self.sessions.names():
             if not is_sid(sid):
@@ -102,7 +102,7 @@ class Inspector:
         if files:
             yield from map(_stranger, self._strange())
 
-    def _unlisted(self, sid: str) -> Iterator[Flaw]:
+    def _unlisted(self, sid: str) -> Iterator[Problem]:
         """Yield flaws of the entry ``sid`` of sessions/ that no listing shows as a session."""
         place = f"sessions/{sid}"
         status = self.sessions.stat_or_none(sid)
@@ -120,7 +120,7 @@ class Inspector:
         if (
             lacking and again is not None and os.path.samestat(status, again)
         ):  # no drop has moved it
-            yield Flaw(
+            yield Problem(
                 "damaged",
                 place,
                 f"The folder of a session lacks {' and '.join(map(repr, lacking))}: a power cut "
@@ -131,7 +131,7 @@ class Inspector:
             )
 
     @contextmanager
-    def _opened(self, sid: str) -> Iterator[Folder | None]:
+    def _opened(self, sid: str) -> Iterator[SessionDir | None]:
         """Open the folder of the session ``sid``; None when it is missing or no directory."""
         status = self.sessions.stat_or_none(sid)
         if status is None or not stat.S_ISDIR(status.st_mode):
@@ -167,8 +167,8 @@ class Inspector:
             return None
         return Bad(status.st_ino, f"their digest is not the one saved, {digest}")
 
-    def _damaged_blob(self, digest: str, bad: Bad) -> Flaw:
-        return Flaw(
+    def _damaged_blob(self, digest: str, bad: Bad) -> Problem:
+        return Problem(
             "damaged",
             f"blobs/{digest[:2]}/{digest}",
             f"The stored bytes of an unreferenced blob are damaged: {bad.problem}.",
@@ -176,13 +176,13 @@ class Inspector:
             lambda: self.blobs.forget(digest, bad.inode),
         )
 
-    def _idle_blob(self, digest: str) -> Flaw | None:
+    def _idle_blob(self, digest: str) -> Problem | None:
         status = self.blobs.stat(digest)
         if status is None or status.st_nlink != 1 or digest in self._bad:
             return None
         if time.time() - status.st_ctime < SETTLED:  # its last link was removed just now
             return None
-        return Flaw(
+        return Problem(
             "leftover",
             f"blobs/{digest[:2]}/{digest}",
             f"A blob of {status.st_size} bytes is unreferenced.",
@@ -192,7 +192,7 @@ class Inspector:
 
     # Files
 
-    def _session(self, folder: Folder) -> Iterator[Flaw]:
+    def _session(self, folder: SessionDir) -> Iterator[Problem]:
         known: set[str] = set()
         for file, _, reference in folder.links():
             if reference is not None:
@@ -207,7 +207,7 @@ class Inspector:
         for file in list(folder.unfinished()):
             yield from self._unfinished(folder.sid, file)
 
-    def _besides(self, folder: Folder, known: set[str]) -> Iterator[Flaw]:
+    def _besides(self, folder: SessionDir, known: set[str]) -> Iterator[Problem]:
         """Yield flaws of the entries of a session's folder, except of files in ``known``.
 
         Unfinished files are skipped too.
@@ -230,13 +230,13 @@ class Inspector:
             if name not in _OF_A_SESSION:
                 yield _stranger(f"sessions/{folder.sid}/{name}")
 
-    def _unfinished(self, sid: str, file: str) -> Iterator[Flaw]:
+    def _unfinished(self, sid: str, file: str) -> Iterator[Problem]:
         """Yield the flaw of an unfinished file, unless a save is writing it at this moment."""
         place = f"sessions/{sid}/files/{file}"
         with self._left(sid, file) as left:
             pass
         if left:
-            yield Flaw(
+            yield Problem(
                 "leftover",
                 place,
                 "A save that did not finish left a file that no listing shows.",
@@ -244,8 +244,8 @@ class Inspector:
                 lambda: self._remove_unfinished(sid, file),
             )
 
-    def _unproven(self, sid: str, file: str) -> Flaw:
-        return Flaw(
+    def _unproven(self, sid: str, file: str) -> Problem:
+        return Problem(
             "damaged",
             f"sessions/{sid}/files/{file}",
             f"Nothing proves the stored bytes of {decode(file)!r}: their line in the journal is "
@@ -279,7 +279,7 @@ class Inspector:
                 files.unlink(file)
             return files is not None
 
-    def _look_at_file(self, folder: Folder, file: str, reference: Reference) -> Bad | None:
+    def _look_at_file(self, folder: SessionDir, file: str, reference: Reference) -> Bad | None:
         """Return the problem of a file's bytes, None also when it is no longer that version."""
         blob = self.blobs.stat(reference.digest) if self.links else None
         status = folder.files.stat_or_none(file)
@@ -296,21 +296,21 @@ class Inspector:
             return bad if folder.token(os.fstat(fd)) == reference.token else None
         return None
 
-    def _damaged_file(self, sid: str, file: str, reference: Reference, bad: Bad) -> Flaw:
+    def _damaged_file(self, sid: str, file: str, reference: Reference, bad: Bad) -> Problem:
         donor = None if bad.unreadable else self._donor(reference.digest, bad)
         problem = f"The stored bytes of {reference.name!r} are damaged: {bad.problem}."
         place = f"sessions/{sid}/files/{file}"
         if bad.unreadable:
             remedy = "It is left alone: a later read may succeed. Check the health of the disk."
-            return Flaw("damaged", place, problem, remedy, sid=sid, reference=reference)
+            return Problem("damaged", place, problem, remedy, sid=sid, reference=reference)
         if donor is not None:
             remedy = "The file is linked to a sound copy of the same content."
-            return Flaw(
+            return Problem(
                 "damaged", place, problem, remedy,
                 lambda: self._relink(sid, reference, bad, donor), sid, reference,
             )  # fmt: skip
         remedy = "The file is deleted, because no other copy exists. Save it again."
-        return Flaw(
+        return Problem(
             "damaged", place, problem, remedy, lambda: self._delete(sid, reference, bad), sid,
             reference, lost=True,
         )  # fmt: skip
@@ -384,9 +384,9 @@ class Inspector:
 
     # Workspaces and unknown entries
 
-    def _workspaces(self) -> Iterator[Flaw]:
+    def _workspaces(self) -> Iterator[Problem]:
         for path in self.workspace.abandoned():
-            yield Flaw(
+            yield Problem(
                 "leftover",
                 f"tmp/{path.name}",
                 "A process that no longer runs left unfinished work.",
@@ -398,7 +398,7 @@ class Inspector:
         self.eraser.finish_dead()
         return not path.exists()
 
-    def _strangers(self) -> Iterator[Flaw]:
+    def _strangers(self) -> Iterator[Problem]:
         strange = [f"sessions/{name}" for name in self.sessions.names() if not is_sid(name)]
         yield from map(_stranger, sorted([*strange, *self._strange()]))
 
@@ -410,8 +410,8 @@ class Inspector:
         return sorted(strange)
 
 
-def _lost_name(sid: str, place: str) -> Flaw:
-    return Flaw(
+def _lost_name(sid: str, place: str) -> Problem:
+    return Problem(
         "damaged",
         place,
         "The name of a file is lost: it is too long for the link. No listing shows the file.",
@@ -420,8 +420,8 @@ def _lost_name(sid: str, place: str) -> Flaw:
     )
 
 
-def _torn(sid: str, place: str, reference: Reference) -> Flaw:
-    return Flaw(
+def _torn(sid: str, place: str, reference: Reference) -> Problem:
+    return Problem(
         "damaged",
         place,
         f"The stored bytes of {reference.name!r} are damaged: they are not the {reference.size} "
@@ -432,5 +432,5 @@ def _torn(sid: str, place: str, reference: Reference) -> Flaw:
     )
 
 
-def _stranger(place: str) -> Flaw:
-    return Flaw("unknown", place, f"{place!r} does not belong to the store.", _LEFT_ALONE)
+def _stranger(place: str) -> Problem:
+    return Problem("unknown", place, f"{place!r} does not belong to the store.", _LEFT_ALONE)

@@ -31,7 +31,7 @@ from sessionstore.model import Reference, Saved
 
 from .blobs import Blob, Blobs
 from .directory import Directory
-from .session_dir import Folder, Step
+from .session_dir import SessionDir, Step
 from .spool import FINISHED, UNFINISHED, LocalSpool, sealed, write_all
 
 SMALL = 128 << 10
@@ -79,7 +79,7 @@ class Save:
     fresh: bool
     small: bool
     older: datetime | None = None
-    folder: Folder = field(init=False)
+    folder: SessionDir = field(init=False)
     blob: Blob = field(init=False)
     created: datetime = field(init=False)
     old: Reference | None = None
@@ -90,7 +90,7 @@ class Save:
     """Whether the session was created for this save."""
 
     def run(
-        self, folder: Folder, blob: Blob, known: os.stat_result | None, now: datetime
+        self, folder: SessionDir, blob: Blob, known: os.stat_result | None, now: datetime
     ) -> Saved | None:
         """Save the file into the locked ``folder``.
 

@@ -36,7 +36,7 @@ PAUSE = 1.0
 """Seconds after that in which no save waits for the lock."""
 
 
-class Turns:
+class SaveLock:
     """The lock. Safe to use from any thread, and after a fork."""
 
     def __init__(self, *, patience: float = PATIENCE) -> None:

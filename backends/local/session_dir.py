@@ -65,7 +65,7 @@ class Rules(NamedTuple):
     """The offsets of the lines of large journals."""
 
 
-class Folder:
+class SessionDir:
     """An open session folder. ``Folders`` gives one that is in its place, locked for a change."""
 
     def __init__(

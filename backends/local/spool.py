@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Self
 
-from sessionstore._os.errors import FULL, in_our_words
+from sessionstore._os.errors import FULL, from_os_error
 from sessionstore.content import CHUNK, Buffer
 
 from .directory import HAS_DIR_FD, Directory
@@ -93,7 +93,7 @@ class LocalSpool:
         try:
             write_all(self._fd, data)
         except OSError as error:
-            raise in_our_words(error, "write a file", self._root) from error
+            raise from_os_error(error, "write a file", self._root) from error
         return len(data)
 
     def chunks(self) -> Iterator[bytes]:

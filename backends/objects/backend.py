@@ -25,8 +25,8 @@ from sessionstore.doctor import Check
 from sessionstore.model import (
     Collected,
     Dropped,
-    Flaw,
     Location,
+    Problem,
     Reference,
     Saved,
     SessionKey,
@@ -37,10 +37,10 @@ from sessionstore.parsers import Parser
 
 from . import keys, layout
 from .bucket import Bucket
-from .cache import Recall
+from .cache import LookupCache
 from .client import ObjectClient
 from .clock import Elapsed, StoreClock, boot_time
-from .collector import Sweeper
+from .collector import Collector
 from .inspect import Inspector
 from .reader import Reader
 from .sessions import Sessions
@@ -68,7 +68,7 @@ class ObjectBackend:
     writer_type: ClassVar[type[Writer]] = Writer
     reader_type: ClassVar[type[Reader]] = Reader
     sessions_type: ClassVar[type[Sessions]] = Sessions
-    sweeper_type: ClassVar[type[Sweeper]] = Sweeper
+    sweeper_type: ClassVar[type[Collector]] = Collector
 
     def __init__(
         self,
@@ -86,10 +86,10 @@ class ObjectBackend:
         """
         self.client = client
         self._bucket = Bucket(client, StoreClock(elapsed))
-        self.terms = layout.agree(self._bucket, digest, grace)
+        self.terms = layout.open_or_create(self._bucket, digest, grace)
         self.digest = self.terms.digest
         self._bucket.sync()
-        self.recall = recall = Recall()
+        self.recall = recall = LookupCache()
         self.reader = self.reader_type(self._bucket, recall, self.terms)
         self.writer = self.writer_type(self._bucket, recall, self.reader, self.terms, nonce)
         self._sessions = self.sessions_type(self._bucket, recall, self.reader, self.terms, nonce)
@@ -201,11 +201,11 @@ class ObjectBackend:
     def collect(self, *, force: bool = False) -> Collected:
         return self._sweeper.collect(force=force)
 
-    def inspect(self) -> Iterator[Flaw]:
+    def inspect(self) -> Iterator[Problem]:
         """Implement ``Inspects.inspect``: one GET for each copy of content, and three listings."""
         return self._inspector().flaws()
 
-    def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
+    def omitted(self, *, files: bool = True) -> Iterator[Problem]:
         return self._inspector().omitted(files=files)
 
     def _inspector(self) -> Inspector:

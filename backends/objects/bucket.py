@@ -75,7 +75,7 @@ class Bucket:
                     "consistent, and cannot hold a store; use a strongly consistent bucket."
                 )
             # Another process may have written the probe after us, but never later than now.
-            self.clock.saw(probe.modified, sent)
+            self.clock.add(probe.modified, sent)
 
     def put(self, key: str, payload: Payload | bytes) -> None:
         sent = self.clock.elapsed()
@@ -183,4 +183,4 @@ class Bucket:
 
     def _note(self, date: datetime | None, sent: float) -> None:
         if date is not None:
-            self.clock.saw(date, sent)
+            self.clock.add(date, sent)

@@ -74,14 +74,14 @@ class Born(NamedTuple):
     birth: datetime
 
 
-class Sight(NamedTuple):
+class CachedVersion(NamedTuple):
     """The version that was current at the time ``at`` (in ``elapsed()`` seconds)."""
 
     reference: Reference
     at: float
 
 
-class Recall:
+class LookupCache:
     """The caches of one backend."""
 
     def __init__(self) -> None:
@@ -100,12 +100,12 @@ class Recall:
         self.saved: Lru[str, int] = Lru()
         """By session: the time of the newest ``saved`` note that this process wrote."""
 
-        self._sights: Lru[tuple[str, str], Sight] = Lru()
+        self._sights: Lru[tuple[str, str], CachedVersion] = Lru()
         self._changes = [0] * _STRIPES
         self._lock = threading.Lock()
 
-    def ticket(self, sid: str) -> int:
-        """Return the session's change counter. Take it before a lookup, and pass it to ``saw``."""
+    def epoch(self, sid: str) -> int:
+        """Return the session's change counter. Take it before a lookup, and pass it to ``add``."""
         return self._changes[_stripe(sid)]
 
     def changed(self, sid: str) -> None:
@@ -116,21 +116,23 @@ class Recall:
         with self._lock:
             self._changes[_stripe(sid)] += 1
 
-    def saw(self, sid: str, file: str, sight: Sight, ticket: int, *, new: bool = False) -> None:
-        """Cache the result of a lookup, unless the session changed since ``ticket`` was taken.
+    def add(
+        self, sid: str, file: str, sight: CachedVersion, ticket: int, *, new: bool = False
+    ) -> None:
+        """Cache the result of a lookup, unless the session changed since ``epoch`` was taken.
 
         ``new``: the result comes from a save that replaced a file, so lookups that are still
         running must not be cached.
         """
         with self._lock:
-            if self.ticket(sid) == ticket:
+            if self.epoch(sid) == ticket:
                 self._sights.put((sid, file), sight)
             else:
                 self._sights.pop((sid, file))
             if new:
                 self._changes[_stripe(sid)] += 1
 
-    def sight(self, sid: str, file: str) -> Sight | None:
+    def sight(self, sid: str, file: str) -> CachedVersion | None:
         """Return the last cached lookup of the file, or None."""
         return self._sights.get((sid, file))
 

@@ -63,7 +63,7 @@ class StoreClock:
         self._low = self._high = 0.0
         """The tightest lower and upper bound of all ``_bounds``."""
 
-    def saw(self, date: datetime, sent: float) -> None:
+    def add(self, date: datetime, sent: float) -> None:
         """Update the bounds by a response's Date; ``sent``: ``elapsed()`` before the request."""
         now = self.elapsed()
         seconds = (date - EPOCH).total_seconds()
@@ -83,7 +83,7 @@ class StoreClock:
         return self.elapsed() - self._bounds[0].since if self._bounds else float("inf")
 
     def now(self) -> datetime:
-        """Return the lower bound of the store's time. Call ``saw`` first."""
+        """Return the lower bound of the store's time. Call ``add`` first."""
         return _time(self._low + self.elapsed())
 
     def reached(self, at: float) -> datetime:
@@ -91,7 +91,7 @@ class StoreClock:
         return _time(self._low + at) if self._bounds else EPOCH
 
     def latest(self) -> datetime:
-        """Return the upper bound of the store's time. Call ``saw`` first."""
+        """Return the upper bound of the store's time. Call ``add`` first."""
         return _time(self._high + self.elapsed())
 
 

@@ -20,11 +20,11 @@ from sessionstore.model import Collected, Stored
 from . import keys
 from .bucket import Bucket
 from .client import Entry
-from .guard import Guard
+from .guard import SafetyCheck
 from .index import Generations
 from .keys import Mark, Version
 from .reader import parsed
-from .terms import ABANDONED, Terms
+from .terms import ABANDONED, StoreParams
 
 AT_ONCE = 2_000_000
 """Generations in one pass: 57 bytes each, 114 MB. A larger store takes several passes."""
@@ -62,10 +62,10 @@ class Found:
     """Files with more than one version."""
 
 
-class Sweeper:
+class Collector:
     """The garbage collector of one backend."""
 
-    def __init__(self, bucket: Bucket, terms: Terms) -> None:
+    def __init__(self, bucket: Bucket, terms: StoreParams) -> None:
         self._bucket = bucket
         self._terms = terms
         self.at_once = AT_ONCE
@@ -73,13 +73,13 @@ class Sweeper:
     def collect(self, *, force: bool) -> Collected:
         """Implement ``Backend.collect``."""
         self._bucket.sync()
-        guard = Guard(self._bucket, self._terms)
+        guard = SafetyCheck(self._bucket, self._terms)
         blobs = size = 0
         last: str | None = ""
         found = Found()
         while last is not None:
             part, found = self._look(last, found.dangling)
-            held = None if force else guard.objection(found.references, part.generations.idle())
+            held = None if force else guard.problem(found.references, part.generations.idle())
             if held is not None:
                 return Collected(blobs, size, 0, held)
             for blob in part.generations.unreferred():

@@ -9,7 +9,7 @@ from sessionstore.errors import BackendUnavailable, LimitExceeded, SessionStoreE
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ErrorRow:
     """The reason of a failure and its remedy, as the end of the sentence "Could not ...: ...".
 
     ``why`` may hold the names of facts in braces, such as ``{detail}``. ``setting``: another
@@ -36,10 +36,10 @@ class Row:
         return self.kind(opening=opening)(f"Could not {doing} in {url}: {why}.")
 
 
-CLOSED = Row("the store is closed")
+CLOSED = ErrorRow("the store is closed")
 
 
-def by_class(rows: Mapping[str, Row], error: BaseException) -> Row:
+def by_class(rows: Mapping[str, ErrorRow], error: BaseException) -> ErrorRow:
     """Return the row for the class of ``error`` or its nearest base class, by name.
 
     ``rows`` must have a row "Exception".

@@ -9,7 +9,7 @@ from sessionstore.parsers import show_duration
 
 from . import keys
 from .bucket import Bucket
-from .terms import Terms
+from .terms import StoreParams
 
 _FEW = 1000
 """Up to this many blobs may be deleted without the check."""
@@ -30,19 +30,19 @@ class Count:
     since: int = 0
 
 
-class Guard:
+class SafetyCheck:
     """Compares the number of references in this sweep with the number in the last sweep.
 
     The check is advisory. A lost or stale record delays a sweep or lets it pass; safety does not
     depend on it.
     """
 
-    def __init__(self, bucket: Bucket, terms: Terms) -> None:
+    def __init__(self, bucket: Bucket, terms: StoreParams) -> None:
         self._bucket = bucket
         self._terms = terms
         self._last = bucket.load(keys.SWEEP, _parsed)
 
-    def objection(self, references: int, idle: int) -> str | None:
+    def problem(self, references: int, idle: int) -> str | None:
         """Return the reason why nothing should be deleted now, or None.
 
         ``references`` were listed, and ``idle`` blobs would be deleted.

@@ -23,19 +23,19 @@ from operator import attrgetter
 from sessionstore import names
 from sessionstore.content import CHUNK, hasher
 from sessionstore.errors import BackendUnavailable
-from sessionstore.model import Flaw
+from sessionstore.model import Problem
 from sessionstore.parsers import show_duration
 
 from . import keys
 from .bucket import Bucket
-from .cache import Recall
+from .cache import LookupCache
 from .client import Entry, NotFound, Upload
 from .collector import AT_ONCE
 from .index import Generations
 from .keys import Version
 from .reader import Reader, to_reference
 from .sessions import Sessions
-from .terms import ABANDONED, UPLOAD_LIMIT, Terms
+from .terms import ABANDONED, UPLOAD_LIMIT, StoreParams
 from .writer import Writer
 
 SECOND = timedelta(seconds=1)
@@ -89,14 +89,14 @@ class Inspector:
     """One inspection."""
 
     bucket: Bucket
-    recall: Recall
+    recall: LookupCache
     reader: Reader
     writer: Writer
     sessions: Sessions
-    terms: Terms
+    terms: StoreParams
     at_once: int = AT_ONCE
 
-    def flaws(self) -> Iterator[Flaw]:
+    def flaws(self) -> Iterator[Problem]:
         """Implement ``Backend.inspect``."""
         last: str | None = ""
         while last is not None:
@@ -108,7 +108,7 @@ class Inspector:
         yield from self._unknown()
         yield from self._interrupted()
 
-    def omitted(self, *, files: bool) -> Iterator[Flaw]:
+    def omitted(self, *, files: bool) -> Iterator[Problem]:
         """Implement ``Omits.omitted``.
 
         It takes one LIST of the sessions; with ``files`` a LIST of everything as well.
@@ -122,7 +122,7 @@ class Inspector:
             yield from self._unlisted(list(versions_of_file))
         yield from self._unknown()
 
-    def _unlisted(self, versions: list[Version]) -> Iterator[Flaw]:
+    def _unlisted(self, versions: list[Version]) -> Iterator[Problem]:
         """Yield the flaw that keeps the file of these versions out of listings, if there is one."""
         newest = max(versions, key=attrgetter("token"))
         name = self.reader.name(newest)
@@ -131,7 +131,7 @@ class Inspector:
         elif all(self.recall.dead.get(version.generation) is not None for version in versions):
             current = self.reader.versions(newest.sid, newest.file)
             if current and all(self.bucket.find(version.blob) is None for version in current):
-                yield Flaw(
+                yield Problem(
                     "missing",
                     newest.key,
                     f"The content of {name!r}, {newest.blob}, is not there.",
@@ -209,11 +209,11 @@ class Inspector:
                 size += len(chunk)
         return size, object_hash.hexdigest()
 
-    def _unused(self, part: _Pass) -> Iterator[Flaw]:
+    def _unused(self, part: _Pass) -> Iterator[Problem]:
         """Yield the damaged generations that no file refers to."""
         for generation, bad in part.bad.items():
             if not bad.used and not bad.condemned:
-                yield Flaw(
+                yield Problem(
                     "damaged",
                     bad.blob(generation),
                     f"Stored bytes that no file refers to are damaged: {bad.problem}.",
@@ -223,7 +223,7 @@ class Inspector:
 
     # Files
 
-    def _files(self, part: _Pass) -> Iterator[Flaw]:
+    def _files(self, part: _Pass) -> Iterator[Problem]:
         """Yield the flaws of files. All flaws of a pass are found before the first is repaired."""
         flawed: list[tuple[Version, _Bad | None]] = []
         for entry in self.bucket.entries(keys.SESSIONS):
@@ -240,7 +240,7 @@ class Inspector:
         for version, bad in flawed:
             yield from self._flawed(version, bad)
 
-    def _flawed(self, version: Version, bad: _Bad | None) -> Iterator[Flaw]:
+    def _flawed(self, version: Version, bad: _Bad | None) -> Iterator[Problem]:
         """Yield the flaw of a version with damaged or missing content, if it is still one."""
         if bad is None and self.bucket.find(version.blob) is not None:
             return  # the content was written after the pass listed it
@@ -254,7 +254,7 @@ class Inspector:
         name = self.reader.name(version) or version.file
         donor = self._donor(version)
         problem = "is not there" if bad is None else f"is damaged: {bad.problem}"
-        yield Flaw(
+        yield Problem(
             "missing" if bad is None else "damaged",
             version.key,
             f"The content of {name!r}, {version.blob}, {problem}.",
@@ -269,8 +269,8 @@ class Inspector:
             lost=donor is None,
         )
 
-    def _replaced(self, version: Version, bad: _Bad | None) -> Flaw:
-        return Flaw(
+    def _replaced(self, version: Version, bad: _Bad | None) -> Problem:
+        return Problem(
             "leftover",
             version.key,
             "A file was replaced, and its old version, with missing or damaged content, stayed.",
@@ -279,9 +279,9 @@ class Inspector:
             version.sid,
         )
 
-    def _nameless(self, version: Version) -> Iterator[Flaw]:
+    def _nameless(self, version: Version) -> Iterator[Problem]:
         if self.bucket.find(version.key) is not None:
-            yield Flaw(
+            yield Problem(
                 "damaged",
                 version.key,
                 "The name of a file, which is too long for its key, cannot be read.",
@@ -340,13 +340,13 @@ class Inspector:
 
     # Other objects, and uploads
 
-    def _unknown(self, prefix: str = "") -> Iterator[Flaw]:
+    def _unknown(self, prefix: str = "") -> Iterator[Problem]:
         for entry in self.bucket.entries(prefix):
             if not _is_known(entry):
                 problem = f"The object {entry.key!r} has no key of a store."
-                yield Flaw("unknown", entry.key, problem, _LEFT_ALONE)
+                yield Problem("unknown", entry.key, problem, _LEFT_ALONE)
 
-    def _interrupted(self) -> Iterator[Flaw]:
+    def _interrupted(self) -> Iterator[Problem]:
         """Yield old uploads and intents, which can no longer belong to an acknowledged save."""
         now = self.bucket.now()
         for entry in self.bucket.entries(keys.INTENTS):
@@ -362,20 +362,20 @@ class Inspector:
         for upload in self.bucket.client.uploads(""):
             if upload.id not in known and not upload.key.startswith(keys.BLOBS):
                 problem = f"The unfinished upload {upload.key!r} has no key of a store."
-                yield Flaw("unknown", upload.key, problem, _LEFT_ALONE)
+                yield Problem("unknown", upload.key, problem, _LEFT_ALONE)
 
     def _abort(self, upload: Upload) -> bool:
         self.bucket.client.abort(upload.key, upload.id)
         return True
 
 
-def _interrupted(place: str, age: timedelta, mend: Callable[[], bool]) -> Flaw:
+def _interrupted(place: str, age: timedelta, mend: Callable[[], bool]) -> Problem:
     ago = show_duration(age // SECOND * SECOND)
     problem = f"An upload that began {ago} ago was never finished."
     if age <= ABANDONED:
         old = show_duration(ABANDONED)
-        return Flaw("leftover", place, problem, f"It is left alone until it is {old} old.")
-    return Flaw("leftover", place, problem, "It is removed, as the next sweep would do.", mend)
+        return Problem("leftover", place, problem, f"It is left alone until it is {old} old.")
+    return Problem("leftover", place, problem, "It is removed, as the next sweep would do.", mend)
 
 
 def _is_known(entry: Entry) -> bool:

@@ -14,7 +14,7 @@ from sessionstore.parsers import show_duration
 
 from . import keys
 from .bucket import READS, Bucket
-from .terms import Terms
+from .terms import StoreParams
 
 VERSION = 1
 GRACE = timedelta(hours=1)
@@ -46,11 +46,11 @@ class Layout(NamedTuple):
     digest: str
     grace: float
 
-    def terms(self) -> Terms:
-        return Terms(timedelta(seconds=self.grace), self.digest)
+    def terms(self) -> StoreParams:
+        return StoreParams(timedelta(seconds=self.grace), self.digest)
 
 
-def agree(bucket: Bucket, digest: str | None, wanted: timedelta | None) -> Terms:
+def open_or_create(bucket: Bucket, digest: str | None, wanted: timedelta | None) -> StoreParams:
     """Return the parameters of the store in ``bucket``; create the store if it does not exist.
 
     ``digest`` and ``wanted`` (the grace) may be None: then the store's own value applies. Raises

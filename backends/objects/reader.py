@@ -16,17 +16,17 @@ from sessionstore.model import Reference
 
 from . import keys
 from .bucket import Bucket
-from .cache import RECENT, Recall, Sight
+from .cache import RECENT, CachedVersion, LookupCache
 from .client import Entry, NotFound
 from .keys import Version
 from .stream import whole
-from .terms import Terms
+from .terms import StoreParams
 
 
 class Reader:
     """Finds and opens the files of one backend."""
 
-    def __init__(self, bucket: Bucket, recall: Recall, terms: Terms) -> None:
+    def __init__(self, bucket: Bucket, recall: LookupCache, terms: StoreParams) -> None:
         self._bucket = bucket
         self._recall = recall
         self._terms = terms
@@ -71,12 +71,12 @@ class Reader:
     def get(self, sid: str, name: str) -> Reference:
         """Return the current version of the file ``name``. Raises FileNotStored."""
         file = names.encode(name)
-        ticket, at = self._recall.ticket(sid), self._bucket.clock.elapsed()
+        ticket, at = self._recall.epoch(sid), self._bucket.clock.elapsed()
         version = self.current(sid, file)
         if version is None:
             raise FileNotStored(name)
         reference = to_reference(version, name)
-        self._recall.saw(sid, file, Sight(reference, at), ticket)
+        self._recall.add(sid, file, CachedVersion(reference, at), ticket)
         return reference
 
     def files(self, sid: str) -> Iterator[Reference]:

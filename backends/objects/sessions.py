@@ -19,11 +19,11 @@ from sessionstore.model import Dropped, Reference, SessionKey, SessionRecord
 
 from . import keys
 from .bucket import Bucket
-from .cache import Recall
+from .cache import LookupCache
 from .client import Entry
 from .keys import EPOCH, Mark, Version
 from .reader import Reader, parsed, to_reference
-from .terms import Nonce, Terms
+from .terms import Nonce, StoreParams
 
 _LIST_SESSION_FROM = 8
 """From this number of names on, one LIST of the session is cheaper than one LIST for each name."""
@@ -104,7 +104,7 @@ class Sessions:
     """The sessions of one backend: records, activity, ends, and the deletion of their files."""
 
     def __init__(
-        self, bucket: Bucket, recall: Recall, reader: Reader, terms: Terms, nonce: Nonce
+        self, bucket: Bucket, recall: LookupCache, reader: Reader, terms: StoreParams, nonce: Nonce
     ) -> None:
         self._bucket = bucket
         self._recall = recall

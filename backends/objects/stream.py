@@ -18,7 +18,7 @@ from sessionstore.model import Reference
 
 from . import keys
 from .bucket import Bucket
-from .cache import Recall
+from .cache import LookupCache
 from .client import Download, NotFound, TakesSeveral
 from .parallel import ReadAhead
 
@@ -30,25 +30,25 @@ READ_AHEAD_ABOVE = 8 << 20
 """Contents larger than this many bytes are read ahead in a thread."""
 
 
-class Copy(NamedTuple):
+class BlobCopy(NamedTuple):
     """One object that should have the bytes, and the response to a GET of it."""
 
     key: str
     download: Download
 
 
-def whole(bucket: Bucket, recall: Recall, reference: Reference, algorithm: str) -> BinaryIO:
+def whole(bucket: Bucket, recall: LookupCache, reference: Reference, algorithm: str) -> BinaryIO:
     """Return a stream of a version's whole content.
 
     Raises NotFound when the version's own copy does not exist.
     """
     key = keys.blob(reference.digest, keys.generation(reference.token))
-    first, broken_off = Copy(key, _get(bucket, key, reference.size)), False
+    first, broken_off = BlobCopy(key, _get(bucket, key, reference.size)), False
     if reference.size <= CHUNK:
         data, broken_off = _read_up_to(first.download.stream, reference.size)
         if _matches(data, reference, algorithm):
             return io.BytesIO(data)
-        first = Copy(key, first.download._replace(stream=io.BytesIO(data)))
+        first = BlobCopy(key, first.download._replace(stream=io.BytesIO(data)))
     others = _other_copies(bucket, recall, reference, key)
     stream = _Whole(first, others, reference, algorithm, broken_off=broken_off)
     return io.BufferedReader(stream, min(CHUNK, reference.size))
@@ -75,7 +75,9 @@ def _matches(data: bytes, reference: Reference, algorithm: str) -> bool:
     return digest.hexdigest() == reference.digest
 
 
-def _other_copies(bucket: Bucket, recall: Recall, reference: Reference, key: str) -> Iterator[Copy]:
+def _other_copies(
+    bucket: Bucket, recall: LookupCache, reference: Reference, key: str
+) -> Iterator[BlobCopy]:
     """Yield the same copy again, then every other copy."""
     yield from _copies(bucket, [key], reference.size)
     # It was wrong twice: no save may adopt it, so a save of this content uploads a new copy.
@@ -93,10 +95,10 @@ def _get(bucket: Bucket, key: str, size: int) -> Download:
     return download._replace(stream=cast("BinaryIO", ReadAhead(download.stream)))
 
 
-def _copies(bucket: Bucket, wanted: Iterable[str], size: int) -> Iterator[Copy]:
+def _copies(bucket: Bucket, wanted: Iterable[str], size: int) -> Iterator[BlobCopy]:
     for key in wanted:
         try:
-            yield Copy(key, _get(bucket, key, size))
+            yield BlobCopy(key, _get(bucket, key, size))
         except NotFound:
             continue
 
@@ -106,8 +108,8 @@ class _Whole(io.RawIOBase):
 
     def __init__(
         self,
-        first: Copy,
-        others: Iterator[Copy],
+        first: BlobCopy,
+        others: Iterator[BlobCopy],
         reference: Reference,
         algorithm: str,
         *,
@@ -174,7 +176,7 @@ class _Whole(io.RawIOBase):
             if self._has_returned_bytes():
                 return
 
-    def _next_copy(self) -> Copy:
+    def _next_copy(self) -> BlobCopy:
         for copy in self._others:
             return copy
         # The only read broke off and no copy is left: the file was deleted, not damaged.

@@ -21,7 +21,7 @@ ABANDONED = 2 * UPLOAD_LIMIT
 
 
 @dataclass(frozen=True)
-class Terms:
+class StoreParams:
     """The store's parameters.
 
     A sweep may delete content only when it is older than ``grace``. ``margin`` is the greatest

@@ -20,11 +20,11 @@ from sessionstore.model import Saved, SessionKey
 
 from . import keys
 from .bucket import Bucket
-from .cache import Born, Recall, Sight
+from .cache import Born, CachedVersion, LookupCache
 from .client import Entry, NotFound, Payload
 from .keys import Version
 from .reader import Reader, to_reference
-from .terms import UPLOAD_LIMIT, Nonce, Terms
+from .terms import UPLOAD_LIMIT, Nonce, StoreParams
 
 MULTIPART_ABOVE = 64 << 20
 """The largest upload in one request, in bytes: at 20 MB/s it takes 3 s, and may be repeated."""
@@ -62,7 +62,7 @@ class Save:
     content: Content
     expires: int
     fresh: bool
-    ticket: int
+    epoch: int
     created: int | None = None
     renews: Version | None = None
     file: str = field(init=False)
@@ -76,7 +76,7 @@ class Writer:
     """Saves the files of one backend."""
 
     def __init__(
-        self, bucket: Bucket, recall: Recall, reader: Reader, terms: Terms, nonce: Nonce
+        self, bucket: Bucket, recall: LookupCache, reader: Reader, terms: StoreParams, nonce: Nonce
     ) -> None:
         self._bucket = bucket
         self._recall = recall
@@ -99,7 +99,7 @@ class Writer:
         """Implement ``Backend.put`` and, with ``created``, ``Restores.restore``."""
         micros = 0 if expires is None else keys.microseconds(expires)
         since = None if created is None else keys.microseconds(created)
-        save = Save(key, name, content, micros, fresh, self._recall.ticket(key.sid), since)
+        save = Save(key, name, content, micros, fresh, self._recall.epoch(key.sid), since)
         self._recall.keys.put(key.sid, key)
         return self._acknowledged(save, *self._store(save))
 
@@ -112,7 +112,7 @@ class Writer:
         with self._fetched(donor) as content:
             if content.digest != version.digest:
                 return False
-            ticket = self._recall.ticket(key.sid)
+            ticket = self._recall.epoch(key.sid)
             save = Save(key, name, content, version.expires, False, ticket, 0, version)  # noqa: FBT003 - not fresh
             renewed, generation, _ = self._store(save)
             # If the old version was deleted or replaced in between, that must stay so.
@@ -265,7 +265,7 @@ class Writer:
         sid, older = save.key.sid, save.older or []
         replaced = max(older, key=attrgetter("token"), default=None)
         reference = to_reference(version, save.name)
-        self._recall.saw(sid, save.file, Sight(reference, at), save.ticket, new=bool(older))
+        self._recall.add(sid, save.file, CachedVersion(reference, at), save.epoch, new=bool(older))
         if older or generation.intent:
             # The save has succeeded; if this fails, a sweep deletes the older versions.
             with suppress(BackendUnavailable):

@@ -22,7 +22,7 @@ from ..objects.client import Download, Entry, NotFound, Page, Part, Payload, Upl
 from ..objects.connection import Client, Connection
 from ..objects.errors import CLOSED
 from .boto3_session import make_client
-from .errors import TASKS, Place, not_s3, ours, refused
+from .errors import TASKS, ErrorContext, from_response, not_s3, translate
 from .options import Options
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class S3Client:
         self.opening = True
         self._region = options.region
         self._closed = False
-        self._place = Place(options.url, options.bucket, options.endpoint_url or "Amazon S3")
+        self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
         self.connection = Connection(self._make)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
@@ -105,7 +105,7 @@ class S3Client:
         response = self._request("delete_objects", Delete={"Objects": objects, "Quiet": True})
         for error in response.get("Errors", ()):
             if error.get("Code") != "NoSuchKey":
-                raise refused(
+                raise from_response(
                     {"Error": error}, TASKS["delete_objects"], self._place, opening=self.opening
                 )
         return _date(response)
@@ -254,7 +254,7 @@ class S3Client:
             raise self._ours(error, method) from error
 
     def _ours(self, error: Exception, method: str) -> Exception:
-        return ours(error, TASKS[method], self._place, opening=self.opening)
+        return translate(error, TASKS[method], self._place, opening=self.opening)
 
     def _next(self, response: Response, after: Mapping[str, str], **markers: str) -> dict[str, str]:
         """Return the arguments that request the page after ``response``.

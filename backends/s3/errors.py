@@ -19,7 +19,7 @@ from sessionstore.errors import SessionStoreError
 from sessionstore.parsers import show_duration
 
 from ..objects.client import NotFound
-from ..objects.errors import Row, by_class, one_line
+from ..objects.errors import ErrorRow, by_class, one_line
 
 
 class Task(NamedTuple):
@@ -56,56 +56,58 @@ TASKS: Mapping[str, Task] = {
 """Every request of a store, by the name of the boto3 client's method."""
 
 
-_NO_BUCKET = Row(
+_NO_BUCKET = ErrorRow(
     "there is no bucket {bucket!r}; create it, or set url to one that exists", setting=True
 )
-_DENIED = Row(
+_DENIED = ErrorRow(
     "the credentials lack the permission {permission}; grant it, or use other credentials",
     setting=True,
 )
-_FORBIDDEN = Row(
+_FORBIDDEN = ErrorRow(
     "the store forbids it ({code}: {detail}); make sure that the credentials have the permission "
     "{permission}",
     setting=True,
 )
-_REGION = Row("the bucket is in {region}; set region to that", setting=True)
-_MOVED = Row("it redirects to {location}; set endpoint_url to that", setting=True)
-_SKEW = Row(
+_REGION = ErrorRow("the bucket is in {region}; set region to that", setting=True)
+_MOVED = ErrorRow("it redirects to {location}; set endpoint_url to that", setting=True)
+_SKEW = ErrorRow(
     "the clock of this machine differs from the store's{skew}; correct it, with NTP if possible"
 )
-_BUSY = Row("the store is overloaded ({code}); try again later, with fewer requests at once")
-_TROUBLE = Row("the store failed ({code}: {detail}); try again later, or read its log")
-_UNKNOWN_KEY = Row(
+_BUSY = ErrorRow("the store is overloaded ({code}); try again later, with fewer requests at once")
+_TROUBLE = ErrorRow("the store failed ({code}: {detail}); try again later, or read its log")
+_UNKNOWN_KEY = ErrorRow(
     "the store does not know the access key; check the credentials and endpoint_url", setting=True
 )
-_WRONG_SECRET = Row(
+_WRONG_SECRET = ErrorRow(
     "the secret key does not match the access key; check the credentials for a typing error",
     setting=True,
 )
-_EXPIRED = Row(
+_EXPIRED = ErrorRow(
     "the credentials have expired; renew them (aws sso login, or a new session token)", setting=True
 )
-_INVALID_TOKEN = Row(
+_INVALID_TOKEN = ErrorRow(
     "invalid session token; get a new one, or unset AWS_SESSION_TOKEN if you do not use one",
     setting=True,
 )
-_KMS = Row(
+_KMS = ErrorRow(
     "the KMS key cannot be used ({code}: {detail}); check kms_key_id and the key's policy",
     setting=True,
 )
-_ARGUMENT = Row(
+_ARGUMENT = ErrorRow(
     "the store refused an argument ({code}: {detail}); check sse, kms_key_id and put_args",
     setting=True,
 )
-_UNSUPPORTED = Row(
+_UNSUPPORTED = ErrorRow(
     "the store does not know this request ({code}); check that endpoint_url leads to S3",
     setting=True,
 )
-_FULL = Row("the store has no space left ({code}); free some, or set max_store", full=True)
-_TOO_LARGE = Row("the object is larger than the store accepts ({code}); set max_file", full=True)
-_REFUSED = Row("the store answered {code}: {detail}")
+_FULL = ErrorRow("the store has no space left ({code}); free some, or set max_store", full=True)
+_TOO_LARGE = ErrorRow(
+    "the object is larger than the store accepts ({code}); set max_file", full=True
+)
+_REFUSED = ErrorRow("the store answered {code}: {detail}")
 
-CODES: Mapping[str, Row] = {
+CODES: Mapping[str, ErrorRow] = {
     "NoSuchBucket": _NO_BUCKET,
     "InvalidBucketName": _NO_BUCKET,
     "AccessDenied": _DENIED,
@@ -153,7 +155,7 @@ CODES: Mapping[str, Row] = {
 }
 """The row for the error code of the store's response."""
 
-STATUSES: Mapping[int, Row] = {
+STATUSES: Mapping[int, ErrorRow] = {
     301: _REGION,
     302: _REGION,
     307: _REGION,
@@ -172,39 +174,41 @@ STATUSES: Mapping[int, Row] = {
 }
 """The row for the HTTP status, if ``CODES`` does not have the code."""
 
-NO_CREDENTIALS = Row(
+NO_CREDENTIALS = ErrorRow(
     "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, set profile, or "
     "give this machine a role",
     setting=True,
 )
-_HALF_CREDENTIALS = Row("the credentials are incomplete: {detail}", setting=True)
-_ROLE = Row(
+_HALF_CREDENTIALS = ErrorRow("the credentials are incomplete: {detail}", setting=True)
+_ROLE = ErrorRow(
     "the credentials cannot be obtained: {detail}; check profile and the role", setting=True
 )
-_PROFILE = Row(
+_PROFILE = ErrorRow(
     "{detail}; set profile (or AWS_PROFILE) to a profile of the AWS configuration", setting=True
 )
-_CONFIGURATION = Row("invalid AWS configuration: {detail}", setting=True)
-UNREACHABLE = Row("nothing answers at {endpoint}; check endpoint_url, region and the network")
-TIMEOUT = Row("the store at {endpoint} did not answer in time; try again, or check the network")
-CUT_OFF = Row("the connection to {endpoint} broke off; try again, or check the network")
-TLS = Row(
+_CONFIGURATION = ErrorRow("invalid AWS configuration: {detail}", setting=True)
+UNREACHABLE = ErrorRow("nothing answers at {endpoint}; check endpoint_url, region and the network")
+TIMEOUT = ErrorRow(
+    "the store at {endpoint} did not answer in time; try again, or check the network"
+)
+CUT_OFF = ErrorRow("the connection to {endpoint} broke off; try again, or check the network")
+TLS = ErrorRow(
     "the connection to {endpoint} cannot be secured: {detail}; check the https of endpoint_url, "
     "and that AWS_CA_BUNDLE names the authority of its certificate"
 )
-_PROXY = Row("{detail}; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
-_NO_REGION = Row("no region is set; set region", setting=True)
-_BAD_REGION = Row("{detail}; set region to one such as eu-central-1", setting=True)
-_BAD_ENDPOINT = Row(
+_PROXY = ErrorRow("{detail}; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
+_NO_REGION = ErrorRow("no region is set; set region", setting=True)
+_BAD_REGION = ErrorRow("{detail}; set region to one such as eu-central-1", setting=True)
+_BAD_ENDPOINT = ErrorRow(
     "{detail}; set endpoint_url to a URL such as http://127.0.0.1:9000, and check the bucket's "
     "name and addressing",
     setting=True,
 )
-_NOT_S3 = Row("the server at {endpoint} does not speak S3; check endpoint_url", setting=True)
-_DAMAGED = Row("the response was damaged in transit: {detail}; try again")
-OTHER = Row("{detail}")
+_NOT_S3 = ErrorRow("the server at {endpoint} does not speak S3; check endpoint_url", setting=True)
+_DAMAGED = ErrorRow("the response was damaged in transit: {detail}; try again")
+OTHER = ErrorRow("{detail}")
 
-EXCEPTIONS: Mapping[str, Row] = {
+EXCEPTIONS: Mapping[str, ErrorRow] = {
     "NoCredentialsError": NO_CREDENTIALS,
     "NoAuthTokenError": NO_CREDENTIALS,
     "PartialCredentialsError": _HALF_CREDENTIALS,
@@ -255,7 +259,7 @@ _host_region = re.compile(r"\bs3[.-]([a-z]{2,}(?:-[a-z]+)+-\d)\.").search
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ErrorContext:
     """The store, for messages: its URL, its bucket and its server."""
 
     url: str
@@ -263,28 +267,28 @@ class Place:
     endpoint: str
 
 
-def ours(
-    error: Exception, task: Task, place: Place, *, opening: bool
+def translate(
+    error: Exception, task: Task, place: ErrorContext, *, opening: bool
 ) -> SessionStoreError | NotFound:
     """Return the error to raise in place of boto3's ``error``."""
     from botocore.exceptions import ClientError  # the table serves engines without botocore too
 
     if not isinstance(error, ClientError):
         row = by_class(EXCEPTIONS, error)
-        return made(row, task, place, {"detail": one_line(error)}, opening=opening)
+        return error_for(row, task, place, {"detail": one_line(error)}, opening=opening)
     response: Mapping[str, Any] = error.response
     code = str(response.get("Error", {}).get("Code", ""))
     # A request of another operation is one of STS, which botocore sends to get credentials.
     if error.operation_name != task.operation:
         detail = f"{error.operation_name} was answered {code}"
-        return made(_ROLE, task, place, {"detail": detail}, opening=opening)
+        return error_for(_ROLE, task, place, {"detail": detail}, opening=opening)
     if code in task.missing:
         return NotFound(code)
-    return refused(response, task, place, opening=opening)
+    return from_response(response, task, place, opening=opening)
 
 
-def refused(
-    response: Mapping[str, Any], task: Task, place: Place, *, opening: bool
+def from_response(
+    response: Mapping[str, Any], task: Task, place: ErrorContext, *, opening: bool
 ) -> SessionStoreError:
     """Return the error to raise when the store refused the request.
 
@@ -305,16 +309,16 @@ def refused(
     row = CODES.get(code) or STATUSES.get(status) or _REFUSED
     if row is _REGION and not region and location:
         row = _MOVED
-    return made(row, task, place, facts, opening=opening)
+    return error_for(row, task, place, facts, opening=opening)
 
 
-def not_s3(task: Task, place: Place, *, opening: bool) -> SessionStoreError:
+def not_s3(task: Task, place: ErrorContext, *, opening: bool) -> SessionStoreError:
     """Return the error to raise for a response that S3 would not send."""
-    return made(_NOT_S3, task, place, {}, opening=opening)
+    return error_for(_NOT_S3, task, place, {}, opening=opening)
 
 
-def made(
-    row: Row, task: Task, place: Place, facts: Mapping[str, str], *, opening: bool
+def error_for(
+    row: ErrorRow, task: Task, place: ErrorContext, facts: Mapping[str, str], *, opening: bool
 ) -> SessionStoreError:
     """Return the error of ``row``, with the ``facts`` of the failure in its message."""
     facts = {**facts, "bucket": place.bucket, "endpoint": place.endpoint}

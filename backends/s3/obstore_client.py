@@ -41,8 +41,8 @@ from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Up
 from ..objects.errors import CLOSED
 from ..objects.keys import LAYOUT
 from ..objects.marker import Marker, is_harmless
-from .errors import TASKS, Place
-from .obstore_errors import ours
+from .errors import TASKS, ErrorContext
+from .obstore_errors import translate
 from .obstore_store import extras, for_boto3, make_store, own_authority, refuse_what_it_cannot
 from .options import Options
 
@@ -123,7 +123,7 @@ class ObstoreClient:
         self.options = options
         self._opening = True
         self._closed = False
-        self._place = Place(options.url, options.bucket, options.endpoint_url or "Amazon S3")
+        self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
         self._extras = extras(options)
         self._authority = own_authority()
         self._made: S3Store | None = None
@@ -364,7 +364,7 @@ class ObstoreClient:
 
     def ours(self, error: Exception, method: str) -> Exception:
         """Return the error to raise in place of obstore's ``error``."""
-        return ours(error, TASKS[method], self._place, opening=self._opening)
+        return translate(error, TASKS[method], self._place, opening=self._opening)
 
 
 class _Translating:

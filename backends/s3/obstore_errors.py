@@ -15,7 +15,7 @@ from typing import Any
 from sessionstore.errors import SessionStoreError
 
 from ..objects.client import NotFound
-from ..objects.errors import Row
+from ..objects.errors import ErrorRow
 from .errors import (
     CUT_OFF,
     NO_CREDENTIALS,
@@ -23,10 +23,10 @@ from .errors import (
     TIMEOUT,
     TLS,
     UNREACHABLE,
-    Place,
+    ErrorContext,
     Task,
-    made,
-    refused,
+    error_for,
+    from_response,
 )
 
 _find_status = re.compile(r"status code: (\d{3})").search
@@ -51,7 +51,7 @@ REFUSALS: Mapping[str, str] = {
 }
 """The reason why a certificate is refused, for the name of rustls's error."""
 
-KINDS: Mapping[str, Row] = {
+KINDS: Mapping[str, ErrorRow] = {
     "169.254.": NO_CREDENTIALS,  # the metadata server, the last place where it looks
     "kind: Connect": UNREACHABLE,
     "kind: Timeout": TIMEOUT,
@@ -65,8 +65,8 @@ KINDS: Mapping[str, Row] = {
 """The row for a part of the error's text, if there was no response or an incomplete one."""
 
 
-def ours(
-    error: BaseException, task: Task, place: Place, *, opening: bool
+def translate(
+    error: BaseException, task: Task, place: ErrorContext, *, opening: bool
 ) -> SessionStoreError | NotFound:
     """Return the error to raise in place of obstore's ``error``."""
     text = str(error)
@@ -75,14 +75,14 @@ def ours(
     if code in task.missing or (isinstance(error, FileNotFoundError) and not code and task.missing):
         return NotFound(code)
     if response["ResponseMetadata"]["HTTPStatusCode"] or code:
-        return refused(response, task, place, opening=opening)
+        return from_response(response, task, place, opening=opening)
     if "without LOCATION" in text:  # obstore's text for the redirect to another region
         moved = {"Error": {"Code": "PermanentRedirect"}}
-        return refused(moved, task, place, opening=opening)
+        return from_response(moved, task, place, opening=opening)
     if (reason := insecure(text)) is not None:
-        return made(TLS, task, place, {"detail": reason}, opening=opening)
+        return error_for(TLS, task, place, {"detail": reason}, opening=opening)
     row = next((row for part, row in KINDS.items() if part in text), OTHER)
-    return made(row, task, place, {"detail": first_line(text)}, opening=opening)
+    return error_for(row, task, place, {"detail": first_line(text)}, opening=opening)
 
 
 def insecure(text: str) -> str | None:

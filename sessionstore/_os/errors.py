@@ -49,10 +49,10 @@ class translated:  # noqa: N801 - it is used as a function: with translated(...)
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, OSError) and not isinstance(error, SessionStoreError):
-            raise in_our_words(error, self._doing, self._root, self._setting) from error
+            raise from_os_error(error, self._doing, self._root, self._setting) from error
 
 
-def in_our_words(error: OSError, doing: str, root: str, setting: str = "url") -> SessionStoreError:
+def from_os_error(error: OSError, doing: str, root: str, setting: str = "url") -> SessionStoreError:
     """Return the error that ``translated`` raises for ``error``."""
     code = error.errno or 0
     known = _FULL.get(code) or _REFUSED.get(code)

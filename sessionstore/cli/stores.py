@@ -17,10 +17,10 @@ from sessionstore.limits import Limits
 from sessionstore.model import SessionKey, SessionRecord
 from sessionstore.names import is_sid, shared_key
 from sessionstore.session import Session
-from sessionstore.settings.location import shown
+from sessionstore.settings.location import redacted
 from sessionstore.store import SessionStore
 from sessionstore.verification import is_nameless
-from sessionstore.wrapping import Call, HasClient, around
+from sessionstore.wrapping import Call, HasClient, wrap_methods
 
 SHARED = "@shared"
 """The name of the app's own session on the command line."""
@@ -50,8 +50,8 @@ def opened(url: str | None, *, make: bool = False, saves: bool = False) -> Itera
     resolved = settings_of(url)
     if not make and not _exists(resolved):
         raise SettingsError(
-            f"There is no store at {plain(shown(resolved.location.url))}: check the URL, or save "
-            "a file first."
+            f"There is no store at {plain(redacted(resolved.location.url))}: check the URL, or "
+            "save a file first."
         )
     limits = {} if saves else {"limits": Limits()}
     with (
@@ -72,7 +72,7 @@ def counted(store: SessionStore, advance: Callable[[int], None]) -> None:
 
         return listing
 
-    store.wrap(lambda backend: around(backend, {"sessions": counting}))
+    store.wrap(lambda backend: wrap_methods(backend, {"sessions": counting}))
 
 
 def reads(store: SessionStore) -> int | None:
@@ -96,7 +96,7 @@ def counted_reads(store: SessionStore, advance: Callable[[int], None]) -> None:
         return get
 
     if isinstance(store.backend, HasClient):
-        store.backend.wrap_client(lambda client: around(client, {"get": counting}))
+        store.backend.wrap_client(lambda client: wrap_methods(client, {"get": counting}))
 
 
 def _exists(resolved: settings.Settings) -> bool:

@@ -26,7 +26,7 @@ _scheme = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):").match
 _hide_user = re.compile(r"^(?:[^/:]*:.*|[^/]*)@").sub
 
 
-def locate(url: object, cwd: Path) -> tuple[Location, dict[str, str]]:
+def parse_url(url: object, cwd: Path) -> tuple[Location, dict[str, str]]:
     """Return the location of ``url`` and the options of its query, both percent-decoded.
 
     ``Location.url`` is safe for messages: it has neither the query nor the user and password, which
@@ -54,11 +54,11 @@ def locate(url: object, cwd: Path) -> tuple[Location, dict[str, str]]:
     parts = urlsplit(url)  # a ValueError for brackets that are no IPv6 address
     if is_file:
         return _file(parts, cwd), _query(parts.query)
-    location = Location(shown(url), parts.scheme, parts.netloc, _decoded(parts.path))
+    location = Location(redacted(url), parts.scheme, parts.netloc, _decoded(parts.path))
     return location, _query(parts.query)
 
 
-def shown(url: object) -> str:
+def redacted(url: object) -> str:
     """Return the URL or path for messages: without the query, user and password."""
     text = os.fsdecode(url) if isinstance(url, os.PathLike) else str(url)
     if _scheme(text) is None:

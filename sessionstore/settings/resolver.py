@@ -45,8 +45,8 @@ from sessionstore.parsers import (
     text,
 )
 from sessionstore.retention import Retention
-from sessionstore.settings.location import locate, shown
-from sessionstore.settings.sources import PREFIX, Given, Place, environment, files
+from sessionstore.settings.location import parse_url, redacted
+from sessionstore.settings.sources import PREFIX, Source, Value, environment, files
 
 if TYPE_CHECKING:
     from sessionstore.backend import Backend
@@ -156,7 +156,7 @@ class Settings:
 
         Secrets, and parts of tables that could be secrets, are masked.
         """
-        values: dict[str, object] = {"url": shown(self.location.url)}
+        values: dict[str, object] = {"url": redacted(self.location.url)}
         for group in (self.retention, self.limits):
             values |= {field.name: getattr(group, field.name) for field in fields(group)}
         values |= {key: getattr(self, key) for key in OF_OPEN}
@@ -179,11 +179,11 @@ def resolve(
     message has its name, its value, its source and a valid value.
     """
     here = Path(cwd)
-    named = Place(KEYWORD, {key: value for key, value in keywords.items() if value is not None})
+    named = Source(KEYWORD, {key: value for key, value in keywords.items() if value is not None})
     read = [environment(environ), *files(environ, here)]
     origin = _url(url, read)
     location, query = _locate(origin, here)
-    in_query = Place("the URL", query)
+    in_query = Source("the URL", query)
     backend = registry.find(location.scheme, _described("url", origin))
     options = _options(backend)
 
@@ -216,10 +216,10 @@ def resolve(
     )
 
 
-def _url(url: object, read: Iterable[Place]) -> Given:
+def _url(url: object, read: Iterable[Source]) -> Value:
     """Return the store's URL as it was written, by the caller or in the first source with one."""
     if url is not None:
-        return Given(url, KEYWORD)
+        return Value(url, KEYWORD)
     for place in read:
         if "url" in place.values:
             return place.given()["url"]
@@ -230,9 +230,9 @@ def _url(url: object, read: Iterable[Place]) -> Given:
     )
 
 
-def _locate(origin: Given, cwd: Path) -> tuple[Location, dict[str, str]]:
+def _locate(origin: Value, cwd: Path) -> tuple[Location, dict[str, str]]:
     try:
-        return locate(origin.value, cwd)
+        return parse_url(origin.value, cwd)
     except ValueError as error:
         raise _invalid("url", origin, error) from None  # the cause may quote a password
 
@@ -247,7 +247,7 @@ def _options(backend: type[Backend]) -> Mapping[str, Parser]:
     return backend.options
 
 
-def _options_elsewhere(place: Place, origin: Given, cwd: Path) -> set[str]:
+def _options_elsewhere(place: Source, origin: Value, cwd: Path) -> set[str]:
     """Return the options of the backend of the source's own URL, if another URL is used."""
     own = place.given().get("url", origin)
     if own == origin:
@@ -258,7 +258,7 @@ def _options_elsewhere(place: Place, origin: Given, cwd: Path) -> set[str]:
         return {*place.values}  # its backend is not installed and not needed: accept all names
 
 
-def _refuse_unknown(scheme: str, known: Collection[str], place: Place) -> None:
+def _refuse_unknown(scheme: str, known: Collection[str], place: Source) -> None:
     """Raise SettingsError for an unknown name, without its value, which may be a secret."""
     for key in place.values:
         if key not in known:
@@ -266,7 +266,7 @@ def _refuse_unknown(scheme: str, known: Collection[str], place: Place) -> None:
             raise SettingsError(f"invalid {place.spell(key)} ({place.name}): {remedy}.")
 
 
-def _remedy(scheme: str, known: Collection[str], place: Place, key: str) -> str:
+def _remedy(scheme: str, known: Collection[str], place: Source, key: str) -> str:
     if key in CORE and place.name == KEYWORD:
         group = "retention=Retention" if key in OF_RETENTION else "limits=Limits"
         return f"pass {group}({key}=...)"
@@ -283,7 +283,7 @@ def _remedy(scheme: str, known: Collection[str], place: Place, key: str) -> str:
     return f"a {scheme} store has no such setting" + (f"; there are {names}" if names else "")
 
 
-def _parse(key: str, given: Given, parser: Parser) -> Any:  # the parser's type of value
+def _parse(key: str, given: Value, parser: Parser) -> Any:  # the parser's type of value
     if isinstance(given.value, str) and not given.value.strip():
         raise _invalid(key, given, "it is empty; write a value, or leave it out")
     try:
@@ -293,7 +293,7 @@ def _parse(key: str, given: Given, parser: Parser) -> Any:  # the parser's type 
 
 
 def _group(
-    kind: type[Group], given: object, values: Mapping[str, Any], chosen: Mapping[str, Given]
+    kind: type[Group], given: object, values: Mapping[str, Any], chosen: Mapping[str, Value]
 ) -> Group:
     """Return a Retention or Limits: the keyword's, or one made of single settings."""
     if isinstance(given, kind):
@@ -312,10 +312,10 @@ def _group(
         raise SettingsError(f"{text} ({sources}).") from error
 
 
-def _described(key: str, given: Given) -> str:
+def _described(key: str, given: Value) -> str:
     """Return a setting as it was written, with its source, for a message."""
     if key == "url":
-        value = repr(shown(given.value))
+        value = repr(redacted(given.value))
     else:
         value = "..." if _is_secret(key) else repr(given.value)
     return f"{key}={value} ({given.source})"
@@ -338,5 +338,5 @@ def _shown_value(key: str, value: object) -> str:
     return str(value)
 
 
-def _invalid(key: str, given: Given, remedy: object) -> SettingsError:
+def _invalid(key: str, given: Value, remedy: object) -> SettingsError:
     return SettingsError(f"invalid {_described(key, given)}: {remedy}.")

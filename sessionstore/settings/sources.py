@@ -29,7 +29,7 @@ _is_kubernetes = re.compile(
 ).fullmatch
 
 
-class Given(NamedTuple):
+class Value(NamedTuple):
     """A value as it was written, and its source, such as "environment SESSIONSTORE_IDLE"."""
 
     value: object
@@ -37,7 +37,7 @@ class Given(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Source:
     """The unparsed values of one source. With a ``prefix`` its names are upper case after it."""
 
     name: str
@@ -48,25 +48,25 @@ class Place:
         """Return the name of a setting as it is written in this source."""
         return f"{self.prefix}{key.upper()}" if self.prefix else key
 
-    def given(self) -> dict[str, Given]:
+    def given(self) -> dict[str, Value]:
         """Return the values, each with its source."""
         return {
-            key: Given(value, f"{self.name} {self.spell(key)}" if self.prefix else self.name)
+            key: Value(value, f"{self.name} {self.spell(key)}" if self.prefix else self.name)
             for key, value in self.values.items()
         }
 
 
-def environment(environ: Mapping[str, str]) -> Place:
+def environment(environ: Mapping[str, str]) -> Source:
     """Return the variables with our prefix. A name not all in upper case stays, to be refused."""
     values: dict[str, object] = {}
     for name, value in environ.items():
         key = name.removeprefix(PREFIX)
         if key != name and name not in RESERVED and not _is_kubernetes(name):
             values[key.lower() if key.isupper() else key] = value
-    return Place("environment", values, PREFIX)
+    return Source("environment", values, PREFIX)
 
 
-def files(environ: Mapping[str, str], cwd: Path) -> list[Place]:
+def files(environ: Mapping[str, str], cwd: Path) -> list[Source]:
     """Return the values of the TOML files, the stronger first.
 
     If ``SESSIONSTORE_CONFIG`` names a file, only that one is read, and it must exist. Raises
@@ -85,12 +85,12 @@ def files(environ: Mapping[str, str], cwd: Path) -> list[Place]:
     return [_place(path, path.name) for path in usual if os.path.isfile(path)]
 
 
-def _place(path: Path, name: str) -> Place:
+def _place(path: Path, name: str) -> Source:
     values = _read(path, name)
     if path.name != "pyproject.toml":
-        return Place(name, values)
+        return Source(name, values)
     table = _table(_table(values, "tool", name), "sessionstore", name)
-    return Place(f"[tool.sessionstore] in {name}", table)
+    return Source(f"[tool.sessionstore] in {name}", table)
 
 
 def _read(path: Path, name: str) -> dict[str, object]:

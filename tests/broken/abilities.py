@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from sessionstore import names
-from sessionstore.backend import Flaw, Reference, Saved, SessionKey, SessionRecord, Stored
+from sessionstore.backend import Problem, Reference, Saved, SessionKey, SessionRecord, Stored
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.clock import Clock
 from sessionstore.content import Content
@@ -145,24 +145,24 @@ class RestoresOnlyWhatIsNotThere(MemoryBackend):
 
 @caught_by("a_store_in_use_omits_nothing")
 class OmitsAnEndedSession(MemoryBackend):
-    def omitted(self, *, files: bool = True) -> Iterator[Flaw]:
+    def omitted(self, *, files: bool = True) -> Iterator[Problem]:
         for record in self.sessions():
             if record.ended:
-                yield Flaw("damaged", record.sid, "ended", "nothing", sid=record.sid)
+                yield Problem("damaged", record.sid, "ended", "nothing", sid=record.sid)
 
 
 class Inspects(MemoryBackend):
     """Inspects correctly."""
 
-    def inspect(self) -> Iterator[Flaw]:
+    def inspect(self) -> Iterator[Problem]:
         for record in list(self.sessions()):
             for file in list(self.files(record.sid)):
                 data = b"".join(self._place.blobs[file.digest].pieces)
                 if hashlib.sha256(data).hexdigest() != file.digest:
                     yield self._flaw(record.sid, file)
 
-    def _flaw(self, sid: str, file: Reference) -> Flaw:
-        return Flaw(
+    def _flaw(self, sid: str, file: Reference) -> Problem:
+        return Problem(
             "damaged", file.name, "wrong", "deleted", lambda: self._mend(sid, file), sid, file
         )
 
@@ -172,15 +172,15 @@ class Inspects(MemoryBackend):
 
 @caught_by("a_store_in_use_has_no_flaws")
 class TakesGarbageForAFlaw(Inspects):
-    def inspect(self) -> Iterator[Flaw]:
+    def inspect(self) -> Iterator[Problem]:
         yield from super().inspect()
         if any(record.ended for record in self.sessions()):
-            yield Flaw("leftover", "", "ended", "nothing")
+            yield Problem("leftover", "", "ended", "nothing")
 
 
 @caught_by("a_damaged_file_is_named_and_mending_it_lets_it_be_saved_again")
 class LooksAtLengthsAlone(Inspects):
-    def inspect(self) -> Iterator[Flaw]:
+    def inspect(self) -> Iterator[Problem]:
         for flaw in super().inspect():
             file = flaw.reference
             if file and sum(map(len, self._place.blobs[file.digest].pieces)) != file.size:

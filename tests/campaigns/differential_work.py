@@ -41,7 +41,7 @@ from sessionstore.backends.memory import MemoryBackend
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.clock import SystemClock
 from sessionstore.names import session_key
-from sessionstore.wrapping import Call, around
+from sessionstore.wrapping import Call, wrap_methods
 from tests.broken import content, forgetting, saving, sessions
 from tests.campaigns.differential_model import (
     MAX_FILE,
@@ -169,7 +169,7 @@ class Work:
         if isinstance(store.backend, ObjectBackend):
             store.backend.writer.multipart_above = store.backend.writer.part_size = PART_SIZE
         if limits != Limits():
-            store.wrap(lambda it: around(it, dict.fromkeys(("put", "delete", "drop"), _late)))
+            store.wrap(lambda it: wrap_methods(it, dict.fromkeys(("put", "delete", "drop"), _late)))
         return store
 
     def close(self, engine: str | None = None) -> None:

@@ -22,7 +22,7 @@ from sessionstore.backends.local import LocalBackend, journal, layout, session_d
 from sessionstore.backends.local.blobs import Blob, Blobs
 from sessionstore.backends.local.directory import Directory
 from sessionstore.backends.local.journal import moment, nanoseconds
-from sessionstore.backends.local.session_dir import Folder
+from sessionstore.backends.local.session_dir import SessionDir
 from sessionstore.content import hasher
 
 
@@ -100,35 +100,35 @@ def _torn_secret() -> dict[Any, dict[str, Any]]:
 
 @variant("what leads to the files unforced", "durable")
 def _above() -> dict[Any, dict[str, Any]]:
-    return {Folder: {"_force_above": nothing}}
+    return {SessionDir: {"_force_above": nothing}}
 
 
 @variant("links and removals unforced", "durable")
 def _settle() -> dict[Any, dict[str, Any]]:
-    return {Folder: {"settle": nothing}}
+    return {SessionDir: {"settle": nothing}}
 
 
 @variant("the time of activity unforced", "durable")
 def _activity() -> dict[Any, dict[str, Any]]:
-    def settle(self: Folder) -> None:
+    def settle(self: SessionDir) -> None:
         if self._rules.durable:
             self.files.fsync()
 
-    return {Folder: {"settle": settle}}
+    return {SessionDir: {"settle": settle}}
 
 
 @variant("marks unforced", "durable", seed=2)
 def _marks() -> dict[Any, dict[str, Any]]:
-    def mark(self: Folder, name: str, time: datetime) -> None:
+    def mark(self: SessionDir, name: str, time: datetime) -> None:
         os.close(self.dir.open(name, os.O_WRONLY | os.O_CREAT))
         self.dir.utime(name, nanoseconds(time))
 
-    return {Folder: {"mark": mark}}
+    return {SessionDir: {"mark": mark}}
 
 
 @variant("a resume unforced", "durable", seed=4)
 def _unmark() -> dict[Any, dict[str, Any]]:
-    return {Folder: {"unmark": lambda self, name: self.dir.unlink(name)}}
+    return {SessionDir: {"unmark": lambda self, name: self.dir.unlink(name)}}
 
 
 @variant("a drop unforced", "durable")
@@ -147,11 +147,11 @@ def _drop() -> dict[Any, dict[str, Any]]:
 
 @variant("the bound of a session unforced", "durable")
 def _bound() -> dict[Any, dict[str, Any]]:
-    def has_older(self: Folder, created: datetime) -> None:
+    def has_older(self: SessionDir, created: datetime) -> None:
         if moment(self.dir.stat("id").st_mtime_ns) > created:
             self.dir.utime("id", nanoseconds(created))
 
-    return {Folder: {"has_older": has_older}}
+    return {SessionDir: {"has_older": has_older}}
 
 
 @variant("a compacted journal unforced", "durable", "loose", seed=2)
@@ -169,14 +169,14 @@ def _compact() -> dict[Any, dict[str, Any]]:
 
 @variant("the name of a compacted journal unforced", "durable", seed=4)
 def _compacted_name() -> dict[Any, dict[str, Any]]:
-    real = Folder._compact
+    real = SessionDir._compact
 
-    def compact(self: Folder, keep: list[journal.Line]) -> None:
+    def compact(self: SessionDir, keep: list[journal.Line]) -> None:
         forced = self._forced
         real(self, keep)
         self._forced = forced
 
-    return {Folder: {"_compact": compact}}
+    return {SessionDir: {"_compact": compact}}
 
 
 @variant("known content unforced", "durable", seed=4)
@@ -214,20 +214,20 @@ def _fan() -> dict[Any, dict[str, Any]]:
 
 @variant("sizes not compared", "loose", seed=2)
 def _sizes() -> dict[Any, dict[str, Any]]:
-    def find(self: Folder, file: str) -> Reference | None:
+    def find(self: SessionDir, file: str) -> Reference | None:
         return self.described(file)[1]
 
-    def references(self: Folder) -> Iterator[tuple[str, Reference]]:
+    def references(self: SessionDir) -> Iterator[tuple[str, Reference]]:
         for file, _, reference in self.links():
             if reference is not None:
                 yield file, reference
 
-    return {Folder: {"find": find, "references": references}}
+    return {SessionDir: {"find": find, "references": references}}
 
 
 @variant("a link without a line read as it is", "loose")
 def _undescribed() -> dict[Any, dict[str, Any]]:
-    def undescribed(self: Folder, file: str, there: os.stat_result) -> Reference | None:
+    def undescribed(self: SessionDir, file: str, there: os.stat_result) -> Reference | None:
         name = names.decode(file)
         if name is None:
             return None
@@ -238,12 +238,12 @@ def _undescribed() -> dict[Any, dict[str, Any]]:
         token = self.token(there)
         return Reference(name, there.st_size, digest.hexdigest(), created, None, token)
 
-    return {Folder: {"_undescribed": undescribed}}
+    return {SessionDir: {"_undescribed": undescribed}}
 
 
 @variant("a torn id left as it is", "loose", seed=2)
 def _id() -> dict[Any, dict[str, Any]]:
-    return {Folder: {"belongs_to": nothing}}
+    return {SessionDir: {"belongs_to": nothing}}
 
 
 @variant("a session without marks passed over", "loose", seed=11)
@@ -261,7 +261,7 @@ def _no_marks() -> dict[Any, dict[str, Any]]:
 def _no_files() -> dict[Any, dict[str, Any]]:
     count = 0
 
-    def open_files(self: Folder, *, change: bool) -> Directory:  # noqa: ARG001 - as the real one
+    def open_files(self: SessionDir, *, change: bool) -> Directory:  # noqa: ARG001 - as the real one
         nonlocal count
         try:
             files = self.dir.sub("files")
@@ -273,9 +273,9 @@ def _no_files() -> dict[Any, dict[str, Any]]:
         count = 0
         return files
 
-    return {Folder: {"_open_files": open_files}}
+    return {SessionDir: {"_open_files": open_files}}
 
 
 @variant("what is torn not swept", "loose")
 def _swept() -> dict[Any, dict[str, Any]]:
-    return {Folder: {"torn": lambda _: iter(())}}
+    return {SessionDir: {"torn": lambda _: iter(())}}

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from sessionstore import FileNotStored, InvalidName, Session, SessionStore, StoredFile, _threads
-from sessionstore._threads import in_thread
+from sessionstore._threads import run_in_thread
 from sessionstore.backends.memory import MemoryBackend, Place
-from sessionstore.local_copies import WorkingCopies
+from sessionstore.local_copies import LocalCopies
 from sessionstore.testing import Call, FakeClock, FaultyBackend
 from tests.support.stores import MINUTE, PATIENCE, Heard, brief, memory_store, names
 
@@ -63,7 +63,7 @@ def test_a_twin_takes_the_same_words(cls: type, verb: str) -> None:
 
 
 def test_every_twin_answers_as_its_verb_does(store: SessionStore, tmp_path: Path) -> None:
-    store.use_working_copies(WorkingCopies(tmp_path))
+    store.use_local_copies(LocalCopies(tmp_path))
 
     async def use_all() -> list[object]:
         session = store.session("alice")
@@ -243,7 +243,7 @@ def test_in_thread_passes_words_and_answers_on() -> None:
     def thread_and(*args: int, **words: int) -> tuple[bool, tuple[int, ...], dict[str, int]]:
         return threading.current_thread() is threading.main_thread(), args, words
 
-    assert asyncio.run(in_thread(thread_and, 1, 2, three=3)) == (False, (1, 2), {"three": 3})
+    assert asyncio.run(run_in_thread(thread_and, 1, 2, three=3)) == (False, (1, 2), {"three": 3})
 
 
 @pytest.mark.parametrize("threads", [None, 2, 64])
@@ -252,7 +252,7 @@ def test_no_more_calls_are_given_to_the_executor_than_it_has_threads(threads: in
 
     async def many() -> list[int]:
         asyncio.get_running_loop().set_default_executor(given)
-        return await asyncio.gather(*(in_thread(int, number) for number in range(200)))
+        return await asyncio.gather(*(run_in_thread(int, number) for number in range(200)))
 
     assert asyncio.run(many()) == list(range(200))
     assert given.most == given.threads
@@ -265,7 +265,7 @@ def test_a_loop_may_be_given_another_executor() -> None:
         loop = asyncio.get_running_loop()
         for executor in (few, many):
             loop.set_default_executor(executor)
-            await asyncio.gather(*(in_thread(int, number) for number in range(100)))
+            await asyncio.gather(*(run_in_thread(int, number) for number in range(100)))
 
     asyncio.run(both())
     assert (few.most, many.most) == (2, 16)
@@ -273,7 +273,7 @@ def test_a_loop_may_be_given_another_executor() -> None:
 
 def test_closed_loops_are_not_kept() -> None:
     async def many() -> None:
-        await asyncio.gather(*(in_thread(int) for _ in range(100)))
+        await asyncio.gather(*(run_in_thread(int) for _ in range(100)))
 
     for _ in range(5):
         asyncio.run(many())
@@ -289,7 +289,7 @@ def test_a_loop_that_shows_no_executor_is_not_held_up() -> None:
             return super().__getattribute__(name)
 
     async def many() -> list[int]:
-        return await asyncio.gather(*(in_thread(int, number) for number in range(50)))
+        return await asyncio.gather(*(run_in_thread(int, number) for number in range(50)))
 
     with contextlib.closing(Hidden()) as loop:
         assert loop.run_until_complete(many()) == list(range(50))

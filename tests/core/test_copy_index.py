@@ -13,7 +13,7 @@ import pytest
 from sessionstore import FileNotStored, SessionStore
 from sessionstore.backend import Reference
 from sessionstore.copy_index import HELD
-from sessionstore.local_copies import WorkingCopies
+from sessionstore.local_copies import LocalCopies
 
 SID = "alice-0123456789abcdef0123456789abcdef"
 SIZE = 100
@@ -33,8 +33,8 @@ def seconds() -> Seconds:
 
 
 @pytest.fixture
-def copies(tmp_path: Path, seconds: Seconds) -> Iterator[WorkingCopies]:
-    copies = WorkingCopies(tmp_path / "copies", 3 * SIZE, seconds)
+def copies(tmp_path: Path, seconds: Seconds) -> Iterator[LocalCopies]:
+    copies = LocalCopies(tmp_path / "copies", 3 * SIZE, seconds)
     yield copies
     copies.close()
 
@@ -44,11 +44,11 @@ def reference(name: str) -> Reference:
     return Reference(name, SIZE, digest, datetime(2026, 1, 1, tzinfo=UTC), None, "1")
 
 
-def make(copies: WorkingCopies, name: str, check: Callable[[], None] = lambda: None) -> Path:
+def make(copies: LocalCopies, name: str, check: Callable[[], None] = lambda: None) -> Path:
     return copies.path(SID, reference(name), lambda: io.BytesIO(name.encode() * SIZE), check)
 
 
-def test_the_least_recently_used_make_room(copies: WorkingCopies, seconds: Seconds) -> None:
+def test_the_least_recently_used_make_room(copies: LocalCopies, seconds: Seconds) -> None:
     paths = {}
     for name in "abc":
         paths[name] = make(copies, name)
@@ -59,12 +59,12 @@ def test_the_least_recently_used_make_room(copies: WorkingCopies, seconds: Secon
     assert {name for name, path in paths.items() if path.exists()} == {"a", "d"}
 
 
-def test_what_was_just_handed_out_stays_over_the_cap(copies: WorkingCopies) -> None:
+def test_what_was_just_handed_out_stays_over_the_cap(copies: LocalCopies) -> None:
     paths = [make(copies, name) for name in "abcdef"]
     assert all(path.exists() for path in paths)
 
 
-def test_a_pinned_copy_stays_however_old(copies: WorkingCopies, seconds: Seconds) -> None:
+def test_a_pinned_copy_stays_however_old(copies: LocalCopies, seconds: Seconds) -> None:
     with copies.pinned(SID, reference("a"), lambda: io.BytesIO(b"a" * SIZE)) as path:
         seconds.now += 10 * HELD
         for name in "bcde":
@@ -76,7 +76,7 @@ def test_a_pinned_copy_stays_however_old(copies: WorkingCopies, seconds: Seconds
     assert not path.exists()
 
 
-def test_an_evicted_copy_is_made_again(copies: WorkingCopies, seconds: Seconds) -> None:
+def test_an_evicted_copy_is_made_again(copies: LocalCopies, seconds: Seconds) -> None:
     path = make(copies, "a")
     seconds.now += HELD
     for name in "bcde":
@@ -86,7 +86,7 @@ def test_an_evicted_copy_is_made_again(copies: WorkingCopies, seconds: Seconds) 
 
 
 def test_a_file_is_looked_for_at_most_every_two_seconds(
-    copies: WorkingCopies, seconds: Seconds
+    copies: LocalCopies, seconds: Seconds
 ) -> None:
     looks = []
 
@@ -99,7 +99,7 @@ def test_a_file_is_looked_for_at_most_every_two_seconds(
     assert looks == [1000.0, 1002.0, 1004.0]
 
 
-def test_a_copy_of_a_file_that_is_gone_goes_too(copies: WorkingCopies, seconds: Seconds) -> None:
+def test_a_copy_of_a_file_that_is_gone_goes_too(copies: LocalCopies, seconds: Seconds) -> None:
     path = make(copies, "a")
     seconds.now += 3
 
@@ -114,7 +114,7 @@ def test_a_copy_of_a_file_that_is_gone_goes_too(copies: WorkingCopies, seconds: 
 def test_a_deletion_in_another_process_is_noticed(tmp_path: Path) -> None:
     with SessionStore.open(tmp_path / "s") as one, SessionStore.open(tmp_path / "s") as two:
         seconds = Seconds()
-        one.working = WorkingCopies(tmp_path / "copies", None, seconds)
+        one.local_copies = LocalCopies(tmp_path / "copies", None, seconds)
         file = one.session("a").put("a.txt", b"text")
         path = file.local_path()
         two.session("a").delete("a.txt")
@@ -130,4 +130,4 @@ def test_the_settings_reach_the_cache(tmp_path: Path) -> None:
     ) as store:
         path = store.session("a").put("a.txt", b"text").local_path()
         assert path.is_relative_to(tmp_path / "cache")
-        assert store.working.size == 1_000_000
+        assert store.local_copies.size == 1_000_000

@@ -41,7 +41,7 @@ def test_the_kinds_are_these() -> None:
 def test_every_kind_can_be_listened_to(store: SessionStore, kind: str) -> None:
     heard: list[Event] = []
     store.on(kind, heard.append)
-    store.tell(kind, reason="for a test")
+    store.emit(kind, reason="for a test")
     assert [(event.kind, event.reason) for event in heard] == [(kind, "for a test")]
 
 

@@ -389,7 +389,7 @@ class TestSavesAtOnce:
     def test_a_save_that_is_done_is_not_coming_any_more(self, clock: FakeClock) -> None:
         store = limited(clock, max_session=100, max_session_files=2)
         session = store.session("alice")
-        with store.ledger.admission(session.sid, "a", fresh=False) as save:
+        with store.ledger.reservation(session.sid, "a", fresh=False) as save:
             save.admit(60)
             with ingest(bytes(60), Ingest("sha256", TempSpool, lambda _: None)) as content:
                 save.keep(partial(store.backend.put, session.key, "a", content))

@@ -21,7 +21,7 @@ from sessionstore import LimitExceeded, Limits, Session, SessionStore
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.content import Ingest, TempSpool, ingest
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
-from sessionstore.wrapping import Call, around
+from sessionstore.wrapping import Call, wrap_methods
 from tests.support.stores import (
     MINUTE,
     PATIENCE,
@@ -67,7 +67,7 @@ def held(store: SessionStore, verb: str, call: Callable[[], object]) -> Iterator
 
         return run
 
-    store.wrap(lambda backend: around(backend, {verb: hold}))
+    store.wrap(lambda backend: wrap_methods(backend, {verb: hold}))
     thread.start()
     assert reached.wait(PATIENCE)
     try:
@@ -206,7 +206,7 @@ class TestAHeldCall:
         with held(store, "put", lambda: session.put("a", bytes(60))):
             session.delete("a")
         listings: list[object] = []
-        store.wrap(lambda it: around(it, {"files": lambda real: _noting(real, listings)}))
+        store.wrap(lambda it: wrap_methods(it, {"files": lambda real: _noting(real, listings)}))
         for name in "bcd":
             session.put(name, bytes(30))
         assert len(listings) == 1
@@ -247,7 +247,7 @@ class TestAFailure:
         session.put("a", b"")
         with (
             pytest.raises(ZeroDivisionError),
-            session.receiving("b", None, fresh=False) as receiving,
+            session.pending_save("b", None, fresh=False) as receiving,
         ):
             receiving.keep(ingest(bytes(60), receiving.ingest))
             raise ZeroDivisionError
@@ -278,7 +278,7 @@ class Churn:
         self._clock = clock
         self._seed = seed
         verbs = ("put", "get", "files", "delete", "discard", "drop")
-        store.wrap(lambda backend: around(backend, dict.fromkeys(verbs, self._late)))
+        store.wrap(lambda backend: wrap_methods(backend, dict.fromkeys(verbs, self._late)))
 
     def _late(self, real: Call) -> Call:
         rng = random.Random(self._seed)
@@ -351,7 +351,7 @@ def test_the_admission_of_a_store_without_limits_only_saves(clock: FakeClock) ->
     store = memory_store(clock)
     session = store.session("alice")
     with (
-        store.ledger.admission(session.sid, "a", fresh=False) as save,
+        store.ledger.reservation(session.sid, "a", fresh=False) as save,
         ingest(b"cat", Ingest("sha256", TempSpool, save.admit)) as content,
     ):
         save.keep(lambda: store.backend.put(session.key, "a", content))

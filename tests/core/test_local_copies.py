@@ -19,7 +19,7 @@ import pytest
 from sessionstore import BackendUnavailable, LimitExceeded, SessionStore
 from sessionstore.backend import Reference
 from sessionstore.errors import FileNotStored, InvalidName
-from sessionstore.local_copies import WorkingCopies
+from sessionstore.local_copies import LocalCopies
 from sessionstore.names import file_name
 from sessionstore.testing import FakeClock
 from tests.support.hostile import HOSTILE, label
@@ -34,8 +34,8 @@ def reference(name: str = "a.png", token: str = "1") -> Reference:
 
 
 @pytest.fixture
-def copies(tmp_path: Path) -> Iterator[WorkingCopies]:
-    copies = WorkingCopies(tmp_path / "copies")
+def copies(tmp_path: Path) -> Iterator[LocalCopies]:
+    copies = LocalCopies(tmp_path / "copies")
     yield copies
     copies.close()
 
@@ -67,7 +67,7 @@ class TestNames:
         ],
     )  # fmt: skip
     def test_are_the_file_s_or_like_it_with_the_extension(
-        self, copies: WorkingCopies, name: str, expected: str
+        self, copies: LocalCopies, name: str, expected: str
     ) -> None:
         path = copies.path(SID, reference(name), cat)
         assert (path.suffix, path.name[:9]) == (Path(expected).suffix, expected[:9])
@@ -75,7 +75,7 @@ class TestNames:
 
     @pytest.mark.parametrize("name", HOSTILE, ids=label)
     def test_every_legal_name_makes_a_copy_within(
-        self, copies: WorkingCopies, tmp_path: Path, name: str
+        self, copies: LocalCopies, tmp_path: Path, name: str
     ) -> None:
         try:
             name = file_name(name)
@@ -86,32 +86,30 @@ class TestNames:
         assert path.resolve().is_relative_to((tmp_path / "copies").resolve())
         assert len(path.relative_to(tmp_path / "copies").parts) == 5
 
-    def test_files_of_like_names_have_copies_of_their_own(self, copies: WorkingCopies) -> None:
+    def test_files_of_like_names_have_copies_of_their_own(self, copies: LocalCopies) -> None:
         paths = {copies.path(SID, reference(name), cat) for name in ("a:b", "a*b", "x/a_b", "a_b")}
         assert len(paths) == 4
 
-    def test_versions_have_copies_of_their_own(self, copies: WorkingCopies) -> None:
+    def test_versions_have_copies_of_their_own(self, copies: LocalCopies) -> None:
         old = copies.path(SID, reference(token="1"), cat)
         new = copies.path(SID, reference(token="2"), lambda: io.BytesIO(b"dog"))
         assert (old.read_bytes(), new.read_bytes()) == (b"cat", b"dog")
 
 
 class TestMaking:
-    def test_is_done_once(self, copies: WorkingCopies) -> None:
+    def test_is_done_once(self, copies: LocalCopies) -> None:
         first = copies.path(SID, reference(), cat)
         assert copies.path(SID, reference(), lambda: io.BytesIO(b"other")) == first
         assert first.read_bytes() == b"cat"
 
     def test_nothing_is_made_before_it_is_needed(self, own_temp: Path) -> None:
-        copies = WorkingCopies()
+        copies = LocalCopies()
         copies.forget_file(SID, "a")
         copies.forget_session(SID)
         copies.close()
         assert list(own_temp.iterdir()) == []
 
-    def test_a_stream_that_fails_leaves_nothing(
-        self, copies: WorkingCopies, tmp_path: Path
-    ) -> None:
+    def test_a_stream_that_fails_leaves_nothing(self, copies: LocalCopies, tmp_path: Path) -> None:
         class Broken(io.BytesIO):
             def read(self, *_: Any) -> bytes:
                 raise FileNotStored("a.png")
@@ -121,7 +119,7 @@ class TestMaking:
         assert [name for name in files_in(tmp_path / "copies") if "lock" not in name] == []
 
     def test_a_folder_cleared_away_meanwhile_is_made_again(
-        self, copies: WorkingCopies, tmp_path: Path
+        self, copies: LocalCopies, tmp_path: Path
     ) -> None:
         clear = iter([True])
 
@@ -133,7 +131,7 @@ class TestMaking:
 
         assert copies.path(SID, reference(), clearing).read_bytes() == b"cat"
 
-    def test_one_that_stays_away_is_our_error(self, copies: WorkingCopies, tmp_path: Path) -> None:
+    def test_one_that_stays_away_is_our_error(self, copies: LocalCopies, tmp_path: Path) -> None:
         def clearing() -> BinaryIO:
             for folder in (tmp_path / "copies").glob("*/*/"):
                 shutil.rmtree(folder)
@@ -143,7 +141,7 @@ class TestMaking:
             copies.path(SID, reference(), clearing)
 
     def test_a_full_disk_is_our_error(
-        self, copies: WorkingCopies, monkeypatch: pytest.MonkeyPatch
+        self, copies: LocalCopies, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
@@ -155,7 +153,7 @@ class TestMaking:
 
 class TestTemporaryFolder:
     def test_is_one_for_all_processes_of_the_user(self, own_temp: Path) -> None:
-        one, two = WorkingCopies(), WorkingCopies()
+        one, two = LocalCopies(), LocalCopies()
         assert one.directory == two.directory == own_temp / f"sessionstore-{os.getuid()}"
         assert one.directory.stat().st_mode & 0o077 == 0
 
@@ -172,7 +170,7 @@ class TestTemporaryFolder:
         else:
             usual.mkdir()
             usual.chmod(0o777)
-        copies = WorkingCopies()
+        copies = LocalCopies()
         path = copies.path(SID, reference(), cat)
         copies.close()
         assert path.is_relative_to(own_temp)
@@ -190,13 +188,13 @@ class TestTemporaryFolder:
 
 
 class TestForgetting:
-    def test_a_file_takes_its_copies_with_it(self, copies: WorkingCopies) -> None:
+    def test_a_file_takes_its_copies_with_it(self, copies: LocalCopies) -> None:
         gone = [copies.path(SID, reference("a", token), cat) for token in "12"]
         kept = copies.path(SID, reference("b"), cat)
         copies.forget_file(SID, "a")
         assert [path.exists() for path in (*gone, kept)] == [False, False, True]
 
-    def test_no_empty_folder_is_left(self, copies: WorkingCopies) -> None:
+    def test_no_empty_folder_is_left(self, copies: LocalCopies) -> None:
         def refuse() -> None:
             raise FileNotStored("c")
 
@@ -211,14 +209,14 @@ class TestForgetting:
             copies.path(SID, reference("d"), full)
         assert list(copies._workspace.path.iterdir()) == []
 
-    def test_a_session_takes_its_copies_with_it(self, copies: WorkingCopies) -> None:
+    def test_a_session_takes_its_copies_with_it(self, copies: LocalCopies) -> None:
         gone = copies.path(SID, reference(), cat)
         kept = copies.path(SID.replace("alice", "bob"), reference(), cat)
         copies.forget_session(SID)
         assert (gone.exists(), kept.exists()) == (False, True)
 
     def test_closing_takes_all_with_it_and_may_come_twice(
-        self, copies: WorkingCopies, tmp_path: Path
+        self, copies: LocalCopies, tmp_path: Path
     ) -> None:
         copies.path(SID, reference(), cat)
         copies.close()
@@ -227,12 +225,12 @@ class TestForgetting:
 
 
 class TestSweep:
-    def test_keeps_copies_of_what_is_there(self, copies: WorkingCopies) -> None:
+    def test_keeps_copies_of_what_is_there(self, copies: LocalCopies) -> None:
         path = copies.path(SID, reference(), cat)
         copies.sweep(lambda _: [reference()])
         assert path.read_bytes() == b"cat"
 
-    def test_removes_copies_of_what_is_not(self, copies: WorkingCopies) -> None:
+    def test_removes_copies_of_what_is_not(self, copies: LocalCopies) -> None:
         old, gone = copies.path(SID, reference(token="1"), cat), copies.path(
             SID, reference("b"), cat
         )  # fmt: skip
@@ -240,7 +238,7 @@ class TestSweep:
         copies.sweep(lambda _: [reference(token="2")])
         assert [path.exists() for path in (old, gone, kept)] == [False, False, True]
 
-    def test_a_copy_made_while_it_looks_stays(self, copies: WorkingCopies) -> None:
+    def test_a_copy_made_while_it_looks_stays(self, copies: LocalCopies) -> None:
         copies.path(SID, reference("a"), cat)
         made: list[Path] = []
 
@@ -252,7 +250,7 @@ class TestSweep:
         copies.sweep(files)
         assert made[0].read_bytes() == b"cat"
 
-    def test_forgets_sessions_without_copies(self, copies: WorkingCopies) -> None:
+    def test_forgets_sessions_without_copies(self, copies: LocalCopies) -> None:
         for number in range(10):
             copies.path(f"{SID}{number}", reference(), cat)
         for _ in range(2):
@@ -260,7 +258,7 @@ class TestSweep:
         assert copies._copies.sessions() == []
 
     def test_a_copy_made_while_its_session_is_forgotten_is_found_later(
-        self, copies: WorkingCopies
+        self, copies: LocalCopies
     ) -> None:
         def forgetting() -> BinaryIO:
             copies.forget_session(SID)
@@ -273,7 +271,7 @@ class TestSweep:
         copies.sweep(lambda _: [])
         assert not path.exists()
 
-    def test_things_beside_the_copies_stay(self, copies: WorkingCopies, tmp_path: Path) -> None:
+    def test_things_beside_the_copies_stay(self, copies: LocalCopies, tmp_path: Path) -> None:
         beside = tmp_path / "copies" / ("a" * 64) / "of another program.png"
         beside.parent.mkdir(parents=True)
         beside.write_bytes(b"dog")
@@ -301,7 +299,7 @@ class TestStore:
     def test_copies_can_be_kept_elsewhere(self, store: SessionStore, tmp_path: Path) -> None:
         file = store.session("alice").put("a", b"cat")
         before = file.local_path()
-        store.use_working_copies(WorkingCopies(tmp_path / "elsewhere"))
+        store.use_local_copies(LocalCopies(tmp_path / "elsewhere"))
         assert file.local_path().is_relative_to(tmp_path / "elsewhere")
         assert not before.exists()
 
@@ -317,12 +315,12 @@ class TestStore:
             dropping.join(PATIENCE)
             assert data in {None, b"cat" * 100_000}
         store.sweep()
-        assert [name for name in files_in(store.working.directory) if name == "a"] == []
+        assert [name for name in files_in(store.local_copies.directory) if name == "a"] == []
 
 
 def test_a_path_cannot_be_worked_out(tmp_path: Path) -> None:
     """Apps serve copies to whoever has the path, so it holds a secret of the process."""
-    both = [WorkingCopies(tmp_path / name) for name in "ab"]
+    both = [LocalCopies(tmp_path / name) for name in "ab"]
     paths = [copies.path(SID, reference(), cat) for copies in both]
     folders = [
         path.relative_to(copies._workspace.path) for path, copies in zip(paths, both, strict=True)

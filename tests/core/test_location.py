@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessionstore.backend import Location
-from sessionstore.settings.location import locate, shown
+from sessionstore.settings.location import parse_url, redacted
 
 CWD = Path("/srv/app")
 
 
 def path_of(url: object) -> str:
-    location, options = locate(url, CWD)
+    location, options = parse_url(url, CWD)
     assert (location.scheme, location.netloc, options) == ("file", "", {})
     return location.path
 
@@ -60,7 +60,7 @@ def test_bytes_that_are_no_utf8_are_kept() -> None:
 
 
 def test_the_url_of_a_directory_is_whole() -> None:
-    assert locate("a b", CWD)[0].url == "file:///srv/app/a%20b"
+    assert parse_url("a b", CWD)[0].url == "file:///srv/app/a%20b"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="as_uri() and paths of Windows are other ones")
@@ -68,18 +68,20 @@ def test_the_url_of_a_directory_is_whole() -> None:
 def test_a_path_and_its_file_url_are_the_same_place(text: str) -> None:
     path = Path("/") / text
 
-    assert locate(path.as_uri(), CWD) == locate(path, CWD)
+    assert parse_url(path.as_uri(), CWD) == parse_url(path, CWD)
 
 
 def test_any_other_url_is_taken_apart() -> None:
-    location, options = locate("S3://key:pass@bucket/a%20b/c?endpoint=http%3A%2F%2Fx%3A1&n=+1", CWD)
+    location, options = parse_url(
+        "S3://key:pass@bucket/a%20b/c?endpoint=http%3A%2F%2Fx%3A1&n=+1", CWD
+    )
 
     assert location == Location("S3://***@bucket/a%20b/c", "s3", "key:pass@bucket", "/a b/c")
     assert options == {"endpoint": "http://x:1", "n": " 1"}
 
 
 def test_a_file_url_may_have_options() -> None:
-    location, options = locate("file:data?durable=true", CWD)
+    location, options = parse_url("file:data?durable=true", CWD)
 
     assert (location.path, options) == ("/srv/app/data", {"durable": "true"})
 
@@ -112,7 +114,7 @@ def test_a_file_url_may_have_options() -> None:
 )
 def test_what_is_refused_comes_with_what_would_be_right(written: object, remedy: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
-        locate(written, CWD)
+        parse_url(written, CWD)
 
     assert remedy in str(caught.value)
 
@@ -122,9 +124,9 @@ def test_a_password_is_never_shown(password: str) -> None:
     """However it is written: people paste them without percent-encoding."""
     url = f"s3://user:{password}@bucket/prefix"
 
-    assert shown(url) in {"s3://***@bucket/prefix", "s3://***"}
+    assert redacted(url) in {"s3://***@bucket/prefix", "s3://***"}
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/a@b", "file:///a:b@c", "s3://bucket/a:b@c"])
 def test_an_at_sign_in_the_path_is_shown(url: str) -> None:
-    assert shown(url) == url
+    assert redacted(url) == url

@@ -172,7 +172,7 @@ def test_held_and_failed_sweeps_are_counted(clock: FakeClock, registry: Collecto
     backend = FaultyBackend(memory_store(clock).backend)
     store = SessionStore(backend, clock=clock)
     Metrics(store, registry=registry)
-    store.tell("sweep_held", reason="it looks wrong")
+    store.emit("sweep_held", reason="it looks wrong")
     backend.plan = on("collect", Fault(unavailable))
     with pytest.raises(BackendUnavailable):
         store.sweep()

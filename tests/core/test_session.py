@@ -33,7 +33,7 @@ from sessionstore import (
 )
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.content import CHUNK
-from sessionstore.local_copies import WorkingCopies
+from sessionstore.local_copies import LocalCopies
 from sessionstore.parsers import LONGEST
 from sessionstore.session import Usage
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, disk_full, on, unavailable
@@ -788,7 +788,7 @@ class TestDirectory:
         self, session: Session, tmp_path: Path
     ) -> None:
         (tmp_path / "a file").write_bytes(b"")
-        session.store.use_working_copies(WorkingCopies(tmp_path / "a file"))
+        session.store.use_local_copies(LocalCopies(tmp_path / "a file"))
         with pytest.raises(BackendUnavailable, match="Could not make a local directory"):
             session.directory().__enter__()
 

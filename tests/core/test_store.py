@@ -23,7 +23,7 @@ from sessionstore import (
 from sessionstore.backends.local import LocalBackend
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.clock import SystemClock
-from sessionstore.local_copies import WorkingCopies
+from sessionstore.local_copies import LocalCopies
 from sessionstore.names import file_name, session_key
 from sessionstore.session import Usage
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
@@ -144,7 +144,7 @@ class TestClose:
     def test_threads_and_copies_go(self, clock: FakeClock, tmp_path: Path) -> None:
         before = set(threading.enumerate())
         store = memory_store(clock)
-        store.use_working_copies(WorkingCopies(tmp_path))
+        store.use_local_copies(LocalCopies(tmp_path))
         path = store.session("alice").put("a", b"cat").local_path()
         store.session("alice").end()
         sweeping = store.sweeping()

@@ -27,7 +27,7 @@ from sessionstore import (
     signing,
 )
 from sessionstore.backends.memory import MemoryBackend, Place
-from sessionstore.local_copies import WorkingCopies
+from sessionstore.local_copies import LocalCopies
 from sessionstore.parsers import LONGEST
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
 from tests.support.local import blobs
@@ -53,7 +53,7 @@ def clock() -> FakeClock:
 def session(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> Iterator[Session]:
     local = request.param == "local"
     with local_store(tmp_path / "root", clock) if local else memory_store(clock) as store:
-        store.use_working_copies(WorkingCopies(tmp_path / "copies"))
+        store.use_local_copies(LocalCopies(tmp_path / "copies"))
         yield store.session("alice", "alice@example.org")
 
 
@@ -325,7 +325,7 @@ class TestLocalPath:
     def test_a_read_that_fails_leaves_no_half_copy(self, tmp_path: Path, clock: FakeClock) -> None:
         backend = FaultyBackend(MemoryBackend(Place(), clock))
         with SessionStore(backend, clock=clock) as store:
-            store.use_working_copies(WorkingCopies(tmp_path / "copies"))
+            store.use_local_copies(LocalCopies(tmp_path / "copies"))
             file = store.session("alice").put("data.bin", DATA)
             backend.plan = on("open", Fault(unavailable, at=1000), number=1)
             with pytest.raises(BackendUnavailable):
@@ -338,7 +338,7 @@ class TestLocalPath:
         self, file: StoredFile, tmp_path: Path
     ) -> None:
         (tmp_path / "a file").write_bytes(b"")
-        file._session.store.use_working_copies(WorkingCopies(tmp_path / "a file"))
+        file._session.store.use_local_copies(LocalCopies(tmp_path / "a file"))
         with pytest.raises(
             (BackendUnavailable, LimitExceeded), match="Could not make a local copy"
         ):

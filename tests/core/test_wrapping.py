@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from sessionstore.errors import SettingsError
-from sessionstore.wrapping import Call, around
+from sessionstore.wrapping import Call, wrap_methods
 
 
 class Counted:
@@ -34,27 +34,27 @@ def twice(call: Call) -> Call:
 
 
 def test_named_calls_pass_through_their_wrapper_and_others_do_not() -> None:
-    assert around(Counted(), {"put": twice}).put(3) == 6
-    assert around(Counted(), {}).put(3) == 3
+    assert wrap_methods(Counted(), {"put": twice}).put(3) == 6
+    assert wrap_methods(Counted(), {}).put(3) == 3
 
 
 def test_methods_and_constants_are_seen_without_asking_the_wrapper() -> None:
     """From Python 3.12 on ``isinstance`` of a protocol looks with ``getattr_static``."""
-    wrapped = around(Counted(), {})
+    wrapped = wrap_methods(Counted(), {})
     assert inspect.getattr_static(wrapped, "at_once") == 4
     assert callable(inspect.getattr_static(wrapped, "put"))
 
 
 def test_what_changes_is_not_copied() -> None:
     target = Counted()
-    wrapped = around(target, {})
+    wrapped = wrap_methods(target, {})
     target.opening = False
     assert (wrapped.opening, wrapped.left) == (False, False)
 
 
 def test_what_cannot_be_had_is_no_reason_not_to_be_wrapped() -> None:
     """As the other engine of obstore's client, where boto3 is not installed."""
-    wrapped = around(Counted(), {"put": twice})
+    wrapped = wrap_methods(Counted(), {"put": twice})
     assert wrapped.put(3) == 6
     with pytest.raises(SettingsError):
         assert wrapped.other

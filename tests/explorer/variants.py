@@ -15,7 +15,7 @@ from sessionstore.backend import Dropped, Reference, Saved, SessionKey
 from sessionstore.backends.objects import ObjectBackend, keys
 from sessionstore.backends.objects.cache import RECENT
 from sessionstore.backends.objects.client import Entry
-from sessionstore.backends.objects.collector import Found, Part, Sweeper
+from sessionstore.backends.objects.collector import Collector, Found, Part
 from sessionstore.backends.objects.index import Generations
 from sessionstore.backends.objects.keys import Version
 from sessionstore.backends.objects.reader import Reader, to_reference
@@ -31,14 +31,14 @@ class NoDeadline(Writer):
         return True
 
 
-class SkewedSweeper(Sweeper):
+class SkewedSweeper(Collector):
     """Sweeps by its own clock, ahead by half of the grace."""
 
     def _is_old(self, entry: Entry, date: datetime) -> bool:
         return super()._is_old(entry, date + self._terms.grace / 2)
 
 
-class ReferencesFirst(Sweeper):
+class ReferencesFirst(Collector):
     """Lists references before content in a sweep."""
 
     def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
@@ -151,7 +151,7 @@ class SharedReferences(Writer):
             self._nonce = nonce
 
 
-class IntentsLast(Sweeper):
+class IntentsLast(Collector):
     """Lists references before intents in a sweep."""
 
     def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
@@ -185,7 +185,7 @@ class ServesUnsure(Reader):
         return None
 
 
-class TidiesTooMuch(Sweeper):
+class TidiesTooMuch(Collector):
     """Deletes versions in a sweep as replaced, also if the newer version may be taken back."""
 
     def _replaced(self, sid: str, file: str) -> Iterator[str]:
@@ -264,7 +264,7 @@ def _backend(
     writer: type[Writer] = Writer,
     reader: type[Reader] = Reader,
     sessions: type[Sessions] = Sessions,
-    sweeper: type[Sweeper] = Sweeper,
+    sweeper: type[Collector] = Collector,
 ) -> type[ObjectBackend]:
     """Return a backend class with one part replaced."""
     parts = {

@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from sessionstore import BackendUnavailable, LimitExceeded, SessionStore, SettingsError
 from sessionstore.backends.fsspec import FsspecBackend, filesystems
 from sessionstore.backends.fsspec.backend import FsspecClient, storage_options
-from sessionstore.backends.fsspec.errors import CLASSES, CODES, ERRNOS, ours
+from sessionstore.backends.fsspec.errors import CLASSES, CODES, ERRNOS, translate
 from sessionstore.backends.fsspec.filesystems import LocalFiles, _time
 from sessionstore.backends.fsspec.protocols import KINDS, PACKAGES, REFUSED, Where
 from sessionstore.backends.objects.client import NotFound, Payload
@@ -208,8 +208,8 @@ def translated(code: str, status: int) -> OSError:
     ],
 )
 def test_every_failure_is_ours(error: Exception, kind: type[Exception], words: str) -> None:
-    first = ours(error, "save an object", "gs://b/p", opening=True)
-    later = ours(error, "save an object", "gs://b/p", opening=False)
+    first = translate(error, "save an object", "gs://b/p", opening=True)
+    later = translate(error, "save an object", "gs://b/p", opening=False)
     assert type(first) is kind
     assert type(later) is (kind if kind is LimitExceeded else BackendUnavailable)
     assert words in str(first)

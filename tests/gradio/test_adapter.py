@@ -364,7 +364,7 @@ def test_there_is_no_session_outside_an_event(site: Site, request_: Any) -> None
 
 
 def test_detach_puts_everything_back(site: Site) -> None:
-    create_app, directory = App.create_app, site.store.working.directory
+    create_app, directory = App.create_app, site.store.local_copies.directory
     threads = set(threading.enumerate())
 
     attachment = site.attach()
@@ -378,7 +378,7 @@ def test_detach_puts_everything_back(site: Site) -> None:
 
     assert (attached, detached) == (True, False)
     assert App.create_app is create_app
-    assert site.store.working.directory == directory
+    assert site.store.local_copies.directory == directory
     assert "get_config_file" not in vars(site.demo)
     assert "set-cookie" not in page.headers
     names = {thread.name for thread in set(threading.enumerate()) - threads}

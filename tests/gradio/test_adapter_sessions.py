@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from sessionstore import InvalidName, Retention, Session
-from sessionstore.adapters.gradio.files import Kept
+from sessionstore.adapters.gradio.files import KeptSession
 from sessionstore.names import HIDDEN, is_private, own_name, private_key, session_key, shared_key
 from sessionstore.testing import FakeClock
 from tests.support.stores import DAY, Heard, memory_store
@@ -24,7 +24,7 @@ def clock() -> FakeClock:
 def test_an_app_can_neither_make_nor_reach_an_adapter_s_name(clock: FakeClock, name: str) -> None:
     store = memory_store(clock)
     session = store.session("anna")
-    Kept(store, session.key).put(name.removeprefix(HIDDEN), b"kept")
+    KeptSession(store, session.key).put(name.removeprefix(HIDDEN), b"kept")
 
     for verb in (session.get, session.read, session.delete, own_name):
         with pytest.raises(InvalidName, match="adapter"):
@@ -39,7 +39,7 @@ def test_an_app_can_neither_make_nor_reach_an_adapter_s_name(clock: FakeClock, n
 def test_an_adapter_s_files_are_not_listed_and_do_count(clock: FakeClock) -> None:
     store = memory_store(clock)
     session = store.session("anna")
-    kept = Kept(store, session.key)
+    kept = KeptSession(store, session.key)
 
     session.put("mine", b"12")
     kept.put("theirs", b"345")
@@ -51,7 +51,7 @@ def test_an_adapter_s_files_are_not_listed_and_do_count(clock: FakeClock) -> Non
 
 def test_they_go_with_the_session(clock: FakeClock) -> None:
     store = memory_store(clock)
-    kept = Kept(store, session_key("anna"))
+    kept = KeptSession(store, session_key("anna"))
     kept.put("theirs", b"345")
 
     store.session("anna").drop()

@@ -224,8 +224,8 @@ def test_a_sweep_of_this_process_is_measured_and_told(
 
 def test_a_sweep_that_held_back_stays_on_show_although_it_finished(store: SessionStore) -> None:
     seen = watch(store)
-    store.tell("sweep_held", reason="nine tenths of the references are gone")
-    store.tell("sweep_finished", reason="0 deleted")
+    store.emit("sweep_held", reason="nine tenths of the references are gone")
+    store.emit("sweep_finished", reason="0 deleted")
 
     shown = html.overview(look(store, "recent", 9), seen, store, exposed=False)
     assert "held back now: nine tenths" in shown

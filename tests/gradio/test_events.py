@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
-from sessionstore.adapters.gradio.cache import LocalCopies
+from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.events import Event, Pins, Sender, running
-from sessionstore.adapters.gradio.files import Found
+from sessionstore.adapters.gradio.files import FoundFile
 from sessionstore.backend import Reference
 from tests.support.gradio_rig import GRADIO_S_OWN
 
@@ -50,8 +50,8 @@ class Strict:
         self._lock.release()
 
 
-def with_a_copy(directory: Path) -> LocalCopies:
-    local = LocalCopies(directory, None)
+def with_a_copy(directory: Path) -> CacheDir:
+    local = CacheDir(directory, None)
     local.path(NAME).write_bytes(b"note")
     stamp = local.stamp(NAME)
     assert stamp is not None
@@ -98,7 +98,7 @@ def test_a_copy_that_made_room_before_it_was_in_use_is_fetched_again() -> None:
     local = Mock(**{"pin.side_effect": [False, False, True]})
     files = Mock(**{"ready.return_value": False})
 
-    event_with(local, files)._use(Found(NAME, "sid", reference()))
+    event_with(local, files)._use(FoundFile(NAME, "sid", reference()))
 
     assert files.fetch.call_count == 2
     assert local.pin.call_count == 3

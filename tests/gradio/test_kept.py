@@ -20,7 +20,7 @@ from PIL import Image
 
 from sessionstore import SessionStore, SettingsError
 from sessionstore.adapters.gradio import attach
-from sessionstore.adapters.gradio.cache import LEASE, MARK, LocalCopies, large_to_cache
+from sessionstore.adapters.gradio.cache import LEASE, MARK, CacheDir, large_to_cache
 from sessionstore.adapters.gradio.files import UNCLAIMED
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.testing import FakeClock
@@ -524,7 +524,7 @@ def test_what_a_killed_process_left_goes_at_once_when_nobody_else_is_there(tmp_p
         os.utime(path, (time.time() - 60,) * 2)
         return path
 
-    other, mine = LocalCopies(tmp_path, None), LocalCopies(tmp_path, None)
+    other, mine = CacheDir(tmp_path, None), CacheDir(tmp_path, None)
     orphan = left("orphan.txt")
     for copies in (other, mine):
         copies.leases.hold()

@@ -10,7 +10,7 @@ import pytest
 
 from sessionstore import InvalidName, Session, SessionStore
 from sessionstore.adapters.gradio import presence
-from sessionstore.adapters.gradio.presence import Budget, Presences, Visitor
+from sessionstore.adapters.gradio.presence import PresenceTracker, TokenBucket, Visitor
 from tests.support.gradio_rig import PATIENCE
 
 ANNA = Visitor("anna", "visitor-a")
@@ -21,13 +21,13 @@ class Told:
 
     def __init__(self, strangers: float = 0) -> None:
         self.store = SessionStore.open("memory://")
-        self.presences = Presences(self.store, Budget(strangers, 0, lambda: 0.0))
+        self.presences = PresenceTracker(self.store, TokenBucket(strangers, 0, lambda: 0.0))
         self.verbs: list[str] = []
         self.told = threading.Semaphore(0)
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def tell(self, verb: str) -> None:
+    def emit(self, verb: str) -> None:
         self.verbs.append(verb)
         self.told.release()
         assert self.go_on.wait(PATIENCE)
@@ -46,7 +46,7 @@ class Told:
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     told = Told()
     for verb in ("resume", "touch", "end"):
-        monkeypatch.setattr(Session, verb, lambda _, verb=verb: told.tell(verb))
+        monkeypatch.setattr(Session, verb, lambda _, verb=verb: told.emit(verb))
     told.presences.start()
     with told.store:
         yield told
@@ -123,7 +123,7 @@ def test_the_last_word_wins_while_the_store_is_slow(told: Told) -> None:
 def test_the_store_is_told_nothing_before_the_start_and_after_the_stop() -> None:
     told = Told(strangers=10)
     with told.store, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "end", lambda _: told.tell("end"))
+        patch.setattr(Session, "end", lambda _: told.emit("end"))
         told.presences.opened(ANNA)
         told.presences.closed(ANNA, left=True)
 
@@ -133,7 +133,7 @@ def test_the_store_is_told_nothing_before_the_start_and_after_the_stop() -> None
 def test_a_thousand_forged_unloads_cost_a_handful_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told(strangers=5)
     for verb in ("resume", "end"):
-        monkeypatch.setattr(Session, verb, lambda _, verb=verb: told.tell(verb))
+        monkeypatch.setattr(Session, verb, lambda _, verb=verb: told.emit(verb))
     with told.store:
         told.presences.start()
         for number in range(1000):
@@ -178,7 +178,7 @@ def test_an_impossible_id_is_refused_before_anything_is_remembered(told: Told) -
 
 def test_a_budget_fills_up_again_at_its_rate() -> None:
     now = [0.0]
-    budget = Budget(2, 4.0, lambda: now[0])
+    budget = TokenBucket(2, 4.0, lambda: now[0])
 
     def taken() -> list[Any]:
         return [budget.take() for _ in range(3)]

@@ -16,8 +16,8 @@ import pytest
 from gradio.route_utils import GradioUploadFile
 
 from sessionstore import BackendUnavailable, LimitExceeded, Limits, SessionStore
-from sessionstore.adapters.gradio.cache import LocalCopies
-from sessionstore.adapters.gradio.files import Files
+from sessionstore.adapters.gradio.cache import CacheDir
+from sessionstore.adapters.gradio.files import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.uploads import Upload
 from tests.support.gradio_rig import GRADIO_S_OWN, PATIENCE, MakeReplicas, Replica, Tab, replicas
@@ -180,15 +180,15 @@ def test_an_upload_that_another_one_has_too_stays(make: MakeReplicas) -> None:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[Callable[[Limits], Files]]:
+def files(tmp_path: Path) -> Iterator[Callable[[Limits], CacheFiles]]:
     opened: list[SessionStore] = []
 
-    def make(limits: Limits) -> Files:
+    def make(limits: Limits) -> CacheFiles:
         store = SessionStore.open(tmp_path / "store", limits=limits)
         opened.append(store)
-        local = LocalCopies(tmp_path / "cache", None)
+        local = CacheDir(tmp_path / "cache", None)
         local.root.mkdir()
-        return Files(store, CachePaths(local.root, b"secret"), local)
+        return CacheFiles(store, CachePaths(local.root, b"secret"), local)
 
     yield make
     for store in opened:
@@ -199,7 +199,7 @@ async def anna() -> str:
     return "anna"
 
 
-def incoming(files: Files, *names: str) -> tuple[Upload, list[Any]]:
+def incoming(files: CacheFiles, *names: str) -> tuple[Upload, list[Any]]:
     upload = Upload(files, anna)
     made = []
     for name in names:
@@ -213,7 +213,7 @@ def write(upload: Upload, file: Any, data: bytes) -> None:
     asyncio.run(upload.write(file, data, GradioUploadFile.write))
 
 
-def test_uploads_on_their_way_count_together(files: Callable[[Limits], Files]) -> None:
+def test_uploads_on_their_way_count_together(files: Callable[[Limits], CacheFiles]) -> None:
     made = files(Limits(max_session=10, max_session_files=3))
     first, (one, two) = incoming(made, "one", "same")
     second, (three, four) = incoming(made, "same", "four")
@@ -236,7 +236,7 @@ def test_uploads_on_their_way_count_together(files: Callable[[Limits], Files]) -
 
 
 def test_the_disk_of_the_cache_keeps_its_free_space(
-    files: Callable[[Limits], Files], monkeypatch: pytest.MonkeyPatch
+    files: Callable[[Limits], CacheFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = files(Limits(min_free=100))
     upload, (file,) = incoming(made, "one")
@@ -251,7 +251,7 @@ def test_the_disk_of_the_cache_keeps_its_free_space(
 
 
 def test_a_full_disk_of_the_cache_is_an_error_of_ours(
-    files: Callable[[Limits], Files],
+    files: Callable[[Limits], CacheFiles],
 ) -> None:
     made = files(Limits())
     upload, (file,) = incoming(made, "one")
@@ -265,7 +265,7 @@ def test_a_full_disk_of_the_cache_is_an_error_of_ours(
 
 
 def test_two_that_upload_the_same_and_are_refused_leave_nothing(
-    files: Callable[[Limits], Files],
+    files: Callable[[Limits], CacheFiles],
 ) -> None:
     made = files(Limits())
     uploads = []

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sessionstore import SessionStore
-from sessionstore.adapters.gradio.cache import LocalCopies
-from sessionstore.adapters.gradio.files import Files
+from sessionstore.adapters.gradio.cache import CacheDir
+from sessionstore.adapters.gradio.files import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.backends.objects import ObjectBackend
@@ -32,7 +32,7 @@ class Process:
         self.store = SessionStore(backend, clock=clock)
         self.seconds = bucket.seconds
         paths = CachePaths(disk, b"secret")
-        self.files = Files(self.store, paths, LocalCopies(disk, None), bucket.seconds)
+        self.files = CacheFiles(self.store, paths, CacheDir(disk, None), bucket.seconds)
 
     def makes(self, name: str, content: bytes) -> None:
         """What Gradio does: it writes the file."""

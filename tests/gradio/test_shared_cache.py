@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sessionstore import SessionStore
-from sessionstore.adapters.gradio.cache import LEASE, LocalCopies
-from sessionstore.adapters.gradio.files import Files
+from sessionstore.adapters.gradio.cache import LEASE, CacheDir
+from sessionstore.adapters.gradio.files import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 
@@ -42,12 +42,12 @@ with opened(sys.argv[1]) as files:
 
 
 @contextmanager
-def opened(place: str, *, keep: bool = True, cap: int | None = None) -> Iterator[Files]:
+def opened(place: str, *, keep: bool = True, cap: int | None = None) -> Iterator[CacheFiles]:
     """The files of one process: the store and the cache directory are below ``place``."""
     with SessionStore.open(Path(place, "store")) as store:
-        local = LocalCopies(Path(place, "cache"), cap, keep=keep)
+        local = CacheDir(Path(place, "cache"), cap, keep=keep)
         local.leases.hold()
-        files = Files(store, CachePaths(local.root, store.secret()), local)
+        files = CacheFiles(store, CachePaths(local.root, store.secret()), local)
         yield files
         local.clear()
         local.leases.go()
@@ -95,27 +95,27 @@ def other(place: Path) -> Iterator[Other]:
             process.kill()
 
 
-def leave(files: Files) -> None:
+def leave(files: CacheFiles) -> None:
     files.store.session(*BORIS).drop()
     files.forget_session(files.home(BORIS, BORIS.owner).sid)
 
 
-def evict(files: Files) -> None:
+def evict(files: CacheFiles) -> None:
     files.local.cap = 1
     files.local.make_room()
 
 
-def close(files: Files) -> None:
+def close(files: CacheFiles) -> None:
     files.local.clear()
 
 
-def clean(files: Files) -> None:
+def clean(files: CacheFiles) -> None:
     files.local.clear()
     files.local._started += 2 * LEASE  # as if the copy were older than the process
     files.local.clean()
 
 
-def keep_none(files: Files) -> None:
+def keep_none(files: CacheFiles) -> None:
     files.local.keep = False
     files.local.pin(NAME)
     files.local.unpin(NAME)
@@ -123,7 +123,7 @@ def keep_none(files: Files) -> None:
 
 @pytest.mark.parametrize("remove", [leave, evict, close, clean, keep_none])
 def test_a_copy_that_another_process_uses_stays(
-    place: Path, other: Other, remove: Callable[[Files], None]
+    place: Path, other: Other, remove: Callable[[CacheFiles], None]
 ) -> None:
     with opened(str(place)) as files:
         assert other.does("use")
@@ -136,7 +136,7 @@ def test_a_copy_that_another_process_uses_stays(
 
 @pytest.mark.parametrize("remove", [leave, evict, close, keep_none])
 def test_a_copy_goes_when_no_process_uses_it(
-    place: Path, other: Other, remove: Callable[[Files], None]
+    place: Path, other: Other, remove: Callable[[CacheFiles], None]
 ) -> None:
     with opened(str(place)) as files:
         assert other.does("use")
@@ -226,7 +226,7 @@ def test_threads_that_pin_and_remove_at_once_agree(place: Path) -> None:
     with opened(str(place)) as files, opened(str(place), keep=False) as others:
         missing: list[int] = []
 
-        def use(mine: Files, owner: str | None) -> None:
+        def use(mine: CacheFiles, owner: str | None) -> None:
             for number in range(200):
                 if mine.obtain(owner, NAME) and mine.local.pin(NAME):
                     if not mine.local.path(NAME).exists():

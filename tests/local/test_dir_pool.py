@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from sessionstore import FileNotStored, SessionStore
-from sessionstore.backends.local.dir_pool import Folders
+from sessionstore.backends.local.dir_pool import SessionDirPool
 from sessionstore.backends.local.directory import Directory
 from sessionstore.backends.local.lookup import Tables
-from sessionstore.backends.local.session_dir import Folder, Rules, token_of
+from sessionstore.backends.local.session_dir import Rules, SessionDir, token_of
 from tests.support.local import backend_of
 
 
@@ -41,7 +41,7 @@ def descriptors() -> int:
 def test_only_some_folders_are_kept_open(store: SessionStore, tmp_path: Path) -> None:
     store.session("one").put("a", b"the same")
     with Directory(str(tmp_path / "s" / "sessions")) as sessions:
-        folders = Folders(sessions, RULES, most=3)
+        folders = SessionDirPool(sessions, RULES, most=3)
         before = descriptors()
         for number in range(20):
             store.session(f"{number}").put("a", b"the same")
@@ -181,21 +181,21 @@ def test_no_thread_of_a_forked_child_gets_a_folder_of_the_parent_s(
     for each in ("one", "two"):
         store.session(each).put("a", b"a")
     with Directory(str(tmp_path / "s" / "sessions")) as sessions:
-        folders = Folders(sessions, RULES, most=3)
+        folders = SessionDirPool(sessions, RULES, most=3)
         for sid in sids:
-            folders.give(Folder(sessions, sid, RULES))
+            folders.give(SessionDir(sessions, sid, RULES))
         parents = list(folders._kept.values())
-        taken: list[Folder | None] = []
-        close = Folder.close
+        taken: list[SessionDir | None] = []
+        close = SessionDir.close
 
-        def closing(folder: Folder) -> None:
+        def closing(folder: SessionDir) -> None:
             """At this moment another thread wants the other one."""
             close(folder)
             if folder in parents and not taken:
                 left = next(it for it in parents if it is not folder)
                 taken.append(folders.take(left.sid, change=False, wait=True))
 
-        monkeypatch.setattr(Folder, "close", closing)
+        monkeypatch.setattr(SessionDir, "close", closing)
         monkeypatch.setattr(os, "getpid", lambda: -1)
         with folders.reading(sids[0]) as folder:
             assert folder is not None
@@ -212,9 +212,9 @@ def test_two_threads_may_give_back_a_folder_where_none_is_kept(
     """As on Windows: each finds one too many, and one of them is faster."""
     store.session("one").put("a", b"a")
     with Directory(str(tmp_path / "s" / "sessions")) as sessions:
-        folders = Folders(sessions, RULES, most=0)
+        folders = SessionDirPool(sessions, RULES, most=0)
 
-        class Raced(OrderedDict[str, Folder]):
+        class Raced(OrderedDict[str, SessionDir]):
             def __len__(self) -> int:
                 counted = super().__len__()
                 while super().__len__():

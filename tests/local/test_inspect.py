@@ -74,7 +74,7 @@ class TestAnotherCopy:
         spoil(file_of(tmp_path, store, "alice", "her", "cat.png"), b"")
         (flaw,) = backend_of(store).inspect()
         store.session("alice", "her").put("cat.png", b"new")
-        assert (flaw.mend(), store.session("alice", "her").read("cat.png")) == (False, b"new")
+        assert (flaw.repair(), store.session("alice", "her").read("cat.png")) == (False, b"new")
 
 
 class TestBlobsWithoutFiles:

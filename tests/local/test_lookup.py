@@ -16,7 +16,7 @@ from sessionstore.backends.local import backend as local
 from sessionstore.backends.local import journal, lookup
 from sessionstore.backends.local.journal import backwards
 from sessionstore.backends.local.lookup import PATIENCE, TAIL, Tables
-from sessionstore.backends.local.session_dir import Folder
+from sessionstore.backends.local.session_dir import SessionDir
 
 SID = "alice-0123456789abcdef0123456789abcdef"
 
@@ -174,9 +174,9 @@ def test_a_deletion_of_many_lets_others_have_their_turn(
 ) -> None:
     monkeypatch.setattr(local, "_AT_ONCE", 10)
     taken: list[str] = []
-    real = Folder.lock
+    real = SessionDir.lock
 
-    def lock(self: Folder, *, wait: bool = True) -> bool:
+    def lock(self: SessionDir, *, wait: bool = True) -> bool:
         taken.append(self.sid)
         return real(self, wait=wait)
 
@@ -184,7 +184,7 @@ def test_a_deletion_of_many_lets_others_have_their_turn(
         session = store.session("ada")
         for number in range(35):
             session.put(f"{number}", os.urandom(4))
-        monkeypatch.setattr(Folder, "lock", lock)
+        monkeypatch.setattr(SessionDir, "lock", lock)
         session.delete(*(f"{number}" for number in range(35)))
         assert len(taken) == 4
         assert session.files() == []

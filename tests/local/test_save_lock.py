@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sessionstore.backends.local import save_lock
-from sessionstore.backends.local.save_lock import Turns
+from sessionstore.backends.local.save_lock import SaveLock
 from tests.support.stores import PATIENCE
 
 LONG = 1000.0
 
 
-def beside_another(turns: Turns, patience: float = PATIENCE) -> bool:
+def beside_another(turns: SaveLock, patience: float = PATIENCE) -> bool:
     """Whether a save goes ahead while another, which waits for it so long, has the turn."""
     began, done = threading.Event(), threading.Event()
 
@@ -34,16 +34,16 @@ def beside_another(turns: Turns, patience: float = PATIENCE) -> bool:
 
 
 def test_one_at_a_time() -> None:
-    assert not beside_another(Turns(patience=LONG), 0.1)
+    assert not beside_another(SaveLock(patience=LONG), 0.1)
 
 
 def test_who_is_kept_waiting_goes_ahead() -> None:
-    assert beside_another(Turns(patience=0.001))
+    assert beside_another(SaveLock(patience=0.001))
 
 
 def test_nobody_waits_where_many_have_waited_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(save_lock, "PAUSE", LONG)
-    turns = Turns(patience=0.001)
+    turns = SaveLock(patience=0.001)
     assert all(beside_another(turns) for _ in range(save_lock.IN_VAIN))
     turns._patience = LONG
     assert beside_another(turns)
@@ -51,7 +51,7 @@ def test_nobody_waits_where_many_have_waited_in_vain(monkeypatch: pytest.MonkeyP
 
 def test_who_gets_a_turn_shows_that_the_disk_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(save_lock, "PAUSE", LONG)
-    turns = Turns(patience=0.001)
+    turns = SaveLock(patience=0.001)
     for _ in range(save_lock.IN_VAIN):
         assert beside_another(turns)
         turns._patience = LONG
@@ -64,7 +64,7 @@ def test_who_gets_a_turn_shows_that_the_disk_is_quick(monkeypatch: pytest.Monkey
 class Busy:
     """A lock that others have, who save so much while somebody waits for it."""
 
-    def __init__(self, turns: Turns, saves: int, free_at: int) -> None:
+    def __init__(self, turns: SaveLock, saves: int, free_at: int) -> None:
         self.turns = turns
         self.saves = saves
         self.free_at = free_at
@@ -92,7 +92,7 @@ class Busy:
     ],
 )
 def test_a_save_waits_as_long_as_others_get_on(saves: int, free_at: int, waits: int) -> None:
-    turns = Turns()
+    turns = SaveLock()
     turns._lock = busy = Busy(turns, saves, free_at)  # type: ignore[assignment]  # it stands for one
     assert turns.run(lambda: "saved") == "saved"
     assert busy.waits == waits
@@ -100,7 +100,7 @@ def test_a_save_waits_as_long_as_others_get_on(saves: int, free_at: int, waits: 
 
 
 def test_what_a_save_returns_and_raises_passes_through() -> None:
-    turns = Turns(patience=LONG)
+    turns = SaveLock(patience=LONG)
 
     def fail() -> None:
         raise ZeroDivisionError
@@ -119,7 +119,7 @@ def raised(call: Callable[[], object]) -> type[Exception] | None:
 
 
 def test_a_forked_child_does_not_wait_for_its_parent_s_thread() -> None:
-    turns = Turns(patience=LONG)
+    turns = SaveLock(patience=LONG)
     began, done = threading.Event(), threading.Event()
 
     def keep() -> None:

@@ -36,7 +36,7 @@ class Machine:
         self.wait(there)
         date = self.store.replace(microsecond=0)
         self.wait(back)
-        self.clock.saw(date, asked)
+        self.clock.add(date, asked)
 
     @property
     def between(self) -> bool:

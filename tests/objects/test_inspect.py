@@ -222,7 +222,7 @@ class TestAnotherCopy:
             session.put("cat.png", b"new")
         else:
             session.drop()
-        assert not flaw.mend()
+        assert not flaw.repair()
         expected = ["cat.png"] if meanwhile == "replaced" else []
         assert names(session) == expected
         if expected:

@@ -13,7 +13,7 @@ from sessionstore.backends.objects import ObjectBackend
 from sessionstore.sweep import Sweep
 from sessionstore.testing import FakeClock
 from sessionstore.testing.objectclient import DatelessObjectClient, FakeBucket, FakeObjectClient
-from sessionstore.wrapping import around
+from sessionstore.wrapping import wrap_methods
 
 Open = Callable[[], SessionStore]
 
@@ -74,7 +74,7 @@ def test_a_visitor_who_came_back_within_the_second_keeps_the_files(
 
             return identified
 
-        one.wrap(lambda backend: around(backend, {"identify": then_resumed}))
+        one.wrap(lambda backend: wrap_methods(backend, {"identify": then_resumed}))
         one.session("visitor").end()
         assert [file.name for file in other.session("visitor").files()] == ["cat.png", "dog.png"]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sessionstore.backend import Reference, SessionKey, Stored
 from sessionstore.backends.objects import index as objects_index
 from sessionstore.backends.objects import keys
-from sessionstore.backends.objects.cache import Lru, Recall, Sight
+from sessionstore.backends.objects.cache import CachedVersion, LookupCache, Lru
 from sessionstore.backends.objects.client import Entry, Payload
 from sessionstore.backends.objects.index import Blob, Generations
 
@@ -196,23 +196,23 @@ def test_the_least_recently_used_is_forgotten() -> None:
     assert len(memory) == 2
 
 
-def sight(token: str) -> Sight:
-    return Sight(Reference("a", 1, DIGEST, NOW, None, token), 0.0)
+def sight(token: str) -> CachedVersion:
+    return CachedVersion(Reference("a", 1, DIGEST, NOW, None, token), 0.0)
 
 
 def test_a_look_that_began_before_a_change_is_not_remembered() -> None:
-    recall = Recall()
-    ticket = recall.ticket(SID)
+    recall = LookupCache()
+    ticket = recall.epoch(SID)
     recall.changed(SID)
-    recall.saw(SID, "a", sight("old"), ticket)
+    recall.add(SID, "a", sight("old"), ticket)
     assert recall.sight(SID, "a") is None
 
 
 def test_a_save_makes_looks_that_began_before_it_stale() -> None:
-    recall = Recall()
-    ticket = recall.ticket(SID)
-    recall.saw(SID, "a", sight("new"), recall.ticket(SID), new=True)
-    recall.saw(SID, "a", sight("old"), ticket)
+    recall = LookupCache()
+    ticket = recall.epoch(SID)
+    recall.add(SID, "a", sight("new"), recall.epoch(SID), new=True)
+    recall.add(SID, "a", sight("old"), ticket)
     assert recall.sight(SID, "a") is None
 
 

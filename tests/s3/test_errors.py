@@ -18,10 +18,17 @@ from sessionstore import BackendUnavailable, LimitExceeded, SessionStoreError, S
 from sessionstore.backends.objects.client import NotFound, Payload
 from sessionstore.backends.s3 import S3Backend, boto3_session
 from sessionstore.backends.s3.boto3_client import S3Client
-from sessionstore.backends.s3.errors import CODES, EXCEPTIONS, STATUSES, TASKS, Place, ours
+from sessionstore.backends.s3.errors import (
+    CODES,
+    EXCEPTIONS,
+    STATUSES,
+    TASKS,
+    ErrorContext,
+    translate,
+)
 from sessionstore.backends.s3.options import Options
 from sessionstore.clock import SystemClock
-from sessionstore.settings.location import locate
+from sessionstore.settings.location import parse_url
 from tests.s3.scripted import Reply, ScriptedServer, listing, refusal
 from tests.support import seaweed
 
@@ -221,7 +228,7 @@ def client(request: pytest.FixtureRequest, shared_client: S3Client) -> S3Client:
 
 def connect(endpoint: str | None, **options: object) -> S3Backend:
     """Open a store as SessionStore.open does, with the settings parsed already."""
-    location, _ = locate("s3://sessions/app", Path())
+    location, _ = parse_url("s3://sessions/app", Path())
     where = {} if endpoint is None else {"endpoint_url": endpoint}
     return S3Backend.connect(location, {**where, **options}, SystemClock())
 
@@ -263,10 +270,10 @@ def test_each_exception_has_its_sentence(name: str, opening: bool) -> None:
     made: type[Exception] = type(name, (Exception,), {})
     found: type[Exception] = getattr(botocore_exceptions, name, made)
     error = found.__new__(found)
-    seen = ours(
+    seen = translate(
         error,
         TASKS["put_object"],
-        Place("s3://sessions/app", "sessions", "http://store.example"),
+        ErrorContext("s3://sessions/app", "sessions", "http://store.example"),
         opening=opening,
     )
     assert type(seen) is kind_of(kind, opening=opening)
@@ -283,9 +290,9 @@ def test_every_row_is_tested() -> None:
 def test_every_error_of_botocore_is_mapped() -> None:
     classes = [each for each in vars(botocore_exceptions).values() if isinstance(each, type)]
     errors = [each for each in classes if issubclass(each, botocore_exceptions.BotoCoreError)]
-    place = Place("s3://sessions/app", "sessions", "http://store.example")
+    place = ErrorContext("s3://sessions/app", "sessions", "http://store.example")
     for kind in errors:
-        seen = ours(kind.__new__(kind), TASKS["get_object"], place, opening=False)
+        seen = translate(kind.__new__(kind), TASKS["get_object"], place, opening=False)
         assert isinstance(seen, SessionStoreError)
         assert is_one_sentence(str(seen))
     assert len(errors) > 50
@@ -367,8 +374,8 @@ def test_what_could_not_be_deleted_is_told(client: S3Client, server: ScriptedSer
 def test_a_role_that_cannot_be_assumed() -> None:
     told: Any = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
     error = botocore_exceptions.ClientError(told, "AssumeRoleWithWebIdentity")
-    place = Place("s3://sessions/app", "sessions", "http://store.example")
-    seen = ours(error, TASKS["list_objects_v2"], place, opening=True)
+    place = ErrorContext("s3://sessions/app", "sessions", "http://store.example")
+    seen = translate(error, TASKS["list_objects_v2"], place, opening=True)
     words = "cannot be obtained: AssumeRoleWithWebIdentity was answered AccessDenied; check profile"
     assert words in str(seen)
     assert is_one_sentence(str(seen))

@@ -13,7 +13,7 @@ import pytest
 from sessionstore.backends.objects.client import BATCH
 from sessionstore.backends.s3 import S3Backend
 from sessionstore.clock import SystemClock
-from sessionstore.settings.location import locate
+from sessionstore.settings.location import parse_url
 from sessionstore.testing import FakeClock, Subject
 from sessionstore.testing.subject import ALICE, BOB, some_bytes
 from tests.s3.place import Bucket
@@ -136,7 +136,7 @@ def test_sweeping(subject: Subject, count: Count) -> None:
 
 def test_opening(seaweed_bucket: Bucket, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = Counter()
-    location, _ = locate(f"s3://{seaweed.BUCKET}/{prefix}", Path())
+    location, _ = parse_url(f"s3://{seaweed.BUCKET}/{prefix}", Path())
     make = seaweed_bucket.boto3_client
 
     def connect() -> None:

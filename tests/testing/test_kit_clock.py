@@ -27,10 +27,10 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.tell("stopped")
+        self.emit("stopped")
         self._thread.join()
 
-    def tell(self, what: str) -> None:
+    def emit(self, what: str) -> None:
         with self.condition:
             setattr(self, what, True)
             self.condition.notify_all()
@@ -134,7 +134,7 @@ def test_a_wait_goes_on_until_its_time_has_come(clock: FakeClock) -> None:
 def test_a_notified_wait_ends_early(clock: FakeClock) -> None:
     with Worker(clock) as worker:
         clock.settle()
-        worker.tell("wanted")
+        worker.emit("wanted")
         clock.settle()
         assert worker.done == [clock.now()]
 

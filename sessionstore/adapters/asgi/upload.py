@@ -40,7 +40,7 @@ class _File:
     def __init__(self, session: Session, name: str) -> None:
         self._stack = contextlib.ExitStack()
         self._receiving = self._stack.enter_context(
-            session.receiving(own_name(name), None, fresh=False)
+            session.pending_save(own_name(name), None, fresh=False)
         )
 
     def write(self, data: memoryview) -> None:

@@ -71,7 +71,7 @@ class _Copy:
     holders: set[str] = field(default_factory=set)
 
 
-class LocalCopies:
+class CacheDir:
     """The local copies of one process.
 
     Names are relative to ``root``, with slashes; sizes are in bytes.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from starlette.concurrency import run_in_threadpool
 
 from sessionstore.adapters.gradio import compat
-from sessionstore.adapters.gradio.files import Found
+from sessionstore.adapters.gradio.files import FoundFile
 from sessionstore.adapters.gradio.middleware import ARRIVED
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.storedfile import StoredFile
@@ -30,7 +30,7 @@ from sessionstore.storedfile import StoredFile
 if TYPE_CHECKING:
     from gradio import Request
 
-    from sessionstore.adapters.gradio.cache import LocalCopies
+    from sessionstore.adapters.gradio.cache import CacheDir
     from sessionstore.adapters.gradio.service import Service
 
 
@@ -45,13 +45,13 @@ class Sender(NamedTuple):
 class Pins:
     """The local copies that are pinned for an event."""
 
-    def __init__(self, local: LocalCopies) -> None:
+    def __init__(self, local: CacheDir) -> None:
         self._local = local
         self._names: set[str] = set()
         self._made: set[str] = set()
 
     def add(self, name: str, *, wait: bool = True) -> bool:
-        """Pin a copy, once, and return whether it exists. For ``wait`` see ``LocalCopies.pin``."""
+        """Pin a copy, once, and return whether it exists. For ``wait`` see ``CacheDir.pin``."""
         if name not in self._names and not self._local.pin(name, wait=wait):
             return False
         self._names.add(name)
@@ -142,7 +142,7 @@ class Event:
         self._use(found, copy)
         return str(self.service.files.paths.absolute(found.name))
 
-    def _use(self, found: Found, twin: Path | None = None) -> None:
+    def _use(self, found: FoundFile, twin: Path | None = None) -> None:
         files = self.service.files
         if not (self.pins.add(found.name) and files.ready(found)):
             files.fetch(found, twin)

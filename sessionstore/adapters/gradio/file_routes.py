@@ -30,7 +30,7 @@ from sessionstore.errors import SessionStoreError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from sessionstore.adapters.gradio.files import Files
+    from sessionstore.adapters.gradio.files import CacheFiles
     from sessionstore.adapters.gradio.service import Service
     from sessionstore.model import Reference
 
@@ -125,7 +125,7 @@ async def upload(
         await send(message)
 
 
-def _keep(upload: Upload, files: Files, owner: str | None, body: bytes) -> None:
+def _keep(upload: Upload, files: CacheFiles, owner: str | None, body: bytes) -> None:
     upload.count_no_more()  # each save counts for itself
     for path in json.loads(body):
         name = files.paths.relative(path)

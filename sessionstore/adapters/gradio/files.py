@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sessionstore import content
-from sessionstore.adapters.gradio.cache import LocalCopies, Stamp
-from sessionstore.adapters.gradio.locations import REMEMBERED, Sightings
+from sessionstore.adapters.gradio.cache import CacheDir, Stamp
+from sessionstore.adapters.gradio.locations import REMEMBERED, LocationCache
 from sessionstore.adapters.gradio.paths import CachePaths, Pointer
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.errors import BackendUnavailable, FileNotStored
@@ -73,7 +73,7 @@ _EVERYONE: Final = ""
 log = logging.getLogger("sessionstore")
 
 
-class Kept(Session):
+class KeptSession(Session):
     """A session with paths in Gradio's cache as file names."""
 
     __slots__ = ()
@@ -83,7 +83,7 @@ class Kept(Session):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A file of the cache: its name, its session in the store and its version."""
 
     name: str
@@ -91,37 +91,37 @@ class Found:
     reference: Reference
 
 
-class Files:
+class CacheFiles:
     """The files of one store that appear in Gradio's cache directory, for one process."""
 
     def __init__(
         self,
         store: SessionStore,
         paths: CachePaths,
-        local: LocalCopies,
+        local: CacheDir,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self.paths = paths
         self.local = local
-        self.seen = Sightings(seconds)
+        self.seen = LocationCache(seconds)
         self.arriving: list[Upload] = []
         """The uploads that are being received or saved."""
         self._lock = threading.Lock()
         self._listed: OrderedDict[tuple[str | None, str], None] = OrderedDict()
         self._pinned: dict[str, Reference] = {}
-        self._pins = Kept(store, private_key("gradio pinned"))
+        self._pins = KeptSession(store, private_key("gradio pinned"))
 
     # Lookup
 
-    def known(self, owner: str | None, name: str) -> Found | None:
+    def known(self, owner: str | None, name: str) -> FoundFile | None:
         """Return the file if this process saw it within the last ``RECHECK`` seconds. No I/O."""
         if name in self._pinned:
-            return Found(name, self._pins.sid, self._pinned[name])
+            return FoundFile(name, self._pins.sid, self._pinned[name])
         fresh = self.seen.fresh(owner, name)
-        return None if fresh is None else Found(name, *fresh)
+        return None if fresh is None else FoundFile(name, *fresh)
 
-    def find(self, owner: str | None, name: str) -> Found | None:
+    def find(self, owner: str | None, name: str) -> FoundFile | None:
         """Return the file if it belongs to the owner or to everyone, else None.
 
         Raises BackendUnavailable.
@@ -137,7 +137,7 @@ class Files:
                 tried.add(sid)
                 reference = self._look(sid, owner, name)
                 if reference is not None:
-                    return Found(name, sid, reference)
+                    return FoundFile(name, sid, reference)
         return None
 
     def _candidates(self, owner: str | None, name: str) -> Iterator[str]:
@@ -160,25 +160,25 @@ class Files:
         with contextlib.suppress(FileNotStored):
             reference = self.store.backend.get(sid, HIDDEN + name)
             if reference.expires is None or reference.expires > self.store.now():
-                self.seen.saw(owner, name, sid, reference)
+                self.seen.add(owner, name, sid, reference)
                 return reference
-        self.seen.gone(sid, name)
+        self.seen.discard(sid, name)
         return None
 
     def _gone(self, sid: str, name: str) -> None:
-        self.seen.gone(sid, name)
+        self.seen.discard(sid, name)
         self.local.release(sid, [name])
 
     # Local copies
 
-    def ready(self, found: Found) -> bool:
+    def ready(self, found: FoundFile) -> bool:
         """Return whether the file's bytes are on the local disk."""
         return self.local.ready(found.name, found.reference, found.sid)
 
-    def fetch(self, found: Found, twin: Path | None = None) -> Path:
+    def fetch(self, found: FoundFile, twin: Path | None = None) -> Path:
         """Return the path of the local copy; fetch it first if it is missing.
 
-        Raises FileNotStored, and the errors of ``LocalCopies.make``.
+        Raises FileNotStored, and the errors of ``CacheDir.make``.
         """
         # Another process that shares the directory may have made this copy.
         if self._is_unchanged(found):
@@ -187,7 +187,7 @@ class Files:
             found.name, found.reference, found.sid, lambda: self._open(found), twin
         )
 
-    def obtain(self, owner: str | None, name: str) -> Found | None:
+    def obtain(self, owner: str | None, name: str) -> FoundFile | None:
         """Find the file and fetch it. Return None when the owner has no such file.
 
         A file that moves to another session in between is searched again: an upload moves when
@@ -205,7 +205,7 @@ class Files:
                 return found
         return None
 
-    def _open(self, found: Found) -> BinaryIO:
+    def _open(self, found: FoundFile) -> BinaryIO:
         try:
             return self.store.backend.open(found.sid, found.reference)
         except FileNotStored:
@@ -232,7 +232,7 @@ class Files:
         self.local.settle(name)
         self.local.make_room()
 
-    def keep(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
+    def keep(self, visitor: Visitor | None, owner: str | None, name: str) -> FoundFile | None:
         """Save a file that an event of the visitor made. Cheap when it is already saved.
 
         Return None for a file that is not on the local disk and not in the store. Raises as
@@ -248,14 +248,14 @@ class Files:
             return self.obtain(owner, name)
         return self._keep(home, owner, name, None if visitor else UNCLAIMED)
 
-    def settled(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
+    def settled(self, visitor: Visitor | None, owner: str | None, name: str) -> FoundFile | None:
         """Return the file if ``keep`` and ``claim`` need not do anything, else None.
 
         May be called on an event loop: it does no I/O beyond a small local file.
         """
         pinned = self._pinned.get(name)
         if pinned is not None:
-            found = Found(name, self._pins.sid, pinned)
+            found = FoundFile(name, self._pins.sid, pinned)
         else:
             home = self.home(visitor, owner)
             reference = self.seen.recent(owner, name, home.sid)
@@ -265,14 +265,14 @@ class Files:
             )
             if reference is None or again:
                 return None
-            found = Found(name, home.sid, reference)
+            found = FoundFile(name, home.sid, reference)
         if self.ready(found):
             return found
         # Gradio writes a picture again each time it is shown, so a small one is compared here.
         small = found.reference.size <= _SMALL
         return found if small and self._is_unchanged(found) else None
 
-    def _is_unchanged(self, found: Found) -> bool:
+    def _is_unchanged(self, found: FoundFile) -> bool:
         """Return whether the local file has the bytes in the store although it was written again.
 
         If so, note it as a copy.
@@ -292,7 +292,7 @@ class Files:
         self.local.note(found.name, found.reference, found.sid, stamp)
         return True
 
-    def claim(self, visitor: Visitor | None, owner: str | None, name: str) -> Found | None:
+    def claim(self, visitor: Visitor | None, owner: str | None, name: str) -> FoundFile | None:
         """Move the input of an event into the visitor's session and return it.
 
         Return None when the owner has no such file. Raises BackendUnavailable, and as
@@ -323,44 +323,44 @@ class Files:
         )
         if upload is not None:  # this version only: another tab may upload the file again right now
             gone = self.store.backend.discard(unclaimed.sid, [upload])
-            self.store.removed(unclaimed.key, gone, "deleted", "an event used it")
+            self.store.on_removed(unclaimed.key, gone, "deleted", "an event used it")
         self._gone(unclaimed.sid, name)
 
-    def home(self, visitor: Visitor | None, owner: str | None) -> Kept:
+    def home(self, visitor: Visitor | None, owner: str | None) -> KeptSession:
         """Return the session for an event's files. Raises InvalidName for an invalid session id."""
         if visitor is None:
             return self.unclaimed(owner)
-        return Kept(self.store, session_key(*visitor))
+        return KeptSession(self.store, session_key(*visitor))
 
-    def unclaimed(self, owner: str | None) -> Kept:
+    def unclaimed(self, owner: str | None) -> KeptSession:
         """Return the private session of the owner's uploads that no event has used."""
-        return Kept(self.store, private_key("gradio unclaimed", owner))
+        return KeptSession(self.store, private_key("gradio unclaimed", owner))
 
-    def _known_in(self, sid: str, owner: str | None, name: str) -> Found | None:
+    def _known_in(self, sid: str, owner: str | None, name: str) -> FoundFile | None:
         """Return the file if this process saw it in the session and it is still there."""
         reference = self.seen.recent(owner, name, sid)
         if reference is None and sid in self.seen.sessions(owner, name):
             reference = self._current(sid, owner, name)
-        return None if reference is None else Found(name, sid, reference)
+        return None if reference is None else FoundFile(name, sid, reference)
 
     def _keep(
         self,
-        home: Kept,
+        home: KeptSession,
         owner: str | None,
         name: str,
         ttl: timedelta | None,
         *,
         whole: bool = False,
-    ) -> Found:
+    ) -> FoundFile:
         file, stamp = self._put(home, name, ttl, whole=whole)
         self.local.note(name, file, home.sid, stamp)
-        self.seen.saw(owner, name, home.sid, file)
+        self.seen.add(owner, name, home.sid, file)
         if ttl is None:
             self._record_tab(owner, name, home.sid)
-        return Found(name, home.sid, file)
+        return FoundFile(name, home.sid, file)
 
     def _put(
-        self, home: Kept, name: str, ttl: timedelta | None, *, whole: bool
+        self, home: KeptSession, name: str, ttl: timedelta | None, *, whole: bool
     ) -> tuple[Reference, Stamp]:
         """Save the local file, and return its version and its stamp at that time.
 
@@ -406,14 +406,14 @@ class Files:
 
     # Stored files
 
-    def give(self, file: StoredFile, owner: str | None) -> Found:
+    def give(self, file: StoredFile, owner: str | None) -> FoundFile:
         """Return the stored file as a file of the cache for this owner. Fetches no bytes."""
         sid, reference = file.session.sid, file.reference
         name = self.paths.to(sid, reference, self._visitor_mark(sid, owner))
-        self.seen.saw(owner, name, sid, reference)
-        return Found(name, sid, reference)
+        self.seen.add(owner, name, sid, reference)
+        return FoundFile(name, sid, reference)
 
-    def _pointed(self, owner: str | None, name: str) -> Found | None:
+    def _pointed(self, owner: str | None, name: str) -> FoundFile | None:
         """Return the stored file behind a path that ``give`` made for this owner, else None."""
         pointer = self.paths.pointer(name)
         if pointer is None:
@@ -425,8 +425,8 @@ class Files:
         if reference is not None:
             proof = self.paths.proof(pointer.sid, reference, self._visitor_mark(pointer.sid, owner))
             if proof == pointer.proof:
-                self.seen.saw(owner, name, pointer.sid, reference)
-                return Found(name, pointer.sid, reference)
+                self.seen.add(owner, name, pointer.sid, reference)
+                return FoundFile(name, pointer.sid, reference)
         self._gone(pointer.sid, name)
         return None
 
@@ -473,7 +473,7 @@ class Files:
     def renew_pins(self) -> None:
         """Save the pinned files again, so that their age and time to live start at zero."""
         for name, reference in list(self._pinned.items()):
-            found = Found(name, self._pins.sid, reference)
+            found = FoundFile(name, self._pins.sid, reference)
             try:
                 self.fetch(found)
                 file, stamp = self._put(self._pins, name, self.pinned_for, whole=True)
@@ -488,7 +488,7 @@ class Files:
 
     def forget_session(self, sid: str) -> None:
         """Drop the cached data of a session that was deleted from the store."""
-        self.seen.session_gone(sid)
+        self.seen.discard_session(sid)
         self.local.release(sid)
 
     def forget_file(self, sid: str, name: str) -> None:

@@ -17,25 +17,25 @@ REMEMBERED: Final = 20_000
 
 
 @dataclass(slots=True)
-class _Sight:
+class _Location:
     reference: Reference
     at: float
 
 
-class Sightings:
+class LocationCache:
     """Files by name, owner and session: the last seen ones, at most ``REMEMBERED`` names."""
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self._lock = threading.Lock()
-        self._by_name: OrderedDict[str, dict[str | None, dict[str, _Sight]]] = OrderedDict()
+        self._by_name: OrderedDict[str, dict[str | None, dict[str, _Location]]] = OrderedDict()
         self._by_session: dict[str, set[str]] = {}
 
-    def saw(self, owner: str | None, name: str, sid: str, reference: Reference) -> None:
+    def add(self, owner: str | None, name: str, sid: str, reference: Reference) -> None:
         """Note that the session has this version of the file now."""
         with self._lock:
             sights = self._by_name.setdefault(name, {}).setdefault(owner, {})
-            sights[sid] = _Sight(reference, self.seconds())
+            sights[sid] = _Location(reference, self.seconds())
             self._by_session.setdefault(sid, set()).add(name)
             self._by_name.move_to_end(name)
             if len(self._by_name) > REMEMBERED:
@@ -62,12 +62,12 @@ class Sightings:
             sight = self._by_name.get(name, {}).get(owner, {}).get(sid)
             return None if sight is None or now - sight.at >= RECHECK else sight.reference
 
-    def gone(self, sid: str, name: str) -> None:
+    def discard(self, sid: str, name: str) -> None:
         """Note that the session no longer has the file."""
         with self._lock:
             self._gone(sid, name)
 
-    def session_gone(self, sid: str) -> None:
+    def discard_session(self, sid: str) -> None:
         """Note that the session was deleted."""
         with self._lock:
             for name in list(self._by_session.get(sid, ())):

@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from sessionstore.adapters import cookies
 from sessionstore.adapters.gradio import compat, file_routes
-from sessionstore.adapters.gradio.presence import Presences, Visitor
+from sessionstore.adapters.gradio.presence import PresenceTracker, Visitor
 from sessionstore.errors import InvalidName
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sessionstore.adapters.gradio.service import Service
 
 ARRIVED: Final = "sessionstore.arrived"
-"""The key of a request's arrival in its scope (see ``Presences.moment``)."""
+"""The key of a request's arrival in its scope (see ``PresenceTracker.moment``)."""
 
 _OK: Final = 200
 
@@ -63,7 +63,12 @@ class SessionFiles:
             await self.app(scope, receive, send)
 
     async def _heartbeat(
-        self, scope: Scope, receive: Receive, send: Send, presences: Presences, session_id: str
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        presences: PresenceTracker,
+        session_id: str,
     ) -> None:
         heartbeat = _Heartbeat(scope, receive, send, presences, session_id)
         try:
@@ -84,7 +89,7 @@ class _Heartbeat:
     scope: Scope
     wrapped_receive: Receive
     wrapped_send: Send
-    presences: Presences
+    presences: PresenceTracker
     session_id: str
     visitor: Visitor | None = None
     finished: bool = False

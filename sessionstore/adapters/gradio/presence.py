@@ -64,7 +64,7 @@ class _Presence:
     scheduled: bool = False
 
 
-class Budget:
+class TokenBucket:
     """A token bucket: at most ``burst`` at once, ``rate`` per second in the long run."""
 
     def __init__(
@@ -84,12 +84,12 @@ class Budget:
         return True
 
 
-class Presences:
+class PresenceTracker:
     """The visitors of one store in this process. All methods may be called from any thread."""
 
-    def __init__(self, store: SessionStore, strangers: Budget | None = None) -> None:
+    def __init__(self, store: SessionStore, strangers: TokenBucket | None = None) -> None:
         self._store = store
-        self._strangers = strangers or Budget(STRANGERS, STRANGERS_PER_SECOND)
+        self._strangers = strangers or TokenBucket(STRANGERS, STRANGERS_PER_SECOND)
         self._lock = threading.Lock()
         self._moments = itertools.count(1)
         self._visitors: OrderedDict[Visitor, _Presence] = OrderedDict()

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sessionstore.adapters.gradio import compat
-from sessionstore.adapters.gradio.cache import LocalCopies
-from sessionstore.adapters.gradio.files import Files
+from sessionstore.adapters.gradio.cache import CacheDir
+from sessionstore.adapters.gradio.files import CacheFiles
 from sessionstore.adapters.gradio.paths import OURS, CachePaths
-from sessionstore.adapters.gradio.presence import Presences
+from sessionstore.adapters.gradio.presence import PresenceTracker
 from sessionstore.background import Sweeping
 from sessionstore.errors import FileNotStored, SettingsError
-from sessionstore.local_copies import WorkingCopies
+from sessionstore.local_copies import LocalCopies
 from sessionstore.names import private_key
 from sessionstore.session import Session
 from sessionstore.storedfile import StoredFile
@@ -43,7 +43,7 @@ _CLEAN_EVERY: Final = timedelta(minutes=10)
 log = logging.getLogger("sessionstore")
 
 
-class Copies(WorkingCopies):
+class OwnedCopies(LocalCopies):
     """The copies that ``local_path()`` makes, each with its stored file.
 
     Deletions in the store are passed on to ``files``.
@@ -53,7 +53,7 @@ class Copies(WorkingCopies):
         super().__init__(directory, size)
         self._store = store
         self._whose: dict[str, dict[str, StoredFile]] = {}
-        self.files: Files | None = None
+        self.files: CacheFiles | None = None
 
     def path(
         self,
@@ -130,10 +130,10 @@ class Service:
         """
         self.store = store
         self.secret = store.secret()
-        self.presences = Presences(store)
+        self.presences = PresenceTracker(store)
         paths = CachePaths(cache, self.secret)
-        self.files = Files(store, paths, LocalCopies(paths.root, cache_size, keep=keep_local))
-        self.copies = Copies(paths.root / OURS, store.working.size, store)
+        self.files = CacheFiles(store, paths, CacheDir(paths.root, cache_size, keep=keep_local))
+        self.copies = OwnedCopies(paths.root / OURS, store.local_copies.size, store)
         self._beating = Sweeping(store.clock, self._beat, store.live_interval, "heartbeat")
         self._sweeping = store.sweeping(every=sweep_every)
         self._lock = threading.Lock()
@@ -144,7 +144,7 @@ class Service:
         self._claimed: datetime | None = None
         self._claim_path()
         self._retention = store.retention
-        self._move_copies_back = store.use_working_copies(self.copies)
+        self._move_copies_back = store.use_local_copies(self.copies)
         self.copies.files = self.files
 
     def keep_for(self, age: timedelta) -> None:

@@ -25,12 +25,12 @@ from starlette.concurrency import run_in_threadpool
 
 from sessionstore._os.errors import translated
 from sessionstore.errors import LimitExceeded
-from sessionstore.limits import Admission, Limits, Unlimited
+from sessionstore.limits import Limits, NoReservation, Reservation
 from sessionstore.names import HIDDEN, private_key
 from sessionstore.parsers import show_size
 
 if TYPE_CHECKING:
-    from sessionstore.adapters.gradio.files import Files
+    from sessionstore.adapters.gradio.files import CacheFiles
 
 current: Final[ContextVar[Upload | None]] = ContextVar("sessionstore_upload", default=None)
 """The upload of the current request, while Gradio receives it."""
@@ -56,7 +56,7 @@ class _Part:
     file: Any
     temporary: Path
     inode: int
-    admission: Admission | Unlimited | None = None
+    reservation: Reservation | NoReservation | None = None
 
     @property
     def directory(self) -> str:
@@ -66,7 +66,7 @@ class _Part:
 class Upload:
     """The files of one request. ``owner`` returns the owner of its sender."""
 
-    def __init__(self, files: Files, owner: Callable[[], Awaitable[str | None]]) -> None:
+    def __init__(self, files: CacheFiles, owner: Callable[[], Awaitable[str | None]]) -> None:
         self._files = files
         self._owner = owner
         self._sid: str | None = None
@@ -97,14 +97,14 @@ class Upload:
 
     def _admit(self, part: _Part, count: int) -> None:
         ledger = self._files.store.ledger
-        if part.admission is None:
+        if part.reservation is None:
             # The number makes several files of one name count as several. The prefix has the form
             # that ``visitor_errors`` removes from a message for the visitor.
             name = f"{HIDDEN}{next(_numbers):x}/{part.file.filename}"
-            admission = ledger.admission(self._sid or "", name, fresh=True)
+            admission = ledger.reservation(self._sid or "", name, fresh=True)
             admission.__enter__()
-            part.admission = admission
-        part.admission.admit(count)
+            part.reservation = admission
+        part.reservation.admit(count)
         limit = ledger.limits.min_free
         free = shutil.disk_usage(part.temporary.parent).free if limit is not None else 0
         if limit is not None and free - count < limit:
@@ -117,7 +117,7 @@ class Upload:
     def count_no_more(self) -> None:
         """Release the quota of the files: they are complete or refused. Twice is no error."""
         for part in self._parts:
-            admission, part.admission = part.admission, None
+            admission, part.reservation = part.reservation, None
             if admission is not None:
                 admission.__exit__()
 

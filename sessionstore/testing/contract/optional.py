@@ -20,7 +20,7 @@ from sessionstore.backend import (
     SignsUrls,
 )
 from sessionstore.errors import Corrupted
-from sessionstore.model import Flaw, Reference, Stored
+from sessionstore.model import Problem, Reference, Stored
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, BOB, SPOOLED, Subject, some_bytes
 
@@ -221,7 +221,7 @@ class Inspected(Rig):
     Needs a fixture ``damage`` that returns a ``Damage``.
     """
 
-    def flaws(self, subject: Subject) -> list[Flaw]:
+    def flaws(self, subject: Subject) -> list[Problem]:
         assert isinstance(subject.backend, Inspects)
         return list(subject.backend.inspect())
 
@@ -240,7 +240,7 @@ class Inspected(Rig):
         (flaw,) = self.flaws(subject)
         assert (flaw.kind, flaw.sid, flaw.reference) == ("damaged", ALICE.sid, reference)
         assert self.flaws(subject) == [flaw]  # the inspection changed nothing
-        assert flaw.mend()
+        assert flaw.repair()
         assert (subject.names(), self.flaws(subject)) == (["b"], [])
         subject.put("a", data)
         assert (subject.read("a"), self.flaws(subject)) == (data, [])
@@ -252,5 +252,5 @@ class Inspected(Rig):
         damage(reference, b"bad")
         (flaw,) = self.flaws(subject)
         subject.put("a", b"new")
-        assert not flaw.mend()
+        assert not flaw.repair()
         assert subject.read("a") == b"new"
