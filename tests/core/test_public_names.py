@@ -38,10 +38,10 @@ WITHOUT_IO = {
 
 FOR_ADAPTERS = {
     SessionStore: {
-        "clock", "drop", "end", "live_interval", "now", "removed",
-        "resume", "secret", "tell", "url", "use_working_copies", "wrap",
+        "clock", "drop", "emit", "end", "live_interval", "now", "on_removed", "resume", "secret",
+        "url", "use_local_copies", "wrap",
     },
-    Session: {"check", "key", "receiving", "sid", "store"},
+    Session: {"check", "key", "pending_save", "sid", "store"},
     StoredFile: {"is_there", "reference", "session", "stream"},
 }  # fmt: skip
 """What adapters and the classes among themselves use; an app has no need of them."""
@@ -50,7 +50,12 @@ TWINS = [(cls, verb) for cls, verbs in VERBS.items() for verb in verbs]
 
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:
-    return ((name, each) for name, each in vars(cls).items() if not name.startswith("_"))
+    return (
+        (name, member)
+        for each in reversed(cls.__mro__[:-1])  # the public class and our bases below it
+        for name, member in vars(each).items()
+        if not name.startswith("_")
+    )
 
 
 def test_all_is_exact_and_sorted() -> None:

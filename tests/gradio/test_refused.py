@@ -19,7 +19,7 @@ from sessionstore import BackendUnavailable, LimitExceeded, Limits, SessionStore
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.files import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
-from sessionstore.adapters.gradio.uploads import Upload
+from sessionstore.adapters.gradio.uploads import Upload, arriving
 from tests.support.gradio_rig import GRADIO_S_OWN, PATIENCE, MakeReplicas, Replica, Tab, replicas
 
 pytestmark = GRADIO_S_OWN
@@ -156,8 +156,8 @@ def test_an_upload_that_breaks_off_leaves_the_disk_as_it_was(make: MakeReplicas)
 
     with socket.create_connection((address.hostname, address.port)) as connection:
         connection.sendall(head.encode() + bytes(LARGE))
-        until(lambda: any(part.file.size for each in files.arriving for part in each._parts))
-    until(lambda: not files.arriving)
+        until(lambda: any(part.file.size for each in arriving(files) for part in each._parts))
+    until(lambda: not arriving(files))
 
     assert there(site) == before
 
@@ -232,7 +232,7 @@ def test_uploads_on_their_way_count_together(files: Callable[[Limits], CacheFile
     third.count_no_more()
     third.over()
     assert list(made.local.root.iterdir()) == []
-    assert made.arriving == []
+    assert arriving(made) == []
 
 
 def test_the_disk_of_the_cache_keeps_its_free_space(

@@ -140,7 +140,7 @@ def _sweeping(demo: gr.Blocks, every: timedelta | None) -> tuple[timedelta, time
         frequency, age = (timedelta(seconds=count) for count in demo.delete_cache)
     except OverflowError as error:
         raise ValueError(
-            f"invalid delete_cache={demo.delete_cache}: a hundred years are the most."
+            f"invalid delete_cache={demo.delete_cache}: at most a hundred years are allowed."
         ) from error
     return frequency if every is None else every, age
 

@@ -51,7 +51,6 @@ from sessionstore.session import Session
 from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
-    from sessionstore.adapters.gradio.uploads import Upload
     from sessionstore.store import SessionStore
 
 UNCLAIMED: Final = timedelta(hours=6)
@@ -105,8 +104,6 @@ class CacheFiles:
         self.paths = paths
         self.local = local
         self.seen = LocationCache(seconds)
-        self.arriving: list[Upload] = []
-        """The uploads that are being received or saved."""
         self._lock = threading.Lock()
         self._listed: OrderedDict[tuple[str | None, str], None] = OrderedDict()
         self._pinned: dict[str, Reference] = {}

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -47,6 +48,12 @@ def uploading(upload: Upload) -> Iterator[None]:
 
 
 _numbers: Final = itertools.count(1)
+_arriving: Final[weakref.WeakKeyDictionary[CacheFiles, list[Upload]]] = weakref.WeakKeyDictionary()
+
+
+def arriving(files: CacheFiles) -> list[Upload]:
+    """Return the uploads that are being received or saved into ``files``."""
+    return _arriving.setdefault(files, [])
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +81,7 @@ class Upload:
         self._inodes: set[int] = set()
         self.kept = False
         """True when the files are in the store."""
-        files.arriving.append(self)
+        arriving(files).append(self)
 
     def began(self, file: Any) -> None:
         """Note a new file, which Gradio writes to a temporary file."""
@@ -125,8 +132,7 @@ class Upload:
         """Remove the files that the request leaves behind. Call it on the event loop."""
         # Neither this nor Gradio's rename of a file to its place gives control to the event loop
         # in between. So each file of another upload is a temporary one, or complete with its hash.
-
-        self._files.arriving.remove(self)
+        arriving(self._files).remove(self)
         for part in self._parts:
             with contextlib.suppress(OSError):
                 part.file.file.close()
@@ -141,7 +147,7 @@ class Upload:
         place = local.root / directory
         others = [
             upload
-            for upload in self._files.arriving
+            for upload in arriving(self._files)
             if any(part.directory == directory for part in upload._parts)  # noqa: SLF001 - same class
         ]
         with contextlib.suppress(OSError):
