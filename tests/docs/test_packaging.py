@@ -141,15 +141,22 @@ def test_an_editable_install_works_where_the_link_is_a_file(tmp_path: Path) -> N
 
 
 def test_the_wheel_has_every_module_and_nothing_else(wheel: Path) -> None:
-    expected = {
+    modules = {
         path.relative_to(ROOT).as_posix().replace("backends/", "sessionstore/backends/", 1)
         for folder in ("backends", "sessionstore")
         for path in (ROOT / folder).rglob("*.py")
         if (ROOT / "sessionstore" / "backends") not in path.parents
     }
+    admin = ROOT / "sessionstore" / "adapters" / "gradio" / "admin"
+    data = {
+        path.relative_to(ROOT).as_posix()
+        for path in admin.rglob("*.*")
+        if path.suffix in {".css", ".html", ".js"}
+    }
     shipped = {name for name in names_in(wheel) if ".dist-info/" not in name}
 
-    assert shipped == {*expected, "sessionstore/py.typed"}
+    assert data
+    assert shipped == {*modules, *data, "sessionstore/py.typed"}
 
 
 def test_the_link_makes_no_difference(wheel: Path, tmp_path: Path) -> None:

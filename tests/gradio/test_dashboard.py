@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +21,12 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import dashboard
-from sessionstore.adapters.gradio.admin import html
+from sessionstore.adapters.gradio.admin import render
 from sessionstore.adapters.gradio.admin.snapshot import ORDERS, SAMPLES, look, watch
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import Ingest, ingest
+from sessionstore.errors import BackendUnavailable
 from sessionstore.names import private_key
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
 from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
@@ -44,7 +47,7 @@ def request(username: str | None = None) -> Any:
     return SimpleNamespace(username=username)
 
 
-def render(page: gr.Blocks) -> None:
+def show(page: gr.Blocks) -> None:
     page.render()  # type: ignore[no-untyped-call]  # Gradio's
 
 
@@ -110,7 +113,7 @@ def test_what_is_no_visitor_s_is_told_apart(store: SessionStore, clock: FakeCloc
     states = {row.key.id: row.state for row in found.rows}
     assert (states["shared"], states[adapters.id]) == ("shared", "adapter")
     assert (found.sessions, found.own, found.live) == (5, 2, 1)
-    assert "All 3 sessions, and 2 of the app's own." in html.sessions(found, 10)
+    assert "All 3 sessions, and 2 of the app's own." in render.sessions(found, 10)
 
 
 def test_a_session_that_does_not_say_whose_it_is_is_shown_as_such(
@@ -157,7 +160,7 @@ def test_a_page_is_chosen_from_all_sessions_and_reads_the_files_of_its_own_alone
         assert [row.key.id for row in found.rows] == ["s0", "s1", "s2"]
         assert backend.calls["files"] - before == 3
         assert (found.sessions, found.whole) == (20, False)
-        assert "The 3 longest idle of 20 sessions" in html.sessions(found, 3)
+        assert "The 3 longest idle of 20 sessions" in render.sessions(found, 3)
 
 
 def object_store(client: FakeObjectClient, clock: FakeClock) -> SessionStore:
@@ -183,7 +186,7 @@ def test_without_all_sessions_it_says_what_this_process_saved(
 ) -> None:
     watch(store)
     fill(store, clock)
-    shown = html.overview(look(store, "recent", 1), watch(store), store, exposed=False)
+    shown = render.overview(look(store, "recent", 1), watch(store), store, exposed=False)
 
     assert "<strong>1 KiB</strong>" in shown
     assert "1 of 4 saves by this process" in shown
@@ -193,7 +196,7 @@ def test_with_all_sessions_it_says_what_equal_bytes_would_take(
     store: SessionStore, clock: FakeClock
 ) -> None:
     fill(store, clock)
-    shown = html.overview(look(store, "recent", 9), watch(store), store, exposed=False)
+    shown = render.overview(look(store, "recent", 9), watch(store), store, exposed=False)
 
     assert "8 % of 12 KiB" in shown
 
@@ -218,7 +221,7 @@ def test_a_sweep_of_this_process_is_measured_and_told(
     store.sweep()
 
     assert [sample.bytes for sample in seen.samples] == [10 * KIB]
-    found = html.overview(look(store, "recent", 9), seen, store, exposed=False)
+    found = render.overview(look(store, "recent", 9), seen, store, exposed=False)
     assert "finished now: 1 deleted" in found
 
 
@@ -227,7 +230,7 @@ def test_a_sweep_that_held_back_stays_on_show_although_it_finished(store: Sessio
     store.emit("sweep_held", reason="nine tenths of the references are gone")
     store.emit("sweep_finished", reason="0 deleted")
 
-    shown = html.overview(look(store, "recent", 9), seen, store, exposed=False)
+    shown = render.overview(look(store, "recent", 9), seen, store, exposed=False)
     assert "held back now: nine tenths" in shown
 
 
@@ -274,14 +277,35 @@ def test_each_heading_that_sorts_leads_to_another_order(
 ) -> None:
     fill(store, clock)
     for name in ORDERS:
-        shown = html.sessions(look(store, name, 9), 9)
+        shown = render.sessions(look(store, name, 9), 9)
         offered = re.findall(r'<button type="button" value="(\w+)"', shown)
         assert set(offered) <= set(ORDERS)
         assert shown.count('aria-sort="descending"') == 1
 
 
+def pieces(text: str) -> Iterator[str]:
+    """Every piece of the page with ``text`` wherever a visitor or a backend can write."""
+    clock = FakeClock()
+    with SessionStore.open("memory://", clock=clock) as store:
+        store.session(text, text).put(text, b"a", ttl=MINUTE)
+        clock.advance(2 * MINUTE)
+        watch(store)
+        store.emit("sweep_failed", reason=text)
+        found = replace(look(store, "recent", 1), seconds=0.0)
+        yield render.sessions(found, 1)
+        yield render.overview(found, watch(store), store, exposed=True)
+        yield render.plan([replace(row, reason=text) for row in store.plan()], 1)
+        yield render.failure(BackendUnavailable(text))
+
+
 def test_nothing_in_a_text_is_html_or_a_template() -> None:
-    assert not set("<>\"'{}$`") & set(html.escape(HOSTILE))
+    for plain, hostile in zip(pieces("~"), pieces(HOSTILE), strict=True):
+        assert "~" in plain
+        written = re.fullmatch("(.*)".join(map(re.escape, plain.split("~"))), hostile, re.DOTALL)
+        assert written is not None
+        for text in written.groups():
+            assert not set("<>\"'{}$`") & set(text)
+            assert unescape(text) == HOSTILE
 
 
 # In a browser
@@ -308,7 +332,7 @@ def served(
         with gr.Tab("App"):
             gr.Markdown("The app itself.")
         with gr.Tab("Files"):
-            render(dashboard(store))
+            show(dashboard(store))
     with launched(app) as url, browser.new_context() as context:
         page = context.new_page()
         page.goto(url)
@@ -329,11 +353,11 @@ def test_inside_an_app_it_is_there_once_made_there_or_brought_there(store: Sessi
     outside = dashboard(store)
     with gr.Blocks(analytics_enabled=False) as app:
         with gr.Tab("one"):
-            render(dashboard(store))
+            show(dashboard(store))
         with gr.Tab("two"):
             dashboard(store)
         with gr.Tab("three"):
-            render(outside)
+            show(outside)
     buttons = [each for each in app.blocks.values() if isinstance(each, gr.Button)]
     children = [child for tab in app.children for each in tab.children for child in each.children]
 

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gradio as gr
 
-from sessionstore.adapters.gradio.admin import html
+from sessionstore.adapters.gradio.admin import render
 from sessionstore.adapters.gradio.admin.snapshot import ORDERS, look, watch
-from sessionstore.adapters.gradio.admin.style import CSS
 from sessionstore.errors import SessionStoreError
 from sessionstore.parsers import check_duration
 
@@ -79,20 +78,20 @@ def dashboard(
 
 
 def _lay_out(page: gr.Blocks, view: _View, every: timedelta | None) -> None:
-    gr.HTML(f"<style>{CSS}</style>", padding=False)
+    gr.HTML(f"<style>{render.STYLE}</style>", padding=False)
     with gr.Column(elem_classes="ssd-root"):
         with gr.Row():
             head = gr.HTML(padding=False)
             refresh = gr.Button("Refresh", size="sm", scale=0, min_width=110)
         overview = gr.HTML(padding=False)
-        gr.HTML(html.frame("<h2>Sessions</h2>"), padding=False)
+        gr.HTML(render.piece("title", text="Sessions"), padding=False)
         order = gr.Radio(
             [(each.label, name) for name, each in ORDERS.items()], value="recent",
             label="Sort", show_label=False, container=False, elem_classes="ssd-sort",
         )  # fmt: skip
         sessions = gr.HTML(padding=False)
         with gr.Row():
-            gr.HTML(html.frame("<h2>Next sweep</h2>"), padding=False)
+            gr.HTML(render.piece("title", text="Next sweep"), padding=False)
             again = gr.Button("Plan again", size="sm", scale=0, min_width=110)
             sweep = gr.Button("Sweep now", size="sm", variant="primary", scale=0, min_width=110)
         plan = gr.HTML(padding=False)
@@ -106,7 +105,7 @@ def _lay_out(page: gr.Blocks, view: _View, every: timedelta | None) -> None:
     if every is not None:
         again_and_again = gr.Timer(every.total_seconds())
         looks = again_and_again.tick(view.all, [order], [*looked, plan], **quiet)
-        looks.then(None, js=html.SCROLL_BACK)
+        looks.then(None, js=render.SCROLL_BACK)
 
 
 class _View:
@@ -120,12 +119,14 @@ class _View:
     def look(self, order: str, request: gr.Request) -> tuple[str, str, str]:
         """Head, overview and sessions."""
         if not self._is_allowed(request):
-            return html.refused(), "", ""
+            return render.piece("refused"), "", ""
         return self._look(order, request)
 
     def plan(self, request: gr.Request) -> str:
         """The plan."""
-        return self._plan(self._store.plan) if self._is_allowed(request) else html.refused()
+        return (
+            self._plan(self._store.plan) if self._is_allowed(request) else render.piece("refused")
+        )
 
     def all(self, order: str, request: gr.Request) -> tuple[str, str, str, str]:
         """``look`` and ``plan``."""
@@ -134,7 +135,7 @@ class _View:
     def sweep(self, order: str, request: gr.Request) -> tuple[str, str, str, str]:
         """Sweep; then ``look``, and what was done."""
         if not self._is_allowed(request):
-            return (*self.look(order, request), html.refused())
+            return (*self.look(order, request), render.piece("refused"))
         done = self._plan(self._store.sweep, swept=True)
         return (*self._look(order, request), done)
 
@@ -145,16 +146,16 @@ class _View:
         try:
             found = look(self._store, order, self._rows)
         except SessionStoreError as error:
-            return "", html.trouble(error), ""
+            return "", render.failure(error), ""
         exposed = self._allow is None and request.username is None
         return (
-            html.head(found, self._store),
-            html.overview(found, watch(self._store), self._store, exposed=exposed),
-            html.sessions(found, self._rows),
+            render.head(found, self._store),
+            render.overview(found, watch(self._store), self._store, exposed=exposed),
+            render.sessions(found, self._rows),
         )
 
     def _plan(self, ask: Callable[[], list[PlanRow]], *, swept: bool = False) -> str:
         try:
-            return html.plan(ask(), self._rows, swept=swept)
+            return render.plan(ask(), self._rows, swept=swept)
         except SessionStoreError as error:
-            return html.trouble(error)
+            return render.failure(error)
