@@ -38,6 +38,9 @@ class BaseStore:
     ledger: QuotaLedger
     """The quotas of this store."""
 
+    location: str | None = None
+    """The URL that ``open`` used, without query, user and password; None without ``open``."""
+
     def __init__(
         self,
         backend: Backend,

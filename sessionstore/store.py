@@ -110,6 +110,7 @@ class SessionStore(BaseStore):
                 secret=chosen.secret, base_url=chosen.base_url, redirect=chosen.redirect,
                 cache_dir=chosen.cache_dir, cache_size=chosen.cache_size, audit=log,
             )  # fmt: skip
+            store.location = chosen.location.url
             if chosen.restart == "drop":
                 store._drop_abandoned()
         except BaseException:

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 from sessionstore import LimitExceeded, Session, SessionStore
 from sessionstore.clock import SystemClock
-from tests import small_disk
 from tests.campaigns.faults_local import visible
+from tests.support import small_disk
 from tests.support.cli_rig import run as command
 from tests.support.stores import store_of
 

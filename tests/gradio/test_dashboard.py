@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import dashboard
 from sessionstore.adapters.gradio.admin import render
-from sessionstore.adapters.gradio.admin.snapshot import ORDERS, SAMPLES, look, watch
+from sessionstore.adapters.gradio.admin.snapshot import ORDERS, SAMPLES, take_snapshot, watch
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import Ingest, ingest
@@ -93,12 +93,12 @@ def fill(store: SessionStore, clock: FakeClock) -> None:
 
 def test_a_look_counts_all_that_there_is(store: SessionStore, clock: FakeClock) -> None:
     fill(store, clock)
-    found = look(store, "recent", 10)
+    found = take_snapshot(store, "recent", 10)
 
     assert (found.sessions, found.live, found.whole) == (3, 1, True)
     assert (found.files, found.bytes, found.stored.bytes) == (4, 12 * KIB, 11 * KIB)
     states = {row.key.id: row.state for row in found.rows}
-    assert states == {"old": "quiet", "twins": "quiet", "large": "live"}
+    assert states == {"old": "idle", "twins": "idle", "large": "live"}
 
 
 def test_what_is_no_visitor_s_is_told_apart(store: SessionStore, clock: FakeClock) -> None:
@@ -108,12 +108,12 @@ def test_what_is_no_visitor_s_is_told_apart(store: SessionStore, clock: FakeCloc
     into = Ingest(store.backend.digest, store.backend.spool, lambda _: None)
     with ingest(b"f", into) as content:
         store.backend.put(adapters, "upload", content)
-    found = look(store, "recent", 10)
+    found = take_snapshot(store, "recent", 10)
 
     states = {row.key.id: row.state for row in found.rows}
     assert (states["shared"], states[adapters.id]) == ("shared", "adapter")
     assert (found.sessions, found.own, found.live) == (5, 2, 1)
-    assert "All 3 sessions, and 2 of the app's own." in render.sessions(found, 10)
+    assert "Showing all 3 sessions + 2 internal." in render.sessions(found, 10)
 
 
 def test_a_session_that_does_not_say_whose_it_is_is_shown_as_such(
@@ -121,10 +121,10 @@ def test_a_session_that_does_not_say_whose_it_is_is_shown_as_such(
 ) -> None:
     store.session("lost").put("a", b"a")
     monkeypatch.setattr(store.backend, "identify", lambda _: None)
-    found = look(store, "recent", 10)
-    (row,) = found.rows
+    snapshot = take_snapshot(store, "recent", 10)
+    (row,) = snapshot.rows
     assert (row.key.id, row.state) == (store.session("lost").sid, "nameless")
-    assert "does not say whose it is" in html.sessions(found, 10)
+    assert "it has no readable id" in render.sessions(snapshot, 10)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_rows_come_in_the_order_asked_for(
 ) -> None:
     fill(store, clock)
 
-    assert [row.key.id for row in look(store, order, 10).rows] == expected
+    assert [row.key.id for row in take_snapshot(store, order, 10).rows] == expected
 
 
 def test_a_page_is_chosen_from_all_sessions_and_reads_the_files_of_its_own_alone(
@@ -155,12 +155,12 @@ def test_a_page_is_chosen_from_all_sessions_and_reads_the_files_of_its_own_alone
             store.session(f"s{number}").put("a", b"a")
             clock.advance(MINUTE)
         before = backend.calls["files"]
-        found = look(store, "idle", 3)
+        found = take_snapshot(store, "idle", 3)
 
         assert [row.key.id for row in found.rows] == ["s0", "s1", "s2"]
         assert backend.calls["files"] - before == 3
         assert (found.sessions, found.whole) == (20, False)
-        assert "The 3 longest idle of 20 sessions" in render.sessions(found, 3)
+        assert "Showing 3 of 20 sessions, longest idle first." in render.sessions(found, 3)
 
 
 def object_store(client: FakeObjectClient, clock: FakeClock) -> SessionStore:
@@ -175,7 +175,7 @@ def test_on_an_object_store_a_look_takes_three_requests_a_row(clock: FakeClock) 
             writing.session(f"s{number}").add(b"a")
     with object_store(client, clock) as store:
         client.requests.clear()
-        look(store, "recent", 5)
+        take_snapshot(store, "recent", 5)
 
     listings = 2  # sessions, content
     assert client.requests == {"LIST": listings + 5 + 5, "GET": 5}
@@ -186,17 +186,17 @@ def test_without_all_sessions_it_says_what_this_process_saved(
 ) -> None:
     watch(store)
     fill(store, clock)
-    shown = render.overview(look(store, "recent", 1), watch(store), store, exposed=False)
+    shown = render.overview(take_snapshot(store, "recent", 1), watch(store), store, exposed=False)
 
     assert "<strong>1 KiB</strong>" in shown
-    assert "1 of 4 saves by this process" in shown
+    assert "1 of 4 saves in this process" in shown
 
 
 def test_with_all_sessions_it_says_what_equal_bytes_would_take(
     store: SessionStore, clock: FakeClock
 ) -> None:
     fill(store, clock)
-    shown = render.overview(look(store, "recent", 9), watch(store), store, exposed=False)
+    shown = render.overview(take_snapshot(store, "recent", 9), watch(store), store, exposed=False)
 
     assert "8 % of 12 KiB" in shown
 
@@ -205,7 +205,7 @@ def test_the_chart_spans_all_time_in_bounded_memory(store: SessionStore, clock: 
     seen = watch(store)
     began = store.now()
     for number in range(5 * SAMPLES):
-        seen.measured(store.now(), number)
+        seen.add_sample(store.now(), number)
         clock.advance(MINUTE)
 
     assert len(seen.samples) <= SAMPLES + 1
@@ -221,7 +221,7 @@ def test_a_sweep_of_this_process_is_measured_and_told(
     store.sweep()
 
     assert [sample.bytes for sample in seen.samples] == [10 * KIB]
-    found = render.overview(look(store, "recent", 9), seen, store, exposed=False)
+    found = render.overview(take_snapshot(store, "recent", 9), seen, store, exposed=False)
     assert "finished now: 1 deleted" in found
 
 
@@ -230,8 +230,18 @@ def test_a_sweep_that_held_back_stays_on_show_although_it_finished(store: Sessio
     store.emit("sweep_held", reason="nine tenths of the references are gone")
     store.emit("sweep_finished", reason="0 deleted")
 
-    shown = render.overview(look(store, "recent", 9), seen, store, exposed=False)
+    shown = render.overview(take_snapshot(store, "recent", 9), seen, store, exposed=False)
     assert "held back now: nine tenths" in shown
+
+
+def test_the_head_names_the_url_without_its_query_or_else_the_backend() -> None:
+    with SessionStore.open("memory://apart?digest=sha256") as opened:
+        shown = render.head(take_snapshot(opened, "recent", 1), opened)
+    with SessionStore(MemoryBackend(Place(), FakeClock())) as made:
+        bare = render.head(take_snapshot(made, "recent", 1), made)
+
+    assert "memory://apart · sha256" in shown
+    assert "Memory store · sha256" in bare
 
 
 def test_nobody_who_is_not_allowed_gets_an_answer(store: SessionStore, clock: FakeClock) -> None:
@@ -240,19 +250,19 @@ def test_nobody_who_is_not_allowed_gets_an_answer(store: SessionStore, clock: Fa
     page = dashboard(store, allow=lambda each: each.username == "ada", every=MINUTE)
     said = answers(page, asked)
 
-    assert set(said) == {"all", "look", "plan", "sweep"}
+    assert set(said) == {"refresh", "snapshot", "plan", "sweep"}
     assert not any("large" in str(each) or "twins" in str(each) for each in said.values())
     assert len(list(store.sessions())) == 3
-    assert "large" in answers(page, request("ada"))["look"][2]
+    assert "large" in answers(page, request("ada"))["snapshot"][2]
 
 
 def test_it_says_when_nothing_protects_it(store: SessionStore) -> None:
-    warned = "Nothing protects this page"
+    warned = "This page is not protected"
     anybody = dashboard(store)
 
-    assert warned in answers(anybody, request())["look"][1]
-    assert warned not in answers(anybody, request("ada"))["look"][1]
-    assert warned not in answers(dashboard(store, allow=lambda _: True), request())["look"][1]
+    assert warned in answers(anybody, request())["snapshot"][1]
+    assert warned not in answers(anybody, request("ada"))["snapshot"][1]
+    assert warned not in answers(dashboard(store, allow=lambda _: True), request())["snapshot"][1]
 
 
 def test_a_store_that_does_not_answer_is_said_to(clock: FakeClock) -> None:
@@ -261,7 +271,7 @@ def test_a_store_that_does_not_answer_is_said_to(clock: FakeClock) -> None:
         backend.plan = on("sessions", Fault(unavailable))
         said = answers(dashboard(store), request())
 
-    assert "The backend did not answer." in said["look"][1]
+    assert "The backend did not answer." in said["snapshot"][1]
     assert "The backend did not answer." in said["plan"]
     assert "The backend did not answer." in said["sweep"][3]
 
@@ -277,7 +287,7 @@ def test_each_heading_that_sorts_leads_to_another_order(
 ) -> None:
     fill(store, clock)
     for name in ORDERS:
-        shown = render.sessions(look(store, name, 9), 9)
+        shown = render.sessions(take_snapshot(store, name, 9), 9)
         offered = re.findall(r'<button type="button" value="(\w+)"', shown)
         assert set(offered) <= set(ORDERS)
         assert shown.count('aria-sort="descending"') == 1
@@ -291,7 +301,7 @@ def pieces(text: str) -> Iterator[str]:
         clock.advance(2 * MINUTE)
         watch(store)
         store.emit("sweep_failed", reason=text)
-        found = replace(look(store, "recent", 1), seconds=0.0)
+        found = replace(take_snapshot(store, "recent", 1), seconds=0.0)
         yield render.sessions(found, 1)
         yield render.overview(found, watch(store), store, exposed=True)
         yield render.plan([replace(row, reason=text) for row in store.plan()], 1)
@@ -337,7 +347,7 @@ def served(
         page = context.new_page()
         page.goto(url)
         page.get_by_role("tab", name="Files").click()
-        page.get_by_text("All 4 sessions.").wait_for()
+        page.get_by_text("Showing all 4 sessions.").wait_for()
         yield page, store
 
 
@@ -370,7 +380,7 @@ def test_inside_an_app_it_is_there_once_made_there_or_brought_there(store: Sessi
 def test_an_administrator_sorts_plans_and_sweeps(served: tuple[Page, SessionStore]) -> None:
     page, store = served
     assert ids(page) == [HOSTILE, "large", "twins", "old"]
-    assert (card(page, "Sessions"), card(page, "Content kept")) == ("4", "11 KiB")
+    assert (card(page, "Sessions"), card(page, "Storage used")) == ("4", "11 KiB")
 
     page.get_by_role("button", name="Size").click()
     page.locator("th[aria-sort] button", has_text="Size").wait_for()
@@ -386,13 +396,13 @@ def test_an_administrator_sorts_plans_and_sweeps(served: tuple[Page, SessionStor
     assert len(list(store.sessions())) == 4  # so far it was only looked at
 
     page.get_by_role("button", name="Sweep now").click()
-    page.get_by_text("Swept: deleted 1 session and 1 file").wait_for()
+    page.get_by_text("Sweep finished: deleted 1 session and 1 file").wait_for()
     assert "old" not in ids(page)
-    assert (card(page, "Sessions"), card(page, "Content kept")) == ("3", "10 KiB")
+    assert (card(page, "Sessions"), card(page, "Storage used")) == ("3", "10 KiB")
     assert "old" not in {each.id for each in store.sessions()}
 
-    page.get_by_role("button", name="Plan again").click()
-    page.get_by_text("Nothing is over its time").wait_for()
+    page.get_by_role("button", name="Refresh plan").click()
+    page.get_by_text("Nothing to delete.").wait_for()
 
 
 @pytest.mark.browser
@@ -413,12 +423,12 @@ def test_the_example_shows_what_its_demo_keeps_to_who_can_log_in(
         admin.get_by_label("username").fill("admin")
         admin.get_by_label("password").fill(PASSWORD)
         admin.get_by_role("button", name="Login").click()
-        admin.get_by_text("All 1 session").wait_for()
-        assert admin.get_by_text("Nothing protects this page").count() == 0
+        admin.get_by_text("Showing all 1 session").wait_for()
+        assert admin.get_by_text("This page is not protected").count() == 0
 
         visitor.close()
-        gone = admin.get_by_text("There is no session yet.").or_(
-            admin.get_by_text("All 0 sessions")
+        gone = admin.get_by_text("No sessions yet.").or_(
+            admin.get_by_text("Showing all 0 sessions")
         )
         gone.wait_for()  # it looks by itself
         assert wrong == []

@@ -14,8 +14,8 @@ import pytest
 from sessionstore import BackendUnavailable, LimitExceeded, Limits, SessionStore
 from sessionstore.content import Buffer
 from tests.campaigns import kill_local
-from tests.small_disk import CannotMount, cannot, mounted
 from tests.support.local import everything
+from tests.support.small_disk import CannotMount, cannot, mounted
 
 GIBIBYTE = """
 import sys, pathlib

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from sessionstore import LimitExceeded, SessionStore
-from tests import small_disk
 from tests.campaigns import full_disk
 from tests.campaigns.full_disk import (
     COMMANDS,
@@ -20,8 +19,9 @@ from tests.campaigns.full_disk import (
     SAVING,
     SAVING_COMMANDS,
 )
-from tests.small_disk import CannotMount, cannot, empty, fill_files
+from tests.support import small_disk
 from tests.support.local import blobs
+from tests.support.small_disk import CannotMount, cannot, empty, fill_files
 
 KIND = "tmpfs"
 MAY_BE_DONE = {"`put`, known content", "`end`"}

@@ -1,1 +1,1 @@
-"""The administrator's dashboard: a snapshot of the store, as HTML on a Gradio page."""
+"""The administrator's dashboard: a snapshot of the store, rendered as HTML on a Gradio page."""

@@ -1,11 +1,10 @@
-"""The administrator's view of a store, as a page or as a tab of an app's own.
+"""The dashboard of a store, for administrators: a page, or a tab of an app.
 
     with gr.Blocks() as admin:
         with gr.Tab("Files"):
             dashboard(store, allow=lambda request: request.username == "admin").render()
 
-Gradio runs each handler here in a worker thread, so a store that is slow to answer stops nobody
-else's page.
+Gradio runs each handler in a worker thread, so a slow store does not block other pages.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gradio as gr
 
 from sessionstore.adapters.gradio.admin import render
-from sessionstore.adapters.gradio.admin.snapshot import ORDERS, look, watch
+from sessionstore.adapters.gradio.admin.snapshot import ORDERS, take_snapshot, watch
 from sessionstore.errors import SessionStoreError
 from sessionstore.parsers import check_duration
 
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 Allow = Callable[[gr.Request], bool]
 
 ROWS: Final = 200
-"""Sessions, and rows of the plan, on the page."""
+"""The default number of sessions, and of rows of the plan, on the page."""
 
-# "Not for clients" has another name in each: api_name until Gradio 5, api_visibility from 6 on.
+# An event that is not part of the API: api_name=False until Gradio 5, api_visibility from 6 on.
 _PRIVATE: Final[dict[str, Any]] = (
     {"api_visibility": "private"}
     if "api_visibility" in inspect.signature(gr.on).parameters
@@ -47,37 +46,37 @@ def dashboard(
     rows: int = ROWS,
     every: timedelta | None = None,
 ) -> gr.Blocks:
-    """A page that shows what is in ``store`` and what the next sweep does, and can run it.
+    """Return a page that shows ``store`` and the plan of its next sweep, and can run the sweep.
 
-    It is the administrator's view: ids and owners of all visitors stand in it. Everybody who
-    reaches the app reaches it, unless the app asks for a login or ``allow(request)`` says no, which
-    is asked before each answer. Launch or mount it by itself; inside an app's own blocks (a tab, a
-    column) it becomes a part of them, made there or brought there with ``render()``.
+    The page is for administrators: it shows the ids and owners of all visitors. Everyone who can
+    open the app can open it, unless the app requires a login or ``allow(request)``, called before
+    each response, returns False. Launch or mount it by itself, or make it inside the blocks of an
+    app (a tab, a column); a page made elsewhere is put there with ``render()``.
 
-    A look lists all sessions and the content, and counts the files of ``rows`` sessions, chosen by
-    the order that the page is sorted in; so many rows are shown. With ``every`` an open page looks
-    again that often; on a bucket a look takes three requests for each row, so the default is the
-    button. Raises ValueError when ``rows`` is not at least 1, or ``every`` not longer than zero or
-    longer than a hundred years.
+    A refresh lists all sessions and blobs, and counts the files of the ``rows`` sessions that the
+    page shows, chosen by its order. With ``every`` an open page refreshes at that interval; without
+    it, on request only, because on a bucket a refresh takes three requests for each row. Raises
+    ValueError if ``rows`` is below 1, or ``every`` is not longer than zero or is longer than a
+    hundred years.
     """
     if rows < 1:
-        raise ValueError(f"A page has at least one row: rows={rows}.")
+        raise ValueError(f"invalid rows={rows}: give at least 1.")
     if every is not None:
         check_duration("every", every)
     watch(store)
-    view = _View(store, allow, rows)
-    page = gr.Blocks(title="Files of visitors", analytics_enabled=False)
+    handlers = _Handlers(store, allow, rows)
+    page = gr.Blocks(title="sessionstore", analytics_enabled=False)
     with page, warnings.catch_warnings():
-        # Gradio 5 warns that what it calls api_name has another name in 6, which it does not take.
+        # Gradio 5 warns that api_name has a new name in Gradio 6, but does not accept the new name.
         warnings.simplefilter("ignore", DeprecationWarning)
-        _lay_out(page, view, every)
+        _lay_out(page, handlers, every)
     if page.parent is not None:
-        # Made inside an app's blocks, so it is in its place; Gradio would show it twice.
+        # The page was made inside the blocks of an app: a call of render() would show it twice.
         vars(page)["render"] = lambda: page
     return page
 
 
-def _lay_out(page: gr.Blocks, view: _View, every: timedelta | None) -> None:
+def _lay_out(page: gr.Blocks, handlers: _Handlers, every: timedelta | None) -> None:
     gr.HTML(f"<style>{render.STYLE}</style>", padding=False)
     with gr.Column(elem_classes="ssd-root"):
         with gr.Row():
@@ -92,59 +91,59 @@ def _lay_out(page: gr.Blocks, view: _View, every: timedelta | None) -> None:
         sessions = gr.HTML(padding=False)
         with gr.Row():
             gr.HTML(render.piece("title", text="Next sweep"), padding=False)
-            again = gr.Button("Plan again", size="sm", scale=0, min_width=110)
+            replan = gr.Button("Refresh plan", size="sm", scale=0, min_width=110)
             sweep = gr.Button("Sweep now", size="sm", variant="primary", scale=0, min_width=110)
         plan = gr.HTML(padding=False)
-    looked = [head, overview, sessions]
+    shown = [head, overview, sessions]
     quiet = {"show_progress": "hidden", **_PRIVATE}
-    gr.on([refresh.click], view.all, [order], [*looked, plan], **_PRIVATE)
-    page.load(view.all, [order], [*looked, plan], **quiet)
-    order.change(view.look, [order], looked, **quiet)
-    again.click(view.plan, None, [plan], **_PRIVATE)
-    sweep.click(view.sweep, [order], [*looked, plan], **_PRIVATE)
+    gr.on([refresh.click], handlers.refresh, [order], [*shown, plan], **_PRIVATE)
+    page.load(handlers.refresh, [order], [*shown, plan], **quiet)
+    order.change(handlers.snapshot, [order], shown, **quiet)
+    replan.click(handlers.plan, None, [plan], **_PRIVATE)
+    sweep.click(handlers.sweep, [order], [*shown, plan], **_PRIVATE)
     if every is not None:
-        again_and_again = gr.Timer(every.total_seconds())
-        looks = again_and_again.tick(view.all, [order], [*looked, plan], **quiet)
-        looks.then(None, js=render.SCROLL_BACK)
+        timer = gr.Timer(every.total_seconds())
+        refreshed = timer.tick(handlers.refresh, [order], [*shown, plan], **quiet)
+        refreshed.then(None, js=render.SCROLL_BACK)
 
 
-class _View:
-    """Answers the page's events, each with HTML for the components that it names."""
+class _Handlers:
+    """The handlers of the page's events. Each returns HTML for the components of its event."""
 
     def __init__(self, store: SessionStore, allow: Allow | None, rows: int) -> None:
         self._store = store
         self._allow = allow
         self._rows = rows
 
-    def look(self, order: str, request: gr.Request) -> tuple[str, str, str]:
-        """Head, overview and sessions."""
+    def snapshot(self, order: str, request: gr.Request) -> tuple[str, str, str]:
+        """Return the head, the overview and the sessions, sorted by ``order``."""
         if not self._is_allowed(request):
             return render.piece("refused"), "", ""
-        return self._look(order, request)
+        return self._snapshot(order, request)
 
     def plan(self, request: gr.Request) -> str:
-        """The plan."""
+        """Return the plan of the next sweep."""
         return (
             self._plan(self._store.plan) if self._is_allowed(request) else render.piece("refused")
         )
 
-    def all(self, order: str, request: gr.Request) -> tuple[str, str, str, str]:
-        """``look`` and ``plan``."""
-        return (*self.look(order, request), self.plan(request))
+    def refresh(self, order: str, request: gr.Request) -> tuple[str, str, str, str]:
+        """Return the results of ``snapshot`` and ``plan``."""
+        return (*self.snapshot(order, request), self.plan(request))
 
     def sweep(self, order: str, request: gr.Request) -> tuple[str, str, str, str]:
-        """Sweep; then ``look``, and what was done."""
+        """Run the sweep, and return ``snapshot`` and the rows that the sweep carried out."""
         if not self._is_allowed(request):
-            return (*self.look(order, request), render.piece("refused"))
+            return (*self.snapshot(order, request), render.piece("refused"))
         done = self._plan(self._store.sweep, swept=True)
-        return (*self._look(order, request), done)
+        return (*self._snapshot(order, request), done)
 
     def _is_allowed(self, request: gr.Request) -> bool:
         return self._allow is None or bool(self._allow(request))
 
-    def _look(self, order: str, request: gr.Request) -> tuple[str, str, str]:
+    def _snapshot(self, order: str, request: gr.Request) -> tuple[str, str, str]:
         try:
-            found = look(self._store, order, self._rows)
+            found = take_snapshot(self._store, order, self._rows)
         except SessionStoreError as error:
             return "", render.failure(error), ""
         exposed = self._allow is None and request.username is None
@@ -154,8 +153,8 @@ class _View:
             render.sessions(found, self._rows),
         )
 
-    def _plan(self, ask: Callable[[], list[PlanRow]], *, swept: bool = False) -> str:
+    def _plan(self, rows: Callable[[], list[PlanRow]], *, swept: bool = False) -> str:
         try:
-            return render.plan(ask(), self._rows, swept=swept)
+            return render.plan(rows(), self._rows, swept=swept)
         except SessionStoreError as error:
             return render.failure(error)

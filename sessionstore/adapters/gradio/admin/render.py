@@ -1,4 +1,4 @@
-"""Render the dashboard's pieces as HTML from ``templates/``.
+"""Render the parts of the dashboard as HTML, from ``templates/``.
 
 Colours and fonts in ``style.css`` are the variables of Gradio's theme, so light, dark and an app's
 own theme apply here too. The layout follows the width of its place and not of the window: where it
@@ -14,7 +14,7 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sessionstore.adapters.gradio.admin.snapshot import ORDERS, Look, Sample, Watch
+from sessionstore.adapters.gradio.admin.snapshot import ORDERS, Sample, Snapshot, Watch
 from sessionstore.parsers import show_size
 from sessionstore.retention import PlanRow
 from sessionstore.store import SessionStore
@@ -63,32 +63,36 @@ _environment.filters |= {
 def piece(name: str, **values: object) -> str:
     """Render the template ``name`` with ``values``, safe to give to a ``gr.HTML``.
 
-    From Gradio 6 on its HTML is a template once more, where braces and ``$`` have a meaning.
+    From Gradio 6 on, the value is a template again, and braces and ``$`` have a meaning in it.
     """
     return _environment.get_template(f"{name}.html").render(values).translate(_CODES)
 
 
 def failure(error: Exception) -> str:
-    """Render ``error``, with which the store answered."""
+    """Render ``error``, raised by the store."""
     return piece("failure", error=error, kind=type(error).__name__)
 
 
-def head(look: Look, store: SessionStore) -> str:
-    """Render the name of ``store`` and the time of ``look``."""
+def head(snapshot: Snapshot, store: SessionStore) -> str:
+    """Render the URL of ``store``, or the kind of its backend, and the time of ``snapshot``."""
     kind = type(store.backend).__name__.removesuffix("Backend")
-    return piece("head", kind=kind, digest=store.backend.digest, at=look.at)
+    url = store.location or f"{kind} store"
+    return piece("head", url=url, digest=store.backend.digest, at=snapshot.at)
 
 
-def overview(look: Look, seen: Watch, store: SessionStore, *, exposed: bool) -> str:
-    """Render the numbers, the chart and the health, with a warning when ``exposed``."""
+def overview(snapshot: Snapshot, seen: Watch, store: SessionStore, *, exposed: bool) -> str:
+    """Render the numbers of ``snapshot`` and of this process (``seen``), the chart and the health.
+
+    ``exposed`` adds the warning that everyone can see the page.
+    """
     samples, limits = list(seen.samples), store.ledger.limits
     top = max((each.bytes for each in samples), default=0) or 1
     full = limits.max_store
     return piece(
-        "overview", look=look, seen=seen, exposed=exposed, samples=samples, top=top,
-        line=_line(samples, top), saved=max(look.bytes - look.stored.bytes, 0),
-        low=look.free is not None and look.free < (limits.min_free or 0),
-        full=full, nearly_full=full is not None and look.stored.bytes > full * 9 // 10,
+        "overview", snapshot=snapshot, seen=seen, exposed=exposed, samples=samples, top=top,
+        line=_line(samples, top), saved=max(snapshot.bytes - snapshot.stored.bytes, 0),
+        low=snapshot.free is not None and snapshot.free < (limits.min_free or 0),
+        full=full, nearly_full=full is not None and snapshot.stored.bytes > full * 9 // 10,
     )  # fmt: skip
 
 
@@ -101,23 +105,23 @@ def _line(samples: Sequence[Sample], top: int) -> str:
     points = [(0.0, last.bytes), (1.0, last.bytes)]
     if span > timedelta(0):
         points = [((each.at - first.at) / span, each.bytes) for each in samples]
-    # Not up to the edges, where half of the line's width would be cut off.
+    # The line stays away from the edges: they would cut off half of its width.
     return " ".join(f"{600 * x:.1f},{118 - 108 * size / top:.1f}" for x, size in points)
 
 
-def sessions(look: Look, most: int) -> str:
-    """Render the table of sessions; ``most`` is the number of rows that the page may have."""
-    largest = max((row.bytes for row in look.rows), default=0)
-    return piece("sessions", look=look, most=most, orders=ORDERS, largest=largest)
+def sessions(snapshot: Snapshot, limit: int) -> str:
+    """Render the table of the sessions of ``snapshot``, at most ``limit`` of them."""
+    largest = max((row.bytes for row in snapshot.rows), default=0)
+    return piece("sessions", snapshot=snapshot, limit=limit, orders=ORDERS, largest=largest)
 
 
-def plan(rows: Sequence[PlanRow], most: int, *, swept: bool = False) -> str:
-    """Render ``rows``, at most ``most`` of them: a sweep's plan, or its result when ``swept``."""
+def plan(rows: Sequence[PlanRow], limit: int, *, swept: bool = False) -> str:
+    """Render at most ``limit`` of ``rows``: the plan of a sweep, or its result if ``swept``."""
     deleted = [row for row in rows if row.action != "hold"]
     held = [row for row in rows if row.action == "hold"]
     return piece(
-        "plan", rows=[*deleted, *held][:most], total=len(rows), swept=swept,
-        deleted=_number_of(deleted), held=_number_of(held),
+        "plan", rows=[*deleted, *held][:limit], total=len(rows), swept=swept,
+        deleted=_number_of(deleted), held=_number_of(held) if held else None,
         size=sum(row.size for row in deleted) if deleted else None,
     )  # fmt: skip
 

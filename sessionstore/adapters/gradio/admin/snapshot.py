@@ -1,7 +1,7 @@
-"""What the dashboard shows: one look at a store, and what this process heard of it meanwhile.
+"""The data of the dashboard: a snapshot of a store, and the counters of this process.
 
-A look is bounded in the number of sessions whose files it counts, whatever the number in the store:
-the page of sessions is chosen from the records that a listing gives, and only their files are read.
+A snapshot chooses the sessions of the page from the records of a listing and counts the files of
+these alone, however many sessions the store has.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from sessionstore.events import Event
     from sessionstore.store import SessionStore
 
-State = Literal["live", "quiet", "lingering", "shared", "adapter", "nameless"]
+State = Literal["live", "idle", "lingering", "shared", "adapter", "nameless"]
 
 SAMPLES: Final = 360
-"""Points of the chart. With one more, every second one goes: the span grows, memory does not."""
+"""The most points of the chart. Beyond it every second point is removed: its memory is bounded."""
 
-_SPARED: Final = 20
-"""A measurement that took a second is not repeated within this many: at most 5 % of the time."""
+_PAUSE: Final = 20
+"""Seconds between samples for each second that a sample took, so at most 5 % of the time."""
 
 _THREADS: Final = 16
-"""Sessions whose files are asked for at once: a bucket answers each after some milliseconds."""
+"""The number of sessions read at a time: a bucket answers each request in some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One session of the page."""
+    """A row of the table of sessions."""
 
     key: SessionKey
     state: State
@@ -49,14 +49,14 @@ class Row:
 
 
 class Order(NamedTuple):
-    """A way to sort: which sessions a page takes by their records, then how it shows them."""
+    """A way to choose the sessions of a page by their records, and to sort their rows."""
 
     label: str
     column: str
     chosen: Callable[[SessionRecord], float]
     shown: Callable[[Row], float]
     by_record: bool
-    """Whether the order holds for the whole store, and not for the page alone."""
+    """True if the order holds for the whole store, False if it sorts the rows of the page only."""
 
 
 def _newest(it: SessionRecord | Row) -> float:
@@ -78,12 +78,12 @@ ORDERS: Final[Mapping[str, Order]] = {
     "largest": Order("Largest", "bytes", _newest, lambda it: it.bytes, by_record=False),
     "files": Order("Most files", "files", _newest, lambda it: it.files, by_record=False),
 }
-"""Each puts the greatest first."""
+"""Each order puts the greatest value first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """A store at one moment. The sums are over ``rows``: all sessions when ``whole``."""
+class Snapshot:
+    """A store at one moment. The sums are over ``rows``: all sessions if ``whole``."""
 
     at: datetime
     seconds: float
@@ -98,20 +98,20 @@ class Look:
 
     @property
     def whole(self) -> bool:
-        """Whether the page has every session of the store."""
+        """Return True if the page has every session of the store."""
         return len(self.rows) == self.sessions
 
     @property
     def own(self) -> int:
-        """How many of the page's sessions are no visitor's: the shared one, an adapter's."""
+        """Return the number of internal sessions of the page: the shared one and the adapter's."""
         return sum(row.state in {"shared", "adapter"} for row in self.rows)
 
 
-def look(store: SessionStore, order: str, most: int) -> Look:
-    """Look at the store; ``most`` sessions have their files counted.
+def take_snapshot(store: SessionStore, order: str, limit: int) -> Snapshot:
+    """Read ``store`` and return the ``limit`` sessions that come first in ``order``.
 
-    One listing of the sessions, one of the content, and the files and ids of ``most`` sessions,
-    three requests each on an object store. Raises what the backend raises.
+    Lists the sessions and the blobs once, then the files and the id of each session of the page:
+    three requests each on an object store. Raises the errors of the backend.
     """
     began, now = time.perf_counter(), store.now()
     by = ORDERS.get(order, ORDERS["recent"])
@@ -124,17 +124,17 @@ def look(store: SessionStore, order: str, most: int) -> Look:
         return record
 
     records = map(counted, store.backend.sessions())
-    page = heapq.nlargest(most, records, key=by.chosen)
+    page = heapq.nlargest(limit, records, key=by.chosen)
     with ThreadPoolExecutor(_THREADS, "sessionstore-dashboard") as pool:
         rows = list(pool.map(lambda record: _row(store, record, now), page))
     rows.sort(key=by.shown, reverse=True)
-    if len(rows) == sessions:  # who is a visitor's is known by now
+    if len(rows) == sessions:  # the rows know which sessions are internal
         live = sum(row.state == "live" for row in rows)
     backend = store.backend
     free = backend.free() if isinstance(backend, HasFreeSpace) else None
     stored = backend.stored()
-    watch(store).measured(now, stored.bytes)
-    return Look(
+    watch(store).add_sample(now, stored.bytes)
+    return Snapshot(
         now, time.perf_counter() - began, sessions, live, rows, sum(row.files for row in rows),
         sum(row.bytes for row in rows), stored, free, by,
     )  # fmt: skip
@@ -147,7 +147,7 @@ def _row(store: SessionStore, record: SessionRecord, now: datetime) -> Row:
         files, size = files + 1, size + reference.size
         oldest = reference.created if oldest is None else min(oldest, reference.created)
     key, state = store.backend.identify(record.sid), _state(store, record, now)
-    if key is None:  # a crash can leave a session that does not know its id
+    if key is None:  # a crash can leave a session without its id
         key, state = SessionKey.nameless(record.sid), "nameless"
     elif is_private(key):
         state = "adapter"
@@ -159,11 +159,11 @@ def _state(store: SessionStore, record: SessionRecord, now: datetime) -> State:
         return "shared"
     if record.ended is not None:
         return "lingering"
-    return "live" if store.retention.is_live(record, now) else "quiet"
+    return "live" if store.retention.is_live(record, now) else "idle"
 
 
 class Sample(NamedTuple):
-    """What all content took at one moment, in bytes."""
+    """The size of all blobs at one moment, in bytes."""
 
     at: datetime
     bytes: int
@@ -171,54 +171,54 @@ class Sample(NamedTuple):
 
 @dataclass
 class Watch:
-    """What this process saw of a store since it was first asked; the store keeps nothing of it."""
+    """The counters and samples of one store in this process. The store does not save them."""
 
     since: datetime
     samples: list[Sample] = field(default_factory=list)
     saved: int = 0
-    saved_bytes: int = 0
-    spared: int = 0
-    spared_bytes: int = 0
+    duplicates: int = 0
+    duplicate_bytes: int = 0
     refused: int = 0
     sweep: Event | None = None
-    """The newest of ``sweep_finished``, ``sweep_held`` and ``sweep_failed``."""
+    """The newest event ``sweep_finished``, ``sweep_held`` or ``sweep_failed``."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _not_before: float = 0.0
 
-    def heard(self, event: Event) -> None:
-        """Count one event."""
+    def count(self, event: Event) -> None:
+        """Add ``event`` to the counters."""
         with self._lock:
             if event.kind == "saved":
-                self.saved, self.saved_bytes = self.saved + 1, self.saved_bytes + event.size
+                self.saved += 1
             elif event.kind == "deduplicated":
-                self.spared, self.spared_bytes = self.spared + 1, self.spared_bytes + event.size
+                self.duplicates += 1
+                self.duplicate_bytes += event.size
             elif event.kind == "limit_exceeded":
                 self.refused += 1
-            elif event.kind != "sweep_finished" or not self._is_the_same_sweep(event):
+            elif event.kind != "sweep_finished" or not self._was_held(event):
                 self.sweep = event
 
-    def _is_the_same_sweep(self, finished: Event) -> bool:
-        """A sweep that held back says so just before it is finished."""
+    def _was_held(self, finished: Event) -> bool:
+        """Return True if the sweep that is ``finished`` emitted ``sweep_held`` just before."""
         last, second = self.sweep, timedelta(seconds=1)
         return last is not None and last.kind == "sweep_held" and finished.at - last.at < second
 
-    def measured(self, at: datetime, size: int) -> None:
-        """Add a point to the chart."""
+    def add_sample(self, at: datetime, size: int) -> None:
+        """Add a point to the chart: all blobs took ``size`` bytes at the time ``at``."""
         with self._lock:
             self.samples.append(Sample(at, size))
             if len(self.samples) > SAMPLES:
                 del self.samples[1::2]
 
-    def measure(self, store: SessionStore) -> None:
-        """Ask the store what its content takes, unless asking is slow and was done lately."""
+    def sample(self, store: SessionStore) -> None:
+        """Add the present size of ``store``, unless its listing is slow and was done recently."""
         began = time.monotonic()
         if began >= self._not_before:
-            self.measured(store.now(), store.backend.stored().bytes)
+            self.add_sample(store.now(), store.backend.stored().bytes)
             ended = time.monotonic()
-            self._not_before = ended + _SPARED * (ended - began)
+            self._not_before = ended + _PAUSE * (ended - began)
 
 
-_HEARD: Final = (
+_COUNTED: Final = (
     "saved", "deduplicated", "limit_exceeded", "sweep_finished", "sweep_held", "sweep_failed",
 )  # fmt: skip
 _lock = threading.Lock()
@@ -226,20 +226,20 @@ _watches: weakref.WeakKeyDictionary[SessionStore, Watch] = weakref.WeakKeyDictio
 
 
 def watch(store: SessionStore) -> Watch:
-    """The store's watch, which begins when it is first asked for."""
+    """Return the counters of ``store``. They start at the first call."""
     with _lock:
         found = _watches.get(store)
         if found is None:
             found = _watches[store] = Watch(store.now())
-            for kind in _HEARD:
-                store.on(kind, found.heard)
-            here = weakref.ref(store)  # the store holds the callback, which must not hold the store
-            measure = found.measure
-            store.on("sweep_finished", lambda _: _measured(here, measure))
+            for kind in _COUNTED:
+                store.on(kind, found.count)
+            # The callback is kept by the store, so it must not keep the store alive.
+            reference, sample = weakref.ref(store), found.sample
+            store.on("sweep_finished", lambda _: _sample(reference, sample))
         return found
 
 
-def _measured(here: weakref.ref[SessionStore], measure: Callable[[SessionStore], None]) -> None:
-    store = here()
+def _sample(reference: weakref.ref[SessionStore], sample: Callable[[SessionStore], None]) -> None:
+    store = reference()
     if store is not None:
-        measure(store)
+        sample(store)
