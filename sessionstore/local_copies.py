@@ -183,8 +183,10 @@ class LocalCopies:
             workspace = self._workspace
         except OSError:  # no temporary folder, so no copies either
             return
-        with self._translated("clear old local copies"), workspace.dead():
-            pass  # the end of the block erases them
+        with self._translated("clear old local copies"):
+            workspace.renew()  # before other processes take it for a dead one's
+            with workspace.dead():
+                pass  # the end of the block erases them
         for sid in self._copies.sessions():
             # List the copies before the files: a copy made in between must not count as dead.
             copies = self._copies.of(sid)

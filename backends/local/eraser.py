@@ -116,6 +116,7 @@ class Eraser:
         removed plus its result.
         """
         count = 0
+        self._workspace.renew()
         with self._workspace.dead() as folders:
             if folders:
                 # First, while the folders still exist: if this process is killed during the call,

@@ -84,6 +84,25 @@ class Workspace:
         self._pid = os.getpid()  # last: it tells other threads that the folder is ready
         return True
 
+    def renew(self) -> None:
+        """Make the lock file and the folder again if a cleaner of temporary files removed them.
+
+        Without its lock file the folder looks like that of a dead process, and the next sweep of
+        any process would erase it.
+        """
+        path = self.parent / (self._token + _LOCK)
+        if self.claimed is None or _same_file(self._fd, path):
+            return
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not lock(fd, wait=False) or not _same_file(fd, path):  # a sweeper is erasing the folder
+            os.close(fd)
+            self._pid = 0  # the next use creates another one
+            os.close(self._fd)
+            return
+        self._own.mkdir(mode=0o700, exist_ok=True)
+        os.close(self._fd)
+        self._fd = fd
+
     def close(self) -> None:
         """Remove the folder and its contents. The next use creates it again."""
         if self._pid != os.getpid():

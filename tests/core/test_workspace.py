@@ -55,6 +55,39 @@ class TestOwn:
         assert [path.name for path in workspace.path.iterdir()] == ["a"]
         workspace.close()
 
+    @pytest.mark.parametrize("removed", ["lock", "all"])
+    def test_a_cleaner_of_temporary_files_does_not_hand_it_to_a_sweeper(
+        self, parent: Path, removed: str
+    ) -> None:
+        workspace, other = Workspace(parent), Workspace(parent)
+        own, before = workspace.path, other.path
+        workspace.path.with_suffix(".lock").unlink()
+        if removed == "all":
+            own.rmdir()
+
+        workspace.renew()
+
+        (own / "copy").write_text("in use")
+        assert clear(other) == []
+        assert (workspace.path, other.path) == (own, before)
+        assert (own / "copy").read_text() == "in use"
+        workspace.close()
+        assert list(parent.iterdir()) != []
+        other.close()
+        assert list(parent.iterdir()) == []
+
+    def test_one_that_a_sweeper_is_erasing_is_created_again_elsewhere(self, parent: Path) -> None:
+        workspace, other = Workspace(parent), Workspace(parent)
+        own = workspace.path
+        own.with_suffix(".lock").unlink()
+
+        with other.dead() as folders:
+            workspace.renew()
+            assert folders == [own]
+
+        assert workspace.path != own
+        assert workspace.path.is_dir()
+
     def test_closing_removes_it_whole(self, parent: Path) -> None:
         workspace = Workspace(parent)
         (workspace.path / "deep" / "er").mkdir(parents=True)
