@@ -2,58 +2,79 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Semaphore]] = (
+THREADS = min(32, max(16, (os.cpu_count() or 1) + 4))
+"""Threads of the executor: more than there are cores, because they wait for a network or a disk.
+
+With 32 threads on two cores, saves to a local disk stalled an event loop twice as long as with 16.
+"""
+
+_lock = threading.Lock()
+_made: ThreadPoolExecutor | None = None
+
+_slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
     weakref.WeakKeyDictionary()
 )
-"""By loop: the number of threads of its executor, and a semaphore of that value."""
+"""By loop: a semaphore of as many calls as the executor has threads."""
 
 
 async def run_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a function in a thread of the running loop's default executor.
+    """Call a function in a thread of our executor, with the caller's context variables.
 
-    The executor gets no more calls than it has threads; the other calls wait in the loop. With a
-    full queue the threads would never wait for the loop, and the loop would be blocked three times
-    as long (``benchmarks.local_ingest``). This way the threads are as fast as the loop allows.
+    A loop gives the executor no more calls than it has threads; the other calls wait in the loop.
+    With a full queue the threads would never wait for the loop, and the loop would be blocked three
+    times as long (``benchmarks.local_ingest``). This way the threads are as fast as the loop
+    allows.
     """
     import asyncio  # here, because it takes longer to load than the rest of the package
 
     loop = asyncio.get_running_loop()
-    threads = _threads(loop)
-    if threads is None:
-        return await asyncio.to_thread(function, *args, **kwargs)
-    kept = _turns.get(loop)
-    if kept is None or kept[0] != threads:  # the loop may have another executor now
+    slots = _slots.get(loop)
+    if slots is None:
         _forget_closed()
-        kept = _turns[loop] = (threads, asyncio.Semaphore(threads))
-    async with kept[1]:
-        return await asyncio.to_thread(function, *args, **kwargs)
+        slots = _slots[loop] = asyncio.Semaphore(THREADS)
+    call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+    async with slots:
+        return await loop.run_in_executor(_executor(), call)
 
 
-def _threads(loop: asyncio.AbstractEventLoop) -> int | None:
-    """Return how many threads the loop's executor has or will have; None if that is unknown.
+def _executor() -> ThreadPoolExecutor:
+    """Return the executor of this process. Its threads end with the process."""
+    global _made  # noqa: PLW0603 - one executor for the process
+    with _lock:
+        if _made is None:
+            from concurrent.futures import ThreadPoolExecutor  # here for the same reason as asyncio
 
-    asyncio has no public name for it, so private ones are read.
-    """
-    executor = getattr(loop, "_default_executor", loop)
-    if executor is None:
-        return min(32, (os.cpu_count() or 1) + 4)  # as ThreadPoolExecutor() will make them
-    most: int | None = getattr(executor, "_max_workers", None)
-    return most
+            _made = ThreadPoolExecutor(THREADS, "sessionstore-async")
+        return _made
 
 
 def _forget_closed() -> None:
     """Forget closed loops: a used semaphore refers to its loop, and would keep it for ever."""
-    for loop in list(_turns):
+    for loop in list(_slots):
         if loop.is_closed():
-            _turns.pop(loop, None)
+            _slots.pop(loop, None)
+
+
+def _after_fork() -> None:
+    """Forget the executor in a child process, which has no thread of the parent."""
+    global _lock, _made
+    _lock, _made = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

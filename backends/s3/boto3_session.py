@@ -19,7 +19,7 @@ from ..objects.connection import Client
 from .options import Options
 
 CONNECTIONS = 64
-"""The most requests at once: more than asyncio's default executor has threads."""
+"""The most requests at once: more than the async methods have threads."""
 
 CONNECT_TIMEOUT = 5
 """Seconds; a connection within a region takes milliseconds, one around the world 0.3 s."""

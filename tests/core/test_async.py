@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import inspect
+import multiprocessing
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,7 +20,7 @@ from typing import Any
 import pytest
 
 from sessionstore import FileNotStored, InvalidName, Session, SessionStore, StoredFile, _threads
-from sessionstore._threads import run_in_thread
+from sessionstore._threads import THREADS, run_in_thread
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.local_copies import LocalCopies
 from sessionstore.testing import Call, FakeClock, FaultyBackend
@@ -246,29 +250,89 @@ def test_in_thread_passes_words_and_answers_on() -> None:
     assert asyncio.run(run_in_thread(thread_and, 1, 2, three=3)) == (False, (1, 2), {"three": 3})
 
 
-@pytest.mark.parametrize("threads", [None, 2, 64])
-def test_no_more_calls_are_given_to_the_executor_than_it_has_threads(threads: int | None) -> None:
-    given = Given(threads)
+def test_the_context_variables_of_the_caller_are_seen() -> None:
+    visitor = contextvars.ContextVar("visitor", default="none")
 
+    async def as_alice() -> str:
+        visitor.set("alice")
+        return await run_in_thread(visitor.get)
+
+    assert asyncio.run(as_alice()) == "alice"
+
+
+def test_no_more_calls_are_given_to_the_executor_than_it_has_threads(given: Given) -> None:
     async def many() -> list[int]:
-        asyncio.get_running_loop().set_default_executor(given)
         return await asyncio.gather(*(run_in_thread(int, number) for number in range(200)))
 
     assert asyncio.run(many()) == list(range(200))
-    assert given.most == given.threads
+    assert given.most == given.threads == THREADS
 
 
-def test_a_loop_may_be_given_another_executor() -> None:
-    few, many = Given(2), Given(16)
+def test_as_many_calls_wait_at_once_as_there_are_threads() -> None:
+    together = threading.Barrier(THREADS)
 
-    async def both() -> None:
-        loop = asyncio.get_running_loop()
-        for executor in (few, many):
-            loop.set_default_executor(executor)
-            await asyncio.gather(*(run_in_thread(int, number) for number in range(100)))
+    async def wait() -> None:
+        await asyncio.gather(*(run_in_thread(together.wait, PATIENCE) for _ in range(THREADS)))
 
-    asyncio.run(both())
-    assert (few.most, many.most) == (2, 16)
+    asyncio.run(wait())
+
+
+def test_the_executor_of_the_loop_is_left_alone(given: Given) -> None:
+    own = Given(2)
+
+    async def many() -> None:
+        asyncio.get_running_loop().set_default_executor(own)
+        await asyncio.gather(*(run_in_thread(int, number) for number in range(100)))
+
+    asyncio.run(many())
+    assert (own.most, given.most) == (0, THREADS)
+
+
+def test_loops_share_one_executor() -> None:
+    async def thread_names() -> set[str]:
+        calls = (run_in_thread(lambda: threading.current_thread().name) for _ in range(THREADS))
+        return set(await asyncio.gather(*calls))
+
+    executor = _threads._executor()
+    seen = asyncio.run(thread_names()) | asyncio.run(thread_names())
+    assert seen <= {thread.name for thread in executor._threads}
+    assert _threads._executor() is executor
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    asyncio.run(run_in_thread(int))
+    with _threads._lock:  # as if another thread had it at the moment of the fork
+        child = multiprocessing.get_context("fork").Process(target=asyncio_in_child)
+        child.start()
+    child.join(PATIENCE)
+    try:
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+
+
+def asyncio_in_child() -> None:
+    assert asyncio.run(run_in_thread(int, 5)) == 5
+
+
+def test_the_threads_end_with_the_process() -> None:
+    """A call that nothing waits for any more is finished, and then the process ends."""
+    program = """if True:
+        import asyncio, time
+        from sessionstore._threads import run_in_thread
+        started = []
+        def last(): started.append(1); time.sleep(0.1); print("finished")
+        async def leave():
+            asyncio.create_task(run_in_thread(last))
+            while not started: await asyncio.sleep(0)
+        asyncio.run(leave())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE,
+        check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("finished\n", "")
 
 
 def test_closed_loops_are_not_kept() -> None:
@@ -278,29 +342,28 @@ def test_closed_loops_are_not_kept() -> None:
     for _ in range(5):
         asyncio.run(many())
     gc.collect()
-    assert len(_threads._turns) == 1
+    assert len(_threads._slots) == 1
 
 
-def test_a_loop_that_shows_no_executor_is_not_held_up() -> None:
-    class Hidden(asyncio.SelectorEventLoop):
+def test_no_private_name_of_the_loop_is_read() -> None:
+    class Watched(asyncio.SelectorEventLoop):
         def __getattribute__(self, name: str) -> Any:
-            if name == "_default_executor" and sys._getframe(1).f_code.co_name == "_threads":
+            caller = sys._getframe(1).f_code.co_filename
+            if name.startswith("_") and not name.startswith("__") and caller == _threads.__file__:
                 raise AttributeError(name)
             return super().__getattribute__(name)
 
     async def many() -> list[int]:
         return await asyncio.gather(*(run_in_thread(int, number) for number in range(50)))
 
-    with contextlib.closing(Hidden()) as loop:
+    with contextlib.closing(Watched()) as loop:
         assert loop.run_until_complete(many()) == list(range(50))
-        loop.run_until_complete(loop.shutdown_default_executor())
-        assert loop not in _threads._turns
 
 
 class Given(ThreadPoolExecutor):
-    """An executor that counts what it has been given and not finished yet."""
+    """An executor that counts the calls that it has been given and has not finished yet."""
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int) -> None:
         super().__init__(threads)
         self.threads = self._max_workers
         self.now = self.most = 0
@@ -309,10 +372,18 @@ class Given(ThreadPoolExecutor):
         self.now += 1
         self.most = max(self.most, self.now)
         done = super().submit(*args, **kwargs)
-        # Told in the loop's own thread, as the next call is given, so that the sums are exact.
+        # Counted in the loop's own thread, where the next call is given: the numbers are exact.
         loop = asyncio.get_running_loop()
         done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finished))
         return done
 
     def _finished(self) -> None:
         self.now -= 1
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Given:
+    """Return an executor that counts, in the place of ours."""
+    executor = Given(THREADS)
+    monkeypatch.setattr(_threads, "_made", executor)
+    return executor
