@@ -36,6 +36,8 @@ class Blobs:
         self._kept: dict[str, Directory] = {}
         self._most = descriptors() // 8
         self._stale: list[Directory] = []
+        self._forced: set[str] = set()
+        """Names of fan directories that this object has forced to the disk."""
 
     def close(self) -> None:
         for fan in (*self._kept.values(), *self._stale):
@@ -81,9 +83,15 @@ class Blobs:
             self._stale.append(stale)  # not closed yet: other threads may be using it
         with contextlib.suppress(FileExistsError):
             self._root.mkdir(name)
-        if self._durable:
-            self._root.fsync()
+        self._forced.discard(name)
         return self.fan(name) or self._root.sub(name)
+
+    def force(self, name: str, fan: Directory) -> None:
+        """Force the blobs' names in a fan directory, and its own ``name`` once."""
+        fan.fsync()
+        if name not in self._forced:  # another process may have made it, and died
+            self._root.fsync()
+            self._forced.add(name)
 
     def releasing(self, reference: Reference) -> Releasing:
         """Return a context manager for the removal of ``reference``."""
@@ -245,8 +253,7 @@ class Blob:
                 files.link(file, self._opened(), self._digest)
         except FileExistsError:
             return False
-        if self._durable:
-            self._opened().fsync()
+        self._force_name()
         return True
 
     def renew(self, files: Directory, file: str, work: Directory) -> None:
@@ -261,8 +268,7 @@ class Blob:
             self._make_fan()
         work.rename(name, self._opened(), self._digest)
         work.unlink(name)
-        if self._durable:
-            self._opened().fsync()
+        self._force_name()
 
     def unlink(self, *, links: int, token: str | None = None) -> int:
         """Remove the blob's name if the file has exactly ``links`` links and that ``token``.
@@ -283,6 +289,10 @@ class Blob:
         """Remove the blob's name, if it exists."""
         if self._fan is not None:
             self._fan.unlink(self._digest)
+
+    def _force_name(self) -> None:
+        if self._durable:
+            self._blobs.force(self._digest[:2], self._opened())
 
     def _make_fan(self) -> None:
         self._blobs.let_go(self._digest[:2], self._fan)

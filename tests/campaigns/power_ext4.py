@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,14 +98,16 @@ def _cut(place: Path, seed: str, *, durable: bool, tally: Tally) -> list[str]:
         try:
             _wait(log, rng, durable=durable)
             os.kill(pid, signal.SIGSTOP)
-            os.waitpid(pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1]):
+                raise RuntimeError((place / "error").read_text())
             secret = _secret(live / "s")
             done = log.stat().st_size
             _shut_down(live)
             shutil.copyfile(image, copy)
         finally:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
     expected = _expected(place, seed, done, durable=durable)
     if expected.secret is not None:
         expected.secret = secret
@@ -141,7 +144,10 @@ def _write(root: Path, log: Path, seed: str, *, durable: bool) -> None:
     try:
         fd = os.open(log, os.O_WRONLY | os.O_APPEND)
         _work(root, Ticks(fd), seed, durable=durable)
-        signal.pause()
+        while True:
+            signal.pause()
+    except BaseException:  # noqa: BLE001 - it is reported, and the child must not go on
+        log.with_name("error").write_text(traceback.format_exc())
     finally:
         os._exit(1)
 

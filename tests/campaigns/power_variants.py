@@ -186,30 +186,12 @@ def _known() -> dict[Any, dict[str, Any]]:
 
 @variant("the blob's name unforced", "durable")
 def _blob_name() -> dict[Any, dict[str, Any]]:
-    real = Blob.adopt
-
-    def adopt(self: Blob, files: Directory, file: str) -> bool:
-        durable, self._durable = self._durable, False
-        try:
-            return real(self, files, file)
-        finally:
-            self._durable = durable
-
-    return {Blob: {"adopt": adopt}}
+    return {Blob: {"_force_name": nothing}}
 
 
 @variant("the name of a blob's directory unforced", "durable")
 def _fan() -> dict[Any, dict[str, Any]]:
-    real = Blobs.make_fan
-
-    def make_fan(self: Blobs, name: str) -> Directory:
-        durable, self._durable = self._durable, False
-        try:
-            return real(self, name)
-        finally:
-            self._durable = durable
-
-    return {Blobs: {"make_fan": make_fan}}
+    return {Blobs: {"force": lambda _, __, fan: fan.fsync()}}
 
 
 @variant("sizes not compared", "loose", seed=2)
