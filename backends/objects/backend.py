@@ -44,7 +44,6 @@ from .collector import Collector
 from .inspect import Inspector
 from .reader import Reader
 from .sessions import Sessions
-from .terms import Nonce
 from .writer import Writer
 
 
@@ -77,7 +76,7 @@ class ObjectBackend:
         grace: timedelta | None = None,
         digest: str | None = None,
         elapsed: Elapsed = boot_time,
-        nonce: Nonce = secrets.token_hex,
+        nonce: layout.Nonce = secrets.token_hex,
     ) -> None:
         """Open the store in ``client``; create it if it does not exist.
 

@@ -33,9 +33,9 @@ from .client import Entry, NotFound, Upload
 from .collector import AT_ONCE
 from .index import Generations
 from .keys import Version
+from .layout import ABANDONED, UPLOAD_LIMIT, StoreParams
 from .reader import Reader, to_reference
 from .sessions import Sessions
-from .terms import ABANDONED, UPLOAD_LIMIT, StoreParams
 from .writer import Writer
 
 SECOND = timedelta(seconds=1)

@@ -1,10 +1,13 @@
-"""The ``layout`` object: the marker of a store, with the parameters that its processes share."""
+"""The ``layout`` object, the marker of a store: the parameters that all its processes share."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 from sessionstore import parsers
@@ -14,13 +17,55 @@ from sessionstore.parsers import show_duration
 
 from . import keys
 from .bucket import READS, Bucket
-from .terms import StoreParams
+from .client import Entry
+from .keys import Version
 
 VERSION = 1
 GRACE = timedelta(hours=1)
 
 _SHORTEST = timedelta(minutes=10)
 _SHORTEST_EVER = timedelta(seconds=10)
+
+Nonce = Callable[[int], str]
+"""Returns the given number of random bytes as hex; no value is returned twice."""
+
+UPLOAD_LIMIT = timedelta(hours=12)
+"""The greatest age of an intent when its multipart upload is acknowledged."""
+
+ABANDONED = 2 * UPLOAD_LIMIT
+"""The age from which intents and uploads can no longer belong to an acknowledged save."""
+
+
+@dataclass(frozen=True)
+class StoreParams:
+    """The store's parameters.
+
+    A sweep may delete content only when it is older than ``grace``. ``margin`` is the greatest
+    allowed clock skew between servers of one store, including the rounding of times to a second.
+    """
+
+    grace: timedelta
+    digest: str
+
+    @cached_property
+    def margin(self) -> timedelta:
+        return self.grace / 10
+
+    @cached_property
+    def window(self) -> timedelta:
+        """The greatest age of a generation when a reference to it is acknowledged."""
+        return self.grace - self.margin
+
+    def is_firm(self, version: Version, blob: Entry | None) -> bool:
+        """Return whether ``version`` was written while its ``blob`` was younger than ``window``.
+
+        Both times are the store's ``modified``. A firm reference never loses its content: every
+        sweep that found the content old also listed the reference. Its writer never takes it back.
+        The rule does not apply to references that an intent protects; they count as not firm.
+        """
+        if blob is None or version.by_intent:
+            return False
+        return version.modified <= blob.modified + self.window
 
 
 def grace(value: object) -> timedelta:

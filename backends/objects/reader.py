@@ -19,8 +19,8 @@ from .bucket import Bucket
 from .cache import RECENT, CachedVersion, LookupCache
 from .client import Entry, NotFound
 from .keys import Version
+from .layout import StoreParams
 from .stream import whole
-from .terms import StoreParams
 
 
 class Reader:

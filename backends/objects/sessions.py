@@ -22,8 +22,8 @@ from .bucket import Bucket
 from .cache import LookupCache
 from .client import Entry
 from .keys import EPOCH, Mark, Version
+from .layout import Nonce, StoreParams
 from .reader import Reader, parsed, to_reference
-from .terms import Nonce, StoreParams
 
 _LIST_SESSION_FROM = 8
 """From this number of names on, one LIST of the session is cheaper than one LIST for each name."""

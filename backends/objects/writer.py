@@ -23,8 +23,8 @@ from .bucket import Bucket
 from .cache import Born, CachedVersion, LookupCache
 from .client import Entry, NotFound, Payload
 from .keys import Version
+from .layout import UPLOAD_LIMIT, Nonce, StoreParams
 from .reader import Reader, to_reference
-from .terms import UPLOAD_LIMIT, Nonce, StoreParams
 
 MULTIPART_ABOVE = 64 << 20
 """The largest upload in one request, in bytes: at 20 MB/s it takes 3 s, and may be repeated."""
