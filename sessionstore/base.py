@@ -16,12 +16,11 @@ from sessionstore.audit import Audit
 from sessionstore.backend import Backend, KeepsSecret, SignsUrls
 from sessionstore.background import Sweeping, Timers
 from sessionstore.clock import Clock, SystemClock
-from sessionstore.disposition import disposition
 from sessionstore.errors import FileNotStored, SettingsError
 from sessionstore.events import Callback, Event, Events
 from sessionstore.limits import QuotaLedger
 from sessionstore.local_copies import LocalCopies
-from sessionstore.media import media_type
+from sessionstore.media import disposition, media_type
 from sessionstore.model import Reference, SessionKey
 from sessionstore.names import is_private, shared_key
 from sessionstore.retention import Retention

@@ -1,4 +1,6 @@
-"""The media type of a name, from our own table: equal on every machine and backend.
+"""The media type of a name, and the Content-Disposition that a browser gets with it.
+
+The type comes from our own table: equal on every machine and backend.
 
 The system's table (``mimetypes``) differs between machines, and a package can change it. Types are
 those registered with IANA (https://www.iana.org/assignments/media-types); for an extension without
@@ -6,6 +8,9 @@ a registered type, the type in common use.
 """
 
 from __future__ import annotations
+
+import re
+from urllib.parse import quote
 
 UNKNOWN = "application/octet-stream"
 
@@ -87,8 +92,50 @@ TYPES = {
     "zst": "application/zstd",
 }
 
+INLINE = frozenset(
+    {
+        "audio/aac",
+        "audio/flac",
+        "audio/mp4",
+        "audio/mpeg",
+        "audio/ogg",
+        "audio/wav",
+        "audio/webm",
+        "image/apng",
+        "image/avif",
+        "image/bmp",
+        "image/gif",
+        "image/jpeg",
+        "image/png",
+        "image/webp",
+        "text/plain",
+        "video/mp4",
+        "video/ogg",
+        "video/webm",
+    }
+)
+"""Types that a browser shows without running code in them. Not SVG, HTML, XML or PDF."""
+
+_ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187, section 3.2.1, besides letters and digits
+_unsafe = re.compile(r'[^ -~]|["%\\]')
+
 
 def media_type(name: str) -> str:
     """Return the type of a file name by its last extension, in any case."""
     _, dot, extension = name.rpartition("/")[2].rpartition(".")
     return TYPES.get(extension.lower(), UNKNOWN) if dot else UNKNOWN
+
+
+def disposition(name: str, media_type: str) -> str:
+    """Return the Content-Disposition of a file: inline if its type is in ``INLINE``, or attachment.
+
+    The file name is the last segment of ``name``. Characters that RFC 6266 (appendix D) excludes
+    from a plain ``filename`` are replaced by "_", and the true name follows as ``filename*``.
+    """
+    kind = "inline" if media_type in INLINE else "attachment"
+    own = name.rpartition("/")[2]
+    plain = _unsafe.sub("_", own)
+    value = f'{kind}; filename="{plain}"'
+    if plain != own:
+        value += f"; filename*=UTF-8''{quote(own, safe=_ATTR_CHAR, errors='replace')}"
+    return value

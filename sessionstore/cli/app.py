@@ -7,8 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from sessionstore.cli import inspect, maintain, status, transfer
-from sessionstore.cli.output import note
+from sessionstore.cli import inspect, maintain, transfer
+from sessionstore.cli.output import Status, note
 from sessionstore.cli.stores import Ambiguous, NotThere
 from sessionstore.errors import FileNotStored, InvalidName, SessionStoreError, SettingsError
 
@@ -35,20 +35,20 @@ class Commands(TyperGroup):
             raise  # the reader of our output closed its pipe: typer ends the process silently
         except OSError as error:  # a local file failed, not the store
             note(f"sessionstore: {error}")
-            raise typer.Exit(status.FAILED) from error
+            raise typer.Exit(Status.FAILED) from error
         except KeyboardInterrupt:
             note("sessionstore: interrupted; changes made until then are kept.")
-            raise typer.Exit(status.INTERRUPTED) from None
+            raise typer.Exit(Status.INTERRUPTED) from None
 
 
-def status_of(error: SessionStoreError) -> int:
+def status_of(error: SessionStoreError) -> Status:
     """Return the exit status for an error."""
     match error:
         case NotThere() | FileNotStored():
-            return status.MISSING
+            return Status.MISSING
         case SettingsError() | InvalidName() | Ambiguous():
-            return status.USAGE
-    return status.FAILED
+            return Status.USAGE
+    return Status.FAILED
 
 
 app = typer.Typer(

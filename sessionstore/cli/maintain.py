@@ -10,7 +10,6 @@ import typer
 
 from sessionstore.cli import output, text
 from sessionstore.cli.options import DryRun, Json, Repair, Store, Url, Yes
-from sessionstore.cli.status import FOUND, USAGE
 from sessionstore.cli.stores import counted, counted_reads, opened, reads, settings_of
 from sessionstore.doctor import doctor as examine
 from sessionstore.events import Event
@@ -90,7 +89,7 @@ def sweep(
     for event in held:
         output.note(f"Held: {event.reason}")
     if held:
-        raise typer.Exit(FOUND)
+        raise typer.Exit(output.Status.FOUND)
 
 
 def _ask(store: SessionStore, store_url: str | None) -> None:
@@ -100,7 +99,7 @@ def _ask(store: SessionStore, store_url: str | None) -> None:
     output.note(_summary(rows))
     if not sys.stdin.isatty():
         output.note("Nothing was deleted: pass --yes to sweep without a terminal.")
-        raise typer.Exit(USAGE)
+        raise typer.Exit(output.Status.USAGE)
     if not typer.confirm("Sweep?", err=True):
         output.note("Nothing was deleted.")
         raise typer.Exit
@@ -133,7 +132,7 @@ def doctor(url: Url = None, *, store_url: Store = None, json: Json = False) -> N
         output.wrapped(["VERDICT", "CHECK", "FOUND"], rows)
         output.note(str(report).partition("\n")[0])
     if not report.safe:
-        raise typer.Exit(FOUND)
+        raise typer.Exit(output.Status.FOUND)
 
 
 def verify(*, store_url: Store = None, repair: Repair = False, json: Json = False) -> None:
@@ -155,4 +154,4 @@ def verify(*, store_url: Store = None, repair: Repair = False, json: Json = Fals
         output.findings(findings)
         output.note(f"{text.count(len(findings), 'finding')}.")
     if findings:
-        raise typer.Exit(FOUND)
+        raise typer.Exit(output.Status.FOUND)

@@ -1,4 +1,4 @@
-"""The output of commands: a table or JSON to stdout, progress and errors to stderr."""
+"""The output of commands: tables or JSON on stdout, errors on stderr, the exit status."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import IntEnum
 
 from rich.console import Console
 from rich.progress import (
@@ -31,6 +32,28 @@ HEAD = Style(bold=True)
 
 Advance = Callable[[int], None]
 """Move a progress bar on by a number of steps or bytes."""
+
+
+class Status(IntEnum):
+    """The exit statuses of a command."""
+
+    DONE = 0
+    """The command succeeded."""
+
+    FAILED = 1
+    """The command failed: the store did not respond, a limit was reached, or bytes are damaged."""
+
+    USAGE = 2
+    """The command did not start: the command line or a setting is wrong, or a name is ambiguous."""
+
+    MISSING = 3
+    """The session or file does not exist."""
+
+    FOUND = 4
+    """The command found a problem: damaged files, an unsafe bucket, or a sweep held back."""
+
+    INTERRUPTED = 130
+    """The user pressed Ctrl-C; shells use the same number."""
 
 
 def write(text: str) -> None:

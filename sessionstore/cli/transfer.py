@@ -26,7 +26,6 @@ from sessionstore.cli.options import (
     TimeToLive,
     To,
 )
-from sessionstore.cli.status import FAILED, FOUND
 from sessionstore.cli.stores import Ambiguous, find, named, opened, target
 from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
@@ -74,7 +73,7 @@ def get(
     for failure in failed:
         output.note(f"sessionstore: {failure}")
     if failed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(output.Status.FAILED)
 
 
 def _fetch(file: StoredFile, path: Path, advance: output.Advance) -> None:
@@ -223,4 +222,4 @@ def copy(source: From, target: Into, *, json: Json = False) -> None:
     if damaged is not None:
         raise damaged
     if copied.findings:
-        raise typer.Exit(FOUND)
+        raise typer.Exit(output.Status.FOUND)

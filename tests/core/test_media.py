@@ -1,13 +1,16 @@
-"""Media types: from our own table, whatever the machine says."""
+"""Media types, from our own table whatever the machine says, and the Content-Disposition."""
 
 from __future__ import annotations
 
 import mimetypes
 import re
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sessionstore.media import TYPES, UNKNOWN, media_type
+from sessionstore.media import INLINE, TYPES, UNKNOWN, disposition, media_type
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,40 @@ def test_the_table_is_in_order_and_well_formed() -> None:
     assert list(TYPES) == sorted(TYPES)
     assert all(re.fullmatch(r"[a-z0-9]+", extension) for extension in TYPES)
     assert all(re.fullmatch(r"[a-z]+/[a-z0-9.+-]+", each) for each in TYPES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cat.png", 'inline; filename="cat.png"'),
+        ("a/b/cat.png", 'inline; filename="cat.png"'),
+        ("notes.txt", 'inline; filename="notes.txt"'),
+        ("page.html", 'attachment; filename="page.html"'),
+        ("drawing.svg", 'attachment; filename="drawing.svg"'),
+        ("letter.pdf", 'attachment; filename="letter.pdf"'),
+        ("data", 'attachment; filename="data"'),
+        ("é €.png", "inline; filename=\"_ _.png\"; filename*=UTF-8''%C3%A9%20%E2%82%AC.png"),
+        ('a"b\\c.png', "inline; filename=\"a_b_c.png\"; filename*=UTF-8''a%22b%5Cc.png"),
+        ("50%.png", "inline; filename=\"50_.png\"; filename*=UTF-8''50%25.png"),
+        ("a\r\nB: c", "attachment; filename=\"a__B: c\"; filename*=UTF-8''a%0D%0AB%3A%20c"),
+    ],
+)
+def test_disposition(name: str, value: str) -> None:
+    assert disposition(name, media_type(name)) == value
+
+
+@given(st.text(min_size=1))
+def test_any_name_makes_a_disposition_that_says_it(name: str) -> None:
+    value = disposition(name, "image/png")
+    plain, extended = r"[ !#$&-\[\]-~]*", r"[A-Za-z0-9!#$&+.^_`|~%-]+"
+    match = re.fullmatch(
+        f"inline; filename=\"({plain})\"(?:; filename\\*=UTF-8''({extended}))?", value
+    )
+    assert match is not None
+    said = match[1] if match[2] is None else unquote(match[2], errors="strict")
+    assert said == name.rpartition("/")[2].encode(errors="replace").decode()
+
+
+def test_nothing_that_scripts_run_in_is_shown() -> None:
+    assert set(TYPES.values()) >= INLINE
+    assert not [it for it in INLINE if re.search("html|xml|svg|script|pdf|octet", it)]

@@ -13,7 +13,7 @@ import pytest
 from sessionstore import SessionStore
 from sessionstore.backend import SignsUrls
 from sessionstore.backends.s3 import S3Backend
-from sessionstore.disposition import disposition
+from sessionstore.media import disposition
 from sessionstore.testing import FakeClock, Subject
 from sessionstore.testing.subject import ALICE
 from tests.s3.place import Bucket

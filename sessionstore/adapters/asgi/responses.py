@@ -14,9 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sessionstore.content import CHUNK
-from sessionstore.disposition import INLINE, disposition
 from sessionstore.errors import BackendUnavailable
-from sessionstore.media import UNKNOWN
+from sessionstore.media import INLINE, UNKNOWN, disposition
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
