@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from sessionstore._os.errors import translated
+from sessionstore._streams import ReadStream
 from sessionstore.errors import Corrupted, SettingsError
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
-
     from sessionstore.model import Reference
 
 Buffer = bytes | bytearray | memoryview
@@ -260,7 +259,7 @@ def _view(data: object) -> memoryview | None:
     return view.cast("B") if view.contiguous else memoryview(bytes(view))
 
 
-class _Verified(io.RawIOBase):
+class _Verified(ReadStream):
     """Passes on the bytes of a stream and, at its end, compares size and digest."""
 
     def __init__(self, stream: BinaryIO, reference: Reference, algorithm: str) -> None:
@@ -269,12 +268,8 @@ class _Verified(io.RawIOBase):
         self._hasher = hasher(algorithm)
         self._left = reference.size
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: AnyBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        chunk = self._stream.read(min(len(view), max(self._left, 1)))
+    def _take(self, size: int) -> bytes:
+        chunk: bytes = self._stream.read(min(size, max(self._left, 1)))
         self._left -= len(chunk)
         self._hasher.update(chunk)
         if self._left < 0 or (not chunk and self._left > 0):
@@ -283,18 +278,13 @@ class _Verified(io.RawIOBase):
             # Checked when the last byte is read, not at the end of the stream: the caller never
             # gets a damaged file as a whole.
             self._refuse("its digest is not the one saved")
-        view[: len(chunk)] = chunk
-        return len(chunk)
+        return chunk
 
     def _refuse(self, problem: str) -> None:
         raise Corrupted(
             f"The stored bytes of {self._reference.name!r} are damaged: {problem} "
             f"({self._reference.size} bytes, {self._reference.digest}). Save the file again."
         )
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
 
 
 def verified(stream: BinaryIO, reference: Reference, algorithm: str) -> BinaryIO:
@@ -305,7 +295,7 @@ def verified(stream: BinaryIO, reference: Reference, algorithm: str) -> BinaryIO
     return io.BufferedReader(_Verified(stream, reference, algorithm), CHUNK)
 
 
-class _Limited(io.RawIOBase):
+class _Limited(ReadStream):
     """The first ``length`` bytes of a stream. A shorter stream raises Corrupted."""
 
     def __init__(self, stream: BinaryIO, length: int, reference: Reference) -> None:
@@ -313,25 +303,16 @@ class _Limited(io.RawIOBase):
         self._left = length
         self._reference = reference
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: AnyBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        chunk = self._stream.read(min(len(view), self._left))
-        if not chunk and self._left and len(view):
+    def _take(self, size: int) -> bytes:
+        chunk: bytes = self._stream.read(min(size, self._left))
+        if not chunk and self._left and size:
             raise Corrupted(
                 f"The stored bytes of {self._reference.name!r} are damaged: they end "
                 f"{self._left} bytes early ({self._reference.size} bytes, "
                 f"{self._reference.digest}). Save the file again."
             )
         self._left -= len(chunk)
-        view[: len(chunk)] = chunk
-        return len(chunk)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+        return chunk
 
 
 def limited(stream: BinaryIO, length: int, reference: Reference) -> BinaryIO:

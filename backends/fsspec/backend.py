@@ -22,6 +22,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 
+from sessionstore._streams import ReadStream
 from sessionstore.clock import Clock
 from sessionstore.errors import SessionStoreError
 from sessionstore.model import Location
@@ -40,7 +41,6 @@ from .protocols import Where
 if TYPE_CHECKING:
     from typing import Self
 
-    from typing_extensions import Buffer  # type checkers know it without the package
 
 __all__ = ["FsspecBackend", "FsspecClient"]
 
@@ -191,7 +191,7 @@ class FsspecBackend(ObjectBackend):
         return backend
 
 
-class _Stream(io.RawIOBase):
+class _Stream(ReadStream):
     """The first ``length`` bytes of a file, or all (None). It translates errors.
 
     ``reopen`` opens the file again. It is used once, when the first read finds a changed file.
@@ -204,45 +204,35 @@ class _Stream(io.RawIOBase):
         client: FsspecClient,
         reopen: Callable[[], BinaryIO],
     ) -> None:
-        self._file = file
+        self._stream: BinaryIO = file
         self._left = length
         self._client = client
         self._reopen: Callable[[], BinaryIO] | None = reopen
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        into = memoryview(buffer).cast("B")
-        into = into[: self._left] if self._left is not None else into
+    def _take(self, size: int) -> bytes:
+        size = size if self._left is None else min(size, self._left)
         first = self._reopen is not None
         try:
-            data = self._read(len(into)) if into else b""
+            data = self._read(size) if size else b""
         except Exception as error:
             if first and isinstance(error, FileNotFoundError):
                 raise  # during ``peek`` in ``get``, which makes NotFound of it
             raise self._client.ours(error, "read an object") from error
-        into[: len(data)] = data
         self._left = None if self._left is None else self._left - len(data)
-        return len(data)
+        return data
 
     def _read(self, size: int) -> bytes:
         reopen, self._reopen = self._reopen, None
         try:
-            return self._file.read(size)
+            return self._stream.read(size)
         except OSError as error:
             # s3fs reads exactly the version that it opened. The store may have rewritten a session
             # object since, for which s3fs raises EBUSY.
             if reopen is None or error.errno != errno.EBUSY:
                 raise
-        self._file.close()
-        self._file = reopen()
-        return self._file.read(size)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+        self._stream.close()
+        self._stream = reopen()
+        return self._stream.read(size)
 
 
 def _starting(files: Files, directory: str, prefix: str) -> Iterator[Found]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from contextlib import suppress
 from queue import Empty, Full, Queue
 from typing import BinaryIO, TypeVar
 
+from sessionstore._streams import ReadStream
 from sessionstore.content import CHUNK
 
 AHEAD = 4
@@ -36,7 +36,7 @@ def run(tasks: Sequence[Callable[[], T]], at_once: int) -> list[T]:
             pool.shutdown(wait=False, cancel_futures=True)  # ``with`` waits for the running ones
 
 
-class ReadAhead(io.RawIOBase):
+class ReadAhead(ReadStream):
     """A stream that a thread of its own reads ahead, while the caller does other work.
 
     A caller that computes a digest would otherwise leave the connection idle half of the time. An
@@ -45,22 +45,17 @@ class ReadAhead(io.RawIOBase):
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+        self._source = stream
         self._chunks: Queue[bytes | Exception] = Queue(AHEAD)
         self._left = b""
         self._ended = False
         self._over = threading.Event()
         threading.Thread(target=self._pump, name="sessionstore-read", daemon=True).start()
 
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return at most ``size`` bytes, possibly fewer; b"" at the end."""
+    def _take(self, size: int) -> bytes:
         if not self._left:
             self._left = self._next()
-        count = len(self._left) if size is None or size < 0 else size
-        taken, self._left = self._left[:count], self._left[count:]
+        taken, self._left = self._left[:size], self._left[size:]
         return taken
 
     def _next(self) -> bytes:
@@ -74,7 +69,7 @@ class ReadAhead(io.RawIOBase):
 
     def _pump(self) -> None:
         try:
-            while chunk := self._stream.read(CHUNK):
+            while chunk := self._source.read(CHUNK):
                 if not self._hand(chunk):
                     return
             self._hand(b"")
@@ -82,7 +77,7 @@ class ReadAhead(io.RawIOBase):
             self._hand(error)
         finally:
             self._over.set()
-            self._stream.close()
+            self._source.close()
 
     def _hand(self, chunk: bytes | Exception) -> bool:
         """Put ``chunk`` in the queue when it has space; return False if it was closed."""

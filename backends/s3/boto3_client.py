@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from sessionstore._streams import ReadStream
 from sessionstore.content import CHUNK
 from sessionstore.errors import BackendUnavailable, SettingsError
 
@@ -24,9 +24,6 @@ from ..objects.errors import CLOSED
 from .boto3_session import make_client
 from .errors import TASKS, ErrorContext, from_response, not_s3, translate
 from .options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer  # type checkers know it without the package
 
 SMALL = 1 << 16
 """Bytes up to which a body is sent from memory and hashed first, which takes 30 us at most."""
@@ -278,36 +275,25 @@ class S3Client:
         )
 
 
-class _Body(io.RawIOBase):
-    """The body of a response. It translates errors, and a body that is too short is an error."""
+class _Body(ReadStream):
+    """The body of a response. It translates errors, and a body that is too short is an error.
+
+    Closing it returns the connection to the pool, or closes it if the body was not read to its end.
+    """
 
     def __init__(self, body: Any, translate: Callable[[Exception], Exception]) -> None:
-        self._body = body
+        self._stream = body
         self._translate = translate
 
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
+    def _take(self, size: int | None) -> bytes:
         try:
-            data: bytes = self._body.read(None if size is None or size < 0 else size)
+            data: bytes = self._stream.read(size)
         except (BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
             raise self._translate(error) from error
         return data
 
     def readall(self) -> bytes:
-        return self.read()
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        into = memoryview(buffer).cast("B")
-        data = self.read(len(into))
-        into[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        """Return the connection to the pool, or close it if the body was not read to its end."""
-        self._body.close()
-        super().close()
+        return self._take(None)
 
 
 def _range(start: int, length: int | None) -> dict[str, str]:

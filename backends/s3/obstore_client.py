@@ -21,7 +21,6 @@ the interpreter's lock. It has limits, and this module works around them:
 from __future__ import annotations
 
 import importlib.util
-import io
 import logging
 import os
 import threading
@@ -35,6 +34,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from sessionstore._streams import ReadStream
 from sessionstore.errors import BackendUnavailable, SettingsError
 
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
@@ -384,7 +384,7 @@ class _Translating:
             raise self._client.ours(error, self._method) from error
 
 
-class _Body(io.RawIOBase):
+class _Body(ReadStream):
     """The body of a response, as a stream. It translates errors.
 
     ``left`` is the number of bytes. The stream ends there by itself, because to ask obstore for a
@@ -397,25 +397,11 @@ class _Body(io.RawIOBase):
         self._client = client
         self._rest = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:
-            return self.readall()
+    def _take(self, size: int) -> bytes:
         if not self._rest and size:
             self._rest = self._next()
         part, self._rest = self._rest[:size], self._rest[size:]
         return bytes(part)
-
-    def readall(self) -> bytes:
-        return b"".join(iter(lambda: self.read(PIECE), b""))
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        into = memoryview(buffer).cast("B")
-        data = self.read(len(into))
-        into[: len(data)] = data
-        return len(data)
 
     def _next(self) -> memoryview:
         if self._chunks is None or self._left <= 0:

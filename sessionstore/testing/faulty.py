@@ -30,8 +30,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, NoReturn, TypeVar
+from typing import BinaryIO, ClassVar, NoReturn, TypeVar
 
+from sessionstore._streams import ReadStream
 from sessionstore.backend import Backend
 from sessionstore.content import Buffer, Content, Spool
 from sessionstore.model import (
@@ -45,9 +46,6 @@ from sessionstore.model import (
 )
 from sessionstore.parsers import Parser
 from sessionstore.testing.faults import Call, Fault, Plan, no_faults
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 T = TypeVar("T")
 
@@ -219,7 +217,7 @@ class _FaultySpool:
         self._within.close()
 
 
-class _FaultyStream(io.RawIOBase):
+class _FaultyStream(ReadStream):
     """A stream that fails at its end, or earlier."""
 
     def __init__(self, stream: BinaryIO, fault: Fault) -> None:
@@ -227,21 +225,12 @@ class _FaultyStream(io.RawIOBase):
         self._error = fault.error
         self._left = fault.at if isinstance(fault.at, int) else sys.maxsize
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        chunk = self._stream.read(min(len(view), self._left))
+    def _take(self, size: int) -> bytes:
+        chunk: bytes = self._stream.read(min(size, self._left))
         if not chunk:
             raise self._error()
         self._left -= len(chunk)
-        view[: len(chunk)] = chunk
-        return len(chunk)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+        return chunk
 
 
 def _cut(fault: Fault | None, listing: Callable[[], Iterator[T]]) -> Iterator[T]:
