@@ -11,10 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
 TESTS = """
 import pytest
@@ -62,10 +66,21 @@ def test_before(): pass
 def test_is_stopped(): threading.Event().wait()
 """
 
+INTERRUPTIBLE = """
+import signal, sys, pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main())
+"""
+"""A shell starts what runs in the background with SIGINT ignored, and its children inherit that."""
+
+ENOUGH = 12
+"""Files of tests, of which each of two workers has finished some when the last one hangs."""
+
 
 def run(folder: Path, **environ: str) -> str:
     """What pytest prints for ``TESTS`` beside our conftest.py, on a machine with no program."""
-    shutil.copy((Path(__file__).parents[1] / "conftest.py"), folder)
+    shutil.copy(CONFTEST, folder)
     (folder / "test_it.py").write_text(TESTS)
     return run_pytest(folder, **environ).stdout
 
@@ -110,7 +125,7 @@ def test_in_ci_a_file_skipped_whole_is_an_error(tmp_path: Path) -> None:
 
 def impatient(folder: Path) -> None:
     """Our conftest.py, in which a hang is one after seconds."""
-    text = (Path(__file__).parents[1] / "conftest.py").read_text()
+    text = CONFTEST.read_text()
     changed = re.sub(r"^HANGS = \d+$", "HANGS = 3", text, flags=re.MULTILINE)
     assert changed != text
     (folder / "conftest.py").write_text(changed)
@@ -130,6 +145,20 @@ def test_a_test_that_no_error_ends_fails_and_says_where_it_stood(
     assert re.search(r'test_it.py", line \d+ in stubborn', done.stderr)
 
 
+def test_a_run_ends_although_a_worker_was_ended(tmp_path: Path) -> None:
+    """xdist gives a worker's finished files out again, and then waits for their tests for ever."""
+    impatient(tmp_path)
+    for number in range(ENOUGH):
+        (tmp_path / f"test_{number:02}.py").write_text("def test_it(): pass\n")
+    (tmp_path / "test_hangs.py").write_text(TWICE)
+    ours = tomllib.loads(PYPROJECT.read_text())["tool"]["pytest"]["ini_options"]["addopts"]
+
+    done = run_pytest(tmp_path, *ours, "-n2", "--dist=loadfile", "--timeout=1")
+
+    assert done.returncode != 0
+    assert f"1 failed, {ENOUGH} passed" in done.stdout
+
+
 def test_a_run_that_a_thread_keeps_from_ending_fails_and_says_so(tmp_path: Path) -> None:
     impatient(tmp_path)
     (tmp_path / "test_it.py").write_text(NEVER_ENDS)
@@ -143,19 +172,22 @@ def test_a_run_that_a_thread_keeps_from_ending_fails_and_says_so(tmp_path: Path)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_run_that_is_stopped_says_what_it_was_at(tmp_path: Path) -> None:
-    shutil.copy(
-        (Path(__file__).parents[1] / "conftest.py"), tmp_path
-    )  # a busy machine makes no hang
+    shutil.copy(CONFTEST, tmp_path)  # on a busy machine seconds are no hang
     (tmp_path / "test_it.py").write_text(STOPPED)
+    asks = asked(tmp_path, "-v", "-n1")
+    asks["args"][1:3] = ["-c", INTERRUPTIBLE]
 
-    with subprocess.Popen(**asked(tmp_path, "-v", "-n1"), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(**asks, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         said = b""
-        while b"test_is_stopped" not in said:
-            said += (piece := os.read(process.stdout.fileno(), 4096))
-            assert piece, said
-        process.send_signal(signal.SIGINT)
-        said += process.stdout.read()
+        try:
+            while b"test_is_stopped" not in said:
+                said += (piece := os.read(process.stdout.fileno(), 4096))
+                assert piece, said
+            process.send_signal(signal.SIGINT)
+            said += process.stdout.read()
+        finally:
+            process.kill()
 
     assert b"KeyboardInterrupt" in said
     assert re.findall(b"UNDER WAY (.*)", said) == [b"test_it.py::test_is_stopped"]
