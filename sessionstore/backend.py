@@ -269,10 +269,10 @@ class Inspects(Protocol):
     """A backend that can inspect its own storage."""
 
     def inspect(self) -> Iterator[Problem]:
-        """Iterate over all flaws, found by reading all content once. Changes nothing by itself.
+        """Iterate over all problems, found by reading all content once. Changes nothing by itself.
 
-        Concurrent work of other processes is no flaw. Memory grows with the number of flaws, not
-        with the size of the store. A flaw's ``repair`` may be called as soon as it is yielded.
+        Concurrent work of other processes is no problem. Memory grows with the number of problems,
+        not with the size of the store. The ``repair`` of a problem may be called at once.
         """
         ...
 

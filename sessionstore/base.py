@@ -1,4 +1,4 @@
-"""The part of a store that sessions, files, sweeps and copies stand on.
+"""The base of a store, which sessions, files, sweeps and copies use.
 
 ``SessionStore`` is this class and the verbs of an app. Modules that ``SessionStore`` imports name
 ``BaseStore``, so that no import runs in a circle.

@@ -94,7 +94,7 @@ class Stored:
 
 
 def no_repair() -> bool:
-    """Return False: the ``repair`` of a flaw that is not repaired."""
+    """Return False: the ``repair`` of a problem that is not repaired."""
     return False
 
 

@@ -225,10 +225,10 @@ class Planner:
         return "delete", older
 
 
-def row_for(flaw: Problem) -> PlanRow:
+def row_for(problem: Problem) -> PlanRow:
     """Return the row of an object in the store that no listing of sessions shows."""
-    reason = f"{flaw.problem} {flaw.remedy}"
-    return PlanRow("hold", flaw.sid or flaw.place, None, None, 0, reason, None)
+    reason = f"{problem.problem} {problem.remedy}"
+    return PlanRow("hold", problem.sid or problem.place, None, None, 0, reason, None)
 
 
 def _words(duration: timedelta) -> str:

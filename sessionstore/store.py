@@ -276,8 +276,6 @@ class SessionStore(BaseStore):
         """
         return transfer.copy(self, other, progress=progress, workers=workers)
 
-    # Events, wrappers, working copies and URLs
-
     # Async versions
 
     @classmethod

@@ -135,10 +135,10 @@ class _Copy:
             else:
                 self._session(key)
         if isinstance(self._source, Omits):
-            for flaw in self._source.omitted():
-                if flaw.sid is not None and flaw.reference is not None:
-                    self._vanished.discard((flaw.sid, flaw.reference.token))
-                self._find(replace(flaw, remedy=_NOT_AS_IT_IS))
+            for problem in self._source.omitted():
+                if problem.sid is not None and problem.reference is not None:
+                    self._vanished.discard((problem.sid, problem.reference.token))
+                self._find(replace(problem, remedy=_NOT_AS_IT_IS))
         gone = self._done.gone + len(self._vanished)
         done = self._done = replace(self._done, gone=gone, findings=tuple(self._findings))
         summary = (
@@ -164,8 +164,8 @@ class _Copy:
         self._find(nameless(sid, "Its files are copied, and its visitor finds them."))
         return SessionKey.nameless(sid)
 
-    def _find(self, flaw: Problem) -> Finding:
-        finding = finding_of(self._source, flaw)
+    def _find(self, problem: Problem) -> Finding:
+        finding = finding_of(self._source, problem)
         with self._lock:
             self._findings.append(finding)
         return finding

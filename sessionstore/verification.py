@@ -1,7 +1,7 @@
 """Finding damage, and repairing it where possible.
 
-A backend that can inspect its own storage (``Inspects``) finds all flaws by itself. For any other
-backend every file is read and compared with its digest.
+A backend that can inspect its own storage (``Inspects``) finds all problems by itself. With any
+other backend every file is read and compared with its digest.
 """
 
 from __future__ import annotations
@@ -51,42 +51,42 @@ class Finding:
 def verify(store: BaseStore, *, repair: bool) -> list[Finding]:
     """Return the findings of ``SessionStore.verify``. A file deleted during it is no finding."""
     backend = store.backend
-    findings = [finding_of(backend, flaw) for flaw in _unidentified(backend)]
-    for flaw in backend.inspect() if isinstance(backend, Inspects) else _by_reading(backend):
-        finding = finding_of(backend, flaw)
-        findings.append(_repaired(store, flaw, finding) if repair else finding)
+    findings = [finding_of(backend, problem) for problem in _unidentified(backend)]
+    for problem in backend.inspect() if isinstance(backend, Inspects) else _by_reading(backend):
+        finding = finding_of(backend, problem)
+        findings.append(_repaired(store, problem, finding) if repair else finding)
     return findings
 
 
-def finding_of(backend: Backend, flaw: Problem) -> Finding:
-    """Return the finding of a flaw, with the id and owner of its session if they are known."""
-    key = None if flaw.sid is None else backend.identify(flaw.sid)
+def finding_of(backend: Backend, problem: Problem) -> Finding:
+    """Return the finding of a problem, with the id and owner of its session if they are known."""
+    key = None if problem.sid is None else backend.identify(problem.sid)
     id_, owner = (None, None) if key is None else (key.id, key.owner)
-    name = None if flaw.reference is None else flaw.reference.name
+    name = None if problem.reference is None else problem.reference.name
     return Finding(
-        id_, owner, name, flaw.problem, repaired=False, kind=flaw.kind, place=flaw.place,
-        remedy=flaw.remedy,
+        id_, owner, name, problem.problem, repaired=False, kind=problem.kind, place=problem.place,
+        remedy=problem.remedy,
     )  # fmt: skip
 
 
-def _repaired(store: BaseStore, flaw: Problem, finding: Finding) -> Finding:
-    """Mend a flaw, and return the new finding. An error is added to its remedy, not raised."""
+def _repaired(store: BaseStore, problem: Problem, finding: Finding) -> Finding:
+    """Mend a problem, and return the new finding. An error is added to its remedy, not raised."""
     try:
-        done = _mended(store, flaw)
+        done = _repair(store, problem)
     except SessionStoreError as error:
-        return replace(finding, remedy=f"{flaw.remedy} That failed: {error}")
-    if done and flaw.lost and flaw.sid is not None and flaw.reference is not None:
-        key = SessionKey(flaw.sid, finding.session_id or flaw.sid, finding.owner)
-        store.on_removed(key, [flaw.reference], "deleted", flaw.problem)
+        return replace(finding, remedy=f"{problem.remedy} That failed: {error}")
+    if done and problem.lost and problem.sid is not None and problem.reference is not None:
+        key = SessionKey(problem.sid, finding.session_id or problem.sid, finding.owner)
+        store.on_removed(key, [problem.reference], "deleted", problem.problem)
     return replace(finding, repaired=done)
 
 
-def _mended(store: BaseStore, flaw: Problem) -> bool:
-    if flaw.sid is None or flaw.reference is None or not flaw.lost:
-        return flaw.repair()
-    with store.ledger.removing(flaw.sid, [flaw.reference.name]) as change:
-        done = flaw.repair()
-        change.gone = [flaw.reference] if done else []
+def _repair(store: BaseStore, problem: Problem) -> bool:
+    if problem.sid is None or problem.reference is None or not problem.lost:
+        return problem.repair()
+    with store.ledger.removing(problem.sid, [problem.reference.name]) as change:
+        done = problem.repair()
+        change.gone = [problem.reference] if done else []
     return done
 
 
@@ -102,7 +102,7 @@ def _unidentified(backend: Backend) -> Iterator[Problem]:
 
 
 def nameless(sid: str, remedy: str) -> Problem:
-    """Return the flaw of a session without a readable id and owner."""
+    """Return the problem of a session without a readable id and owner."""
     return Problem("damaged", sid, f"The session {sid} does not say whose it is.", remedy)
 
 
@@ -142,7 +142,7 @@ def fits(key: SessionKey) -> bool:
 
 
 def _by_reading(backend: Backend) -> Iterator[Problem]:
-    """Read every file of a backend, and iterate over the flaws."""
+    """Read every file of a backend, and iterate over the problems."""
     for record in backend.sessions():
         for reference in backend.files(record.sid):
             problem = _problem(backend, record.sid, reference)

@@ -430,8 +430,8 @@ class LocalBackend:
 
     def inspect(self) -> Iterator[Problem]:
         with self._does("inspect the store"), self._inspector() as inspector:
-            for flaw in inspector.flaws():
-                yield replace(flaw, repair=partial(self._mend, flaw))
+            for problem in inspector.problems():
+                yield replace(problem, repair=partial(self._repair, problem))
 
     def omitted(self, *, files: bool = True) -> Iterator[Problem]:
         with self._does("look for unlisted files"), self._inspector() as inspector:
@@ -445,9 +445,9 @@ class LocalBackend:
                 self._folders.reading, self._folders.changing, self.discard, links=self._links,
             )  # fmt: skip
 
-    def _mend(self, flaw: Problem) -> bool:
-        with self._does(f"repair {flaw.place}"):
-            return flaw.repair()
+    def _repair(self, problem: Problem) -> bool:
+        with self._does(f"repair {problem.place}"):
+            return problem.repair()
 
     # The store as a whole
 

@@ -71,7 +71,7 @@ class Inspector:
     _sound: dict[str, tuple[str, str] | None] = field(default_factory=dict)
     """By digest of a damaged blob: session and stored name of an intact file, None without one."""
 
-    def flaws(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
         """Implement ``Backend.inspect``."""
         idle: list[str] = []
         for digest, inode in self.blobs.everything():
@@ -103,7 +103,7 @@ class Inspector:
             yield from map(_stranger, self._strange())
 
     def _unlisted(self, sid: str) -> Iterator[Problem]:
-        """Yield flaws of the entry ``sid`` of sessions/ that no listing shows as a session."""
+        """Yield problems of the entry ``sid`` of sessions/ that no listing shows as a session."""
         place = f"sessions/{sid}"
         status = self.sessions.stat_or_none(sid)
         if status is None:
@@ -208,7 +208,7 @@ class Inspector:
             yield from self._unfinished(folder.sid, file)
 
     def _besides(self, folder: SessionDir, known: set[str]) -> Iterator[Problem]:
-        """Yield flaws of the entries of a session's folder, except of files in ``known``.
+        """Yield problems of the entries of a session's folder, except of files in ``known``.
 
         Unfinished files are skipped too.
         """
@@ -231,7 +231,7 @@ class Inspector:
                 yield _stranger(f"sessions/{folder.sid}/{name}")
 
     def _unfinished(self, sid: str, file: str) -> Iterator[Problem]:
-        """Yield the flaw of an unfinished file, unless a save is writing it at this moment."""
+        """Yield the problem of an unfinished file, unless a save is writing it at this moment."""
         place = f"sessions/{sid}/files/{file}"
         with self._left(sid, file) as left:
             pass

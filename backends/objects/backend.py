@@ -88,10 +88,10 @@ class ObjectBackend:
         self.terms = layout.open_or_create(self._bucket, digest, grace)
         self.digest = self.terms.digest
         self._bucket.sync()
-        self.recall = recall = LookupCache()
-        self.reader = self.reader_type(self._bucket, recall, self.terms)
-        self.writer = self.writer_type(self._bucket, recall, self.reader, self.terms, nonce)
-        self._sessions = self.sessions_type(self._bucket, recall, self.reader, self.terms, nonce)
+        self.cache = cache = LookupCache()
+        self.reader = self.reader_type(self._bucket, cache, self.terms)
+        self.writer = self.writer_type(self._bucket, cache, self.reader, self.terms, nonce)
+        self._sessions = self.sessions_type(self._bucket, cache, self.reader, self.terms, nonce)
         self._sweeper = self.sweeper_type(self._bucket, self.terms)
 
     @classmethod
@@ -202,14 +202,14 @@ class ObjectBackend:
 
     def inspect(self) -> Iterator[Problem]:
         """Implement ``Inspects.inspect``: one GET for each copy of content, and three listings."""
-        return self._inspector().flaws()
+        return self._inspector().problems()
 
     def omitted(self, *, files: bool = True) -> Iterator[Problem]:
         return self._inspector().omitted(files=files)
 
     def _inspector(self) -> Inspector:
         return Inspector(
-            self._bucket, self.recall, self.reader, self.writer, self._sessions, self.terms
+            self._bucket, self.cache, self.reader, self.writer, self._sessions, self.terms
         )
 
     def stored(self) -> Stored:

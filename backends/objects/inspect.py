@@ -89,14 +89,14 @@ class Inspector:
     """One inspection."""
 
     bucket: Bucket
-    recall: LookupCache
+    cache: LookupCache
     reader: Reader
     writer: Writer
     sessions: Sessions
     terms: StoreParams
     at_once: int = AT_ONCE
 
-    def flaws(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
         """Implement ``Backend.inspect``."""
         last: str | None = ""
         while last is not None:
@@ -123,12 +123,12 @@ class Inspector:
         yield from self._unknown()
 
     def _unlisted(self, versions: list[Version]) -> Iterator[Problem]:
-        """Yield the flaw that keeps the file of these versions out of listings, if there is one."""
+        """Yield the problem that keeps the file of these versions out of listings, if any."""
         newest = max(versions, key=attrgetter("token"))
         name = self.reader.name(newest)
         if name is None:
             yield from self._nameless(newest)
-        elif all(self.recall.dead.get(version.generation) is not None for version in versions):
+        elif all(self.cache.dead.get(version.generation) is not None for version in versions):
             current = self.reader.versions(newest.sid, newest.file)
             if current and all(self.bucket.find(version.blob) is None for version in current):
                 yield Problem(
@@ -163,8 +163,8 @@ class Inspector:
                 part.sound.add(digest, generation, entry.size, old=False)
             else:
                 part.bad[generation] = _Bad(digest, problem, entry.size, problem == _NOTED)
-                self.recall.bad.put(generation, value=True)
-                self.recall.born.pop(digest)
+                self.cache.bad.put(generation, value=True)
+                self.cache.born.pop(digest)
         part.sound.seal()
         return part
 
@@ -224,8 +224,8 @@ class Inspector:
     # Files
 
     def _files(self, part: _Pass) -> Iterator[Problem]:
-        """Yield the flaws of files. All flaws of a pass are found before the first is repaired."""
-        flawed: list[tuple[Version, _Bad | None]] = []
+        """Yield the problems of files. A pass finds all of them before the first is repaired."""
+        bad_versions: list[tuple[Version, _Bad | None]] = []
         for entry in self.bucket.entries(keys.SESSIONS):
             version = keys.parse_version(entry)
             if version is None or not part.holds(version.digest):
@@ -234,14 +234,14 @@ class Inspector:
             if bad is not None:
                 bad.files, bad.used, bad.size = bad.files + 1, True, version.size
             if bad is not None or not part.sound.refer(version.digest, version.generation):
-                flawed.append((version, bad))
+                bad_versions.append((version, bad))
             elif names.decode(version.file) is None and self.reader.name(version) is None:
                 yield from self._nameless(version)
-        for version, bad in flawed:
-            yield from self._flawed(version, bad)
+        for version, bad in bad_versions:
+            yield from self._version_problem(version, bad)
 
-    def _flawed(self, version: Version, bad: _Bad | None) -> Iterator[Problem]:
-        """Yield the flaw of a version with damaged or missing content, if it is still one."""
+    def _version_problem(self, version: Version, bad: _Bad | None) -> Iterator[Problem]:
+        """Yield the problem of a version with damaged or missing content, if it is still one."""
         if bad is None and self.bucket.find(version.blob) is not None:
             return  # the content was written after the pass listed it
         if self.bucket.find(version.key) is None:  # the version was deleted or replaced

@@ -26,9 +26,9 @@ from .stream import whole
 class Reader:
     """Finds and opens the files of one backend."""
 
-    def __init__(self, bucket: Bucket, recall: LookupCache, terms: StoreParams) -> None:
+    def __init__(self, bucket: Bucket, cache: LookupCache, terms: StoreParams) -> None:
         self._bucket = bucket
-        self._recall = recall
+        self._cache = cache
         self._terms = terms
 
     # The current version
@@ -52,14 +52,14 @@ class Reader:
         Of several it is the newest that can neither be taken back nor lose its content; otherwise
         the newest one with content.
         """
-        alive = [one for one in versions if self._recall.dead.get(one.generation) is None]
+        alive = [one for one in versions if self._cache.dead.get(one.generation) is None]
         if len(versions) == 1:
             return alive[0] if alive else None
         unsure: Version | None = None
         for version in sorted(alive, key=attrgetter("token"), reverse=True):
             blob = self._bucket.find(version.blob)
             if blob is None:
-                self._recall.dead.put(version.generation, value=True)
+                self._cache.dead.put(version.generation, value=True)
             elif version.by_intent or self._terms.is_firm(version, blob):
                 return version
             else:
@@ -71,12 +71,12 @@ class Reader:
     def get(self, sid: str, name: str) -> Reference:
         """Return the current version of the file ``name``. Raises FileNotStored."""
         file = names.encode(name)
-        ticket, at = self._recall.epoch(sid), self._bucket.clock.elapsed()
+        ticket, at = self._cache.epoch(sid), self._bucket.clock.elapsed()
         version = self.current(sid, file)
         if version is None:
             raise FileNotStored(name)
         reference = to_reference(version, name)
-        self._recall.add(sid, file, CachedVersion(reference, at), ticket)
+        self._cache.add(sid, file, CachedVersion(reference, at), ticket)
         return reference
 
     def files(self, sid: str) -> Iterator[Reference]:
@@ -115,11 +115,11 @@ class Reader:
             return io.BytesIO()
         try:
             if size == reference.size:
-                return whole(self._bucket, self._recall, reference, self._terms.digest)
+                return whole(self._bucket, self._cache, reference, self._terms.digest)
             blob = keys.blob(reference.digest, keys.generation(reference.token))
             return limited(self._bucket.get(blob, start, size).stream, size, reference)
         except NotFound as error:
-            self._recall.dead.put(keys.generation(reference.token), value=True)
+            self._cache.dead.put(keys.generation(reference.token), value=True)
             raise FileNotStored(reference.name) from error
 
     def _check(self, sid: str, reference: Reference) -> None:
@@ -128,7 +128,7 @@ class Reader:
         If the cache has another version, that may be the older one, since the caller may have got
         this one from a later listing. So the file is looked up again.
         """
-        sight = self._recall.sight(sid, names.encode(reference.name))
+        sight = self._cache.sight(sid, names.encode(reference.name))
         fresh = sight is not None and self._bucket.clock.elapsed() - sight.at < RECENT
         if sight is not None and fresh and _is(sight.reference, reference):
             return

@@ -104,10 +104,10 @@ class Sessions:
     """The sessions of one backend: records, activity, ends, and the deletion of their files."""
 
     def __init__(
-        self, bucket: Bucket, recall: LookupCache, reader: Reader, terms: StoreParams, nonce: Nonce
+        self, bucket: Bucket, cache: LookupCache, reader: Reader, terms: StoreParams, nonce: Nonce
     ) -> None:
         self._bucket = bucket
-        self._recall = recall
+        self._cache = cache
         self._reader = reader
         self._terms = terms
         self._nonce = nonce
@@ -135,13 +135,13 @@ class Sessions:
 
     def _session_key(self, sid: str, object_key: str) -> SessionKey | None:
         """Return the session's id and owner, from the cache or from the body of an object."""
-        cached = self._recall.keys.get(sid)
+        cached = self._cache.keys.get(sid)
         if cached is not None:
             return cached
         body = self._bucket.load(object_key, lambda data: keys.parse_body(sid, data))
         if body is None:
             return None
-        self._recall.keys.put(sid, body[0])
+        self._cache.keys.put(sid, body[0])
         return body[0]
 
     def _evidence(self, sid: str) -> Entry | None:
@@ -203,7 +203,7 @@ class Sessions:
             doomed.delete_from(self._bucket)
         finally:
             self._forget(sid, doomed.newest)
-            self._recall.saved.pop(sid)
+            self._cache.saved.pop(sid)
         files = doomed.newest.values()
         return Dropped(len(files), sum(file.size for file in files)) if tally.exists else None
 
@@ -269,7 +269,7 @@ class Sessions:
 
         Returns the keys of the notes that this one replaces.
         """
-        before = self._recall.saved.get(sid, 0)
+        before = self._cache.saved.get(sid, 0)
         now = keys.microseconds(max(version.modified for version in doomed))
         newest_first = sorted(doomed, key=attrgetter("token"), reverse=True)
         session_keys = (self._session_key(sid, version.key) for version in newest_first)
@@ -278,13 +278,13 @@ class Sessions:
         if before > now or key is None:
             return []
         self._bucket.put(keys.saved(sid, now), keys.body(key, ""))
-        self._recall.saved.put(sid, now)
+        self._cache.saved.put(sid, now)
         return [keys.saved(sid, before)] if 0 < before < now else []
 
     def _forget(self, sid: str, files: Iterable[str]) -> None:
-        self._recall.changed(sid)
+        self._cache.changed(sid)
         for file in files:
-            self._recall.forget(sid, file)
+            self._cache.forget(sid, file)
 
 
 def grouped(entries: Iterable[Entry]) -> Iterator[tuple[str, Iterator[Entry]]]:

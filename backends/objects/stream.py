@@ -37,7 +37,7 @@ class BlobCopy(NamedTuple):
     download: Download
 
 
-def whole(bucket: Bucket, recall: LookupCache, reference: Reference, algorithm: str) -> BinaryIO:
+def whole(bucket: Bucket, cache: LookupCache, reference: Reference, algorithm: str) -> BinaryIO:
     """Return a stream of a version's whole content.
 
     Raises NotFound when the version's own copy does not exist.
@@ -49,7 +49,7 @@ def whole(bucket: Bucket, recall: LookupCache, reference: Reference, algorithm: 
         if _matches(data, reference, algorithm):
             return io.BytesIO(data)
         first = BlobCopy(key, first.download._replace(stream=io.BytesIO(data)))
-    others = _other_copies(bucket, recall, reference, key)
+    others = _other_copies(bucket, cache, reference, key)
     stream = _Whole(first, others, reference, algorithm, broken_off=broken_off)
     return io.BufferedReader(stream, min(CHUNK, reference.size))
 
@@ -76,13 +76,13 @@ def _matches(data: bytes, reference: Reference, algorithm: str) -> bool:
 
 
 def _other_copies(
-    bucket: Bucket, recall: LookupCache, reference: Reference, key: str
+    bucket: Bucket, cache: LookupCache, reference: Reference, key: str
 ) -> Iterator[BlobCopy]:
     """Yield the same copy again, then every other copy."""
     yield from _copies(bucket, [key], reference.size)
     # It was wrong twice: no save may adopt it, so a save of this content uploads a new copy.
-    recall.bad.put(keys.generation(reference.token), value=True)
-    recall.born.pop(reference.digest)
+    cache.bad.put(keys.generation(reference.token), value=True)
+    cache.born.pop(reference.digest)
     listed = [entry.key for entry in bucket.entries(keys.generations(reference.digest))]
     yield from _copies(bucket, (other for other in listed if other != key), reference.size)
 

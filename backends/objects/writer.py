@@ -76,10 +76,10 @@ class Writer:
     """Saves the files of one backend."""
 
     def __init__(
-        self, bucket: Bucket, recall: LookupCache, reader: Reader, terms: StoreParams, nonce: Nonce
+        self, bucket: Bucket, cache: LookupCache, reader: Reader, terms: StoreParams, nonce: Nonce
     ) -> None:
         self._bucket = bucket
-        self._recall = recall
+        self._cache = cache
         self._reader = reader
         self._terms = terms
         self._nonce = nonce
@@ -99,8 +99,8 @@ class Writer:
         """Implement ``Backend.put`` and, with ``created``, ``Restores.restore``."""
         micros = 0 if expires is None else keys.microseconds(expires)
         since = None if created is None else keys.microseconds(created)
-        save = Save(key, name, content, micros, fresh, self._recall.epoch(key.sid), since)
-        self._recall.keys.put(key.sid, key)
+        save = Save(key, name, content, micros, fresh, self._cache.epoch(key.sid), since)
+        self._cache.keys.put(key.sid, key)
         return self._acknowledged(save, *self._store(save))
 
     def renew(self, version: Version, key: SessionKey, name: str, donor: str) -> bool:
@@ -112,15 +112,15 @@ class Writer:
         with self._fetched(donor) as content:
             if content.digest != version.digest:
                 return False
-            ticket = self._recall.epoch(key.sid)
+            ticket = self._cache.epoch(key.sid)
             save = Save(key, name, content, version.expires, False, ticket, 0, version)  # noqa: FBT003 - not fresh
             renewed, generation, _ = self._store(save)
             # If the old version was deleted or replaced in between, that must stay so.
             gone = self._bucket.find(version.key) is None
             obsolete = renewed.key if gone else version.key
             self._bucket.delete([obsolete, *_present(generation.intent)])
-        self._recall.changed(key.sid)
-        self._recall.forget(key.sid, version.file)
+        self._cache.changed(key.sid)
+        self._cache.forget(key.sid, version.file)
         return not gone
 
     def _fetched(self, key: str) -> Content:
@@ -158,14 +158,14 @@ class Writer:
         """Return an existing generation that is young enough to be referenced, or None."""
         # At most half of ``grace`` old: the rest is the time to write the reference.
         youngest = self._bucket.clock.latest() - self._terms.grace / 2
-        known = self._recall.born.get(content.digest)
+        known = self._cache.born.get(content.digest)
         if known is None or known.birth < youngest:
             known = self._find(content)
             # Read the clock again: the LIST took time.
             youngest = self._bucket.clock.latest() - self._terms.grace / 2
             if known is None or known.birth < youngest:
                 return None
-            self._recall.born.put(content.digest, known)
+            self._cache.born.put(content.digest, known)
         return Generation(known.generation, known.birth, uploaded=False)
 
     def _find(self, content: Content) -> Born | None:
@@ -178,7 +178,7 @@ class Writer:
         return max(copies, key=lambda copy: (copy.birth, copy.generation), default=None)
 
     def _is_sound(self, entry: Entry, generation: str, content: Content) -> bool:
-        suspect = self._recall.bad.get(generation) or self._recall.dead.get(generation)
+        suspect = self._cache.bad.get(generation) or self._cache.dead.get(generation)
         return entry.size == content.size and not suspect
 
     def _upload(self, save: Save) -> Generation:
@@ -194,7 +194,7 @@ class Writer:
                 generation, intent=keys.intent(save.key.sid, content.digest, generation.id)
             )
             self._upload_in_parts(generation, blob, payload)
-        self._recall.born.put(content.digest, Born(generation.id, generation.birth))
+        self._cache.born.put(content.digest, Born(generation.id, generation.birth))
         return generation
 
     def _upload_in_parts(self, generation: Generation, blob: str, payload: Payload) -> None:
@@ -255,7 +255,7 @@ class Writer:
     def _take_back(self, save: Save, version: Version, generation: Generation) -> None:
         """Delete a reference that was written too late, so that the save can start again."""
         save.older = None
-        self._recall.born.pop(save.content.digest)
+        self._cache.born.pop(save.content.digest)
         self._bucket.delete(_present(version.key, generation.intent))
 
     def _acknowledged(
@@ -265,7 +265,7 @@ class Writer:
         sid, older = save.key.sid, save.older or []
         replaced = max(older, key=attrgetter("token"), default=None)
         reference = to_reference(version, save.name)
-        self._recall.add(sid, save.file, CachedVersion(reference, at), save.epoch, new=bool(older))
+        self._cache.add(sid, save.file, CachedVersion(reference, at), save.epoch, new=bool(older))
         if older or generation.intent:
             # The save has succeeded; if this fails, a sweep deletes the older versions.
             with suppress(BackendUnavailable):

@@ -159,18 +159,18 @@ class Inspects(MemoryBackend):
             for file in list(self.files(record.sid)):
                 data = b"".join(self._place.blobs[file.digest].pieces)
                 if hashlib.sha256(data).hexdigest() != file.digest:
-                    yield self._flaw(record.sid, file)
+                    yield self._problem_of(record.sid, file)
 
-    def _flaw(self, sid: str, file: Reference) -> Problem:
+    def _problem_of(self, sid: str, file: Reference) -> Problem:
         return Problem(
-            "damaged", file.name, "wrong", "deleted", lambda: self._mend(sid, file), sid, file
+            "damaged", file.name, "wrong", "deleted", lambda: self._repair(sid, file), sid, file
         )
 
-    def _mend(self, sid: str, file: Reference) -> bool:
+    def _repair(self, sid: str, file: Reference) -> bool:
         return bool(self.discard(sid, [file]))
 
 
-@caught_by("a_store_in_use_has_no_flaws")
+@caught_by("a_store_in_use_has_no_problems")
 class TakesGarbageForAFlaw(Inspects):
     def inspect(self) -> Iterator[Problem]:
         yield from super().inspect()
@@ -181,13 +181,13 @@ class TakesGarbageForAFlaw(Inspects):
 @caught_by("a_damaged_file_is_named_and_mending_it_lets_it_be_saved_again")
 class LooksAtLengthsAlone(Inspects):
     def inspect(self) -> Iterator[Problem]:
-        for flaw in super().inspect():
-            file = flaw.reference
+        for problem in super().inspect():
+            file = problem.reference
             if file and sum(map(len, self._place.blobs[file.digest].pieces)) != file.size:
-                yield flaw
+                yield problem
 
 
 @caught_by("mending_leaves_alone_what_was_replaced_meanwhile")
 class MendsWhateverHasTheName(Inspects):
-    def _mend(self, sid: str, file: Reference) -> bool:
+    def _repair(self, sid: str, file: Reference) -> bool:
         return bool(self.delete(sid, [file.name]))

@@ -135,7 +135,7 @@ def spoil(store: SessionStore) -> None:
     """Damage the content of the file, of which there is another copy."""
     backend = store.backend
     assert isinstance(backend, S3Backend)
-    backend.recall.born.pop(store.session("one").get("target").digest)
+    backend.cache.born.pop(store.session("one").get("target").digest)
     (page,) = backend.client.list("b/")
     with backend.client.get(page.entries[0].key).stream as stream:
         data = stream.read()

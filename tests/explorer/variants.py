@@ -120,7 +120,7 @@ class FromMemory(Writer):
         fresh: bool,
         created: datetime | None = None,
     ) -> Saved:
-        sight = self._recall.sight(key.sid, names.encode(name))
+        sight = self._cache.sight(key.sid, names.encode(name))
         if sight is not None and self._bucket.clock.elapsed() - sight.at < RECENT:
             reference = sight.reference
             if (reference.digest, reference.expires) == (content.digest, expires):

@@ -72,9 +72,9 @@ class TestAnotherCopy:
     ) -> None:
         with_two_copies(store, monkeypatch)
         spoil(file_of(tmp_path, store, "alice", "her", "cat.png"), b"")
-        (flaw,) = backend_of(store).inspect()
+        (problem,) = backend_of(store).inspect()
         store.session("alice", "her").put("cat.png", b"new")
-        assert (flaw.repair(), store.session("alice", "her").read("cat.png")) == (False, b"new")
+        assert (problem.repair(), store.session("alice", "her").read("cat.png")) == (False, b"new")
 
 
 class TestBlobsWithoutFiles:

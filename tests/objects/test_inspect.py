@@ -214,7 +214,7 @@ class TestAnotherCopy:
     ) -> None:
         spoil(bucket, two[0], flipped(CAT))
         assert isinstance(store.backend, ObjectBackend)
-        (flaw,) = store.backend.inspect()
+        (problem,) = store.backend.inspect()
         session = store.session("alice", "her")
         if meanwhile == "deleted":
             session.delete("cat.png")
@@ -222,7 +222,7 @@ class TestAnotherCopy:
             session.put("cat.png", b"new")
         else:
             session.drop()
-        assert not flaw.repair()
+        assert not problem.repair()
         expected = ["cat.png"] if meanwhile == "replaced" else []
         assert names(session) == expected
         if expected:

@@ -201,19 +201,19 @@ def sight(token: str) -> CachedVersion:
 
 
 def test_a_look_that_began_before_a_change_is_not_remembered() -> None:
-    recall = LookupCache()
-    ticket = recall.epoch(SID)
-    recall.changed(SID)
-    recall.add(SID, "a", sight("old"), ticket)
-    assert recall.sight(SID, "a") is None
+    cache = LookupCache()
+    ticket = cache.epoch(SID)
+    cache.changed(SID)
+    cache.add(SID, "a", sight("old"), ticket)
+    assert cache.sight(SID, "a") is None
 
 
 def test_a_save_makes_looks_that_began_before_it_stale() -> None:
-    recall = LookupCache()
-    ticket = recall.epoch(SID)
-    recall.add(SID, "a", sight("new"), recall.epoch(SID), new=True)
-    recall.add(SID, "a", sight("old"), ticket)
-    assert recall.sight(SID, "a") is None
+    cache = LookupCache()
+    ticket = cache.epoch(SID)
+    cache.add(SID, "a", sight("new"), cache.epoch(SID), new=True)
+    cache.add(SID, "a", sight("old"), ticket)
+    assert cache.sight(SID, "a") is None
 
 
 # Payloads

@@ -154,11 +154,11 @@ class CacheDir:
         reference: Reference,
         holder: str,
         stream: Callable[[], BinaryIO],
-        twin: Path | None = None,
+        equal: Path | None = None,
     ) -> Path:
         """Return the path of the copy; make it from ``stream()`` if it does not exist.
 
-        ``twin`` is a local file with these bytes, which is linked instead where links work. Errors
+        ``equal`` is a local file with these bytes, which is linked instead where links work. Errors
         of the stream pass through. Raises LimitExceeded when the disk is full, BackendUnavailable
         when it refuses the write.
         """
@@ -168,20 +168,20 @@ class CacheDir:
         with self._making[hash(name) % _LOCKS]:
             if not self.ready(name, reference, holder):
                 self._remove(self._over(reference.size))
-                stamp = self._linked(path, twin) or self._written(path, stream)
+                stamp = self._linked(path, equal) or self._written(path, stream)
                 self.note(name, reference, holder, stamp)
         return path
 
-    def _linked(self, path: Path, twin: Path | None) -> Stamp | None:
-        if twin is None:
+    def _linked(self, path: Path, equal: Path | None) -> Stamp | None:
+        if equal is None:
             return None
         new = path.parent / f".{secrets.token_hex(8)}.new"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(twin, new)
+            os.link(equal, new)
             file = new.stat()
             new.replace(path)
-        except OSError:  # the file system has no links, or the twin was removed
+        except OSError:  # the file system has no links, or the equal was removed
             return None
         finally:
             new.unlink(missing_ok=True)  # rename(2) between links of one inode leaves both

@@ -142,12 +142,12 @@ class Event:
         self._use(found, copy)
         return str(self.service.files.paths.absolute(found.name))
 
-    def _use(self, found: FoundFile, twin: Path | None = None) -> None:
+    def _use(self, found: FoundFile, equal: Path | None = None) -> None:
         files = self.service.files
         if not (self.pins.add(found.name) and files.ready(found)):
-            files.fetch(found, twin)
+            files.fetch(found, equal)
             while not self.pins.add(found.name):  # another file's fetch evicted it at once
-                files.fetch(found, twin)
+                files.fetch(found, equal)
         self._touch()
 
     def _touch(self) -> None:

@@ -172,7 +172,7 @@ class CacheFiles:
         """Return whether the file's bytes are on the local disk."""
         return self.local.ready(found.name, found.reference, found.sid)
 
-    def fetch(self, found: FoundFile, twin: Path | None = None) -> Path:
+    def fetch(self, found: FoundFile, equal: Path | None = None) -> Path:
         """Return the path of the local copy; fetch it first if it is missing.
 
         Raises FileNotStored, and the errors of ``CacheDir.make``.
@@ -181,7 +181,7 @@ class CacheFiles:
         if self._is_unchanged(found):
             return self.local.path(found.name)
         return self.local.make(
-            found.name, found.reference, found.sid, lambda: self._open(found), twin
+            found.name, found.reference, found.sid, lambda: self._open(found), equal
         )
 
     def obtain(self, owner: str | None, name: str) -> FoundFile | None:

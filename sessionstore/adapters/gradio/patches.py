@@ -1,4 +1,4 @@
-"""The functions of Gradio that are patched. ``gradio_login.check`` looks at all of them first.
+"""The functions of Gradio that are patched. ``compat.check`` looks at all of them first.
 
 * ``App.create_app``, which every way of serving a demo goes through (``launch``, ``queue``,
   ``mount_gradio_app``): the app of an attached demo gets the middleware and a lifespan.

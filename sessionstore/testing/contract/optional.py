@@ -221,13 +221,13 @@ class Inspected(Rig):
     Needs a fixture ``damage`` that returns a ``Damage``.
     """
 
-    def flaws(self, subject: Subject) -> list[Problem]:
+    def problems(self, subject: Subject) -> list[Problem]:
         assert isinstance(subject.backend, Inspects)
         return list(subject.backend.inspect())
 
-    def test_a_store_in_use_has_no_flaws(self, subject: Subject) -> None:
+    def test_a_store_in_use_has_no_problems(self, subject: Subject) -> None:
         use(subject)
-        assert self.flaws(subject) == []
+        assert self.problems(subject) == []
 
     @pytest.mark.parametrize("size", [0, 999, 1000, 1001])
     def test_a_damaged_file_is_named_and_mending_it_lets_it_be_saved_again(
@@ -237,20 +237,20 @@ class Inspected(Rig):
         reference = subject.put("a", data).reference
         subject.put("b", b"other")
         damage(reference, some_bytes("bad", 2000)[:size])
-        (flaw,) = self.flaws(subject)
-        assert (flaw.kind, flaw.sid, flaw.reference) == ("damaged", ALICE.sid, reference)
-        assert self.flaws(subject) == [flaw]  # the inspection changed nothing
-        assert flaw.repair()
-        assert (subject.names(), self.flaws(subject)) == (["b"], [])
+        (problem,) = self.problems(subject)
+        assert (problem.kind, problem.sid, problem.reference) == ("damaged", ALICE.sid, reference)
+        assert self.problems(subject) == [problem]  # the inspection changed nothing
+        assert problem.repair()
+        assert (subject.names(), self.problems(subject)) == (["b"], [])
         subject.put("a", data)
-        assert (subject.read("a"), self.flaws(subject)) == (data, [])
+        assert (subject.read("a"), self.problems(subject)) == (data, [])
 
     def test_mending_leaves_alone_what_was_replaced_meanwhile(
         self, subject: Subject, damage: Damage
     ) -> None:
         reference = subject.put("a", some_bytes("good", 1000)).reference
         damage(reference, b"bad")
-        (flaw,) = self.flaws(subject)
+        (problem,) = self.problems(subject)
         subject.put("a", b"new")
-        assert not flaw.repair()
+        assert not problem.repair()
         assert subject.read("a") == b"new"
