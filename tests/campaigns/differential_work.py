@@ -109,7 +109,7 @@ BROKEN: dict[str, tuple[str, Callable[[], contextlib.AbstractContextManager[obje
     "acknowledges from memory": ("boto3", _from_memory),
     "counts overlapping changes as they are answered": (
         "local",
-        lambda: mock.patch("sessionstore.limits._Tally.begin", _no_overlaps),
+        lambda: mock.patch("sessionstore.limits._SessionQuota.begin", _no_overlaps),
     ),
     "knows no owner": (
         "local",

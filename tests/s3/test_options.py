@@ -104,7 +104,7 @@ def test_each_setting_is_refused_when_it_is_wrong(name: str, value: object, reme
     with pytest.raises(SettingsError) as raised:
         options(**{name: value})
     assert remedy in str(raised.value)
-    assert str(raised.value).startswith(f"{name}=")
+    assert str(raised.value).startswith(f"invalid {name}=")
 
 
 def test_every_setting_is_tried() -> None:
