@@ -391,16 +391,14 @@ class SessionDir:
 
         ``status`` is the link's. There are three proofs, in this order:
 
-        1. A line names the same inode with another time. Then something wrote to the stored file.
-           It still is that version, and reading it finds the damage.
-        2. The bytes have the digest of a line of that name, as in a store that was copied.
-        3. The line is lost, and a blob with the digest of the bytes is the same file. The name is
+        1. The bytes have the digest of a line of that name, as in a store that was copied.
+        2. The line is lost, and a blob with the digest of the bytes is the same file. The name is
            then decoded from the link, unless it was too long for that. The time to live is lost
            with the line, so the file gets the shortest of the session.
+        3. A line names the same inode with another time, and the blob of that line is the same
+           file. Then something wrote to the stored file. It still is that version, and reading it
+           finds the damage. Without such a blob the inode may be a later file's, used again.
         """
-        written_to = journal.find_inode(self.dir, file, status.st_ino, self._search)
-        if written_to is not None:
-            return written_to._replace(token=self.token(status))
         digest = self._digest(file)
         saved = [
             line.reference
@@ -410,13 +408,20 @@ class SessionDir:
         if saved:
             return saved[-1]._replace(token=self.token(status))
         name = names.decode(file)
-        blob = None if digest is None else self._rules.blob(digest)
-        if name is None or digest is None or blob is None or not os.path.samestat(blob, status):
-            return None
+        if name is None or digest is None or not self._is_blob(digest, status):
+            written_to = journal.find_inode(self.dir, file, status.st_ino, self._search)
+            if written_to is None or not self._is_blob(written_to.digest, status):
+                return None
+            return written_to._replace(token=self.token(status))
         expiring = self.dir.stat_or_none("expiring")
         expires = None if expiring is None else moment(expiring.st_mtime_ns)
         created = moment(status.st_ctime_ns)
         return Reference(name, status.st_size, digest, created, expires, self.token(status))
+
+    def _is_blob(self, digest: str, status: os.stat_result) -> bool:
+        """Return whether the blob of ``digest`` is the file with that ``status``."""
+        blob = self._rules.blob(digest)
+        return blob is not None and os.path.samestat(blob, status)
 
     def _digest(self, file: str) -> str | None:
         """Return the digest of the bytes of the stored ``file``, None when it is gone."""

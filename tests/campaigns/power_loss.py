@@ -230,7 +230,7 @@ class Writer:
         if self.rng.random() < 0.35:
             return HOT * self.rng.choice([1, 300])
         size = self.rng.choice([1, 20, 5000]) if self.rng.random() < 0.97 else 9000
-        return f"{self.count} ".encode() * size
+        return f"{self.count:03} ".encode() * size
 
     def step(self, visitor: str) -> contextlib.AbstractContextManager[Step]:
         return self.history.step(durable=self.is_durable(visitor))
@@ -527,7 +527,8 @@ def run(
                     cut = cut_of(history, rng)
                     there = Path(folder, "state")
                     there.mkdir()
-                    recorder.state(cut, kind, rng).build(there)
+                    state = recorder.state(cut, kind, rng)
+                    state.build(there, random.Random(cut))
                     (there / "s").mkdir(exist_ok=True)
                     tally.count(f"{case}, {kind}")
                     again = VISITORS[: draw % 3]

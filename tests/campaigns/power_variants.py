@@ -223,6 +223,19 @@ def _undescribed() -> dict[Any, dict[str, Any]]:
     return {SessionDir: {"_undescribed": undescribed}}
 
 
+@variant("an inode used again taken for the file that had it", "loose", seed=39)
+def _used_again() -> dict[Any, dict[str, Any]]:
+    real = SessionDir._undescribed
+
+    def undescribed(self: SessionDir, file: str, there: os.stat_result) -> Reference | None:
+        written_to = journal.find_inode(self.dir, file, there.st_ino, self._search)
+        if written_to is not None:
+            return written_to._replace(token=self.token(there))
+        return real(self, file, there)
+
+    return {SessionDir: {"_undescribed": undescribed}}
+
+
 @variant("a torn id left as it is", "loose", seed=2)
 def _id() -> dict[Any, dict[str, Any]]:
     return {SessionDir: {"belongs_to": nothing}}

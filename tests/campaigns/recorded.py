@@ -10,7 +10,7 @@ a cut at one of these moments, for two kinds of file systems:
   themselves as old as their last fsync, or as new as anything since.
 
 Bytes not forced are missing, cut off anywhere, or there. Tokens of files in a journal are those of
-the inodes that are built.
+the inodes that are built. That of a file which is gone may be another's, which has its inode now.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 Kind = Literal["journal", "posix"]
-_TOKEN = re.compile(rb'"token": "(\d+)\.')
+_TOKEN = re.compile(rb'"file": "([^"]+)", "token": "(\d+)\.')
 _JOURNAL = b'\n{"file": '
 _SETS = ("supports_fd", "supports_dir_fd", "supports_follow_symlinks")
 _CALLS = (
@@ -346,22 +347,28 @@ class State:
     names: dict[int, dict[str, int | None]]
     files: dict[int, tuple[bytes, Attributes]]
 
-    def build(self, into: Path) -> None:
+    def build(self, into: Path, rng: random.Random) -> None:
         """Make it in an empty directory."""
         built: dict[int, Path] = {}
         self._build(self.top, into, built)
         inodes = {old: path.stat().st_ino for old, path in built.items()}
+        # By session and name: the inode that a file before it may have had.
+        later = {os.fsencode(path): path.stat().st_ino for path in into.rglob("files/*")}
 
-        def translated(found: re.Match[bytes]) -> bytes:
-            old = int(found[1])
-            return b'"token": "%d.' % inodes.get(old, 10**15 + old)
+        def translated(found: re.Match[bytes], folder: bytes) -> bytes:
+            file, old = found[1], int(found[2])
+            if old not in inodes:
+                unused = 10**15 + old
+                inodes[old] = rng.choice([unused, later.get(folder + file, unused)])
+            return b'"file": "%s", "token": "%d.' % (file, inodes[old])
 
         for inode, path in built.items():
             if path.is_dir():
                 continue
             content, attributes = self.files[inode]
             if content.startswith(_JOURNAL):
-                path.write_bytes(_TOKEN.sub(translated, content))
+                folder = os.fsencode(path.parent / "files") + b"/"
+                path.write_bytes(_TOKEN.sub(partial(translated, folder=folder), content))
             path.chmod(attributes.mode)
             os.utime(path, ns=(attributes.mtime, attributes.mtime))
 

@@ -46,7 +46,7 @@ def test_a_repair_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         for number in range(20):
             state = tmp_path / f"{number}"
             state.mkdir()
-            recorder.state(recorder.now, "posix", rng).build(state)
+            recorder.state(recorder.now, "posix", rng).build(state, rng)
             with SessionStore.open(state / "s") as cut:
                 assert cut.session("one").read("a") == b"cat"
         recorder.close()

@@ -117,6 +117,20 @@ def test_a_blob_of_another_inode_proves_nothing(root: Path, session: Session) ->
     assert session.files() == []
 
 
+@pytest.mark.parametrize("blob", ["there", "gone"])
+def test_a_line_of_a_file_that_had_the_inode_before_proves_nothing(
+    root: Path, session: Session, blob: str
+) -> None:
+    """As when a file was replaced, and the line of the new one did not come to the disk."""
+    path, saved = folder(root, session) / "journal", session.get("a")
+    inode, time = saved._reference.token.split(".")
+    text = path.read_text().replace(saved.digest, "0" * 64)
+    path.write_text(text.replace(f"{inode}.{time}", f"{inode}.1"))
+    if blob == "gone":
+        blobs(root)[0].unlink()
+    assert [file.digest for file in session.files()] == [saved.digest] * (blob == "there")
+
+
 def test_the_algorithm_of_the_store_is_used_to_prove(tmp_path: Path) -> None:
     with SessionStore.open(tmp_path / "s", digest="blake3") as store:
         session = store.session("one")
