@@ -38,6 +38,7 @@ _STEPS = 300
 def run_ext4(cuts: int, seed: int) -> Tally:
     """Cut a writer so many times, half of them with ``durable``."""
     tally = Tally()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is mounted is let go of
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         reason = _prepare(place)
@@ -87,7 +88,8 @@ def _mounted(image: Path, at: Path) -> Iterator[Path]:
 def _cut(place: Path, seed: str, *, durable: bool, tally: Tally) -> list[str]:
     """Cut one writer; what is wrong with what it left."""
     rng = random.Random(seed)
-    image, copy = place / "live.img", place / "copy.img"
+    # New names each time: mount(8) takes a loop device again that still has a file of that name.
+    image, copy = place / f"live {seed}.img", place / f"copy {seed}.img"
     shutil.copyfile(place / "empty.img", image)
     log = place / "log"
     log.write_bytes(b"")
@@ -116,7 +118,10 @@ def _cut(place: Path, seed: str, *, durable: bool, tally: Tally) -> list[str]:
     tally.states["files sure"] = tally.states.get("files sure", 0) + must_be
     with _mounted(copy, place / "copy") as mounted, _restarted():
         (mounted / "s").mkdir(exist_ok=True)
-        return judge(mounted / "s", expected)
+        wrong = judge(mounted / "s", expected)
+    image.unlink()
+    copy.unlink()
+    return wrong
 
 
 @contextlib.contextmanager
@@ -136,7 +141,7 @@ def _wait(log: Path, rng: random.Random, *, durable: bool) -> None:
     while log.stat().st_size < most and time.monotonic() < until:
         time.sleep(0.001)
     if not durable:
-        time.sleep(rng.uniform(0.5, 3.0))
+        time.sleep(rng.uniform(0.5, 2.0))
 
 
 def _write(root: Path, log: Path, seed: str, *, durable: bool) -> None:
