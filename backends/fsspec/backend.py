@@ -31,9 +31,7 @@ from sessionstore.parsers import Parser
 from ..objects import keys
 from ..objects.backend import ObjectBackend
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
-from ..objects.connection import Connection
-from ..objects.errors import CLOSED
-from ..objects.marker import Marker
+from ..objects.engine import CLOSED, Connection, Marker
 from .errors import translate
 from .filesystems import Files, Found
 from .protocols import Where
@@ -69,7 +67,7 @@ class FsspecClient:
         self.opening = True
         self._closed = False
         self.connection = Connection(where.files)
-        self._marker = Marker(self._read_marker, where.url)
+        self._marker = Marker(self.get, where.url)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
         with self._translating("save an object") as files:
@@ -155,10 +153,6 @@ class FsspecClient:
     def ours(self, error: Exception, doing: str) -> Exception:
         """Return the error to raise in place of ``error``; ``doing`` completes "Could not ..."."""
         return translate(error, doing, self.where.url, opening=self.opening)
-
-    def _read_marker(self) -> bytes:
-        with self.get(keys.LAYOUT).stream as stream:
-            return stream.read()
 
 
 class FsspecBackend(ObjectBackend):

@@ -13,7 +13,7 @@ from typing import Any
 
 from sessionstore.errors import SessionStoreError
 
-from ..objects.errors import ErrorRow, by_class, one_line
+from ..objects.engine import ErrorRow, by_class, one_line
 
 _FULL = ErrorRow("there is no space left ({detail}); free some, or set max_store", full=True)
 _MISSING = ErrorRow(

@@ -19,8 +19,7 @@ from sessionstore.content import CHUNK
 from sessionstore.errors import BackendUnavailable, SettingsError
 
 from ..objects.client import Download, Entry, NotFound, Page, Part, Payload, Upload
-from ..objects.connection import Client, Connection
-from ..objects.errors import CLOSED
+from ..objects.engine import CLOSED, Client, Connection
 from .boto3_session import make_client
 from .errors import TASKS, ErrorContext, from_response, not_s3, translate
 from .options import Options

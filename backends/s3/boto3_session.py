@@ -15,7 +15,7 @@ from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.utils import parse_timestamp
 
-from ..objects.connection import Client
+from ..objects.engine import Client
 from .options import Options
 
 CONNECTIONS = 64

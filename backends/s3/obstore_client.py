@@ -38,9 +38,7 @@ from sessionstore._streams import ReadStream
 from sessionstore.errors import BackendUnavailable, SettingsError
 
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
-from ..objects.errors import CLOSED
-from ..objects.keys import LAYOUT
-from ..objects.marker import Marker, is_harmless
+from ..objects.engine import CLOSED, Marker, is_harmless
 from .errors import TASKS, ErrorContext
 from .obstore_errors import translate
 from .obstore_store import extras, for_boto3, make_store, own_authority, refuse_what_it_cannot
@@ -128,7 +126,7 @@ class ObstoreClient:
         self._authority = own_authority()
         self._made: S3Store | None = None
         self._boto3: S3Client | None = None
-        self._marker = Marker(self._read_marker, options.url)
+        self._marker = Marker(self.get, options.url)
         _clients.add(self)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
@@ -243,10 +241,6 @@ class ObstoreClient:
             f"Could not list the objects in {self.options.url}: the store does not list them in "
             "order, which engine=obstore needs; leave engine out."
         )
-
-    def _read_marker(self) -> bytes:
-        with self.get(LAYOUT).stream as stream:
-            return stream.read()
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
         if _process.lost:

@@ -15,7 +15,7 @@ from typing import Any
 from sessionstore.errors import SessionStoreError
 
 from ..objects.client import NotFound
-from ..objects.errors import ErrorRow
+from ..objects.engine import ErrorRow
 from .errors import (
     CUT_OFF,
     NO_CREDENTIALS,

@@ -19,9 +19,9 @@ import pytest
 from botocore.utils import parse_timestamp
 
 from sessionstore import BackendUnavailable
-from sessionstore.backends.objects import connection as _connection
+from sessionstore.backends.objects import engine as _connection
 from sessionstore.backends.objects.client import BATCH, Payload
-from sessionstore.backends.objects.connection import Connection
+from sessionstore.backends.objects.engine import Connection
 from sessionstore.backends.s3 import boto3_session
 from sessionstore.backends.s3.boto3_client import S3Client
 from sessionstore.backends.s3.options import Options
