@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from sessionstore import settings, transfer, verification
+from sessionstore import transfer, verification
 from sessionstore._threads import run_in_thread
 from sessionstore.audit import Audit
 from sessionstore.backend import Backend, KnowsIfAlone, Omits
@@ -21,6 +21,7 @@ from sessionstore.limits import Limits, QuotaLedger
 from sessionstore.names import is_private, session_key, shared_key
 from sessionstore.retention import Planner, PlanRow, Retention, row_for
 from sessionstore.session import Session, Usage
+from sessionstore.settings import resolve
 from sessionstore.sweep import Sweep
 from sessionstore.transfer import Copied, Report
 from sessionstore.verification import Finding
@@ -80,6 +81,7 @@ class SessionStore(BaseStore):
         cache_size: int | None = None,
         audit: str | os.PathLike[str] | None = None,
         audit_fsync: bool | None = None,
+        settings: bool = True,
         **options: object,
     ) -> Self:
         """Open the store at ``url``, and create it if it does not exist.
@@ -87,10 +89,11 @@ class SessionStore(BaseStore):
         ``url`` is ``file:///path``, ``memory://``, or a URL of any scheme with a registered
         backend; a path is a local directory. Arguments that are left out come from the environment
         (``SESSIONSTORE_*``), then ``sessionstore.toml``, then ``[tool.sessionstore]`` in
-        ``pyproject.toml``. ``options`` are the backend's own settings. ``restart="drop"`` drops the
-        sessions that dead processes left. ``cache_dir`` and ``cache_size`` (bytes) configure the
-        copies that ``local_path()`` makes. With ``redirect`` the backend signs URLs itself.
-        ``audit`` is a local file that records every deletion.
+        ``pyproject.toml``; with ``settings=False``, for tests, only the arguments and the URL
+        count. ``options`` are the backend's own settings. ``restart="drop"`` drops the sessions
+        that dead processes left. ``cache_dir`` and ``cache_size`` (bytes) configure the copies
+        that ``local_path()`` makes. With ``redirect`` the backend signs URLs itself. ``audit`` is
+        a local file that records every deletion.
 
         Raises SettingsError, which names the setting, its value and a valid value.
         """
@@ -100,7 +103,7 @@ class SessionStore(BaseStore):
             "cache_size": cache_size, "audit": audit, "audit_fsync": audit_fsync, **options,
         }  # fmt: skip
         given = {name: value for name, value in keywords.items() if value is not None}
-        chosen = settings.resolve(url, given, os.environ, Path.cwd())
+        chosen = resolve(url, given, os.environ, Path.cwd(), outside=settings)
         clock = clock or SystemClock()
         backend = chosen.backend.connect(chosen.location, chosen.backend_options, clock)
         try:
@@ -294,13 +297,15 @@ class SessionStore(BaseStore):
         cache_size: int | None = None,
         audit: str | os.PathLike[str] | None = None,
         audit_fsync: bool | None = None,
+        settings: bool = True,
         **options: object,
     ) -> Self:
         """``open`` in a worker thread."""
         return await run_in_thread(
             cls.open, url, retention=retention, limits=limits, clock=clock, secret=secret,
             base_url=base_url, redirect=redirect, restart=restart, cache_dir=cache_dir,
-            cache_size=cache_size, audit=audit, audit_fsync=audit_fsync, **options,
+            cache_size=cache_size, audit=audit, audit_fsync=audit_fsync, settings=settings,
+            **options,
         )  # fmt: skip
 
     async def sessions_async(self) -> list[Session]:

@@ -172,15 +172,18 @@ def resolve(
     keywords: Mapping[str, object],
     environ: Mapping[str, str],
     cwd: str | os.PathLike[str],
+    *,
+    outside: bool = True,
 ) -> Settings:
     """Return the settings of the store that ``SessionStore.open(url, **keywords)`` opens.
 
-    Keywords that are None count as left out. Raises SettingsError for the first wrong setting. The
-    message has its name, its value, its source and a valid value.
+    Keywords that are None count as left out. ``outside=False`` reads neither the environment nor a
+    TOML file. Raises SettingsError for the first wrong setting. The message has its name, its
+    value, its source and a valid value.
     """
     here = Path(cwd)
     named = Source(KEYWORD, {key: value for key, value in keywords.items() if value is not None})
-    read = [environment(environ), *files(environ, here)]
+    read = [environment(environ), *files(environ, here)] if outside else []
     origin = _url(url, read)
     location, query = _locate(origin, here)
     in_query = Source("the URL", query)
@@ -239,7 +242,8 @@ def _locate(origin: Value, cwd: Path) -> tuple[Location, dict[str, str]]:
 
 def _options(backend: type[Backend]) -> Mapping[str, Parser]:
     """Return the backend's own settings. Raises SettingsError if one has the name of ours."""
-    if taken := backend.options.keys() & {"url", "retention", "limits", "clock", *CORE}:
+    ours = {"url", "retention", "limits", "clock", "settings", *CORE}
+    if taken := backend.options.keys() & ours:
         raise SettingsError(
             f"{backend.__name__} has an option {min(taken)!r}, which is a setting of every store: "
             "give it another name."

@@ -15,6 +15,7 @@ import pytest
 from sessionstore import (
     BackendUnavailable,
     InvalidName,
+    LimitExceeded,
     Limits,
     Retention,
     SessionStore,
@@ -53,6 +54,20 @@ def store(clock: FakeClock) -> Iterator[SessionStore]:
 
 
 class TestOpen:
+    def test_without_settings_only_the_arguments_and_the_url_count(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "sessionstore.toml").write_text('min_free = "1000000TiB"\nno_such = 1')
+        monkeypatch.setenv("SESSIONSTORE_MAX_FILE", "1")
+
+        with SessionStore.open("memory://?cap=3", settings=False) as store:
+            store.session("alice").put("a", b"cat")
+            with pytest.raises(LimitExceeded, match="cap"):
+                store.session("alice").put("b", b"dog")
+        with pytest.raises(SettingsError, match="url is not set"):
+            SessionStore.open(settings=False)
+
     def test_a_url_says_where(self, tmp_path: Path) -> None:
         with SessionStore.open(f"file://{tmp_path}/root") as store:
             store.session("alice").put("a", b"cat")
