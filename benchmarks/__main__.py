@@ -15,6 +15,7 @@ from benchmarks import (
     concurrency,
     disks,
     growth,
+    latency,
     local_ingest,
     local_saves,
     local_sessions,
@@ -27,6 +28,13 @@ from benchmarks.harness import Figure, Result, measure
 from benchmarks.report import as_json, machine, markdown
 
 Found = Iterator[Result | Figure]
+
+
+def far_away(rounds: int, *, full: bool) -> Found:
+    """Round trips of an operation on a bucket across a network."""
+    with latency.serving(https=False) as endpoint:
+        for milliseconds in (20, 50, 100) if full else (50,):
+            yield from latency.figures(endpoint, milliseconds, rounds if full else 3)
 
 
 def saves(rounds: int, *, full: bool) -> Found:  # noqa: ARG001 - as the other parts
@@ -100,8 +108,8 @@ def growing(rounds: int, *, full: bool) -> Found:
 
 
 PARTS: dict[str, Callable[..., Found]] = {
-    "saves": saves, "many": many, "ingest": ingest, "sessions": sessions, "objects": objects,
-    "concurrency": many_at_once, "growth": growing, "start": starting,
+    "latency": far_away, "saves": saves, "many": many, "ingest": ingest, "sessions": sessions,
+    "objects": objects, "concurrency": many_at_once, "growth": growing, "start": starting,
 }  # fmt: skip
 
 

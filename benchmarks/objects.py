@@ -48,6 +48,7 @@ class Calls(NamedTuple):
     put: Callable[[str, bytes], object]
     get: Callable[[str], bytes]
     list: Callable[[str], object]
+    delete: Callable[[str], object]
 
 
 class Bench(NamedTuple):
@@ -114,14 +115,14 @@ def serving(folder: Path) -> Iterator[str]:
 def bench(endpoint: str, engine: str = "boto3", prefix: str = "bench/") -> Iterator[Bench]:
     """A store there, by an engine."""
     url = f"s3://{BUCKET}/{prefix}?endpoint_url={endpoint}"
-    with SessionStore.open(url, engine=engine) as store, closing(_bare(endpoint)) as bare:
-        calls = {"boto3's bare calls": _boto3_calls(bare)}
+    with SessionStore.open(url, engine=engine) as store, closing(bare_client(endpoint)) as bare:
+        calls = {"boto3's bare calls": boto3_calls(bare)}
         if engine == "obstore":
-            calls["obstore's bare calls"] = _obstore_calls(endpoint)
+            calls["obstore's bare calls"] = obstore_calls(endpoint)
         yield Bench(store, bare, calls, endpoint, engine, prefix)
 
 
-def _bare(endpoint: str) -> Any:
+def bare_client(endpoint: str) -> Any:
     """boto3 set up as the store sets it up: no digests besides ours, one pool for all threads."""
     import boto3
     from botocore.config import Config
@@ -138,7 +139,9 @@ def _bare(endpoint: str) -> Any:
     return boto3.Session(region_name=REGION).client("s3", endpoint_url=endpoint, config=config)
 
 
-def _boto3_calls(client: Any) -> Calls:
+def boto3_calls(client: Any) -> Calls:
+    """Return boto3's."""
+
     def put(key: str, data: bytes) -> object:
         checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
         return client.put_object(Bucket=BUCKET, Key=key, Body=data, ChecksumSHA256=checksum)
@@ -148,11 +151,15 @@ def _boto3_calls(client: Any) -> Calls:
         return body
 
     return Calls(
-        put, get, lambda prefix: client.list_objects_v2(Bucket=BUCKET, Prefix=prefix, MaxKeys=1000)
+        put,
+        get,
+        lambda prefix: client.list_objects_v2(Bucket=BUCKET, Prefix=prefix, MaxKeys=1000),
+        lambda key: client.delete_object(Bucket=BUCKET, Key=key),
     )
 
 
-def _obstore_calls(endpoint: str) -> Calls:
+def obstore_calls(endpoint: str) -> Calls:
+    """Return obstore's."""
     import obstore
     from obstore.store import S3Store
 
@@ -165,6 +172,7 @@ def _obstore_calls(endpoint: str) -> Calls:
         lambda key, data: obstore.put(store, key, data, use_multipart=False),
         lambda key: bytes(obstore.get(store, key).bytes()),
         lambda prefix: list(obstore.list(store, prefix, chunk_size=1000)),
+        lambda key: obstore.delete(store, key),
     )
 
 
