@@ -130,7 +130,7 @@ class Metrics:
         if isinstance(backend, HasClient):
             single = {name: self._requests.call(name) for name in _REQUESTS}
             listings = {
-                "list": self._requests.pages("list"),
+                "list": self._requests.listing("list", by_page=True),
                 "uploads": self._requests.listing("uploads"),  # by the upload, not by the page
             }
             backend.wrap_client(lambda client: wrap_methods(client, {**single, **listings}))
@@ -183,64 +183,41 @@ class _Times:
 
         return wrapper
 
-    def listing(self, name: str) -> Wrapper:
-        """Return a wrapper for a method that returns an iterator. Measures the iterator only."""
+    def listing(self, name: str, *, by_page: bool = False) -> Wrapper:
+        """Return a wrapper for a method that returns an iterator. Measures the iterator only.
+
+        ``by_page`` observes each item, which took one request, and otherwise their sum.
+        """
         observe = self._histogram.labels(self._store, name).observe
 
         def wrapper(call: Call) -> Call:
             def timed(*args: Any, **options: Any) -> Iterator[Any]:
-                watch = _Watch()
+                entries: Iterator[Any] | None = None
+                total = 0.0
                 try:
-                    with watch:
-                        entries = iter(call(*args, **options))
                     while True:
-                        with watch:
+                        began = time.perf_counter()
+                        try:
+                            entries = iter(call(*args, **options)) if entries is None else entries
                             entry = next(entries, _END)
+                        finally:
+                            seconds = time.perf_counter() - began
+                            total += seconds
                         if entry is _END:
                             return
+                        if by_page:
+                            observe(seconds)
                         yield entry
                 except Exception as error:
                     self.failed(name, error)
                     raise
                 finally:
-                    observe(watch.seconds)
+                    if not by_page:
+                        observe(total)
 
             return timed
 
         return wrapper
-
-    def pages(self, name: str) -> Wrapper:
-        """Return a wrapper for a method that returns an iterator of pages, one request each."""
-        observe = self._histogram.labels(self._store, name).observe
-
-        def wrapper(call: Call) -> Call:
-            def timed(*args: Any, **options: Any) -> Iterator[Any]:
-                pages = iter(call(*args, **options))
-                while True:
-                    began = time.perf_counter()
-                    page = next(pages, _END)
-                    if page is _END:
-                        return
-                    observe(time.perf_counter() - began)
-                    yield page
-
-            return timed
-
-        return wrapper
-
-
-class _Watch:
-    """A stopwatch: the sum of the seconds inside its blocks."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._began = 0.0
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._began
 
 
 class _Reading:

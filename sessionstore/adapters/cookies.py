@@ -22,15 +22,21 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 
 if TYPE_CHECKING:
-    from starlette.requests import HTTPConnection
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _PLAIN: Final = "sessionstore"
 _SECURE: Final = "__Host-sessionstore"
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]{43}")  # the form of secrets.token_urlsafe(32)
 _SPACE: Final = b" \t"
+_OK: Final = 200
 _VISITOR: Final = "visitor-"
 _LOGIN: Final = "login-"
 
@@ -40,11 +46,11 @@ def of_login(name: str) -> str:
     return _LOGIN + name if name.startswith((_VISITOR, _LOGIN)) else name
 
 
-def of_cookie(connection: HTTPConnection) -> str | None:
+def owner(connection: HTTPConnection) -> str | None:
     """Return the owner for the cookie in the request, None without a cookie.
 
-    The owner is a digest of the cookie, so that listings, events and logs do not hold a credential.
-    A request with two such cookies has no owner: one of them was planted, and it is unknown which.
+    The owner is a digest of the cookie, so it may appear in listings, events and logs. A request
+    with two such cookies has no owner: one of them was planted, and it is unknown which.
     """
     values = _values(connection)
     if len(values) != 1 or not _TOKEN.fullmatch(values[0]):
@@ -58,7 +64,7 @@ def needs_cookie(connection: HTTPConnection) -> bool:
     It must not when the request has two: a new one would replace the visitor's own, and the planted
     one would stay. The visitor's own counts again as soon as the other is gone.
     """
-    return len(_values(connection)) < 2 and of_cookie(connection) is None  # noqa: PLR2004 - see above
+    return len(_values(connection)) < 2 and owner(connection) is None  # noqa: PLR2004 - see above
 
 
 def _values(connection: HTTPConnection) -> list[bytes]:
@@ -93,3 +99,59 @@ def _is_https(connection: HTTPConnection) -> bool:
     forwarded = connection.headers.get("x-forwarded-proto", "")
     scheme = forwarded.split(",")[0].strip() or connection.scope["scheme"]
     return bool(scheme == "https")
+
+
+def is_page(headers: Headers) -> bool:
+    """Return whether a response with these headers is an HTML page."""
+    return headers.get("content-type", "").startswith("text/html")
+
+
+def with_new_cookie(scope: Scope, send: Send, wanted: Callable[[Headers], bool]) -> Send:
+    """Return a ``send`` that adds a new cookie to a 200 with headers that are ``wanted``."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == _OK:
+            headers = MutableHeaders(scope=message)
+            if wanted(headers):
+                headers.append("set-cookie", new_cookie(HTTPConnection(scope)))
+                # A shared cache with this response would give all visitors one owner.
+                headers["cache-control"] = "private, no-cache"
+        await send(message)
+
+    return sending
+
+
+class OwnerCookie:
+    """Middleware that sets the cookie when a client without it loads a page.
+
+    The cookie lasts for the browser session. It is HttpOnly, bound to this host over https, and
+    counts from the next request on.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wanted = scope["type"] == "http" and scope["method"] == "GET"
+        if wanted and needs_cookie(HTTPConnection(scope)):
+            send = with_new_cookie(scope, send, is_page)
+        await self.app(scope, receive, send)
+
+
+def same_origin(connection: HTTPConnection) -> bool:
+    """Return whether a request comes from a page of this host, or from no page.
+
+    Use it in every route that changes something: other sites can make a visitor's browser send
+    requests, with the cookie. Browsers report that in ``Sec-Fetch-Site``. Over plain http they do
+    not send it, so ``Origin`` is compared with the host. Programs other than browsers send neither.
+    """
+    headers = connection.headers
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return bool(site in {"same-origin", "none"})
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    # Another site's page cannot send X-Forwarded-Host; a proxy that renames the host does.
+    hosts = {headers.get("host", ""), headers.get("x-forwarded-host", "")}
+    return urlsplit(origin).netloc in hosts - {""}

@@ -46,7 +46,7 @@ from sessionstore import Limits, Retention, SessionStore
 from sessionstore import limits as limits_module
 from sessionstore.adapters.gradio import (
     attach,
-    locations,
+    paths,
     presence,
     service,
 )
@@ -271,7 +271,7 @@ class Pace:
 
 def shortened(patch: pytest.MonkeyPatch) -> None:
     """Make times of hours seconds, and bounds of thousands of visitors hundreds."""
-    for module in (presence, gradio_files, locations):
+    for module in (presence, gradio_files, paths):
         patch.setattr(module, "REMEMBERED", REMEMBERED)
     patch.setattr(limits_module, "_REMEMBERED", REMEMBERED)
     patch.setattr(gradio_files, "UNCLAIMED", timedelta(seconds=20))

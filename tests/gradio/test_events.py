@@ -68,9 +68,9 @@ def test_a_generator_may_be_collected_while_its_copies_are_looked_at(tmp_path: P
         event.pins.add(NAME)
         generator = [Generator()]
         generator.append(generator)  # type: ignore[arg-type]  # a cycle, so that gc collects it
-        with running(event, None) as goes_on_as:
-            goes_on_as(generator[0])
-        del goes_on_as
+        with running(event, None):
+            event.generator = generator[0]
+        del event
         with local._lock:
             del generator
             gc.collect()
@@ -87,8 +87,9 @@ def test_a_generator_that_goes_on_for_long_is_watched_once(tmp_path: Path) -> No
     async def main() -> int:
         generator = Generator()
         for step in range(10):
-            with running(event_with(local), generator if step else None) as goes_on_as:
-                goes_on_as(generator)
+            event = event_with(local)
+            with running(event, generator if step else None):
+                event.generator = generator
         return weakref.getweakrefcount(generator)
 
     assert asyncio.run(main()) == len(["its pins", "its end"])

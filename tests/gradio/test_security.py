@@ -18,7 +18,7 @@ import pytest
 from starlette.requests import Request
 
 from sessionstore import InvalidName
-from sessionstore.adapters import cookies as owner
+from sessionstore.adapters import cookies
 from tests.support.gradio_rig import GRADIO_S_OWN, LINGER, SERVED, MakeSite, Site, Tab, sites
 from tests.support.hostile import HOSTILE
 
@@ -176,11 +176,11 @@ def test_with_a_login_a_page_that_closes_still_ends_its_session(site: Site) -> N
 
 
 def test_an_owner_by_cookie_is_never_an_owner_by_login() -> None:
-    by_cookie = owner.of_cookie(a_request(cookie=f"sessionstore={'A' * 43}"))
+    by_cookie = cookies.owner(a_request(cookie=f"sessionstore={'A' * 43}"))
     assert by_cookie is not None
 
-    logins = ["anna", by_cookie, owner.of_login(by_cookie), "login-anna", "visitor-", "login-"]
-    owners = [owner.of_login(name) for name in logins]
+    logins = ["anna", by_cookie, cookies.of_login(by_cookie), "login-anna", "visitor-", "login-"]
+    owners = [cookies.of_login(name) for name in logins]
 
     assert by_cookie not in owners
     assert len(set(owners)) == len(logins)
@@ -253,7 +253,7 @@ def test_only_pages_bring_a_cookie(site: Site, path: str) -> None:
     ],
 )
 def test_other_cookies_are_no_owner(scheme: str, forwarded: str, cookie: str) -> None:
-    assert owner.of_cookie(a_request(cookie, scheme, forwarded)) is None
+    assert cookies.owner(a_request(cookie, scheme, forwarded)) is None
 
 
 def test_what_is_stored_of_a_cookie_does_not_open_anything(site: Site) -> None:

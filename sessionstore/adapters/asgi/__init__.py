@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sessionstore.adapters.asgi.app import Files, Visitor
-from sessionstore.adapters.asgi.owner import OwnerCookie, owner, same_origin
+from sessionstore.adapters.asgi.app import Files, OwnerCookie, Visitor, owner, same_origin
 
 __all__ = ["Files", "OwnerCookie", "Visitor", "owner", "same_origin"]

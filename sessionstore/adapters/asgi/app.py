@@ -36,9 +36,8 @@ from starlette.routing import BaseRoute, Match, NoMatchFound
 from sessionstore import signing
 from sessionstore.adapters.asgi import responses as replies
 from sessionstore.adapters.asgi import upload
-from sessionstore.adapters.asgi.owner import OwnerCookie, owner, same_origin
-from sessionstore.adapters.asgi.ranges import Span, Unsatisfiable, is_known, wanted
 from sessionstore.adapters.asgi.upload import Incoming, Malformed
+from sessionstore.adapters.cookies import OwnerCookie, owner, same_origin
 from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.errors import (
     BackendUnavailable,
@@ -150,15 +149,15 @@ class Files(Starlette):
         # Id and owner are not needed to read, and would cost a request to a bucket.
         file = Session(self.store, SessionKey(sid, sid, None)).get(name)
         etag = replies.etag_of(file)
-        if is_known(request.headers, etag):
+        if replies.is_known(request.headers, etag):
             return replies.not_modified(file)
         if request.method == "HEAD":
             return replies.head(file)
         try:
-            span = wanted(request.headers, etag, file.size)
-        except Unsatisfiable:
+            span = replies.wanted(request.headers, etag, file.size)
+        except replies.Unsatisfiable:
             return replies.unsatisfiable(file)
-        body = replies.Body.open(file, span or Span(0, file.size))
+        body = replies.Body.open(file, span or replies.Span(0, file.size))
         return replies.FileResponse(file, span, body)
 
     # Uploads

@@ -8,7 +8,7 @@ spool and are nowhere else whole, so a file of any size takes the same memory.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from starlette.concurrency import run_in_threadpool
@@ -43,8 +43,8 @@ class _File:
             session.pending_save(own_name(name), None, fresh=False)
         )
 
-    def write(self, data: memoryview) -> None:
-        self._receiving.ingest.write(data)
+    def write(self, data: bytes | memoryview) -> None:
+        self._receiving.ingest.write(memoryview(data))
 
     def keep(self) -> StoredFile:
         with self._stack:
@@ -56,51 +56,49 @@ class _File:
             self._stack.__exit__(type(error), error, error.__traceback__)
 
 
-class Incoming(Protocol):
-    """Takes the bytes of a body. Its methods do I/O: call them in worker threads."""
+class Incoming:
+    """Takes the bytes of a body. Its methods do I/O: call them in worker threads.
 
-    saved: list[StoredFile]
-    """The files that are complete and saved."""
+    ``saved`` has the files that are complete and saved.
+    """
+
+    def __init__(self) -> None:
+        self.saved: list[StoredFile] = []
+        self._file: _File | None = None
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the body. Raises Malformed, LimitExceeded, InvalidName."""
-        ...
+        if self._file is not None:
+            self._file.write(data)
 
     def finish(self) -> None:
         """End the body. Raises Malformed when it is incomplete."""
-        ...
+        file, self._file = self._file, None
+        if file is not None:
+            self.saved.append(file.keep())
 
     def abort(self, error: BaseException) -> None:
         """Remove the file that is not complete."""
-        ...
+        if self._file is not None:
+            self._file.abort(error)
 
 
-class Whole:
+class Whole(Incoming):
     """A body that is one file."""
 
     def __init__(self, session: Session, name: str) -> None:
-        self.saved: list[StoredFile] = []
+        super().__init__()
         self._file = _File(session, name)
 
-    def write(self, data: bytes) -> None:
-        self._file.write(memoryview(data))
 
-    def finish(self) -> None:
-        self.saved.append(self._file.keep())
-
-    def abort(self, error: BaseException) -> None:
-        self._file.abort(error)
-
-
-class Form:
+class Form(Incoming):
     """A body that is a form. Parts without a file name are ignored."""
 
     def __init__(self, session: Session, content_type: str) -> None:
         from python_multipart.multipart import MultipartParser, parse_options_header
 
-        self.saved: list[StoredFile] = []
+        super().__init__()
         self._session = session
-        self._file: _File | None = None
         self._field = self._value = self._disposition = b""
         self._headers = 0
         self._ended = False
@@ -116,7 +114,7 @@ class Form:
                 "on_header_end": self._header_ends,
                 "on_headers_finished": self._headers_end,
                 "on_part_data": self._part_data,
-                "on_part_end": self._part_ends,
+                "on_part_end": super().finish,
                 "on_end": self._end,
             },
         )
@@ -132,10 +130,6 @@ class Form:
     def finish(self) -> None:
         if not self._ended:
             raise Malformed("The form is incomplete: send it again.")
-
-    def abort(self, error: BaseException) -> None:
-        if self._file is not None:
-            self._file.abort(error)
 
     def _part_begins(self) -> None:
         self._disposition = b""
@@ -173,11 +167,6 @@ class Form:
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
             self._file.write(memoryview(data)[start:end])
-
-    def _part_ends(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            self.saved.append(file.keep())
 
     def _end(self) -> None:
         self._ended = True

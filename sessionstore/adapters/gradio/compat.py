@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Match
 
-from sessionstore.adapters.cookies import of_cookie, of_login
+from sessionstore.adapters import cookies
 from sessionstore.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _arguments_are_noted() -> bool:
 
 def owner_of(login: str | None, request: Request) -> str | None:
     """Return the owner of a request: its login, else its cookie, else None."""
-    return of_cookie(request) if login is None else of_login(login)
+    return cookies.owner(request) if login is None else cookies.of_login(login)
 
 
 def needs_login(app: App) -> bool:

@@ -83,6 +83,10 @@ class Event:
     """True while inputs are processed, which come from the client; False for outputs."""
     later: list[str] = field(default_factory=list)
     """Files moved by synchronous code, which cannot wait; they are saved before the response."""
+    nested: bool = False
+    """True for a call within another event, such as for a lazy example. Both share their pins."""
+    generator: Any = None
+    """The generator that the handler continues as, if any."""
     over: bool = False
     _samples: dict[bool, int] = field(default_factory=dict)
 
@@ -197,29 +201,27 @@ def senders(requests: Request | list[Request] | None) -> list[Sender]:
 
 
 @contextmanager
-def running(event: Event, iterator: Any) -> Iterator[Callable[[Any], None]]:
-    """Context manager for one call of ``process_api``.
+def running(event: Event, iterator: Any) -> Iterator[None]:
+    """Context manager for one call of ``process_api``, which continues the generator ``iterator``.
 
-    It gives a function, to be called with the generator that the handler continues as, if any.
-    The pins of the event last as long as that generator.
+    The pins of the event last as long as ``event.generator``, if the block sets it.
     """
-    pins = None if iterator is None else _generators.pop(iterator, None)
-    event.pins = pins or event.pins
-    continued_as: list[Any] = []
+    if not event.nested and iterator is not None:
+        event.pins = _generators.pop(iterator, event.pins)
     token = current.set(event)
     try:
-        yield continued_as.append
+        yield
     finally:
         current.reset(token)
         event.over = True
-        if continued_as and continued_as[-1] is not None:
-            _generators[continued_as[-1]] = event.pins
-            if (
-                continued_as[-1] is not iterator
-            ):  # one finalizer for each generator, not for each value
-                weakref.finalize(continued_as[-1], _on_event_loop(event.pins.release))
-        else:
+        if event.nested:
+            pass  # the pins are those of the outer event, which uses the results
+        elif event.generator is None:
             event.pins.release()
+        else:
+            _generators[event.generator] = event.pins
+            if event.generator is not iterator:  # one finalizer a generator, not one a value
+                weakref.finalize(event.generator, _on_event_loop(event.pins.release))
 
 
 def _on_event_loop(work: Callable[[], None]) -> Callable[[], None]:
@@ -235,20 +237,6 @@ def _on_event_loop(work: Callable[[], None]) -> Callable[[], None]:
             loop.call_soon_threadsafe(work)
 
     return soon
-
-
-@contextmanager
-def within(outer: Event, senders: list[Sender]) -> Iterator[Event]:
-    """Context manager for a call of ``process_api`` within an event, such as for a lazy example.
-
-    The outer event uses the results of that call, so both share their pins.
-    """
-    event = Event(outer.service, senders or outer.senders, outer.pins)
-    token = current.set(event)
-    try:
-        yield event
-    finally:
-        current.reset(token)
 
 
 def _cache_paths(values: Any, prefix: str) -> Iterator[str]:

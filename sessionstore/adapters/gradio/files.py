@@ -33,8 +33,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sessionstore import content
 from sessionstore.adapters.gradio.cache import CacheDir, Stamp
-from sessionstore.adapters.gradio.locations import REMEMBERED, LocationCache
-from sessionstore.adapters.gradio.paths import CachePaths, Pointer
+from sessionstore.adapters.gradio.paths import REMEMBERED, CachePaths, LocationCache, Pointer
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.errors import BackendUnavailable, FileNotStored
 from sessionstore.model import Reference, SessionKey

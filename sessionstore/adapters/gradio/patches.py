@@ -52,35 +52,6 @@ if TYPE_CHECKING:
     """Returns the service of an app or demo, or None if it is not attached."""
 
 
-def install(service_of: ServiceOf, hash_seed: bytes) -> None:
-    """Patch Gradio, so that apps and events of demos known to ``service_of`` use the store.
-
-    ``hash_seed`` goes into the paths of Gradio's cache. Processes with the same seed have the same
-    paths.
-    """
-    if _installed:
-        return
-    app, blocks = compat.find("gradio.routes:App"), compat.find("gradio.blocks:Blocks")
-    block, queue = compat.find("gradio.blocks:Block"), compat.find("gradio.queueing:Queue")
-    file = compat.find("gradio.route_utils:GradioUploadFile")
-    _replace(app, "create_app", staticmethod(_create_app(app.create_app, service_of)))
-    process_api = _process_api(blocks.process_api, service_of)
-    _replace(blocks, "process_api", _with_visitor_errors(process_api, service_of))
-    _replace(queue, "process_events", _process_events(queue.process_events))
-    _replace(blocks, "preprocess_data", _preprocess_data(blocks.preprocess_data))
-    _replace(blocks, "postprocess_data", _postprocess_data(blocks.postprocess_data))
-    _replace(
-        block,
-        "async_move_resource_to_block_cache",
-        _async_move(block.async_move_resource_to_block_cache, block.move_resource_to_block_cache),
-    )
-    _replace(block, "move_resource_to_block_cache", _move(block.move_resource_to_block_cache))
-    _replace(file, "__init__", _file_begins(file.__init__))
-    _replace(file, "write", _file_grows(file.write))
-    _seeds.append(compat.hash_seed())
-    compat.set_hash_seed(hash_seed)
-
-
 log = logging.getLogger("sessionstore")
 
 _LARGE: Final = 4 << 20
@@ -92,6 +63,32 @@ _installed: Final[dict[tuple[type, str], tuple[Any, Any]]] = {}
 _seeds: Final[list[bytes]] = []
 
 
+def install(service_of: ServiceOf, hash_seed: bytes) -> None:
+    """Patch Gradio, so that apps and events of demos known to ``service_of`` use the store.
+
+    ``hash_seed`` goes into the paths of Gradio's cache. Processes with the same seed have the same
+    paths.
+    """
+    if _installed:
+        return
+    app, blocks = compat.find("gradio.routes:App"), compat.find("gradio.blocks:Blocks")
+    block, queue = compat.find("gradio.blocks:Block"), compat.find("gradio.queueing:Queue")
+    file = compat.find("gradio.route_utils:GradioUploadFile")
+    move = block.move_resource_to_block_cache
+    _replace(app, "create_app", _create_app(app.create_app, service_of))
+    _replace(blocks, "process_api", _process_api(blocks.process_api, service_of))
+    _replace(queue, "process_events", _process_events(queue.process_events))
+    _replace(blocks, "preprocess_data", _preprocess_data(blocks.preprocess_data))
+    _replace(blocks, "postprocess_data", _postprocess_data(blocks.postprocess_data))
+    name = "async_move_resource_to_block_cache"
+    _replace(block, name, _async_move(getattr(block, name), move))
+    _replace(block, "move_resource_to_block_cache", _move(move))
+    _replace(file, "__init__", _file_begins(file.__init__))
+    _replace(file, "write", _file_grows(file.write))
+    _seeds.append(compat.hash_seed())
+    compat.set_hash_seed(hash_seed)
+
+
 def uninstall() -> None:
     """Put Gradio back as it was.
 
@@ -99,7 +96,7 @@ def uninstall() -> None:
     """
     for (owner, name), (ours, original) in _installed.items():
         if getattr(owner, name) is ours:
-            setattr(owner, name, staticmethod(original) if name == "create_app" else original)
+            setattr(owner, name, _as_attribute(name, original))
     _installed.clear()
     while _seeds:
         compat.set_hash_seed(_seeds.pop())
@@ -107,12 +104,15 @@ def uninstall() -> None:
 
 def _replace(owner: type, name: str, by: Any) -> None:
     original = getattr(owner, name)
-    setattr(owner, name, by)
+    setattr(owner, name, _as_attribute(name, functools.wraps(original)(by)))
     _installed[owner, name] = getattr(owner, name), original
 
 
+def _as_attribute(name: str, function: Any) -> Any:
+    return staticmethod(function) if name == "create_app" else function
+
+
 def _create_app(original: Callable[..., App], service_of: ServiceOf) -> Callable[..., App]:
-    @functools.wraps(original)
     def create_app(*args: Any, **kwargs: Any) -> App:
         app = original(*args, **kwargs)
         if service_of(app) is not None:
@@ -128,50 +128,36 @@ def _process_api(
 ) -> Callable[..., Awaitable[dict[str, Any]]]:
     signature = inspect.signature(original)
 
-    @functools.wraps(original)
     async def process_api(self: Blocks, *args: Any, **kwargs: Any) -> dict[str, Any]:
         service = service_of(self)
-        given = {} if service is None else signature.bind(self, *args, **kwargs).arguments
-        senders = events.senders(_requests(given))
-        outer = events.current.get()
-        if outer is not None and outer.service is service and not outer.over:
-            with events.within(outer, senders) as event:
+        if service is None:
+            return await original(self, *args, **kwargs)
+        given = signature.bind(self, *args, **kwargs).arguments
+        try:
+            event = _event(service, events.senders(_requests(given)))
+            if event is None:
+                return await original(self, *args, **kwargs)
+            with events.running(event, given.get("iterator")):
                 output = await original(self, *args, **kwargs)
                 await event.keep_later()
+                event.generator = output.get("iterator")
                 return output
-        if service is None or not senders:
-            return await original(self, *args, **kwargs)
-        event = events.Event(service, senders, events.Pins(service.files.local))
-        with events.running(event, given.get("iterator")) as continues_as:
-            output = await original(self, *args, **kwargs)
-            await event.keep_later()
-            continues_as(output.get("iterator"))
-            return output
-
-    return process_api
-
-
-def _with_visitor_errors(
-    process_api: Callable[..., Awaitable[dict[str, Any]]], service_of: ServiceOf
-) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """Show the page a sentence that a visitor may read, and write the error itself to the log.
-
-    With ``show_error`` Gradio shows the text of any exception, and the store's errors contain its
-    bucket or path.
-    """
-
-    @functools.wraps(process_api)
-    async def with_visitor_errors(self: Blocks, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        try:
-            return await process_api(self, *args, **kwargs)
         except SessionStoreError as error:
-            if service_of(self) is None:
-                raise
+            # With ``show_error`` Gradio shows the text of any exception, and the store's errors
+            # contain its bucket or path.
             log.warning("An event failed: %s", error)
             words = html.escape(reply_to(error).words, quote=False)  # Gradio shows it as HTML
             raise Error(words) from error
 
-    return with_visitor_errors
+    return process_api
+
+
+def _event(service: Service, senders: list[events.Sender]) -> events.Event | None:
+    """Return the event of a call of ``process_api``; None if no visitor sent it."""
+    outer = events.current.get()
+    if outer is not None and outer.service is service and not outer.over:
+        return events.Event(service, senders or outer.senders, outer.pins, nested=True)
+    return events.Event(service, senders, events.Pins(service.files.local)) if senders else None
 
 
 def _requests(given: dict[str, Any]) -> Any:
@@ -191,7 +177,6 @@ def _requests(given: dict[str, Any]) -> Any:
 def _process_events(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     queued = events.queued
 
-    @functools.wraps(original)
     async def process_events(self: Queue, events: list[Any], *args: Any, **kwargs: Any) -> None:
         token = queued.set(events)
         try:
@@ -205,7 +190,6 @@ def _process_events(original: Callable[..., Awaitable[None]]) -> Callable[..., A
 def _preprocess_data(
     original: Callable[..., Awaitable[list[Any]]],
 ) -> Callable[..., Awaitable[list[Any]]]:
-    @functools.wraps(original)
     async def preprocess_data(self: Blocks, *args: Any, **kwargs: Any) -> list[Any]:
         event = events.current.get()
         if event is not None:
@@ -221,7 +205,6 @@ def _preprocess_data(
 def _postprocess_data(
     original: Callable[..., Awaitable[list[Any]]],
 ) -> Callable[..., Awaitable[list[Any]]]:
-    @functools.wraps(original)
     async def postprocess_data(
         self: Blocks, block_fn: Any, predictions: Any, *args: Any, **kwargs: Any
     ) -> list[Any]:
@@ -259,7 +242,6 @@ def _async_move(
 ) -> Callable[[Block, Any], Awaitable[str | None]]:
     downloads: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
-    @functools.wraps(original)
     async def async_move_resource_to_block_cache(self: Block, url_or_file_path: Any) -> str | None:
         event = events.current.get()
         if event is None or url_or_file_path is None:
@@ -291,7 +273,6 @@ def _from_outside(move: Callable[[Block, Any], str | None], block: Block, path: 
 
 
 def _move(original: Callable[[Block, Any], str | None]) -> Callable[[Block, Any], str | None]:
-    @functools.wraps(original)
     def move_resource_to_block_cache(self: Block, url_or_file_path: Any) -> str | None:
         moved = original(self, url_or_file_path)
         event = events.current.get()
@@ -304,7 +285,6 @@ def _move(original: Callable[[Block, Any], str | None]) -> Callable[[Block, Any]
 
 
 def _file_begins(original: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(original)
     def init(self: GradioUploadFile, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         upload = uploads.current.get()
@@ -315,7 +295,6 @@ def _file_begins(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _file_grows(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    @functools.wraps(original)
     async def write(self: GradioUploadFile, data: bytes) -> None:
         upload = uploads.current.get()
         if upload is None:
