@@ -20,7 +20,7 @@ from sessionstore import SessionStore
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects.client import BATCH, Entry
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
+from tests.support.object_client import FakeBucket, FakeObjectClient
 
 PER_SESSION = 10
 SIZE = 100_000

@@ -14,9 +14,7 @@ from typing import Final
 
 import pytest
 
-_WITH_ASSERTS: Final = (
-    "comparison", "contract", "machine", "subject",
-)  # fmt: skip
+_WITH_ASSERTS: Final = ("contract", "machine", "subject")
 
 # pytest must know these modules before they are imported. It then rewrites their assert statements,
 # so that a failed one shows its values as in a test file.
@@ -36,9 +34,10 @@ from sessionstore.testing.contract.optional import (  # noqa: E402 - likewise
     SignedUrls,
 )
 from sessionstore.testing.contract.suite import BackendContract  # noqa: E402 - likewise
-from sessionstore.testing.faults import (  # noqa: E402 - likewise
+from sessionstore.testing.faulty import (  # noqa: E402 - likewise
     Call,
     Fault,
+    FaultyBackend,
     Plan,
     disk_full,
     either,
@@ -47,7 +46,6 @@ from sessionstore.testing.faults import (  # noqa: E402 - likewise
     sometimes,
     unavailable,
 )
-from sessionstore.testing.faulty import FaultyBackend  # noqa: E402 - likewise
 from sessionstore.testing.machine import BackendMachine, machine_for  # noqa: E402 - likewise
 from sessionstore.testing.subject import OpenBackend, Subject  # noqa: E402 - likewise
 

@@ -1,4 +1,4 @@
-"""A wrapper that injects faults into any backend.
+"""Faults of a backend: a wrapper that injects them, and plans that choose the calls.
 
 A *plan* gets each call and returns the fault to inject, or None::
 
@@ -24,38 +24,119 @@ A plan can also be your own function, here for "the put of b.png"::
 
 from __future__ import annotations
 
+import errno
+import inspect
 import io
+import random
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
-from typing import BinaryIO, ClassVar, NoReturn, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, NoReturn
 
 from sessionstore._streams import ReadStream
 from sessionstore.backend import Backend
-from sessionstore.content import Buffer, Content, Spool
-from sessionstore.model import (
-    Collected,
-    Dropped,
-    Reference,
-    Saved,
-    SessionKey,
-    SessionRecord,
-    Stored,
-)
+from sessionstore.content import Buffer, Spool
+from sessionstore.errors import BackendUnavailable, LimitExceeded
 from sessionstore.parsers import Parser
-from sessionstore.testing.faults import Call, Fault, Plan, no_faults
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from sessionstore.backends.memory import MemoryBackend as _Verbs  # any class with the methods
+else:
+    _Verbs = object
 
 
-class FaultyBackend:
+def unavailable() -> BackendUnavailable:
+    """Return the error of a connection that was reset."""
+    error = BackendUnavailable("The backend did not answer.")
+    error.__cause__ = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+    return error
+
+
+def disk_full() -> LimitExceeded:
+    """Return the error of a full disk."""
+    error = LimitExceeded(errno.ENOSPC, "Could not save: the disk is full.")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    return error
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: ``error`` returns the exception, ``at`` is the moment to raise it.
+
+    * ``"before"``: the call has no effect.
+    * ``"after"``: the call takes effect, and only the response is lost. A listing or stream fails
+      at its end, a spool when its content is put.
+    * A number, only for ``files``, ``sessions``, ``open`` and ``spool``: after that many entries,
+      bytes read or bytes written.
+    """
+
+    error: Callable[[], BaseException]
+    at: Literal["before", "after"] | int = "before"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a backend: its verb, its number among the calls of this verb, its arguments.
+
+    ``number`` counts from 1. ``arguments`` has the names of ``Backend``, with the defaults.
+    """
+
+    verb: str
+    number: int
+    arguments: Mapping[str, Any]
+
+
+Plan = Callable[[Call], Fault | None]
+"""Returns the fault of a call, or None. May be called from several threads at once."""
+
+
+def no_faults(_: Call) -> None:
+    """Return None: the plan without faults."""
+
+
+def on(verb: str, fault: Fault, *, number: int | None = None) -> Plan:
+    """Return a plan for every call of ``verb``, or only for call ``number``, counted from 1."""
+    return lambda call: fault if call.verb == verb and number in {None, call.number} else None
+
+
+def sometimes(rate: float, fault: Fault, *, seed: int, verbs: Iterable[str] | None = None) -> Plan:
+    """Return a plan for a random share of all calls, or of the calls of ``verbs``.
+
+    ``rate`` is a probability from 0 to 1. The same ``seed`` gives the same choices.
+    """
+    generator = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+    wanted = None if verbs is None else frozenset(verbs)
+
+    def plan(call: Call) -> Fault | None:
+        if wanted is not None and call.verb not in wanted:
+            return None
+        return fault if generator.random() < rate else None
+
+    return plan
+
+
+def either(*plans: Plan) -> Plan:
+    """Return a plan that takes the first fault that one of ``plans`` has for a call."""
+    return lambda call: next(filter(None, (plan(call) for plan in plans)), None)
+
+
+_SIGNATURES = {
+    name: inspect.signature(method)
+    for name, method in vars(Backend).items()
+    if inspect.isfunction(method) and not name.startswith("_") and name != "now"
+}
+_ABILITIES = ("alone", "free", "referred", "secret")
+
+
+class FaultyBackend(_Verbs):
     """A wrapper of ``backend`` that injects the faults of ``plan``.
 
     ``plan`` may be replaced at any time. All other calls go to the wrapped backend, and its
-    optional abilities are available. ``calls`` counts the calls of each verb. The module's
-    docstring has examples.
+    optional abilities ``alone``, ``free``, ``referred`` and ``secret`` are available. ``calls``
+    counts the calls of each verb. The module's docstring has examples.
     """
 
     options: ClassVar[Mapping[str, Parser]] = {}
@@ -65,130 +146,50 @@ class FaultyBackend:
         self.plan = plan
         self.digest = backend.digest
         self.calls: Counter[str] = Counter()
-        self._lock = threading.Lock()
-        for verb in ("alone", "free", "referred", "secret"):
-            if hasattr(backend, verb):
-                setattr(self, verb, self._ability(verb))
+        self._counting = threading.Lock()
+        # As own attributes: a runtime-checkable protocol does not use __getattr__.
+        setattr(self, "now", backend.now)  # noqa: B010 - mypy refuses to assign to a method
+        for verb in (*_SIGNATURES, *(name for name in _ABILITIES if hasattr(backend, name))):
+            setattr(self, verb, partial(self._call, verb))
 
     @classmethod
     def connect(cls, *_: object) -> NoReturn:
         """Raise TypeError: a faulty backend has no location of its own."""
         raise TypeError("Open another backend and wrap it: FaultyBackend(backend, plan).")
 
-    def now(self) -> datetime:
-        return self.backend.now()
-
-    def spool(self) -> Spool:
-        fault = self._fault("spool")
-        if fault is not None and fault.at == "before":
-            raise fault.error()
-        spool = self.backend.spool()
-        return spool if fault is None else _FaultySpool(spool, fault)
-
-    def put(
-        self,
-        key: SessionKey,
-        name: str,
-        content: Content,
-        *,
-        expires: datetime | None = None,
-        fresh: bool = False,
-    ) -> Saved:
-        if isinstance(content.spool, _FaultySpool):
-            content.spool = content.spool.given()  # a backend accepts only a spool that it made
-        return self._run(
-            self._fault("put", key=key, name=name, content=content, expires=expires, fresh=fresh),
-            lambda: self.backend.put(key, name, content, expires=expires, fresh=fresh),
-        )
-
-    def get(self, sid: str, name: str) -> Reference:
-        fault = self._fault("get", sid=sid, name=name)
-        return self._run(fault, lambda: self.backend.get(sid, name))
-
-    def open(
-        self, sid: str, reference: Reference, start: int = 0, length: int | None = None
-    ) -> BinaryIO:
-        fault = self._fault("open", sid=sid, reference=reference, start=start, length=length)
-        if fault is not None and fault.at == "before":
-            raise fault.error()
-        stream = self.backend.open(sid, reference, start, length)
-        return stream if fault is None else io.BufferedReader(_FaultyStream(stream, fault))
-
-    def files(self, sid: str) -> Iterator[Reference]:
-        return _cut(self._fault("files", sid=sid), lambda: self.backend.files(sid))
-
-    def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
-        wanted = list(names)
-        fault = self._fault("delete", sid=sid, names=wanted)
-        return self._run(fault, lambda: self.backend.delete(sid, wanted))
-
-    def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
-        wanted = list(references)
-        fault = self._fault("discard", sid=sid, references=wanted)
-        return self._run(fault, lambda: self.backend.discard(sid, wanted))
-
-    def sessions(self) -> Iterator[SessionRecord]:
-        return _cut(self._fault("sessions"), self.backend.sessions)
-
-    def session(self, sid: str) -> SessionRecord | None:
-        return self._run(self._fault("session", sid=sid), lambda: self.backend.session(sid))
-
-    def identify(self, sid: str) -> SessionKey | None:
-        return self._run(self._fault("identify", sid=sid), lambda: self.backend.identify(sid))
-
-    def touch(self, sid: str) -> None:
-        self._run(self._fault("touch", sid=sid), lambda: self.backend.touch(sid))
-
-    def end(self, sid: str) -> None:
-        self._run(self._fault("end", sid=sid), lambda: self.backend.end(sid))
-
-    def resume(self, sid: str) -> None:
-        self._run(self._fault("resume", sid=sid), lambda: self.backend.resume(sid))
-
-    def drop(
-        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
-    ) -> Dropped | None:
-        return self._run(
-            self._fault(
-                "drop", sid=sid, unless_active_after=unless_active_after, only_ended=only_ended
-            ),
-            lambda: self.backend.drop(
-                sid, unless_active_after=unless_active_after, only_ended=only_ended
-            ),
-        )
-
-    def collect(self, *, force: bool = False) -> Collected:
-        fault = self._fault("collect", force=force)
-        return self._run(fault, lambda: self.backend.collect(force=force))
-
-    def stored(self) -> Stored:
-        return self._run(self._fault("stored"), self.backend.stored)
-
-    def close(self) -> None:
-        self._run(self._fault("close"), self.backend.close)
-
-    # Failing
-
-    def _fault(self, verb: str, **arguments: object) -> Fault | None:
-        with self._lock:
+    def _call(self, verb: str, *values: Any, **options: Any) -> Any:
+        arguments: dict[str, Any] = {}
+        if verb in _SIGNATURES:
+            bound = _SIGNATURES[verb].bind(self, *values, **options)
+            bound.apply_defaults()
+            arguments = bound.arguments
+            del arguments["self"]
+        for name in arguments.keys() & {"names", "references"}:
+            arguments[name] = list(arguments[name])  # an iterator can be read only once
+        with self._counting:
             self.calls[verb] += 1
             number = self.calls[verb]
-        return self.plan(Call(verb, number, arguments))
-
-    def _run(self, fault: Fault | None, act: Callable[[], T]) -> T:
+        fault = self.plan(Call(verb, number, arguments))
+        if verb == "put" and isinstance(spool := arguments["content"].spool, _FaultySpool):
+            arguments["content"].spool = spool.given()  # a backend accepts only its own spool
+        act = partial(getattr(self.backend, verb), **arguments)
         if fault is None:
             return act()
-        if fault.at not in {"before", "after"}:
+        if verb in {"files", "sessions"}:
+            return _cut(fault, act)
+        if fault.at == "before":
+            raise fault.error()
+        if verb == "spool":
+            return _FaultySpool(act(), fault)
+        if verb == "open":
+            return io.BufferedReader(_FaultyStream(act(), fault))
+        if fault.at != "after":
             raise ValueError(
                 f'Only files, sessions, open and spool can fail part of the way: use "before" or '
                 f'"after" (got {fault.at!r}).'
             )
-        if fault.at == "after":
-            act()
+        act()
         raise fault.error()
-
-    def _ability(self, verb: str) -> Callable[[], object]:
-        return lambda: self._run(self._fault(verb), getattr(self.backend, verb))
 
 
 class _FaultySpool:
@@ -198,6 +199,8 @@ class _FaultySpool:
         self._within = within
         self._fault = fault
         self._written = 0
+        self.chunks = within.chunks
+        self.close = within.close
 
     def write(self, data: Buffer, /) -> object:
         self._written += len(data)
@@ -205,16 +208,10 @@ class _FaultySpool:
             raise self._fault.error()
         return self._within.write(data)
 
-    def chunks(self) -> Iterator[Buffer]:
-        return self._within.chunks()
-
     def given(self) -> Spool:
         if self._fault.at == "after":
             raise self._fault.error()
         return self._within
-
-    def close(self) -> None:
-        self._within.close()
 
 
 class _FaultyStream(ReadStream):
@@ -233,13 +230,9 @@ class _FaultyStream(ReadStream):
         return chunk
 
 
-def _cut(fault: Fault | None, listing: Callable[[], Iterator[T]]) -> Iterator[T]:
+def _cut(fault: Fault, listing: Callable[[], Iterable[object]]) -> Iterator[object]:
     """Return the entries of a listing up to its fault, then raise the error."""
-    if fault is None:
-        yield from listing()
-        return
-    entries = listing() if fault.at != "before" else iter(())
-    for position, entry in enumerate(entries):
+    for position, entry in enumerate(listing() if fault.at != "before" else ()):
         if position == fault.at:
             break
         yield entry

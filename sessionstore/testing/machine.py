@@ -16,12 +16,12 @@ it, such as::
 from __future__ import annotations
 
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from hypothesis import settings as Settings  # noqa: N812 - an argument is named settings
 from hypothesis import strategies as st
@@ -30,9 +30,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.content import CHUNK
 from sessionstore.errors import FileNotStored
-from sessionstore.model import Reference, Saved, SessionKey
+from sessionstore.model import Reference, Saved, SessionKey, SessionRecord
 from sessionstore.testing.clock import FakeClock
-from sessionstore.testing.comparison import Comparison
+from sessionstore.testing.contract.base import Compares
 from sessionstore.testing.subject import ALICE, BOB, OpenBackend, Subject, some_bytes
 
 NewPlace = Callable[[], AbstractContextManager[OpenBackend]]
@@ -66,7 +66,7 @@ class Version:
     model: Reference
 
 
-class BackendMachine(RuleBasedStateMachine):
+class BackendMachine(Compares, RuleBasedStateMachine):
     """Calls every method of a backend in any order; compares each result with the memory backend's.
 
     ``machine_for`` makes the test class.
@@ -76,7 +76,6 @@ class BackendMachine(RuleBasedStateMachine):
     clock: ClassVar[Callable[[], FakeClock]] = FakeClock
     reclaims_after: ClassVar[timedelta] = timedelta(0)
     rechecks_after: ClassVar[timedelta] = timedelta(0)
-    resolution: ClassVar[timedelta] = timedelta(milliseconds=1)
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +89,6 @@ class BackendMachine(RuleBasedStateMachine):
         place = Place()
         self.model = Subject(lambda clock: MemoryBackend(place, clock), clock)
         self.versions: list[Version] = []
-        self.compare = Comparison(self.resolution)
 
     def teardown(self) -> None:
         self.opened.close()
@@ -100,31 +98,26 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(key=keys, name=names, content=contents, ttl=lives)
     def put(self, key: SessionKey, name: str, content: Piece, ttl: float | None) -> None:
-        data = _bytes(content)
-        real, model = (subject.put(name, data, key, ttl=ttl) for subject in (self.real, self.model))
-        self._saved(key, real, model)
+        self._save(key, lambda subject: subject.put(name, _bytes(content), key, ttl=ttl))
 
     @rule(key=keys, name=names, several=pieces)
     def put_stream(self, key: SessionKey, name: str, several: list[Piece]) -> None:
-        real, model = (
-            subject.put(name, map(_bytes, several), key) for subject in (self.real, self.model)
-        )
-        self._saved(key, real, model)
+        self._save(key, lambda subject: subject.put(name, map(_bytes, several), key))
 
     @rule(key=keys, content=contents)
     def put_fresh(self, key: SessionKey, content: Piece) -> None:
-        name, data = f"fresh {len(self.versions)}", _bytes(content)
-        real, model = (
-            subject.put(name, data, key, fresh=True) for subject in (self.real, self.model)
-        )
-        self._saved(key, real, model)
+        name = f"fresh {len(self.versions)}"
+        self._save(key, lambda subject: subject.put(name, _bytes(content), key, fresh=True))
 
     @rule(key=keys, name=names, start=positions, length=st.none() | positions)
     def read_range(self, key: SessionKey, name: str, start: int, length: int | None) -> None:
-        real, model = (
-            _read_or_none(subject, name, key, start, length) for subject in (self.real, self.model)
-        )
-        assert real == model
+        def read(subject: Subject) -> bytes | None:
+            try:
+                return subject.read(name, key, start, length)
+            except FileNotStored:
+                return None
+
+        assert read(self.real) == read(self.model)
 
     @rule(data=st.data())
     def read_version(self, data: st.DataObject) -> None:
@@ -138,10 +131,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(key=keys, several=several_names)
     def delete(self, key: SessionKey, several: list[str]) -> None:
-        real, model = (
-            subject.backend.delete(key.sid, several) for subject in (self.real, self.model)
-        )
-        self.compare.files(real, model)
+        self._same_files("delete", key.sid, several)
 
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:
@@ -152,28 +142,22 @@ class BackendMachine(RuleBasedStateMachine):
             own = [version for version in some if version.key == key]
             real = self.real.backend.discard(key.sid, [version.real for version in own])
             model = self.model.backend.discard(key.sid, [version.model for version in own])
-            self.compare.files(real, model)
+            self.assert_same_files(real, model, tokens=False)
 
     # Sessions and time
 
     @rule(key=keys, mark=st.sampled_from(("touch", "end", "resume")))
     def mark(self, key: SessionKey, mark: str) -> None:
-        for subject in (self.real, self.model):
-            getattr(subject.backend, mark)(key.sid)
+        self._same(mark, key.sid)
 
     @rule(key=keys)
     def drop(self, key: SessionKey) -> None:
-        real, model = (subject.backend.drop(key.sid) for subject in (self.real, self.model))
-        assert real == model
+        self._same("drop", key.sid)
 
     @rule(key=keys, ago=st.sampled_from((0.0, 2.0, 100.0)))
     def drop_unless_active(self, key: SessionKey, ago: float) -> None:
         since = self.real.backend.now() - timedelta(seconds=ago)
-        real, model = (
-            subject.backend.drop(key.sid, unless_active_after=since)
-            for subject in (self.real, self.model)
-        )
-        assert real == model
+        self._same("drop", key.sid, unless_active_after=since)
 
     @rule(seconds=times)
     def advance(self, seconds: float) -> None:
@@ -197,13 +181,9 @@ class BackendMachine(RuleBasedStateMachine):
     @invariant()
     def files_are_equal(self) -> None:
         for key in KEYS:
-            real, model = (
-                list(subject.backend.files(key.sid)) for subject in (self.real, self.model)
-            )
-            self.compare.files(real, model)
-            for reference in model:
+            for reference in self._same_files("files", key.sid):
                 actual = self.real.backend.get(key.sid, reference.name)
-                self.compare.files([actual], [reference])
+                self.assert_same_files([actual], [reference], tokens=False)
                 assert self.real.read_version(actual, key) == self.model.read(reference.name, key)
 
     @invariant()
@@ -216,23 +196,51 @@ class BackendMachine(RuleBasedStateMachine):
     def sessions_are_equal(self) -> None:
         assert self.real.sids() == self.model.sids()
         for key in KEYS:
-            real, model = (subject.backend.session(key.sid) for subject in (self.real, self.model))
+            self._same("identify", key.sid)
+            real, model = self._both("session", key.sid)
             assert (real is None) == (model is None)
             if real is not None and model is not None:
-                self.compare.records(real, model, list(self.model.backend.files(key.sid)))
-            identified = self.real.backend.identify(key.sid)
-            assert identified == self.model.backend.identify(key.sid)
+                self._assert_same_record(real, model, self.model.backend.files(key.sid))
 
     @invariant()
     def content_is_reclaimed(self) -> None:
         if not self.reclaims_after:
-            assert self.real.backend.stored() == self.model.backend.stored()
+            self._same("stored")
 
     # Within
 
-    def _saved(self, key: SessionKey, real: Saved, model: Saved) -> None:
-        self.compare.files([real.reference], [model.reference])
-        self.compare.files(_present(real.replaced), _present(model.replaced))
+    def _both(self, verb: str, *values: object, **options: object) -> tuple[Any, Any]:
+        """Call the method ``verb`` of both backends; return the real result and the model's."""
+        real, model = getattr(self.real.backend, verb), getattr(self.model.backend, verb)
+        return real(*values, **options), model(*values, **options)
+
+    def _same(self, verb: str, *values: object, **options: object) -> None:
+        real, model = self._both(verb, *values, **options)
+        assert real == model
+
+    def _same_files(self, verb: str, *values: object) -> list[Reference]:
+        """Assert that ``verb`` returns the same files; return the model's."""
+        real, model = map(list, self._both(verb, *values))
+        self.assert_same_files(real, model, tokens=False)
+        return model
+
+    def _assert_same_record(
+        self, real: SessionRecord, model: SessionRecord, files: Iterable[Reference]
+    ) -> None:
+        """Assert that both records describe the same session with these ``files``."""
+        assert real.sid == model.sid
+        self.assert_same_time(real.active, model.active)
+        self.assert_same_time(real.ended, model.ended)
+        for reference in files:  # the bounds may differ, but must hold for every file
+            assert real.oldest <= reference.created + self.resolution
+            if reference.expires is not None:
+                assert real.expiring is not None
+                assert real.expiring <= reference.expires + self.resolution
+
+    def _save(self, key: SessionKey, save: Callable[[Subject], Saved]) -> None:
+        real, model = save(self.real), save(self.model)
+        self.assert_same_files([real.reference], [model.reference], tokens=False)
+        self.assert_same_files(_present(real.replaced), _present(model.replaced), tokens=False)
         if not self.reclaims_after:
             assert real.deduplicated == model.deduplicated
         self.versions.append(Version(key, real.reference, model.reference))
@@ -257,7 +265,7 @@ def machine_for(
 ) -> type[unittest.TestCase]:
     """Return the test case that compares a backend with the model, for pytest or unittest.
 
-    ``settings`` are hypothesis's. The other arguments are the attributes of ``Rig``.
+    ``settings`` are hypothesis's. The other arguments are the attributes of the contract.
     """
     attributes = {
         "new_place": staticmethod(new_place),
@@ -279,12 +287,3 @@ def _bytes(piece: Piece) -> bytes:
 
 def _present(reference: Reference | None) -> list[Reference]:
     return [] if reference is None else [reference]
-
-
-def _read_or_none(
-    subject: Subject, name: str, key: SessionKey, start: int, length: int | None
-) -> bytes | None:
-    try:
-        return subject.read(name, key, start=start, length=length)
-    except FileNotStored:
-        return None

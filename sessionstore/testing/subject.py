@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from sessionstore import names
 from sessionstore.backend import Backend
@@ -56,6 +56,11 @@ class Subject:
         self._others.append(other)
         return other
 
+    @property
+    def able(self) -> Any:
+        """Return the backend, for calls of its optional methods."""
+        return self.backend
+
     def reopen(self) -> None:
         """Close the backend and open the place again."""
         self.backend.close()
@@ -81,32 +86,33 @@ class Subject:
         return ingest(source, Ingest(self.backend.digest, self.backend.spool, admit))
 
     def put(
-        self,
-        name: str,
-        source: object,
-        key: SessionKey = ALICE,
-        *,
-        ttl: float | None = None,
+        self, name: str, source: object, key: SessionKey = ALICE, *, ttl: float | None = None,
         fresh: bool = False,
-    ) -> Saved:
+    ) -> Saved:  # fmt: skip
         """Save a file with a time to live of ``ttl`` seconds."""
         expires = None if ttl is None else self.backend.now() + timedelta(seconds=ttl)
         with self.take(source) as content:
             return self.backend.put(key, name, content, expires=expires, fresh=fresh)
 
+    def remove(self, verb: str, name: str, key: SessionKey = ALICE) -> None:
+        """Delete the file, or drop its whole session: ``verb`` is "delete" or "drop"."""
+        if verb == "delete":
+            self.backend.delete(key.sid, [name])
+        else:
+            self.backend.drop(key.sid)
+
     # Reading
 
     def read(
-        self, name: str, key: SessionKey = ALICE, *, start: int = 0, length: int | None = None
+        self, name: str, key: SessionKey = ALICE, start: int = 0, length: int | None = None
     ) -> bytes:
         """Return the bytes of the file of that name. Raises FileNotStored."""
-        return self.read_version(self.backend.get(key.sid, name), key, start=start, length=length)
+        return self.read_version(self.backend.get(key.sid, name), key, start, length)
 
     def read_version(
         self,
         reference: Reference,
         key: SessionKey = ALICE,
-        *,
         start: int = 0,
         length: int | None = None,
     ) -> bytes:

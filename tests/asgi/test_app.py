@@ -22,10 +22,10 @@ from sessionstore.backends.objects import ObjectBackend
 from sessionstore.names import session_key
 from sessionstore.signing import sign
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
-from sessionstore.testing.faults import unavailable
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
+from sessionstore.testing.faulty import unavailable
 from tests.support.asgi_rig import app_of, ask, served, visitor_of
 from tests.support.hostile import CLASSES
+from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import HOUR, MINUTE, SECOND, local_store, memory_store
 
 BYTES = bytes(range(256)) * 40
@@ -242,7 +242,7 @@ def test_private_without_a_visitor_is_refused() -> None:
 def test_a_store_that_keeps_no_secret_is_refused_when_the_app_is_made() -> None:
     with memory_store(FakeClock()) as made:
         backend = FaultyBackend(made.backend)
-        del backend.secret  # type: ignore[attr-defined]  # the ability is an instance's
+        del backend.secret
         with pytest.raises(SettingsError, match="secret is not set"):
             Files(SessionStore(backend))
 

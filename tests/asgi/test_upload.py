@@ -25,10 +25,10 @@ from sessionstore.adapters.asgi.app import Files, OwnerCookie, owner, same_origi
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.names import file_name
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
-from sessionstore.testing.faults import disk_full, unavailable
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
+from sessionstore.testing.faulty import disk_full, unavailable
 from tests.support.asgi_rig import Form, app_of, as_it_comes, ask, served, visitor_of
 from tests.support.hostile import CLASSES
+from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import PATIENCE, Heard, local_store, memory_store, names
 
 ADA = {"x-visitor": "ada"}

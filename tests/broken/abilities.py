@@ -69,13 +69,13 @@ class SignsUrls(MemoryBackend):
         return f"https://example.org/{sid}/{reference.token}"
 
 
-@caught_by("a_url_is_absolute")
+@caught_by("each_file_has_an_absolute_url_of_its_own")
 class SignsPaths(SignsUrls):
     def url(self, sid: str, reference: Reference, **_: object) -> str:
         return f"/{sid}/{reference.token}"
 
 
-@caught_by("each_file_has_its_own_url")
+@caught_by("each_file_has_an_absolute_url_of_its_own")
 class SignsSessions(SignsUrls):
     def url(self, sid: str, reference: Reference, **_: object) -> str:
         return f"https://example.org/{sid}/{reference.size}"
@@ -86,7 +86,7 @@ class SignsForEver(SignsUrls):
     pass
 
 
-@caught_by("the_only_backend_is_alone")
+@caught_by("a_closed_one_does_not_count")
 class IsNeverAlone(MemoryBackend):
     def alone(self) -> bool:
         return False
@@ -105,9 +105,7 @@ class CountsClosedBackends(MemoryBackend):
 
 
 @caught_by(
-    "changed_bytes_are_found",
-    "another_length_is_found",
-    "wrong_bytes_are_not_handed_out_whole",
+    "changed_bytes_are_found", "another_length_is_found", "wrong_bytes_are_not_handed_out_whole"
 )
 class TrustsItsMedium(MemoryBackend):
     """Never checks bytes. The memory backend does the same: its bytes cannot change elsewhere."""
@@ -119,14 +117,14 @@ class RestoresWithTheTimeOfToday(MemoryBackend):
         return self.put(*args, **keywords)
 
 
-@caught_by("its_session_has_no_older_file_than_it_says")
+@caught_by("its_session_is_active_now_and_knows_its_age")
 class BoundsAgesByActivity(MemoryBackend):
     def session(self, sid: str) -> SessionRecord | None:
         record = super().session(sid)
         return record and replace(record, oldest=record.active)
 
 
-@caught_by("its_session_is_active_now")
+@caught_by("its_session_is_active_now_and_knows_its_age")
 class RestoresActivityToo(MemoryBackend):
     def restore(self, key: SessionKey, *args: Any, created: datetime, **keywords: Any) -> Saved:
         saved = super().restore(key, *args, created=created, **keywords)

@@ -13,7 +13,7 @@ from sessionstore.content import Content
 from tests.broken.table import caught_by, pause
 
 
-@caught_by("deleted_file_is_gone", "deleted_version_cannot_be_opened")
+@caught_by("deleted_file_is_gone")
 class DeletesNothing(MemoryBackend):
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
         return [file for file in self.files(sid) if file.name in set(names)]
@@ -35,13 +35,13 @@ class DeletesWithoutAWord(MemoryBackend):
         return []
 
 
-@caught_by("deleting_what_is_not_there_is_no_error")
+@caught_by("removing_what_is_not_there_is_no_error")
 class MissesWhatIsNotThere(MemoryBackend):
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
         return super().delete(sid, [self.get(sid, name).name for name in names])
 
 
-@caught_by("current_version_is_discarded", "listed_version_is_discarded", "discarded_content_goes")
+@caught_by("current_version_is_discarded", "discarded_and_replaced_content_goes")
 class DiscardsNothing(MemoryBackend):
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
         return []
@@ -53,7 +53,7 @@ class DiscardsTheReplacement(MemoryBackend):
         return self.delete(sid, [reference.name for reference in references])
 
 
-@caught_by("version_saved_again_with_equal_bytes_is_not_discarded")
+@caught_by("replaced_version_is_not_discarded")
 class TellsVersionsByTheirBytes(MemoryBackend):
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
         stale = {(reference.name, reference.digest) for reference in references}
@@ -68,7 +68,7 @@ class TakesTheLastVersionOfAName(MemoryBackend):
         return super().discard(sid, {file.name: file for file in references}.values())
 
 
-@caught_by("discarding_what_is_not_there_is_no_error")
+@caught_by("removing_what_is_not_there_is_no_error")
 class MissesWhatItDiscards(MemoryBackend):
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
         wanted = list(references)
@@ -117,13 +117,13 @@ class CountsDroppedBytesOnce(MemoryBackend):
         return dropped and Dropped(dropped.files, sum(sizes.values()))
 
 
-@caught_by("session_without_files_can_be_dropped")
+@caught_by("session_without_files_can_be_dropped_once")
 class DropsFilesOnly(MemoryBackend):
     def drop(self, sid: str, **more: Any) -> Dropped | None:
         return super().drop(sid) if list(self.files(sid)) else None
 
 
-@caught_by("there_is_nothing_to_drop_twice")
+@caught_by("session_without_files_can_be_dropped_once")
 class DropsWhatIsNotThere(MemoryBackend):
     def drop(self, sid: str, **more: Any) -> Dropped | None:
         return super().drop(sid) or Dropped(0, 0)
@@ -153,7 +153,7 @@ class NeverForgetsAnEnd(MemoryBackend):
         return saved
 
 
-@caught_by("session_active_since_is_spared", "session_saved_to_since_is_spared")
+@caught_by("session_active_since_is_spared")
 class DropsWhoeverIsActive(MemoryBackend):
     def drop(self, sid: str, **more: Any) -> Dropped | None:
         return super().drop(sid)
@@ -165,7 +165,7 @@ class DropsWhatHasNotEnded(MemoryBackend):
         return super().drop(sid, **{**more, "only_ended": False})
 
 
-@caught_by("ended_session_is_dropped")
+@caught_by("session_active_until_then_is_dropped")
 class DropsNoEndedSession(MemoryBackend):
     def drop(self, sid: str, **more: Any) -> Dropped | None:
         return None if more.get("only_ended") else super().drop(sid, **more)
@@ -202,7 +202,7 @@ class DropsWhatItListed(MemoryBackend):
         return Dropped(len(gone), sum(file.size for file in gone))
 
 
-@caught_by("missing_session_has_no_files")
+@caught_by("missing_file_is_not_stored")
 class GivesFilesToNobody(MemoryBackend):
     def files(self, sid: str) -> Iterator[Reference]:
         if self.session(sid) is not None:

@@ -45,7 +45,7 @@ class MarksEverySession(MemoryBackend):
             super().touch(record.sid)
 
 
-@caught_by("a_new_place_has_no_sessions")
+@caught_by("a_save_makes_the_session")
 class HasAGhost(MemoryBackend):
     def sessions(self) -> Iterator[SessionRecord]:
         yield from super().sessions()
@@ -96,7 +96,7 @@ class TakesDuplicatesForNoActivity(MemoryBackend):
         return saved
 
 
-@caught_by("a_touch_is_activity")
+@caught_by("a_touch_and_a_resume_are_activity")
 class TouchesNothing(MemoryBackend):
     def touch(self, sid: str) -> None:
         pass
@@ -109,7 +109,7 @@ class TakesReadingForActivity(MemoryBackend):
         return super().get(sid, name)
 
 
-@caught_by("a_new_session_has_not_ended")
+@caught_by("a_new_session_has_no_end_and_no_expiry")
 class EndsSessionsAtBirth(MemoryBackend):
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
         saved = super().put(key, name, content, **more)
@@ -117,13 +117,13 @@ class EndsSessionsAtBirth(MemoryBackend):
         return saved
 
 
-@caught_by("an_end_is_noted_and_is_activity")
+@caught_by("the_latest_end_is_noted_and_is_activity")
 class ForgetsTheEnd(MemoryBackend):
     def end(self, sid: str) -> None:
         self.touch(sid)
 
 
-@caught_by("the_latest_end_counts")
+@caught_by("the_latest_end_is_noted_and_is_activity")
 class EndsOnce(MemoryBackend):
     def end(self, sid: str) -> None:
         record = self.session(sid)
@@ -137,24 +137,21 @@ class ResumesOnTouch(MemoryBackend):
         self.resume(sid)
 
 
-@caught_by(
-    "resume_takes_an_end_back_and_is_activity",
-    "resume_of_a_session_that_has_not_ended_is_activity",
-)
+@caught_by("resume_takes_an_end_back_and_is_activity", "a_touch_and_a_resume_are_activity")
 class ResumesWithoutActivity(MemoryBackend):
     def resume(self, sid: str) -> None:
         if sid in self._place.sessions:
             self._place.sessions[sid].ended = None
 
 
-@caught_by("marks_leave_the_files_alone")
+@caught_by("marks_make_no_session_and_leave_the_files_alone")
 class DeletesFilesAtTheEnd(MemoryBackend):
     def end(self, sid: str) -> None:
         super().end(sid)
         self.delete(sid, [file.name for file in self.files(sid)])
 
 
-@caught_by("marks_do_not_make_a_session")
+@caught_by("marks_make_no_session_and_leave_the_files_alone")
 class MakesSessionsByTouch(MemoryBackend):
     def touch(self, sid: str) -> None:
         if self.session(sid) is None:
@@ -202,7 +199,7 @@ class TellsTheLastExpiry(Misjudging):
         return replace(record, expiring=max(every, default=None))
 
 
-@caught_by("files_without_time_to_live_are_not_expiring")
+@caught_by("a_new_session_has_no_end_and_no_expiry")
 class IsAlwaysExpiring(Misjudging):
     def misjudged(self, record: SessionRecord) -> SessionRecord:
         return replace(record, expiring=record.expiring or record.active)

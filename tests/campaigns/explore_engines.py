@@ -23,7 +23,6 @@ from itertools import chain, islice
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects.client import Entry, ObjectClient, Payload
 from sessionstore.content import Buffer
-from sessionstore.testing.objectclient import FakeBucket, Stored
 from tests.campaigns.kill_s3 import started
 from tests.explorer.__main__ import explore
 from tests.explorer.variants import VARIANTS
@@ -31,6 +30,7 @@ from tests.explorer.world import MakeBucket
 from tests.s3.place import Bucket
 from tests.s3.test_fsspec_s3 import client_at
 from tests.support import seaweed
+from tests.support.object_client import FakeBucket, Stored
 
 _numbers = itertools.count(1)
 

@@ -21,9 +21,9 @@ from sessionstore.cli.app import app
 from sessionstore.cli.stores import counted_reads, reads
 from sessionstore.doctor import Check, Report
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.support.cli_rig import ROOT, run
 from tests.support.hostile import HOSTILE
+from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import names
 
 

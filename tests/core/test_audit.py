@@ -22,7 +22,7 @@ from sessionstore.events import Event
 from sessionstore.names import private_key
 from sessionstore.session import Session
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
-from sessionstore.testing.faults import unavailable
+from sessionstore.testing.faulty import unavailable
 from tests.support.stores import HOUR, MINUTE, in_threads, timers_rest
 
 NAMES = ("action", "session", "owner", "name", "files", "bytes", "reason")

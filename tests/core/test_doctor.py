@@ -20,8 +20,8 @@ from sessionstore.backends.s3.doctor import lifecycle
 from sessionstore.doctor import Check, Report, doctor
 from sessionstore.errors import BackendUnavailable
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import DatelessObjectClient, FakeBucket, FakeObjectClient
 from tests.support import doctors, seaweed
+from tests.support.object_client import DatelessObjectClient, FakeBucket, FakeObjectClient
 
 
 def found(client: FakeObjectClient) -> Report:

@@ -18,7 +18,7 @@ from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import CHUNK, Ingest, TempSpool, ingest
 from sessionstore.events import Event
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
+from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import (
     HOUR,
     MINUTE,

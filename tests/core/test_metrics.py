@@ -33,9 +33,9 @@ from sessionstore.testing import (
     Secret,
     on,
 )
-from sessionstore.testing.faults import unavailable
-from sessionstore.testing.objectclient import Answer, FakeBucket, FakeObjectClient, Request
+from sessionstore.testing.faulty import unavailable
 from tests.support.asgi_rig import served
+from tests.support.object_client import Answer, FakeBucket, FakeObjectClient, Request
 from tests.support.stores import HOUR, MINUTE, local_store, memory_store
 
 SEED = 6

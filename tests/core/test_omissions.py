@@ -21,11 +21,11 @@ from sessionstore.limits import Limits
 from sessionstore.names import private_key
 from sessionstore.session import Session
 from sessionstore.testing import Call, FakeClock, Fault, FaultyBackend
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from sessionstore.transfer import Copied, Damaged
 from sessionstore.verification import Finding
 from tests.support.cli_rig import run
 from tests.support.local import blobs, spoil
+from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import DAY, HOUR, MINUTE, local_store, memory_store, names
 
 LONG = "Ä" * 120 + ".png"

@@ -19,12 +19,12 @@ from sessionstore.adapters.gradio import attach, cache
 from sessionstore.adapters.gradio import files as gradio_files
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.campaigns import soak
 from tests.campaigns.soak import NOTHING, Counts, Run, count, grown
 from tests.campaigns.visitors import LEAKS, by_gradio, by_library, demo, end_leaks
 from tests.support import gradio_rig
 from tests.support.gradio_rig import GRADIO_S_OWN
+from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import DAY, PATIENCE, local_store, memory_store
 
 pytestmark = GRADIO_S_OWN

@@ -14,9 +14,9 @@ from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import CHUNK
 from sessionstore.testing import Call, FakeClock, Fault, FaultyBackend, on, unavailable
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from sessionstore.transfer import Copied, Progress
 from tests.support.local import spoil
+from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import (
     HOUR,
     MINUTE,

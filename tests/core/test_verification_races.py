@@ -12,8 +12,8 @@ import pytest
 from sessionstore import FileNotStored, SessionStore
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.clock import SystemClock
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from sessionstore.verification import Finding
+from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import in_threads
 
 ROUNDS = 60

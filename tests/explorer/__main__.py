@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from sessionstore.backends.objects import ObjectBackend
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.explorer.cast import Stage
 from tests.explorer.checks import violations
 from tests.explorer.choices import Choices
 from tests.explorer.variants import NAMED, VARIANTS
 from tests.explorer.world import Crew, MakeBucket, World
+from tests.support.object_client import FakeBucket, FakeObjectClient
 
 _CHUNK = 250
 _PATIENCE = 3000

@@ -16,7 +16,6 @@ from sessionstore.backend import Reference, SessionKey
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import Content, hasher
 from sessionstore.errors import BackendUnavailable, FileNotStored
-from sessionstore.testing.objectclient import FakeObjectClient
 from tests.explorer.history import Kind, Op
 from tests.explorer.world import (
     GRACE,
@@ -28,6 +27,7 @@ from tests.explorer.world import (
     ProcessClient,
     World,
 )
+from tests.support.object_client import FakeObjectClient
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from typing import Final, TypeVar
 
 from sessionstore.backends.objects.client import NotFound
 from sessionstore.errors import BackendUnavailable
-from sessionstore.testing.objectclient import Answer, FakeBucket, FakeObjectClient, Request
 from tests.explorer.choices import Choices
 from tests.explorer.history import History, Op
+from tests.support.object_client import Answer, FakeBucket, FakeObjectClient, Request
 
 T = TypeVar("T")
 

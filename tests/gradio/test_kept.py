@@ -24,7 +24,6 @@ from sessionstore.adapters.gradio.cache import LEASE, MARK, CacheDir, large_to_c
 from sessionstore.adapters.gradio.files import UNCLAIMED
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.support.gradio_rig import (
     GRADIO_S_OWN,
     LINGER,
@@ -36,6 +35,7 @@ from tests.support.gradio_rig import (
     closed_loops,
     replicas,
 )
+from tests.support.object_client import FakeBucket, FakeObjectClient
 
 pytestmark = GRADIO_S_OWN
 

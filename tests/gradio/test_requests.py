@@ -16,7 +16,7 @@ from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
+from tests.support.object_client import FakeBucket, FakeObjectClient
 
 ANNA = Visitor("anna-s-tab", "anna")
 NAME = "a" * 64 + "/note.txt"

@@ -24,8 +24,8 @@ from sessionstore.testing import (
     overrides_contract,
 )
 from sessionstore.testing.machine import machine_for
-from sessionstore.testing.objectclient import DatelessObjectClient, FakeBucket, FakeObjectClient
 from sessionstore.testing.subject import race, some_bytes
+from tests.support.object_client import DatelessObjectClient, FakeBucket, FakeObjectClient
 
 GRACE = timedelta(hours=1)
 

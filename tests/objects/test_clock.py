@@ -9,7 +9,7 @@ import pytest
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects.clock import StoreClock, boot_time
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import DatelessObjectClient, FakeBucket
+from tests.support.object_client import DatelessObjectClient, FakeBucket
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -13,8 +13,8 @@ from sessionstore.backend import Stored
 from sessionstore.backends.objects import ObjectBackend, keys
 from sessionstore.errors import BackendUnavailable
 from sessionstore.testing import FakeClock, Subject
-from sessionstore.testing.objectclient import Answer, FakeBucket, FakeObjectClient, Request
 from sessionstore.testing.subject import ALICE, BOB, T, some_bytes
+from tests.support.object_client import Answer, FakeBucket, FakeObjectClient, Request
 
 GRACE = timedelta(hours=1)
 LONGER = GRACE.total_seconds() + 10

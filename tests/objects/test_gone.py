@@ -10,8 +10,8 @@ from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects.client import Download
 from sessionstore.errors import BackendUnavailable, FileNotStored
 from sessionstore.testing import FakeClock, Subject
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from sessionstore.testing.subject import ALICE, some_bytes
+from tests.support.object_client import FakeBucket, FakeObjectClient
 
 
 class Breaking(FakeObjectClient):

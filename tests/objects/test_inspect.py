@@ -13,8 +13,8 @@ from sessionstore.backends.objects import ObjectBackend, keys
 from sessionstore.backends.objects.client import Download
 from sessionstore.backends.objects.inspect import CONDEMNED
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from tests.core.test_verification import flipped
+from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import Heard, names
 
 CAT = b"cat" * 1000

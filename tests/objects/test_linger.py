@@ -12,8 +12,8 @@ from sessionstore import Retention, SessionStore
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.sweep import Sweep
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import DatelessObjectClient, FakeBucket, FakeObjectClient
 from sessionstore.wrapping import wrap_methods
+from tests.support.object_client import DatelessObjectClient, FakeBucket, FakeObjectClient
 
 Open = Callable[[], SessionStore]
 

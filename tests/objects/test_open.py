@@ -16,8 +16,8 @@ from sessionstore.clock import SystemClock
 from sessionstore.content import Content
 from sessionstore.errors import BackendUnavailable, SettingsError
 from sessionstore.testing import FakeClock
-from sessionstore.testing.objectclient import DatelessObjectClient, FakeBucket, FakeObjectClient
 from sessionstore.testing.subject import ALICE
+from tests.support.object_client import DatelessObjectClient, FakeBucket, FakeObjectClient
 
 HOUR = timedelta(hours=1)
 

@@ -16,8 +16,8 @@ from sessionstore.backends.objects.client import Download
 from sessionstore.content import CHUNK
 from sessionstore.errors import BackendUnavailable, Corrupted, FileNotStored
 from sessionstore.testing import FakeClock, Subject
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from sessionstore.testing.subject import ALICE, BOB, SPOOLED, some_bytes
+from tests.support.object_client import FakeBucket, FakeObjectClient
 
 LARGE = some_bytes("large", SPOOLED)
 LONG = timedelta(minutes=40)

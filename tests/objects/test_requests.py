@@ -11,8 +11,8 @@ import pytest
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects.client import BATCH
 from sessionstore.testing import FakeClock, Subject
-from sessionstore.testing.objectclient import FakeBucket, FakeObjectClient
 from sessionstore.testing.subject import ALICE, BOB, some_bytes
+from tests.support.object_client import FakeBucket, FakeObjectClient
 
 GRACE = timedelta(hours=1)
 

@@ -15,8 +15,8 @@ from sessionstore import names
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.testing import BackendContract, FakeClock, Secret, Subject, overrides_contract
 from sessionstore.testing.contract.base import Rig
-from sessionstore.testing.contract.durability import ODD_NAMES
-from sessionstore.testing.contract.suite import ABILITIES
+from sessionstore.testing.contract.optional import ABILITIES
+from sessionstore.testing.contract.reading import ODD_NAMES
 
 THIRD_PARTY = """
 from datetime import timedelta
@@ -65,7 +65,7 @@ def test_a_third_party_s_fault_is_told_in_full(tmp_path: Path) -> None:
     ran = run_third_party(tmp_path, "def end(self, sid): self.touch(sid)")
     assert ran.returncode == 1, ran.stdout
     assert "FAILED" in ran.stdout
-    assert "test_an_end_is_noted_and_is_activity" in ran.stdout
+    assert "test_the_latest_end_is_noted_and_is_activity" in ran.stdout
     assert "assert None is not None" in ran.stdout  # the values, as in a test file of one's own
 
 

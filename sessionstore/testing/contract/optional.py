@@ -9,83 +9,68 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sessionstore.backend import (
-    HasFreeSpace,
-    Inspects,
-    KeepsSecret,
-    KnowsIfAlone,
-    Omits,
-    ReclaimsLate,
-    Restores,
-    SignsUrls,
-)
+from sessionstore import backend
 from sessionstore.errors import Corrupted
-from sessionstore.model import Problem, Reference, Stored
+from sessionstore.model import Problem, Reference, Saved, Stored
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, BOB, SPOOLED, Subject, some_bytes
 
 SECRET_LENGTH: Final = 32
 """The length of a secret in bytes."""
 
+AGE: Final = timedelta(hours=3)
+"""The age of a restored file."""
+
 Damage = Callable[[Reference, bytes], None]
 """Replaces the content of a stored file with other bytes, as a bad disk would."""
 
 
 class FreeSpace(Rig):
-    """Tests of ``free()``, for backends that can fill up (``HasFreeSpace``)."""
+    """Tests of ``free()``, for backends that can fill up."""
 
     def test_there_is_room_for_a_file(self, subject: Subject) -> None:
-        assert isinstance(subject.backend, HasFreeSpace)
         subject.put("a", some_bytes("space", SPOOLED))
-        assert subject.backend.free() > 0
+        assert subject.able.free() > 0
 
 
 class Secret(Rig):
-    """Tests of ``secret()``, for backends that keep a secret (``KeepsSecret``)."""
+    """Tests of ``secret()``, for backends that keep a secret."""
 
     def test_secret_has_32_bytes(self, subject: Subject) -> None:
-        assert isinstance(subject.backend, KeepsSecret)
-        secret = subject.backend.secret()
+        secret = subject.able.secret()
         assert len(secret) == SECRET_LENGTH
         assert len(set(secret)) > SECRET_LENGTH // 4  # random bytes seldom repeat
 
     def test_secret_is_the_place_s(self, subject: Subject) -> None:
-        assert isinstance(subject.backend, KeepsSecret)
-        secret, other = subject.backend.secret(), subject.another().backend
-        assert isinstance(other, KeepsSecret)
-        assert other.secret() == secret
+        secret = subject.able.secret()
+        assert subject.another().able.secret() == secret
         subject.reopen()
-        assert subject.backend.secret() == secret
+        assert subject.able.secret() == secret
 
     def test_secret_is_no_file(self, subject: Subject) -> None:
-        assert isinstance(subject.backend, KeepsSecret)
-        subject.backend.secret()
+        subject.able.secret()
         subject.settle()
         assert subject.sids() == []
         assert subject.backend.stored().blobs == 0
 
 
 class Alone(Rig):
-    """Tests of ``alone()``, for backends that detect other processes (``KnowsIfAlone``)."""
-
-    def test_the_only_backend_is_alone(self, subject: Subject) -> None:
-        assert isinstance(subject.backend, KnowsIfAlone)
-        assert subject.backend.alone()
+    """Tests of ``alone()``, for backends that detect other processes."""
 
     def test_a_closed_one_does_not_count(self, subject: Subject) -> None:
+        assert subject.able.alone()
         subject.another().backend.close()
-        assert isinstance(subject.backend, KnowsIfAlone)
-        assert subject.backend.alone()
+        assert subject.able.alone()
 
 
 class LateReclaim(Rig):
-    """Tests of ``referred()``, for backends that reclaim content late (``ReclaimsLate``)."""
+    """Tests of ``referred()``, for backends that reclaim content late."""
 
     def test_what_files_refer_to_counts_once(self, subject: Subject) -> None:
         subject.put("a", some_bytes("shared", 1000))
         subject.put("b", some_bytes("shared", 1000), BOB)
         subject.put("c", some_bytes("own", SPOOLED), BOB)
-        assert self.referred(subject) == Stored(2, 1000 + SPOOLED)
+        assert subject.able.referred() == Stored(2, 1000 + SPOOLED)
 
     def test_what_was_deleted_does_not_count(self, subject: Subject) -> None:
         subject.put("a", some_bytes("deleted", 1000))
@@ -94,30 +79,24 @@ class LateReclaim(Rig):
         subject.put("c", some_bytes("kept", 4000))
         subject.backend.delete(ALICE.sid, ["a"])
         subject.backend.drop(BOB.sid)
-        assert self.referred(subject) == Stored(1, 4000)
-
-    def referred(self, subject: Subject) -> Stored:
-        assert isinstance(subject.backend, ReclaimsLate)
-        return subject.backend.referred()
+        assert subject.able.referred() == Stored(1, 4000)
 
 
 class SignedUrls(Rig):
-    """Tests of ``url()``, for backends that make presigned URLs (``SignsUrls``)."""
+    """Tests of ``url()``, for backends that make presigned URLs."""
 
     def sign(self, subject: Subject, name: str, expires: timedelta = timedelta(minutes=1)) -> str:
-        assert isinstance(subject.backend, SignsUrls)
         reference = subject.put(name, some_bytes(name, 100)).reference
-        return subject.backend.url(
+        url: str = subject.able.url(
             ALICE.sid, reference, media_type="image/png", disposition="inline", expires=expires
         )
+        return url
 
-    def test_a_url_is_absolute(self, subject: Subject) -> None:
-        parts = urlsplit(self.sign(subject, "a"))
-        assert parts.scheme in {"http", "https"}
-        assert parts.netloc
-
-    def test_each_file_has_its_own_url(self, subject: Subject) -> None:
-        assert self.sign(subject, "a") != self.sign(subject, "b")
+    def test_each_file_has_an_absolute_url_of_its_own(self, subject: Subject) -> None:
+        url = self.sign(subject, "a")
+        assert urlsplit(url).scheme in {"http", "https"}
+        assert urlsplit(url).netloc
+        assert self.sign(subject, "b") != url
 
     def test_a_url_is_not_for_ever(self, subject: Subject) -> None:
         with pytest.raises(ValueError, match="expires"):
@@ -156,42 +135,33 @@ class DetectsDamage(Rig):
 
 
 class Restored(Rig):
-    """Tests of ``restore()``, for backends that can keep a file's original time (``Restores``)."""
+    """Tests of ``restore()``, for backends that can keep a file's original time."""
 
-    def restore(self, subject: Subject, data: bytes, age: timedelta) -> Reference:
-        assert isinstance(subject.backend, Restores)
-        created = subject.backend.now() - age
+    def restore(self, subject: Subject, data: bytes) -> Reference:
+        """Restore the file "a", saved three hours ago; return its reference."""
+        created = subject.backend.now() - AGE
         with subject.take(data) as content:
-            saved = subject.backend.restore(ALICE, "a", content, created=created)
-        assert abs(saved.reference.created - created) <= self.resolution
+            saved: Saved = subject.able.restore(ALICE, "a", content, created=created)
         return saved.reference
 
     def test_a_file_keeps_the_time_it_was_saved_at(self, subject: Subject) -> None:
-        reference = self.restore(subject, b"1", timedelta(hours=3))
+        reference = self.restore(subject, b"1")
+        self.assert_same_time(reference.created, subject.backend.now() - AGE)
         assert subject.backend.get(ALICE.sid, "a") == reference
         assert subject.read("a") == b"1"
 
-    def test_its_session_has_no_older_file_than_it_says(self, subject: Subject) -> None:
+    def test_its_session_is_active_now_and_knows_its_age(self, subject: Subject) -> None:
         subject.put("b", b"2")
-        reference = self.restore(subject, b"1", timedelta(hours=3))
+        reference = self.restore(subject, b"1")
         assert subject.record().oldest <= reference.created
-
-    def test_its_session_is_active_now(self, subject: Subject) -> None:
-        self.restore(subject, b"1", timedelta(hours=3))
-        assert abs(subject.record().active - subject.backend.now()) <= self.resolution
+        self.assert_same_time(subject.record().active, subject.backend.now())
 
     def test_it_replaces_and_is_replaced_as_any_file(self, subject: Subject) -> None:
         subject.put("a", b"0")
-        self.restore_over(subject, b"1")
+        self.restore(subject, b"1")
         assert subject.read("a") == b"1"
         subject.put("a", b"2")
         assert subject.read("a") == b"2"
-
-    def restore_over(self, subject: Subject, data: bytes) -> None:
-        assert isinstance(subject.backend, Restores)
-        created = subject.backend.now() - timedelta(hours=3)
-        with subject.take(data) as content:
-            subject.backend.restore(ALICE, "a", content, created=created)
 
 
 def use(subject: Subject) -> None:
@@ -206,24 +176,22 @@ def use(subject: Subject) -> None:
 
 
 class Omitted(Rig):
-    """Tests of ``omitted()``, for backends that can hold things no listing shows (``Omits``)."""
+    """Tests of ``omitted()``, for backends that can hold things no listing shows."""
 
     @pytest.mark.parametrize("files", [True, False])
     def test_a_store_in_use_omits_nothing(self, subject: Subject, *, files: bool) -> None:
-        assert isinstance(subject.backend, Omits)
         use(subject)
-        assert list(subject.backend.omitted(files=files)) == []
+        assert list(subject.able.omitted(files=files)) == []
 
 
 class Inspected(Rig):
-    """Tests of ``inspect()``, for backends that check their own files (``Inspects``).
+    """Tests of ``inspect()``, for backends that check their own files.
 
     Needs a fixture ``damage`` that returns a ``Damage``.
     """
 
     def problems(self, subject: Subject) -> list[Problem]:
-        assert isinstance(subject.backend, Inspects)
-        return list(subject.backend.inspect())
+        return list(subject.able.inspect())
 
     def test_a_store_in_use_has_no_problems(self, subject: Subject) -> None:
         use(subject)
@@ -254,3 +222,16 @@ class Inspected(Rig):
         subject.put("a", b"new")
         assert not problem.repair()
         assert subject.read("a") == b"new"
+
+
+ABILITIES: Final[dict[type, type[Rig]]] = {
+    backend.HasFreeSpace: FreeSpace,
+    backend.Inspects: Inspected,
+    backend.KeepsSecret: Secret,
+    backend.KnowsIfAlone: Alone,
+    backend.Omits: Omitted,
+    backend.ReclaimsLate: LateReclaim,
+    backend.Restores: Restored,
+    backend.SignsUrls: SignedUrls,
+}
+"""The test class of each optional protocol. Its tests call the backend as ``Subject.able``."""

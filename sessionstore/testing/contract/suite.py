@@ -2,53 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from sessionstore.backend import (
-    HasFreeSpace,
-    Inspects,
-    KeepsSecret,
-    KnowsIfAlone,
-    Omits,
-    ReclaimsLate,
-    Restores,
-    SignsUrls,
-)
-from sessionstore.testing.contract.activity import SessionsHaveActivity
-from sessionstore.testing.contract.atomicity import ReplacesAtomically
-from sessionstore.testing.contract.base import Rig
-from sessionstore.testing.contract.collection import Collects
-from sessionstore.testing.contract.deduplication import KeepsOnce
-from sessionstore.testing.contract.deletion import ForgetsFiles
-from sessionstore.testing.contract.dropping import DropsSessions
-from sessionstore.testing.contract.durability import KeepsFiles
-from sessionstore.testing.contract.failures import FailsCleanly
-from sessionstore.testing.contract.isolation import KeepsApart
+from sessionstore.testing.contract.content import Collects, KeepsOnce
+from sessionstore.testing.contract.deletion import DropsSessions, ForgetsFiles
 from sessionstore.testing.contract.memory import IsBounded
-from sessionstore.testing.contract.optional import (
-    Alone,
-    FreeSpace,
-    Inspected,
-    LateReclaim,
-    Omitted,
-    Restored,
-    Secret,
-    SignedUrls,
-)
-from sessionstore.testing.contract.ranges import StreamsRanges
+from sessionstore.testing.contract.optional import ABILITIES
+from sessionstore.testing.contract.reading import KeepsFiles, StreamsRanges
+from sessionstore.testing.contract.saving import FailsCleanly, ReplacesAtomically
+from sessionstore.testing.contract.sessions import KeepsApart, SessionsHaveActivity
 from sessionstore.testing.subject import Subject
-
-ABILITIES: Final[dict[type, type[Rig]]] = {
-    HasFreeSpace: FreeSpace,
-    Inspects: Inspected,
-    KeepsSecret: Secret,
-    KnowsIfAlone: Alone,
-    Omits: Omitted,
-    ReclaimsLate: LateReclaim,
-    Restores: Restored,
-    SignsUrls: SignedUrls,
-}
-"""The test class of each optional protocol of ``sessionstore.backend``."""
 
 
 class BackendContract(

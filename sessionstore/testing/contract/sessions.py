@@ -1,21 +1,22 @@
-"""Sessions of a backend: listing, identity, activity, ends, and the bounds of their files."""
+"""Sessions: identity, activity and ends, and I4: a call reaches only the session it names."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from sessionstore import names
+from sessionstore.errors import FileNotStored
 from sessionstore.testing.contract.base import Rig
-from sessionstore.testing.subject import ALICE, BOB, NOBODY, Subject
+from sessionstore.testing.subject import ALICE, BOB, NOBODY, Subject, some_bytes
 
 
 class SessionsHaveActivity(Rig):
     """Tests of listing, identity, activity, ends, and the bounds that a sweep uses."""
 
-    def test_a_new_place_has_no_sessions(self, subject: Subject) -> None:
-        assert subject.sids() == []
-
     def test_a_save_makes_the_session(self, subject: Subject) -> None:
+        assert subject.sids() == []
         subject.put("a", b"1", ALICE)
         subject.put("b", b"2", BOB)
         assert subject.sids() == sorted([ALICE.sid, BOB.sid])
@@ -57,10 +58,12 @@ class SessionsHaveActivity(Rig):
             subject.put("a", content)
             self.assert_same_time(subject.record().active, subject.backend.now())
 
-    def test_a_touch_is_activity(self, subject: Subject) -> None:
+    @pytest.mark.parametrize("verb", ["touch", "resume"])
+    def test_a_touch_and_a_resume_are_activity(self, subject: Subject, verb: str) -> None:
         subject.put("a", b"1")
         subject.advance(100)
-        subject.backend.touch(ALICE.sid)
+        getattr(subject.backend, verb)(ALICE.sid)
+        assert subject.record().ended is None
         self.assert_same_time(subject.record().active, subject.backend.now())
 
     def test_reading_and_deleting_are_no_activity(self, subject: Subject) -> None:
@@ -71,36 +74,27 @@ class SessionsHaveActivity(Rig):
         subject.backend.delete(ALICE.sid, ["a"])
         self.assert_same_time(subject.record().active, saved)
 
-    def test_a_new_session_has_not_ended(self, subject: Subject) -> None:
+    def test_a_new_session_has_no_end_and_no_expiry(self, subject: Subject) -> None:
         subject.put("a", b"1")
-        assert subject.record().ended is None
+        assert (subject.record().ended, subject.record().expiring) == (None, None)
 
-    def test_an_end_is_noted_and_is_activity(self, subject: Subject) -> None:
+    def test_the_latest_end_is_noted_and_is_activity(self, subject: Subject) -> None:
         subject.put("a", b"1")
-        subject.advance(100)
-        subject.backend.end(ALICE.sid)
-        self.assert_same_time(subject.record().ended, subject.backend.now())
-        self.assert_same_time(subject.record().active, subject.backend.now())
-
-    def test_the_latest_end_counts(self, subject: Subject) -> None:
-        subject.put("a", b"1")
-        subject.backend.end(ALICE.sid)
-        subject.advance(100)
-        subject.backend.end(ALICE.sid)
-        self.assert_same_time(subject.record().ended, subject.backend.now())
+        for _ in range(2):
+            subject.advance(100)
+            subject.backend.end(ALICE.sid)
+            self.assert_same_time(subject.record().ended, subject.backend.now())
+            self.assert_same_time(subject.record().active, subject.backend.now())
 
     def test_saves_and_touches_do_not_take_an_end_back(self, subject: Subject) -> None:
         subject.put("a", b"1")
         subject.backend.end(ALICE.sid)
         ended = subject.backend.now()
-        subject.advance(100)
-        subject.put("b", b"2")
-        self.assert_same_time(subject.record().ended, ended)
-        self.assert_same_time(subject.record().active, subject.backend.now())
-        subject.advance(100)
-        subject.backend.touch(ALICE.sid)
-        self.assert_same_time(subject.record().ended, ended)
-        self.assert_same_time(subject.record().active, subject.backend.now())
+        for act in (lambda: subject.put("b", b"2"), lambda: subject.backend.touch(ALICE.sid)):
+            subject.advance(100)
+            act()
+            self.assert_same_time(subject.record().ended, ended)
+            self.assert_same_time(subject.record().active, subject.backend.now())
 
     def test_resume_takes_an_end_back_and_is_activity(self, subject: Subject) -> None:
         subject.put("a", b"1")
@@ -110,23 +104,13 @@ class SessionsHaveActivity(Rig):
         assert subject.record().ended is None
         self.assert_same_time(subject.record().active, subject.backend.now())
 
-    def test_resume_of_a_session_that_has_not_ended_is_activity(self, subject: Subject) -> None:
+    def test_marks_make_no_session_and_leave_the_files_alone(self, subject: Subject) -> None:
         subject.put("a", b"1")
-        subject.advance(100)
-        subject.backend.resume(ALICE.sid)
-        assert subject.record().ended is None
-        self.assert_same_time(subject.record().active, subject.backend.now())
-
-    def test_marks_leave_the_files_alone(self, subject: Subject) -> None:
-        subject.put("a", b"1")
-        for mark in (subject.backend.touch, subject.backend.end, subject.backend.resume):
-            mark(ALICE.sid)
-            assert subject.contents() == {"a": b"1"}
-
-    def test_marks_do_not_make_a_session(self, subject: Subject) -> None:
         for mark in (subject.backend.touch, subject.backend.end, subject.backend.resume):
             mark(NOBODY)
-            assert subject.sids() == []
+            mark(ALICE.sid)
+            assert subject.sids() == [ALICE.sid]
+            assert subject.contents() == {"a": b"1"}
 
     def test_marks_are_there_when_the_place_is_opened_again(self, subject: Subject) -> None:
         subject.put("a", b"1", ttl=60)
@@ -164,6 +148,72 @@ class SessionsHaveActivity(Rig):
         assert expiring is not None
         assert expiring <= soonest + self.resolution
 
-    def test_files_without_time_to_live_are_not_expiring(self, subject: Subject) -> None:
-        subject.put("a", b"1")
-        assert subject.record().expiring is None
+
+class KeepsApart(Rig):
+    """Tests with two sessions: equal names, equal bytes, and references of the other session."""
+
+    def test_equal_names_are_two_files(self, subject: Subject) -> None:
+        subject.put("a", b"alice's", ALICE)
+        subject.put("a", b"bob's", BOB)
+        assert subject.contents(ALICE) == {"a": b"alice's"}
+        assert subject.contents(BOB) == {"a": b"bob's"}
+
+    def test_another_owner_s_session_is_another_one(self, subject: Subject) -> None:
+        mine = names.session_key("shared id", owner="me")
+        yours = names.session_key("shared id", owner="you")
+        subject.put("a", b"mine", mine)
+        subject.put("b", b"yours", yours)
+        assert subject.names(mine) == ["a"]
+        assert subject.names(yours) == ["b"]
+
+    def test_names_that_look_like_the_other_s_place_do_not_lead_there(
+        self, subject: Subject
+    ) -> None:
+        subject.put("secret", b"bob's", BOB)
+        guesses = [f"{BOB.sid}/secret", f"{BOB.sid}/files/secret", f"x/{BOB.sid}/secret"]
+        for name in guesses:
+            assert not subject.has(name, ALICE)
+            subject.put(name, b"alice's", ALICE)
+        assert subject.contents(BOB) == {"secret": b"bob's"}
+        assert subject.names(ALICE) == sorted(guesses)
+
+    def test_foreign_file_is_not_stored(self, subject: Subject) -> None:
+        subject.put("a", b"alice's", ALICE)
+        subject.put("b", b"bob's", BOB)
+        with pytest.raises(FileNotStored):
+            subject.backend.get(BOB.sid, "a")
+
+    @pytest.mark.parametrize("name", ["b", "a"])
+    def test_foreign_reference_opens_nothing(self, subject: Subject, name: str) -> None:
+        reference = subject.put("a", b"alice's", ALICE).reference
+        subject.put(name, b"bob's", BOB)
+        assert subject.version_or_none(reference, BOB) is None
+
+    def test_foreign_reference_discards_nothing(self, subject: Subject) -> None:
+        reference = subject.put("a", b"alice's", ALICE).reference
+        subject.put("a", b"bob's", BOB)
+        assert subject.backend.discard(BOB.sid, [reference]) == []
+        assert subject.contents(ALICE) == {"a": b"alice's"}
+        assert subject.contents(BOB) == {"a": b"bob's"}
+
+    @pytest.mark.parametrize("verb", ["delete", "drop", "replace"])
+    def test_a_removal_stays_in_its_session(self, subject: Subject, verb: str) -> None:
+        data = some_bytes("both", 3000)
+        subject.put("a", data, ALICE)
+        subject.put("a", data, BOB)
+        if verb == "replace":
+            subject.put("a", b"alice's", ALICE)
+        else:
+            subject.remove(verb, "a")
+        subject.settle()
+        assert subject.sids() == sorted({BOB.sid} if verb == "drop" else {ALICE.sid, BOB.sid})
+        assert subject.contents(BOB) == {"a": data}
+
+    def test_marks_stay_in_their_session(self, subject: Subject) -> None:
+        subject.put("a", b"alice's", ALICE)
+        subject.put("b", b"bob's", BOB)
+        before = subject.record(BOB)
+        subject.advance(60)
+        subject.backend.touch(ALICE.sid)
+        subject.backend.end(ALICE.sid)
+        assert subject.record(BOB) == before

@@ -1,14 +1,58 @@
-"""I1, I5 and I6: garbage collection removes all unreferenced content, and no other content."""
+"""I3, I1 and I6: content is stored once, and garbage collection removes what has no file."""
 
 from __future__ import annotations
 
+import io
 import itertools
 from typing import Final
 
 from sessionstore import names
 from sessionstore.model import Collected, SessionKey, Stored
 from sessionstore.testing.contract.base import Rig
-from sessionstore.testing.subject import ALICE, BOB, Subject, race, race_beside, some_bytes
+from sessionstore.testing.subject import ALICE, BOB, SPOOLED, Subject, race, race_beside, some_bytes
+
+DATA: Final = some_bytes("once", 10_000)
+
+
+class KeepsOnce(Rig):
+    """Tests of deduplication and of its numbers."""
+
+    def test_stored_counts_content(self, subject: Subject) -> None:
+        assert subject.backend.stored() == Stored(0, 0)
+        subject.put("a", b"12345")
+        subject.put("b", b"123")
+        assert subject.backend.stored() == Stored(2, 8)
+
+    def test_equal_bytes_are_kept_once(self, subject: Subject) -> None:
+        for name in ("a", "a", "b"):
+            subject.put(name, DATA, ALICE)
+            assert subject.read(name) == DATA
+            subject.advance(1)
+        subject.another().put("b", DATA, BOB)
+        assert subject.backend.stored() == Stored(1, len(DATA))
+
+    def test_equal_bytes_on_any_way_in_are_kept_once(self, subject: Subject) -> None:
+        large = some_bytes("large", SPOOLED)
+        subject.put("a", large)
+        subject.put("b", io.BytesIO(large))
+        subject.put("c", [large[:100], large[100:]])
+        assert subject.backend.stored() == Stored(1, SPOOLED)
+        assert subject.contents() == dict.fromkeys("abc", large)
+
+    def test_put_tells_whether_the_bytes_were_there(self, subject: Subject) -> None:
+        assert not subject.put("a", DATA).deduplicated
+        assert subject.put("b", DATA).deduplicated
+        assert not subject.put("c", DATA + b"!").deduplicated
+
+    def test_writers_at_once_leave_no_copies(self, subject: Subject) -> None:
+        writers = [subject, subject.another(), subject.another()]
+        for number in range(self.rounds):
+            data = some_bytes(number, 5000)
+            race(*(lambda w=writer, data=data: w.put(f"{id(w)}", data) for writer in writers))
+            subject.settle()
+            assert subject.backend.stored() == Stored(1, len(data))
+        assert len(subject.names()) == len(writers)
+
 
 HOT: Final = [some_bytes(("hot", number), 4000) for number in range(6)]
 """Contents that are saved and deleted all the time: about as many as files at any moment."""

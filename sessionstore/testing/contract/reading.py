@@ -1,8 +1,9 @@
-"""I1, acknowledged means kept: a saved file reads back byte for byte, by its name."""
+"""I1, acknowledged means kept: a saved file reads back byte for byte, whole or in ranges."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -33,15 +34,12 @@ class KeepsFiles(Rig):
     """Tests of saving, looking up, reading and listing."""
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_what_was_saved_reads_back(self, subject: Subject, size: int) -> None:
+    @pytest.mark.parametrize("source", [bytes, io.BytesIO])
+    def test_what_was_saved_reads_back(
+        self, subject: Subject, source: Callable[[bytes], object], size: int
+    ) -> None:
         data = some_bytes("saved", size)
-        subject.put("cat.png", data)
-        assert subject.read("cat.png") == data
-
-    @pytest.mark.parametrize("size", SIZES)
-    def test_a_stream_reads_back_as_bytes_do(self, subject: Subject, size: int) -> None:
-        data = some_bytes("stream", size)
-        subject.put("cat.png", io.BytesIO(data))
+        subject.put("cat.png", source(data))
         assert subject.read("cat.png") == data
 
     def test_content_does_not_follow_its_source(self, subject: Subject) -> None:
@@ -65,50 +63,37 @@ class KeepsFiles(Rig):
 
     def test_reference_describes_the_file(self, subject: Subject) -> None:
         data = some_bytes("described", 1000)
+        subject.advance(100)
         saved = subject.put("cat.png", data).reference
         digest = hasher(subject.backend.digest)
         digest.update(data)
         assert (saved.name, saved.size, saved.digest) == ("cat.png", 1000, digest.hexdigest())
         assert saved.expires is None
-
-    def test_reference_tells_when_it_was_saved(self, subject: Subject) -> None:
-        subject.advance(100)
-        saved = subject.put("cat.png", b"cat").reference
         self.assert_same_time(saved.created, subject.backend.now())
 
-    def test_get_answers_as_put_did(self, subject: Subject) -> None:
-        saved = subject.put("cat.png", b"cat", ttl=60).reference
-        subject.advance(10)
-        self.assert_same_file(subject.backend.get(ALICE.sid, "cat.png"), saved)
-
-    def test_listing_answers_as_put_did(self, subject: Subject) -> None:
+    def test_get_and_listing_answer_as_put_did(self, subject: Subject) -> None:
         saved = [subject.put(name, name.encode(), ttl=60).reference for name in ("a", "b", "c")]
         subject.advance(10)
-        self.assert_same_files(subject.backend.files(ALICE.sid), saved)
+        for _ in range(2):
+            self.assert_same_files(subject.backend.files(ALICE.sid), saved)
+            got = [subject.backend.get(ALICE.sid, reference.name) for reference in saved]
+            self.assert_same_files(got, saved)
+            assert subject.contents() == {"a": b"a", "b": b"b", "c": b"c"}
+            subject.reopen()
 
-    def test_time_to_live_is_kept(self, subject: Subject) -> None:
+    def test_time_to_live_is_kept_and_removes_nothing(self, subject: Subject) -> None:
         expires = subject.backend.now() + timedelta(seconds=60)
         subject.put("cat.png", b"cat", ttl=60)
         self.assert_same_time(subject.backend.get(ALICE.sid, "cat.png").expires, expires)
-
-    def test_expired_file_stays_until_it_is_removed(self, subject: Subject) -> None:
-        subject.put("cat.png", b"cat", ttl=60)
         subject.advance(3600)
         subject.backend.collect()
         assert subject.contents() == {"cat.png": b"cat"}
 
-    def test_missing_file_is_not_stored(self, subject: Subject) -> None:
+    @pytest.mark.parametrize(("sid", "name"), [(ALICE.sid, "dog.png"), (NOBODY, "cat.png")])
+    def test_missing_file_is_not_stored(self, subject: Subject, sid: str, name: str) -> None:
         subject.put("cat.png", b"cat")
         with pytest.raises(FileNotStored):
-            subject.backend.get(ALICE.sid, "dog.png")
-
-    def test_file_of_missing_session_is_not_stored(self, subject: Subject) -> None:
-        subject.put("cat.png", b"cat")
-        with pytest.raises(FileNotStored):
-            subject.backend.get(NOBODY, "cat.png")
-
-    def test_missing_session_has_no_files(self, subject: Subject) -> None:
-        subject.put("cat.png", b"cat")
+            subject.backend.get(sid, name)
         assert list(subject.backend.files(NOBODY)) == []
 
     def test_odd_names_read_back_and_never_meet(self, subject: Subject) -> None:
@@ -136,16 +121,72 @@ class KeepsFiles(Rig):
         subject.put("b", b"two", fresh=True)
         assert subject.contents() == {"a": b"one", "b": b"two"}
 
-    def test_files_are_there_when_the_place_is_opened_again(self, subject: Subject) -> None:
-        saved = subject.put("cat.png", b"cat", ttl=60).reference
-        subject.reopen()
-        self.assert_same_file(subject.backend.get(ALICE.sid, "cat.png"), saved)
-        assert subject.read("cat.png") == b"cat"
-
     def test_another_backend_on_the_place_sees_the_files(self, subject: Subject) -> None:
         other = subject.another()
         subject.put("cat.png", b"cat")
         assert other.contents() == {"cat.png": b"cat"}
+        assert other.backend.digest == subject.backend.digest
 
-    def test_digest_algorithm_is_the_place_s(self, subject: Subject) -> None:
-        assert subject.another().backend.digest == subject.backend.digest
+
+SIZE: Final = 1000
+
+BOUNDS: Final = (
+    (0, None), (0, 0), (0, 1), (0, 999), (0, 1000), (0, 1001), (1, None), (1, 0), (1, 1), (1, 998),
+    (1, 999), (1, 1000), (500, 250), (999, None), (999, 1), (999, 2), (1000, None), (1000, 0),
+    (1000, 1), (1001, None), (1001, 1), (10**12, None), (10**12, 10**12), (0, 10**12),
+)  # fmt: skip
+"""(start, length) for a file of ``SIZE`` bytes."""
+
+EMPTY_BOUNDS: Final = ((0, None), (0, 0), (0, 1), (1, None), (5, 5))
+
+FAR_BOUNDS: Final = (
+    (CHUNK - 1, 1), (CHUNK - 1, 2), (CHUNK, 1), (CHUNK, CHUNK), (1, 3 * CHUNK), (2 * CHUNK, None),
+    (CHUNK - 1, CHUNK + 2), (SPOOLED - 1, 1), (SPOOLED - 1, None), (SPOOLED - 10, 100),
+)  # fmt: skip
+"""(start, length) for a file of ``SPOOLED`` bytes, around the borders of its pieces."""
+
+
+class StreamsRanges(Rig):
+    """Tests of ranges, and of streams that are read in pieces."""
+
+    @pytest.mark.parametrize(
+        ("size", "bounds"), [(0, EMPTY_BOUNDS), (SIZE, BOUNDS), (SPOOLED, FAR_BOUNDS)]
+    )
+    def test_ranges(
+        self, subject: Subject, size: int, bounds: Sequence[tuple[int, int | None]]
+    ) -> None:
+        data = some_bytes("ranges", size)
+        subject.put("a", io.BytesIO(data))
+        for start, length in bounds:
+            assert subject.read("a", start=start, length=length) == _part(data, start, length)
+
+    @pytest.mark.parametrize("step", [1000, 7001, CHUNK - 1, CHUNK, SPOOLED, 10 * SPOOLED])
+    @pytest.mark.parametrize(("start", "length"), [(0, None), (10, 2 * CHUNK)])
+    def test_range_in_steps(
+        self, subject: Subject, start: int, length: int | None, step: int
+    ) -> None:
+        data = some_bytes("steps", SPOOLED)
+        reference = subject.put("a", io.BytesIO(data)).reference
+        with subject.backend.open(ALICE.sid, reference, start, length) as stream:
+            whole = b"".join(iter(lambda: stream.read(step), b""))
+        assert whole == _part(data, start, length)
+
+    def test_stream_stays_at_its_end(self, subject: Subject) -> None:
+        reference = subject.put("a", b"1234").reference
+        with subject.backend.open(ALICE.sid, reference) as stream:
+            assert [stream.read(), stream.read(), stream.read(1)] == [b"1234", b"", b""]
+
+    def test_two_streams_of_one_file_have_positions_of_their_own(self, subject: Subject) -> None:
+        data = some_bytes("two", SPOOLED)
+        reference = subject.put("a", io.BytesIO(data)).reference
+        with (
+            subject.backend.open(ALICE.sid, reference) as one,
+            subject.backend.open(ALICE.sid, reference) as two,
+        ):
+            begin = one.read(CHUNK)
+            assert two.read() == data
+            assert begin + one.read() == data
+
+
+def _part(data: bytes, start: int, length: int | None) -> bytes:
+    return data[start:] if length is None else data[start : start + length]
