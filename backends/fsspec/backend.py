@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+from typing import Any, BinaryIO, ClassVar, Self, cast
 
 from sessionstore._streams import ReadStream
 from sessionstore.clock import Clock
@@ -32,13 +32,8 @@ from ..objects import keys
 from ..objects.backend import ObjectBackend
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
 from ..objects.engine import CLOSED, Connection, Marker
-from .errors import translate
 from .filesystems import Files, Found
-from .protocols import Where
-
-if TYPE_CHECKING:
-    from typing import Self
-
+from .protocols import Where, translate
 
 __all__ = ["FsspecBackend", "FsspecClient"]
 

@@ -26,10 +26,7 @@ from sessionstore.errors import BackendUnavailable
 from ..objects.client import Payload
 
 WHOLE = 5 << 20
-"""Bytes up to which a file is written in one call.
-
-Also the size of the blocks of larger files: the smallest part that S3 accepts.
-"""
+"""Bytes of a file written in one call, and of a larger file's blocks: the least part of S3."""
 
 PARTS = 9_000
 """The most blocks, a little under S3's 10,000 parts. Beyond it the blocks grow."""
@@ -44,10 +41,8 @@ AT_ONCE = 32
 """Deletions in parallel."""
 
 TIMES = ("LastModified", "uploaded_at", "last_modified", "updated", "created", "modified", "mtime")
-"""The fields with the time at which the store accepted a file, in the order of preference.
-
-s3fs, huggingface_hub (its ``mtime`` is from the client), adlfs, gcsfs, memory.
-"""
+"""The fields with the time when the store accepted a file, in the order of preference, of s3fs,
+huggingface_hub (its ``mtime`` is from the client), adlfs, gcsfs, memory."""
 
 TEMPORARY = "tmp/"
 """The directory of unfinished files on a disk, before they are renamed."""
@@ -125,8 +120,10 @@ class Files:
         """
         path = self.path(directory).rstrip("/")
         if self._lists_flat:
-            found = self._flat(path) or self._flat(path)
-            yield from (self.found(info) for info in found if _is_below(path, info))
+            for info in self._flat(path) or self._flat(path):
+                # A file system may list the path itself as an entry.
+                if info["type"] == "file" and info["name"] != path:
+                    yield self.found(info)
         else:
             yield from self._walk(path)
 
@@ -164,12 +161,9 @@ class Files:
 
     def found(self, info: Mapping[str, Any]) -> Found:
         """Return the file that an entry of a listing describes."""
-        return Found(info["name"], int(info["size"] or 0), self._modified(info))
-
-    def _modified(self, info: Mapping[str, Any]) -> datetime:
         for name in TIMES:
             if info.get(name) is not None:
-                return _time(info[name])
+                return Found(info["name"], int(info["size"] or 0), _time(info[name]))
         raise BackendUnavailable(
             "The file system does not report when a file was stored, so the age of content is "
             "unknown: use another file system."
@@ -199,8 +193,6 @@ class Files:
         except Exception as error:  # noqa: BLE001 - raised after all others were tried
             return error
         return None
-
-    # Unfinished writes
 
     def unfinished(self) -> Iterator[Found]:
         """Yield the unfinished files of killed processes, as far as they are visible."""
@@ -328,11 +320,6 @@ async def _delete_all(fs: Any, paths: Sequence[str]) -> list[Exception]:
 
     done = await asyncio.gather(*map(delete, paths), return_exceptions=True)
     return [error for error in done if isinstance(error, Exception)]
-
-
-def _is_below(path: str, info: Mapping[str, Any]) -> bool:
-    # A file system may list the path itself as an entry.
-    return bool(info["type"] == "file" and info["name"] != path)
 
 
 def _throw_away(file: Any) -> None:

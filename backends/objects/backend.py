@@ -3,43 +3,29 @@
 ``ObjectBackend`` implements the object protocol on top of an ``ObjectClient``. An engine is a
 subclass that creates the client. ``keys`` describes the keys; docs/protocol-objects.md
 explains why the protocol is safe.
-
-    objects_write     saves: generations, the birth rule, replacing, multipart uploads
-    objects_read      finds the current version of a file and verifies its bytes
-    objects_sessions  session activity, ends, deleting and dropping
-    objects_sweep     garbage collection
-    objects_inspect   finds and repairs damage
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import BinaryIO, ClassVar, Self
+from typing import ClassVar, Self
 
 from sessionstore import parsers
 from sessionstore.clock import Clock
-from sessionstore.content import DIGESTS, Content, TempSpool
+from sessionstore.content import DIGESTS, TempSpool
 from sessionstore.doctor import Check
 from sessionstore.model import (
-    Collected,
-    Dropped,
     Location,
-    Problem,
-    Reference,
-    Saved,
-    SessionKey,
-    SessionRecord,
     Stored,
 )
 from sessionstore.parsers import Parser
 
 from . import keys, layout
-from .bucket import Bucket
+from .bucket import Bucket, Elapsed, StoreClock, boot_time
 from .cache import LookupCache
 from .client import ObjectClient
-from .clock import Elapsed, StoreClock, boot_time
 from .collector import Collector
 from .inspect import Inspector
 from .reader import Reader
@@ -89,10 +75,21 @@ class ObjectBackend:
         self.digest = self.terms.digest
         self._bucket.sync()
         self.cache = cache = LookupCache()
-        self.reader = self.reader_type(self._bucket, cache, self.terms)
-        self.writer = self.writer_type(self._bucket, cache, self.reader, self.terms, nonce)
-        self._sessions = self.sessions_type(self._bucket, cache, self.reader, self.terms, nonce)
-        self._sweeper = self.sweeper_type(self._bucket, self.terms)
+        shared = layout.Shared(self._bucket, cache, self.terms, nonce)
+        reader = self.reader_type(shared)
+        self.writer = writer = self.writer_type(shared, reader)
+        sessions = self.sessions_type(shared, reader)
+        self._sweeper = sweeper = self.sweeper_type(shared)
+        inspector = Inspector(shared, reader, writer, sessions)
+        # The calls of ``Backend``, each by the part that implements it.
+        self.put = self.restore = writer.put
+        self.get, self.open, self.files = reader.get, reader.open, reader.files
+        self.sessions, self.session = sessions.records, sessions.record
+        self.identify, self.touch = sessions.identify, sessions.touch
+        self.end, self.resume = sessions.end, sessions.resume
+        self.delete, self.discard, self.drop = sessions.delete, sessions.discard, sessions.drop
+        self.collect, self.referred = sweeper.collect, sweeper.referred
+        self.inspect, self.omitted = inspector.problems, inspector.omitted
 
     @classmethod
     def open_client(cls, location: Location, options: Mapping[str, object]) -> ObjectClient:
@@ -133,98 +130,12 @@ class ObjectBackend:
     def spool(self) -> TempSpool:
         return TempSpool()
 
-    def put(
-        self,
-        key: SessionKey,
-        name: str,
-        content: Content,
-        *,
-        expires: datetime | None = None,
-        fresh: bool = False,
-    ) -> Saved:
-        return self.writer.put(key, name, content, expires=expires, fresh=fresh)
-
-    def restore(
-        self,
-        key: SessionKey,
-        name: str,
-        content: Content,
-        *,
-        created: datetime,
-        expires: datetime | None = None,
-    ) -> Saved:
-        return self.writer.put(key, name, content, expires=expires, fresh=False, created=created)
-
-    def get(self, sid: str, name: str) -> Reference:
-        return self.reader.get(sid, name)
-
-    def open(
-        self, sid: str, reference: Reference, start: int = 0, length: int | None = None
-    ) -> BinaryIO:
-        return self.reader.open(sid, reference, start, length)
-
-    def files(self, sid: str) -> Iterator[Reference]:
-        return self.reader.files(sid)
-
-    def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
-        return self._sessions.delete(sid, names)
-
-    def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
-        return self._sessions.discard(sid, references)
-
-    def sessions(self) -> Iterator[SessionRecord]:
-        return self._sessions.records()
-
-    def session(self, sid: str) -> SessionRecord | None:
-        return self._sessions.record(sid)
-
-    def identify(self, sid: str) -> SessionKey | None:
-        return self._sessions.identify(sid)
-
-    def touch(self, sid: str) -> None:
-        self._sessions.touch(sid)
-
-    def end(self, sid: str) -> None:
-        self._sessions.end(sid)
-
-    def resume(self, sid: str) -> None:
-        self._sessions.resume(sid)
-
-    def drop(
-        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
-    ) -> Dropped | None:
-        return self._sessions.drop(
-            sid, unless_active_after=unless_active_after, only_ended=only_ended
-        )
-
-    def collect(self, *, force: bool = False) -> Collected:
-        return self._sweeper.collect(force=force)
-
-    def inspect(self) -> Iterator[Problem]:
-        """Implement ``Inspects.inspect``: one GET for each copy of content, and three listings."""
-        return self._inspector().problems()
-
-    def omitted(self, *, files: bool = True) -> Iterator[Problem]:
-        return self._inspector().omitted(files=files)
-
-    def _inspector(self) -> Inspector:
-        return Inspector(
-            self._bucket, self.cache, self.reader, self.writer, self._sessions, self.terms
-        )
-
     def stored(self) -> Stored:
         blobs = size = 0
         for entry in self._bucket.entries(keys.BLOBS):
             if keys.parse_blob(entry.key) is not None:
                 blobs, size = blobs + 1, size + entry.size
         return Stored(blobs, size)
-
-    def referred(self) -> Stored:
-        """Implement ``ReclaimsLate.referred``.
-
-        Unreferenced content still occupies space for ``grace`` plus the time to the next sweep.
-        """
-        return self._sweeper.referred()
 
     def close(self) -> None:
         self.client.close()

@@ -18,7 +18,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar, overload
+from typing import Generic, NamedTuple, TypeVar
 
 from sessionstore.model import Reference, SessionKey
 
@@ -42,15 +42,11 @@ class Lru(Generic[K, V]):
         self._lock = threading.Lock()
         self._items: OrderedDict[K, V] = OrderedDict()
 
-    @overload
-    def get(self, key: K) -> V | None: ...
-    @overload
-    def get(self, key: K, default: V) -> V: ...
-    def get(self, key: K, default: V | None = None) -> V | None:
+    def get(self, key: K) -> V | None:
         with self._lock:
             if key in self._items:
                 self._items.move_to_end(key)
-            return self._items.get(key, default)
+            return self._items.get(key)
 
     def put(self, key: K, value: V) -> None:
         with self._lock:
@@ -85,20 +81,11 @@ class LookupCache:
     """The caches of one backend."""
 
     def __init__(self) -> None:
-        self.born: Lru[str, Born] = Lru()
-        """By digest."""
-
-        self.dead: Lru[str, bool] = Lru()
-        """By generation."""
-
-        self.bad: Lru[str, bool] = Lru()
-        """By generation."""
-
-        self.keys: Lru[str, SessionKey] = Lru()
-        """By ``sid``: the session's id and owner, which never change."""
-
-        self.saved: Lru[str, int] = Lru()
-        """By session: the time of the newest ``saved`` note that this process wrote."""
+        self.born: Lru[str, Born] = Lru()  # by digest
+        self.dead: Lru[str, bool] = Lru()  # by generation
+        self.bad: Lru[str, bool] = Lru()  # by generation
+        self.keys: Lru[str, SessionKey] = Lru()  # by sid; they never change
+        self.saved: Lru[str, int] = Lru()  # by sid: the time of its newest note by this process
 
         self._sights: Lru[tuple[str, str], CachedVersion] = Lru()
         self._changes = [0] * _STRIPES

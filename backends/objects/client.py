@@ -57,7 +57,7 @@ class Page(NamedTuple):
 
 
 class Download(NamedTuple):
-    """The response to a GET: ``stream`` has only the requested bytes; ``etag`` is for messages."""
+    """The response to a GET: the requested bytes; ``etag`` is for messages."""
 
     stream: BinaryIO
     etag: str
@@ -146,15 +146,14 @@ class Payload:
 
     @classmethod
     def of(cls, data: bytes) -> Payload:
-        """Return a payload of ``data``."""
         return cls(data, 0, len(data))
 
     def open(self) -> Window:
-        """Return the bytes as a new seekable file, for a client that streams; without a copy."""
+        """Return the bytes as a new seekable file, without a copy."""
         return Window(self.source, self.lock, self.start, self.size)
 
     def read(self) -> bytes:
-        """Return all bytes at once; for small payloads, and clients that cannot stream."""
+        """Return all bytes at once."""
         if isinstance(self.source, bytes) and len(self.source) == self.size:
             return self.source
         if isinstance(self.source, bytes | bytearray | memoryview):
@@ -239,7 +238,7 @@ class Multipart(Protocol):
 
 @runtime_checkable
 class TakesSeveral(Protocol):
-    """A client for which parallel requests make one save faster."""
+    """A client for which parallel requests are faster: its requests wait for a network."""
 
     at_once: int
-    """The useful number of parallel requests."""
+    """The useful number of parallel requests for the bytes of one file."""

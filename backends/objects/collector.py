@@ -9,12 +9,14 @@ reference before, so one of the two listings has it. After a failed listing noth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sessionstore.model import Collected, Stored
 from sessionstore.parsers import show_duration
@@ -22,9 +24,8 @@ from sessionstore.parsers import show_duration
 from . import keys
 from .bucket import Bucket
 from .client import Entry
-from .index import Generations
 from .keys import Mark, Version
-from .layout import ABANDONED, StoreParams
+from .layout import ABANDONED, Part, StoreParams
 from .reader import parsed
 
 AT_ONCE = 2_000_000
@@ -40,17 +41,17 @@ _SHARE = 10
 """There must be at least one ``_SHARE``-th of the references that the last sweep counted."""
 
 
-class Part(NamedTuple):
+class Pass(NamedTuple):
     """The content of one pass: ``generations`` of digests after ``low`` up to ``high``.
 
-    ``low`` and ``high`` are the first two hex digits of a digest.
+    ``low`` and ``high`` are two hex digits. ``last`` is the ``start_after`` of the next pass; None:
+    this is the last pass.
     """
 
     generations: Generations
     low: str
     high: str
     last: str | None
-    """The ``start_after`` of the next pass; None: this is the last pass."""
 
     def holds(self, digest: str) -> bool:
         return self.low < digest[:2] <= self.high
@@ -58,26 +59,24 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Found:
-    """The results of one pass's listings, apart from the content."""
+    """The results of one pass's listings, apart from the content.
+
+    ``dangling`` are old references to content that was not listed, ``crowded`` the files with more
+    than one version.
+    """
 
     references: int = 0
     doomed: list[str] = field(default_factory=list)
     dangling: list[Version] = field(default_factory=list)
-    """Old references to content that was not listed."""
-
     crowded: list[tuple[str, str]] = field(default_factory=list)
-    """Files with more than one version."""
 
 
-class Collector:
+class Collector(Part):
     """The garbage collector of one backend."""
 
-    def __init__(self, bucket: Bucket, terms: StoreParams) -> None:
-        self._bucket = bucket
-        self._terms = terms
-        self.at_once = AT_ONCE
+    at_once = AT_ONCE
 
-    def collect(self, *, force: bool) -> Collected:
+    def collect(self, *, force: bool = False) -> Collected:
         """Implement ``Backend.collect``."""
         self._bucket.sync()
         guard = SafetyCheck(self._bucket, self._terms)
@@ -101,7 +100,10 @@ class Collector:
         return Collected(blobs, size, leftovers)
 
     def referred(self) -> Stored:
-        """Implement ``ReclaimsLate.referred``: the content that references keep at this moment."""
+        """Implement ``ReclaimsLate.referred``.
+
+        Unreferenced content still occupies space for ``grace`` plus the time to the next sweep.
+        """
         self._bucket.sync()
         blobs = size = 0
         last: str | None = ""
@@ -113,7 +115,7 @@ class Collector:
             del part
         return Stored(blobs, size)
 
-    def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
+    def _look(self, last: str, dangling: list[Version]) -> tuple[Pass, Found]:
         """List content, then intents, then references: one pass, in the order of the proof."""
         part = self._content(last)
         found = Found(dangling=dangling)
@@ -123,31 +125,13 @@ class Collector:
 
     # Listing
 
-    def _content(self, last: str) -> Part:
-        """List the generations after the key ``last``.
-
-        At ``at_once`` generations the pass ends, at the next change of a digest's first byte.
-        """
-        index = Generations()
-        low = high = last[2:4]  # of "b/<2 hex>/...": the first byte of the last pass's last digest
-        for page in self._bucket.pages(keys.BLOBS, start_after=last):
-            for entry in page.entries:
-                parsed = keys.parse_blob(entry.key)
-                if parsed is None:
-                    continue
-                digest, generation = parsed
-                if index.count >= self.at_once and digest[:2] != high:
-                    index.seal()
-                    return Part(index, low, high, last)
-                high, last = digest[:2], entry.key
-                index.add(digest, generation, entry.size, old=self._is_old(entry, page.date))
-        index.seal()
-        return Part(index, low, "ff", None)
+    def _content(self, last: str) -> Pass:
+        return content(self._bucket, last, self.at_once, self._is_old)
 
     def _is_old(self, entry: Entry, date: datetime) -> bool:
         return entry.modified + self._terms.grace < date
 
-    def _intents(self, part: Part, found: Found) -> None:
+    def _intents(self, part: Pass, found: Found) -> None:
         for page in self._bucket.pages(keys.INTENTS):
             for entry in page.entries:
                 protected = keys.parse_intent(entry.key)
@@ -156,7 +140,7 @@ class Collector:
                     if entry.modified + ABANDONED < page.date:
                         found.doomed.append(entry.key)
 
-    def _references(self, part: Part, found: Found) -> None:
+    def _references(self, part: Pass, found: Found) -> None:
         """List all sessions: mark referenced generations, and collect needless notes.
 
         The age of a note at the start of the listing decides: a note that was young then stays.
@@ -166,7 +150,7 @@ class Collector:
         for page in self._bucket.pages(keys.SESSIONS):
             began = began or page.date
             for entry in page.entries:
-                sid = keys.sid_of(entry.key)
+                sid = entry.key.split("/", 2)[1]
                 if sid != session.sid:
                     found.doomed += session.needless(began - self._terms.grace - self._terms.margin)
                     session = _Session(sid)
@@ -178,7 +162,7 @@ class Collector:
         if began is not None:
             found.doomed += session.needless(began - self._terms.grace - self._terms.margin)
 
-    def _reference(self, version: Version, part: Part, found: Found, date: datetime) -> None:
+    def _reference(self, version: Version, part: Pass, found: Found, date: datetime) -> None:
         found.references += 1
         is_listed = part.generations.refer(version.digest, version.generation)
         old = version.modified + self._terms.grace < date
@@ -221,6 +205,32 @@ class Collector:
         for upload in abandoned:
             self._bucket.client.abort(upload.key, upload.id)
         return len(abandoned)
+
+
+def content(
+    bucket: Bucket, last: str, at_once: int, is_old: Callable[[Entry, datetime], bool | None]
+) -> Pass:
+    """List the generations after the key ``last``; leave out those for which ``is_old`` is None.
+
+    At ``at_once`` generations the pass ends, at the next change of a digest's first byte.
+    """
+    index = Generations()
+    low = high = last[2:4]  # of "b/<2 hex>/...": the first byte of the last pass's last digest
+    for page in bucket.pages(keys.BLOBS, start_after=last):
+        for entry in page.entries:
+            parsed = keys.parse_blob(entry.key)
+            if parsed is None:
+                continue
+            digest, generation = parsed
+            if index.count >= at_once and digest[:2] != high:
+                index.seal()
+                return Pass(index, low, high, last)
+            high, last = digest[:2], entry.key
+            old = is_old(entry, page.date)
+            if old is not None:
+                index.add(digest, generation, entry.size, old=old)
+    index.seal()
+    return Pass(index, low, "ff", None)
 
 
 class _Session:
@@ -275,10 +285,8 @@ class Count:
 class SafetyCheck:
     """A check before a sweep deletes: a wrong prefix or permission can hide references.
 
-    It compares the number of references in this sweep with the number in the last sweep.
-
-    The check is advisory. A lost or stale record delays a sweep or lets it pass; safety does not
-    depend on it.
+    It compares the number of references with that of the last sweep. It is advisory: a lost or
+    stale record delays a sweep or lets it pass; safety does not depend on it.
     """
 
     def __init__(self, bucket: Bucket, terms: StoreParams) -> None:
@@ -322,3 +330,123 @@ def _count(data: bytes) -> Count | None:
         return Count(**json.loads(data))
     except (ValueError, TypeError):
         return None
+
+
+# The index of a pass: 57 bytes for each generation, where a set of strings would need 250. It has
+# runs of 32,768 generations, in the order of the listing. A run is a sorted array of 64-bit numbers
+# (for binary search), the rest of each key as raw bytes in the same order, and one byte of flags
+# for each. A full run never grows again, and only one run grows at a time: buffers that grow side
+# by side fragment the memory, with holes as large as themselves.
+
+RUN = 1 << 15
+"""Generations in a run: 1.9 MB, and as much again while it is sorted."""
+
+_ROW: Final = 48
+"""Bytes of a row: 28 of the digest, 12 of the generation, 8 of the size. The other 8 bytes of
+digest and generation are in the sorted array."""
+
+_OLD, _REFERRED = 1, 2
+
+
+class Blob(NamedTuple):
+    """One copy of a content; ``size`` in bytes."""
+
+    digest: str
+    generation: str
+    size: int
+
+
+class _Run:
+    """A run of generations, sorted by ``seal``. Most listings arrive already sorted."""
+
+    __slots__ = ("flags", "heads", "high", "low", "rows")
+
+    def __init__(self) -> None:
+        self.heads = array("Q")
+        self.rows = bytearray()
+        self.flags = bytearray()
+        self.low = self.high = 0
+
+    def seal(self) -> None:
+        heads = self.heads
+        if any(after < head for head, after in zip(heads, islice(heads, 1, None), strict=False)):
+            order = sorted(range(len(heads)), key=heads.__getitem__)
+            rows = bytearray()
+            for at in order:  # not join(): it would first make a list of all rows
+                rows += self.rows[at * _ROW : (at + 1) * _ROW]
+            self.heads, self.rows = array("Q", (heads[at] for at in order)), rows
+            self.flags = bytearray(self.flags[at] for at in order)
+        self.low, self.high = self.heads[0], self.heads[-1]
+
+    def refer(self, head: int, rest: bytes) -> bool:
+        at = bisect_left(self.heads, head)
+        while at < len(self.heads) and self.heads[at] == head:
+            if self.rows[at * _ROW : at * _ROW + len(rest)] == rest:
+                self.flags[at] |= _REFERRED
+                return True
+            at += 1
+        return False
+
+    def unreferred(self) -> Iterator[Blob]:
+        at = self.flags.find(_OLD)
+        while at >= 0:
+            head, row = f"{self.heads[at]:016x}", self.rows[at * _ROW : (at + 1) * _ROW]
+            rest, size = row[:40].hex(), int.from_bytes(row[40:], "big")
+            yield Blob(head[:8] + rest[:56], head[8:] + rest[56:], size)
+            at = self.flags.find(_OLD, at + 1)
+
+    def referred(self) -> Iterator[int]:
+        for at, flag in enumerate(self.flags):
+            if flag & _REFERRED:
+                yield int.from_bytes(self.rows[at * _ROW + 40 : (at + 1) * _ROW], "big")
+
+
+class Generations:
+    """All generations of one pass: first ``add`` them, then ``seal``, then ``refer``."""
+
+    def __init__(self) -> None:
+        self._runs: list[_Run] = []
+        self._growing = _Run()
+        self.count = 0
+
+    def add(self, digest: str, generation: str, size: int, *, old: bool) -> None:
+        """Add one copy of a content; ``old``: it may be deleted if it is unreferenced."""
+        head, rest = _split(digest, generation)
+        run = self._growing
+        run.heads.append(head)
+        run.rows += rest + size.to_bytes(8, "big")
+        run.flags.append(_OLD if old else 0)
+        self.count += 1
+        if len(run.flags) == RUN:
+            self.seal()
+
+    def seal(self) -> None:
+        if self._growing.flags:
+            self._growing.seal()
+            self._runs.append(self._growing)
+            self._growing = _Run()
+
+    def refer(self, digest: str, generation: str) -> bool:
+        """Mark a generation as referenced; return whether the index has it."""
+        head, rest = _split(digest, generation)
+        return any(run.refer(head, rest) for run in self._runs if run.low <= head <= run.high)
+
+    def idle(self) -> int:
+        """Return the number of old, unreferenced generations."""
+        return sum(run.flags.count(_OLD) for run in self._runs)
+
+    def referred(self) -> Stored:
+        """Return the number and total size of referenced generations, old or not."""
+        blobs = total = 0
+        for size in chain.from_iterable(run.referred() for run in self._runs):
+            blobs, total = blobs + 1, total + size
+        return Stored(blobs, total)
+
+    def unreferred(self) -> Iterator[Blob]:
+        """Yield the old, unreferenced generations."""
+        return chain.from_iterable(run.unreferred() for run in self._runs)
+
+
+def _split(digest: str, generation: str) -> tuple[int, bytes]:
+    """Return the number to search for, which sorts like the keys, and the rest as bytes."""
+    return int(digest[:8] + generation[:8], 16), bytes.fromhex(digest[8:] + generation[8:])

@@ -12,13 +12,15 @@ while it is young would harm a process that has it in a cache and is about to re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property, partial
+from io import BytesIO
 from itertools import groupby
 from operator import attrgetter
+from typing import BinaryIO, ParamSpec
 
 from sessionstore import names
 from sessionstore.content import CHUNK, hasher
@@ -27,16 +29,15 @@ from sessionstore.model import Problem
 from sessionstore.parsers import show_duration
 
 from . import keys
-from .bucket import Bucket
-from .cache import LookupCache
-from .client import Entry, NotFound, Upload
-from .collector import AT_ONCE
-from .index import Generations
+from .client import Entry, NotFound
+from .collector import AT_ONCE, Pass, content
 from .keys import Version
-from .layout import ABANDONED, UPLOAD_LIMIT, StoreParams
+from .layout import ABANDONED, UPLOAD_LIMIT, Part, Shared
 from .reader import Reader, to_reference
 from .sessions import Sessions
 from .writer import Writer
+
+P = ParamSpec("P")
 
 SECOND = timedelta(seconds=1)
 
@@ -70,45 +71,29 @@ class _Bad:
         return keys.blob(self.digest, generation)
 
 
-@dataclass(slots=True)
-class _Pass:
-    """The generations of digests after ``low`` up to ``high``: ``sound`` ones and ``bad`` ones."""
-
-    low: str
-    sound: Generations = field(default_factory=Generations)
-    bad: dict[str, _Bad] = field(default_factory=dict)
-    high: str = "ff"
-    last: str | None = None
-
-    def holds(self, digest: str) -> bool:
-        return self.low < digest[:2] <= self.high
-
-
-@dataclass
-class Inspector:
+class Inspector(Part):
     """One inspection."""
 
-    bucket: Bucket
-    cache: LookupCache
-    reader: Reader
-    writer: Writer
-    sessions: Sessions
-    terms: StoreParams
-    at_once: int = AT_ONCE
+    def __init__(self, shared: Shared, reader: Reader, writer: Writer, sessions: Sessions) -> None:
+        super().__init__(shared)
+        self._reader = reader
+        self._writer = writer
+        self._sessions = sessions
 
     def problems(self) -> Iterator[Problem]:
-        """Implement ``Backend.inspect``."""
+        """Implement ``Inspects.inspect``: one GET for each copy of content, and three listings."""
         last: str | None = ""
         while last is not None:
-            part = self._content(last)
-            yield from self._files(part)
-            yield from self._unused(part)
+            bad: dict[str, _Bad] = {}  # by generation
+            part = content(self._bucket, last, AT_ONCE, partial(self._is_sound, bad))
+            yield from self._files(part, bad)
+            yield from self._unused(bad)
             last = part.last
             del part  # free it before the next pass: the memory limit is for one
         yield from self._unknown()
         yield from self._interrupted()
 
-    def omitted(self, *, files: bool) -> Iterator[Problem]:
+    def omitted(self, *, files: bool = True) -> Iterator[Problem]:
         """Implement ``Omits.omitted``.
 
         It takes one LIST of the sessions; with ``files`` a LIST of everything as well.
@@ -116,7 +101,7 @@ class Inspector:
         if not files:
             yield from self._unknown(keys.SESSIONS)
             return
-        parsed_entries = map(keys.parse_version, self.bucket.entries(keys.SESSIONS))
+        parsed_entries = map(keys.parse_version, self._bucket.entries(keys.SESSIONS))
         versions = (version for version in parsed_entries if version is not None)
         for _, versions_of_file in groupby(versions, attrgetter("sid", "file")):
             yield from self._unlisted(list(versions_of_file))
@@ -125,12 +110,12 @@ class Inspector:
     def _unlisted(self, versions: list[Version]) -> Iterator[Problem]:
         """Yield the problem that keeps the file of these versions out of listings, if any."""
         newest = max(versions, key=attrgetter("token"))
-        name = self.reader.name(newest)
+        name = self._reader.name(newest)
         if name is None:
             yield from self._nameless(newest)
-        elif all(self.cache.dead.get(version.generation) is not None for version in versions):
-            current = self.reader.versions(newest.sid, newest.file)
-            if current and all(self.bucket.find(version.blob) is None for version in current):
+        elif all(self._cache.dead.get(version.generation) is not None for version in versions):
+            current = self._reader.versions(newest.sid, newest.file)
+            if current and all(self._bucket.find(version.blob) is None for version in current):
                 yield Problem(
                     "missing",
                     newest.key,
@@ -142,41 +127,23 @@ class Inspector:
 
     # Content
 
-    def _content(self, last: str) -> _Pass:
-        """Read the generations after the key ``last``.
-
-        At ``at_once`` generations the pass ends, at the next change of a digest's first byte.
-        """
-        part = _Pass(last[2:4])
-        high = part.low
-        for entry in self.bucket.entries(keys.BLOBS, start_after=last):
-            parsed = keys.parse_blob(entry.key)
-            if parsed is None:
-                continue
-            digest, generation = parsed
-            if part.sound.count >= self.at_once and digest[:2] != high:
-                part.high, part.last = high, last
-                break
-            high, last = digest[:2], entry.key
-            problem = self._problem(entry, digest)
-            if problem is None:
-                part.sound.add(digest, generation, entry.size, old=False)
-            else:
-                part.bad[generation] = _Bad(digest, problem, entry.size, problem == _NOTED)
-                self.cache.bad.put(generation, value=True)
-                self.cache.born.pop(digest)
-        part.sound.seal()
-        return part
+    def _is_sound(self, bad: dict[str, _Bad], entry: Entry, _: datetime) -> bool | None:
+        """Read a generation; return None and add it to ``bad`` if it is damaged."""
+        digest, generation = entry.key.split("/")[2:]
+        problem = self._problem(entry, digest)
+        if problem is None:
+            return False
+        bad[generation] = _Bad(digest, problem, entry.size, problem == _NOTED)
+        self._cache.bad.put(generation, value=True)
+        self._cache.born.pop(digest)
+        return None
 
     def _problem(self, entry: Entry, digest: str) -> str | None:
-        """Return the problem of an object's bytes, or None if they are right.
-
-        None also for an object that was deleted in between: that is no damage.
-        """
+        """Return the problem of an object's bytes; None if they are right, or were just deleted."""
         wrong: set[str] = set()
         for _ in range(_READS):
             try:
-                size, actual = self._digest_of(entry.key)
+                size, actual = self._digest_of(self._bucket.get(entry.key).stream)
             except NotFound:
                 return None
             if actual == digest:
@@ -194,64 +161,67 @@ class Inspector:
 
     @cached_property
     def _notes(self) -> set[str]:
-        return {self._digest(CONDEMNED), self._digest(_LONGER)}
+        return {self._digest_of(BytesIO(note))[1] for note in (CONDEMNED, _LONGER)}
 
-    def _digest(self, data: bytes) -> str:
-        data_hash = hasher(self.terms.digest)
-        data_hash.update(data)
-        return data_hash.hexdigest()
-
-    def _digest_of(self, key: str) -> tuple[int, str]:
-        object_hash, size = hasher(self.terms.digest), 0
-        with closing(self.bucket.get(key).stream) as stream:
+    def _digest_of(self, stream: BinaryIO) -> tuple[int, str]:
+        """Return the size and the digest of a stream's bytes, and close it."""
+        stream_hash, size = hasher(self._terms.digest), 0
+        with closing(stream):
             while chunk := stream.read(CHUNK):
-                object_hash.update(chunk)
+                stream_hash.update(chunk)
                 size += len(chunk)
-        return size, object_hash.hexdigest()
+        return size, stream_hash.hexdigest()
 
-    def _unused(self, part: _Pass) -> Iterator[Problem]:
-        """Yield the damaged generations that no file refers to."""
-        for generation, bad in part.bad.items():
-            if not bad.used and not bad.condemned:
+    def _unused(self, bad: dict[str, _Bad]) -> Iterator[Problem]:
+        for generation, one in bad.items():
+            if not one.used and not one.condemned:
                 yield Problem(
                     "damaged",
-                    bad.blob(generation),
-                    f"Stored bytes that no file refers to are damaged: {bad.problem}.",
+                    one.blob(generation),
+                    f"Stored bytes that no file refers to are damaged: {one.problem}.",
                     "They are marked as unusable, and a sweep deletes them.",
-                    partial(self._condemn, bad.blob(generation), bad),
+                    partial(self._condemn, one.blob(generation), one),
                 )
 
     # Files
 
-    def _files(self, part: _Pass) -> Iterator[Problem]:
+    def _files(self, part: Pass, bad: dict[str, _Bad]) -> Iterator[Problem]:
         """Yield the problems of files. A pass finds all of them before the first is repaired."""
         bad_versions: list[tuple[Version, _Bad | None]] = []
-        for entry in self.bucket.entries(keys.SESSIONS):
+        for entry in self._bucket.entries(keys.SESSIONS):
             version = keys.parse_version(entry)
             if version is None or not part.holds(version.digest):
                 continue
-            bad = part.bad.get(version.generation)
-            if bad is not None:
-                bad.files, bad.used, bad.size = bad.files + 1, True, version.size
-            if bad is not None or not part.sound.refer(version.digest, version.generation):
-                bad_versions.append((version, bad))
-            elif names.decode(version.file) is None and self.reader.name(version) is None:
+            own = bad.get(version.generation)
+            if own is not None:
+                own.files, own.used, own.size = own.files + 1, True, version.size
+            if own is not None or not part.generations.refer(version.digest, version.generation):
+                bad_versions.append((version, own))
+            elif names.decode(version.file) is None and self._reader.name(version) is None:
                 yield from self._nameless(version)
-        for version, bad in bad_versions:
-            yield from self._version_problem(version, bad)
+        for version, own in bad_versions:
+            yield from self._version_problem(version, own)
 
     def _version_problem(self, version: Version, bad: _Bad | None) -> Iterator[Problem]:
         """Yield the problem of a version with damaged or missing content, if it is still one."""
-        if bad is None and self.bucket.find(version.blob) is not None:
+        if bad is None and self._bucket.find(version.blob) is not None:
             return  # the content was written after the pass listed it
-        if self.bucket.find(version.key) is None:  # the version was deleted or replaced
+        if self._bucket.find(version.key) is None:  # the version was deleted or replaced
             self._file_done(version, bad)
             return
-        current = self.reader.current(version.sid, version.file)
+        current = self._reader.current(version.sid, version.file)
         if current is not None and current.key != version.key:
-            yield self._replaced(version, bad)
+            yield Problem(
+                "leftover",
+                version.key,
+                "A file was replaced, and its old version, with missing or damaged content, "
+                "stayed.",
+                "The old version is deleted.",
+                partial(self._drop_version, version, bad),
+                version.sid,
+            )
             return
-        name = self.reader.name(version) or version.file
+        name = self._reader.name(version) or version.file
         donor = self._donor(version)
         problem = "is not there" if bad is None else f"is damaged: {bad.problem}"
         yield Problem(
@@ -269,18 +239,8 @@ class Inspector:
             lost=donor is None,
         )
 
-    def _replaced(self, version: Version, bad: _Bad | None) -> Problem:
-        return Problem(
-            "leftover",
-            version.key,
-            "A file was replaced, and its old version, with missing or damaged content, stayed.",
-            "The old version is deleted.",
-            partial(self._drop_version, version, bad),
-            version.sid,
-        )
-
     def _nameless(self, version: Version) -> Iterator[Problem]:
-        if self.bucket.find(version.key) is not None:
+        if self._bucket.find(version.key) is not None:
             yield Problem(
                 "damaged",
                 version.key,
@@ -291,7 +251,7 @@ class Inspector:
 
     def _donor(self, version: Version) -> str | None:
         """Return the key of another, sound copy of the same content, or None."""
-        for entry in self.bucket.entries(keys.generations(version.digest)):
+        for entry in self._bucket.entries(keys.generations(version.digest)):
             parsed = keys.parse_blob(entry.key)
             if parsed is None or parsed[1] == version.generation or entry.size != version.size:
                 continue
@@ -302,22 +262,22 @@ class Inspector:
     # Repairs
 
     def _renew(self, version: Version, name: str, bad: _Bad | None, donor: str) -> bool:
-        key = self.sessions.identify(version.sid)
-        done = key is not None and self.writer.renew(version, key, name, donor)
+        key = self._sessions.identify(version.sid)
+        done = key is not None and self._writer.renew(version, key, name, donor)
         self._file_done(version, bad, condemn=True)
         return done
 
     def _delete_file(self, version: Version, bad: _Bad | None) -> bool:
-        versions = self.reader.versions(version.sid, version.file)
+        versions = self._reader.versions(version.sid, version.file)
         newest = max(versions, key=attrgetter("token"), default=None)
         done = newest is not None and newest.key == version.key
         if done:
-            self.sessions.remove(version.sid, versions)
+            self._sessions.remove(version.sid, versions)
         self._file_done(version, bad, condemn=True)
         return done
 
     def _drop_version(self, version: Version, bad: _Bad | None) -> bool:
-        self._delete([version.key])
+        self._bucket.delete([version.key])
         self._file_done(version, bad, condemn=True)
         return True
 
@@ -330,43 +290,42 @@ class Inspector:
 
     def _condemn(self, key: str, bad: _Bad) -> bool:
         # If a sweep has deleted it, do not create it again.
-        if not bad.condemned and self.bucket.find(key) is not None:
-            self.bucket.put(key, _LONGER if bad.size == len(CONDEMNED) else CONDEMNED)
-        return True
-
-    def _delete(self, doomed: Iterable[str]) -> bool:
-        self.bucket.delete(doomed)
+        if not bad.condemned and self._bucket.find(key) is not None:
+            self._bucket.put(key, _LONGER if bad.size == len(CONDEMNED) else CONDEMNED)
         return True
 
     # Other objects, and uploads
 
     def _unknown(self, prefix: str = "") -> Iterator[Problem]:
-        for entry in self.bucket.entries(prefix):
+        for entry in self._bucket.entries(prefix):
             if not _is_known(entry):
                 problem = f"The object {entry.key!r} has no key of a store."
                 yield Problem("unknown", entry.key, problem, _LEFT_ALONE)
 
     def _interrupted(self) -> Iterator[Problem]:
         """Yield old uploads and intents, which can no longer belong to an acknowledged save."""
-        now = self.bucket.now()
-        for entry in self.bucket.entries(keys.INTENTS):
+        now = self._bucket.now()
+        for entry in self._bucket.entries(keys.INTENTS):
             age = now - entry.modified
             if keys.parse_intent(entry.key) is not None and age > UPLOAD_LIMIT:
-                yield _interrupted(entry.key, age, partial(self._delete, [entry.key]))
+                yield _interrupted(entry.key, age, partial(_done, self._bucket.delete, [entry.key]))
         known: set[str] = set()
-        for upload in self.bucket.uploads():
+        for upload in self._bucket.uploads():
             known.add(upload.id)
             age = now - upload.started
             if age > UPLOAD_LIMIT:
-                yield _interrupted(upload.key, age, partial(self._abort, upload))
-        for upload in self.bucket.client.uploads(""):
+                abort = partial(_done, self._bucket.client.abort, upload.key, upload.id)
+                yield _interrupted(upload.key, age, abort)
+        for upload in self._bucket.client.uploads(""):
             if upload.id not in known and not upload.key.startswith(keys.BLOBS):
                 problem = f"The unfinished upload {upload.key!r} has no key of a store."
                 yield Problem("unknown", upload.key, problem, _LEFT_ALONE)
 
-    def _abort(self, upload: Upload) -> bool:
-        self.bucket.client.abort(upload.key, upload.id)
-        return True
+
+def _done(repair: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+    """Do a repair that always succeeds."""
+    repair(*args, **kwargs)
+    return True
 
 
 def _interrupted(place: str, age: timedelta, mend: Callable[[], bool]) -> Problem:

@@ -84,12 +84,11 @@ class Version(NamedTuple):
 
     @property
     def by_intent(self) -> bool:
-        """Return whether an intent protected the content until this reference was written."""
+        """Whether an intent protected the content until this reference was written."""
         return self.token[17] == "i"  # the first character of the nonce, after 16 of seq and a dot
 
     @property
     def generation(self) -> str:
-        """The generation of its content (the last segment of the blob's key)."""
         return generation(self.token)
 
     @property
@@ -99,7 +98,7 @@ class Version(NamedTuple):
 
 
 def blob(digest: str, generation: str) -> str:
-    """Return the key of one copy of a content."""
+    """Return the key of one generation of a content."""
     return f"b/{digest[:2]}/{digest}/{generation}"
 
 
@@ -165,13 +164,13 @@ def after_ends(sid: str) -> str:
 
 
 def parse_blob(key: str) -> tuple[str, str] | None:
-    """Return digest and generation, or None if the key is not a blob's."""
+    """Return the digest and generation of a blob's key; None for another key."""
     match = _is_blob(key)
     return None if match is None else (match[2], match[3])
 
 
 def parse_version(entry: Entry) -> Version | None:
-    """Return the reference that an entry represents, or None if it is not a reference."""
+    """Return the reference that an entry represents, if it is one."""
     match = _is_version(entry.key)
     if match is None:
         return None
@@ -183,7 +182,7 @@ def parse_version(entry: Entry) -> Version | None:
 
 
 def parse_mark(entry: Entry) -> Mark | None:
-    """Return the session note that an entry represents, or None if it is not a note."""
+    """Return the session note that an entry represents, if it is one."""
     match = _is_mark(entry.key)
     if match is None or (match[2] == "saved" and match[3] > _LAST):
         return None
@@ -191,14 +190,9 @@ def parse_mark(entry: Entry) -> Mark | None:
 
 
 def parse_intent(key: str) -> tuple[str, str] | None:
-    """Return the digest and generation that an intent protects, or None if it is not an intent."""
+    """Return the digest and generation that an intent protects; None for another key."""
     match = _is_intent(key)
     return None if match is None else (match[1], match[2])
-
-
-def sid_of(key: str) -> str:
-    """Return the session that a key below ``s/`` belongs to."""
-    return key.split("/", 2)[1]
 
 
 def microseconds(time: datetime) -> int:

@@ -17,6 +17,7 @@ from sessionstore.parsers import show_duration
 
 from . import keys
 from .bucket import READS, Bucket
+from .cache import LookupCache
 from .client import Entry
 from .keys import Version
 
@@ -41,7 +42,8 @@ class StoreParams:
     """The store's parameters.
 
     A sweep may delete content only when it is older than ``grace``. ``margin`` is the greatest
-    allowed clock skew between servers of one store, including the rounding of times to a second.
+    clock skew between servers of one store, including the rounding of times to a second. ``window``
+    is the greatest age of a generation when a reference to it is acknowledged.
     """
 
     grace: timedelta
@@ -53,7 +55,6 @@ class StoreParams:
 
     @cached_property
     def window(self) -> timedelta:
-        """The greatest age of a generation when a reference to it is acknowledged."""
         return self.grace - self.margin
 
     def is_firm(self, version: Version, blob: Entry | None) -> bool:
@@ -84,15 +85,29 @@ def grace(value: object) -> timedelta:
     return parsed
 
 
+class Shared(NamedTuple):
+    """The state that all parts of one backend share."""
+
+    bucket: Bucket
+    cache: LookupCache
+    terms: StoreParams
+    nonce: Nonce
+
+
+class Part:
+    """A part of a backend: the reader, the writer, the sessions, the collector."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._bucket, self._cache, self._terms, self._nonce = shared
+
+
 class Layout(NamedTuple):
     """The parsed content of the ``layout`` object; ``grace`` in seconds."""
 
     version: int
     digest: str
     grace: float
-
-    def terms(self) -> StoreParams:
-        return StoreParams(timedelta(seconds=self.grace), self.digest)
 
 
 def open_or_create(bucket: Bucket, digest: str | None, wanted: timedelta | None) -> StoreParams:
@@ -107,7 +122,7 @@ def open_or_create(bucket: Bucket, digest: str | None, wanted: timedelta | None)
         hasher(new.digest)  # raises for a digest that is not installed, before the first write
         bucket.put(keys.LAYOUT, json.dumps(new._asdict()).encode())
         layout = _read(bucket) or new  # read it back: another process may have created it too
-    terms = layout.terms()
+    terms = StoreParams(timedelta(seconds=layout.grace), layout.digest)
     hasher(terms.digest)
     if digest not in {None, terms.digest}:
         raise SettingsError(
@@ -124,15 +139,13 @@ def open_or_create(bucket: Bucket, digest: str | None, wanted: timedelta | None)
 
 
 def _read(bucket: Bucket) -> Layout | None:
-    layout: Layout | None = None
     for _ in range(READS):
         data = bucket.read(keys.LAYOUT)
         if data is None:
             return None
-        layout = _parsed(data)
-        if layout is not None:
+        if (layout := _parsed(data)) is not None:
             break
-    if layout is None:
+    else:
         raise SettingsError(
             "The object 'layout' was not written by this library: another program uses this "
             "bucket and prefix; use another prefix."

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from queue import Empty, Full, Queue
+from queue import SimpleQueue
 from typing import BinaryIO, TypeVar
 
 from sessionstore._streams import ReadStream
@@ -14,9 +13,6 @@ from sessionstore.content import CHUNK
 
 AHEAD = 4
 """Chunks that are read ahead: 4 MiB."""
-
-_PATIENCE = 0.1
-"""Seconds between two checks of a thread that waits for its reader: should it stop?"""
 
 T = TypeVar("T")
 
@@ -46,50 +42,35 @@ class ReadAhead(ReadStream):
 
     def __init__(self, stream: BinaryIO) -> None:
         self._source = stream
-        self._chunks: Queue[bytes | Exception] = Queue(AHEAD)
+        self._chunks: SimpleQueue[bytes | Exception] = SimpleQueue()
+        self._room = threading.Semaphore(AHEAD)
         self._left = b""
-        self._ended = False
-        self._over = threading.Event()
+        self._ended = self._over = False
         threading.Thread(target=self._pump, name="sessionstore-read", daemon=True).start()
 
     def _take(self, size: int) -> bytes:
-        if not self._left:
-            self._left = self._next()
+        if not self._left and not self._ended:
+            chunk = self._chunks.get()
+            self._room.release()
+            self._ended = isinstance(chunk, Exception) or not chunk  # nothing comes after it
+            if isinstance(chunk, Exception):
+                raise chunk
+            self._left = chunk
         taken, self._left = self._left[:size], self._left[size:]
         return taken
 
-    def _next(self) -> bytes:
-        if self._ended or (self._over.is_set() and self._chunks.empty()):
-            return b""
-        chunk = self._chunks.get()
-        self._ended = isinstance(chunk, Exception) or not chunk  # nothing comes after it
-        if isinstance(chunk, Exception):
-            raise chunk
-        return chunk
-
     def _pump(self) -> None:
         try:
-            while chunk := self._source.read(CHUNK):
-                if not self._hand(chunk):
-                    return
-            self._hand(b"")
+            while not self._over and (chunk := self._source.read(CHUNK)):
+                self._chunks.put(chunk)
+                self._room.acquire()
         except Exception as error:  # noqa: BLE001 - ``read`` raises it
-            self._hand(error)
+            self._chunks.put(error)
         finally:
-            self._over.set()
+            self._chunks.put(b"")
             self._source.close()
 
-    def _hand(self, chunk: bytes | Exception) -> bool:
-        """Put ``chunk`` in the queue when it has space; return False if it was closed."""
-        while not self._over.is_set():
-            with suppress(Full):
-                self._chunks.put(chunk, timeout=_PATIENCE)
-                return True
-        return False
-
     def close(self) -> None:
-        self._over.set()
-        with suppress(Empty):
-            while True:
-                self._chunks.get_nowait()
+        self._over = True
+        self._room.release()
         super().close()

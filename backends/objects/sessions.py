@@ -19,10 +19,9 @@ from sessionstore.model import Dropped, Reference, SessionKey, SessionRecord
 
 from . import keys
 from .bucket import Bucket
-from .cache import LookupCache
 from .client import Entry
 from .keys import EPOCH, Mark, Version
-from .layout import Nonce, StoreParams
+from .layout import Part, Shared
 from .reader import Reader, parsed, to_reference
 
 _LIST_SESSION_FROM = 8
@@ -100,17 +99,12 @@ class _Doomed:
         bucket.delete([*(version.key for version in self.newest.values()), *self.notes])
 
 
-class Sessions:
+class Sessions(Part):
     """The sessions of one backend: records, activity, ends, and the deletion of their files."""
 
-    def __init__(
-        self, bucket: Bucket, cache: LookupCache, reader: Reader, terms: StoreParams, nonce: Nonce
-    ) -> None:
-        self._bucket = bucket
-        self._cache = cache
+    def __init__(self, shared: Shared, reader: Reader) -> None:
+        super().__init__(shared)
         self._reader = reader
-        self._terms = terms
-        self._nonce = nonce
 
     # Listing
 
@@ -181,7 +175,7 @@ class Sessions:
     # Deleting
 
     def drop(
-        self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
+        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
     ) -> Dropped | None:
         """Implement ``Backend.drop``.
 
@@ -269,7 +263,7 @@ class Sessions:
 
         Returns the keys of the notes that this one replaces.
         """
-        before = self._cache.saved.get(sid, 0)
+        before = self._cache.saved.get(sid) or 0
         now = keys.microseconds(max(version.modified for version in doomed))
         newest_first = sorted(doomed, key=attrgetter("token"), reverse=True)
         session_keys = (self._session_key(sid, version.key) for version in newest_first)
@@ -289,7 +283,7 @@ class Sessions:
 
 def grouped(entries: Iterable[Entry]) -> Iterator[tuple[str, Iterator[Entry]]]:
     """Group the entries below ``s/`` by session."""
-    return groupby(entries, lambda entry: keys.sid_of(entry.key))
+    return groupby(entries, lambda entry: entry.key.split("/", 2)[1])
 
 
 def _tallied(sid: str, entries: Iterable[Entry]) -> Tally:

@@ -19,11 +19,10 @@ from sessionstore.errors import BackendUnavailable
 from sessionstore.model import Saved, SessionKey
 
 from . import keys
-from .bucket import Bucket
-from .cache import Born, CachedVersion, LookupCache
+from .cache import Born, CachedVersion
 from .client import Entry, NotFound, Payload
 from .keys import Version
-from .layout import UPLOAD_LIMIT, Nonce, StoreParams
+from .layout import UPLOAD_LIMIT, Part, Shared
 from .reader import Reader, to_reference
 
 MULTIPART_ABOVE = 64 << 20
@@ -72,17 +71,12 @@ class Save:
         self.file = names.encode(self.name)
 
 
-class Writer:
+class Writer(Part):
     """Saves the files of one backend."""
 
-    def __init__(
-        self, bucket: Bucket, cache: LookupCache, reader: Reader, terms: StoreParams, nonce: Nonce
-    ) -> None:
-        self._bucket = bucket
-        self._cache = cache
+    def __init__(self, shared: Shared, reader: Reader) -> None:
+        super().__init__(shared)
         self._reader = reader
-        self._terms = terms
-        self._nonce = nonce
         self.multipart_above = MULTIPART_ABOVE
         self.part_size = PART_SIZE
 
@@ -92,8 +86,8 @@ class Writer:
         name: str,
         content: Content,
         *,
-        expires: datetime | None,
-        fresh: bool,
+        expires: datetime | None = None,
+        fresh: bool = False,
         created: datetime | None = None,
     ) -> Saved:
         """Implement ``Backend.put`` and, with ``created``, ``Restores.restore``."""

@@ -15,8 +15,7 @@ from sessionstore.backend import Dropped, Reference, Saved, SessionKey
 from sessionstore.backends.objects import ObjectBackend, keys
 from sessionstore.backends.objects.cache import RECENT
 from sessionstore.backends.objects.client import Entry
-from sessionstore.backends.objects.collector import Collector, Found, Part
-from sessionstore.backends.objects.index import Generations
+from sessionstore.backends.objects.collector import Collector, Found, Generations, Pass
 from sessionstore.backends.objects.keys import Version
 from sessionstore.backends.objects.reader import Reader, to_reference
 from sessionstore.backends.objects.sessions import Sessions
@@ -41,10 +40,10 @@ class SkewedSweeper(Collector):
 class ReferencesFirst(Collector):
     """Lists references before content in a sweep."""
 
-    def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
+    def _look(self, last: str, dangling: list[Version]) -> tuple[Pass, Found]:
         seen, found = _Referred(), Found(dangling=dangling)
-        self._intents(Part(seen, "", "", None), found)
-        self._references(Part(seen, "", "", None), found)
+        self._intents(Pass(seen, "", "", None), found)
+        self._references(Pass(seen, "", "", None), found)
         part = self._content(last)
         for digest, generation in seen.noted:
             part.generations.refer(digest, generation)
@@ -116,8 +115,8 @@ class FromMemory(Writer):
         name: str,
         content: Content,
         *,
-        expires: datetime | None,
-        fresh: bool,
+        expires: datetime | None = None,
+        fresh: bool = False,
         created: datetime | None = None,
     ) -> Saved:
         sight = self._cache.sight(key.sid, names.encode(name))
@@ -132,7 +131,7 @@ class DropTakesIntents(Sessions):
     """Deletes the session's intents too in a drop."""
 
     def drop(
-        self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
+        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
     ) -> Dropped | None:
         dropped = super().drop(sid, unless_active_after=unless_active_after, only_ended=only_ended)
         intents = self._bucket.entries(f"{keys.INTENTS}{sid}/")
@@ -154,7 +153,7 @@ class SharedReferences(Writer):
 class IntentsLast(Collector):
     """Lists references before intents in a sweep."""
 
-    def _look(self, last: str, dangling: list[Version]) -> tuple[Part, Found]:
+    def _look(self, last: str, dangling: list[Version]) -> tuple[Pass, Found]:
         part, found = self._content(last), Found(dangling=dangling)
         self._references(part, found)
         self._intents(part, found)
@@ -239,7 +238,7 @@ class DropLeavesEnd(Sessions):
     """Leaves the ends in a drop, so that a new session of the same id has ended at its start."""
 
     def drop(
-        self, sid: str, *, unless_active_after: datetime | None, only_ended: bool
+        self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False
     ) -> Dropped | None:
         ends = [entry.key for entry in self._bucket.entries(keys.ended(sid))]
         dropped = super().drop(sid, unless_active_after=unless_active_after, only_ended=only_ended)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sessionstore.backends.objects import ObjectBackend
-from sessionstore.backends.objects.clock import StoreClock, boot_time
+from sessionstore.backends.objects.bucket import StoreClock, boot_time
 from sessionstore.testing import FakeClock
 from tests.support.object_client import DatelessObjectClient, FakeBucket
 

@@ -67,47 +67,23 @@ def test_an_error_comes_after_the_bytes_before_it() -> None:
     assert stream.ended.wait(10)
 
 
-class Late(threading.Event):
-    """Set when it is allowed to be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.allowed = threading.Event()
-
-    def set(self) -> None:
-        self.allowed.wait()
-        super().set()
-
-
 @pytest.mark.parametrize("error", [None, BackendUnavailable("broken off")])
-def test_the_end_is_the_end_before_the_thread_is_over(
-    monkeypatch: pytest.MonkeyPatch, error: Exception | None
-) -> None:
-    over, begin, stream = Late(), threading.Event(), Stream(error=error)
-    first = stream.read
+def test_the_end_is_the_end_before_the_thread_is_over(error: Exception | None) -> None:
+    closing = threading.Event()
 
-    def read(size: int | None = -1, /) -> bytes:
-        begin.wait()
-        return first(size)
+    class Held(Stream):
+        def close(self) -> None:  # the thread's last act
+            closing.wait()
+            super().close()
 
-    monkeypatch.setattr(stream, "read", read)
-    reader = ahead(stream)
-    reader._over = over
-    begin.set()
-    told: list[bytes] = []
-
-    def read_on() -> None:
+    stream = Held(error=error)
+    with ahead(stream) as reader:
         with contextlib.suppress(BackendUnavailable):
-            told.append(reader.read(1))
-        told.append(reader.read(1))
-
-    reading = threading.Thread(target=read_on, daemon=True)
-    reading.start()
-    reading.join(10)
-    over.allowed.set()
-    reader.close()
-    assert told[-1:] == [b""]
-    assert not reading.is_alive()
+            assert reader.read(1) == b""
+        assert reader.read(1) == b""
+        assert not stream.ended.is_set()
+        closing.set()
+    assert stream.ended.wait(10)
 
 
 def test_it_reads_no_further_ahead_than_it_says() -> None:

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessionstore.backend import Reference, SessionKey, Stored
-from sessionstore.backends.objects import index as objects_index
+from sessionstore.backends.objects import collector as objects_index
 from sessionstore.backends.objects import keys
 from sessionstore.backends.objects.cache import CachedVersion, LookupCache, Lru
 from sessionstore.backends.objects.client import Entry, Payload
-from sessionstore.backends.objects.index import Blob, Generations
+from sessionstore.backends.objects.collector import Blob, Generations
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SID = "alice-" + "0" * 32
