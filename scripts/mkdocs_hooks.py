@@ -3,7 +3,7 @@
 * README, CONTRIBUTING, CHANGELOG and each example are pages of the site, made from the files
   themselves. Links between them and the guides are turned into the site's own; a link into the
   source keeps its text alone.
-* The section "Settings" of the README is a page of the reference too.
+* A callout of GitHub (``> [!WARNING]``) becomes an admonition, so that it shows in both places.
 * ``reference/cli.md`` is what ``--help`` says, of every command.
 * The entry ``examples`` of the navigation stands for all of them.
 * A page that the navigation names and that is not there is left out. The build complains of the
@@ -28,19 +28,19 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changes.md",
 }
-SETTINGS = "reference/settings.md"
 CLI = "reference/cli.md"
 EXAMPLES = "examples"
 
 _link = re.compile(
     r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?://|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)"
 )
+_callout = re.compile(r"^> \[!(NOTE|TIP|WARNING)\]\n((?:>.*\n?)+)", re.MULTILINE)
 _fence = re.compile(r"^(```|~~~).*?^\1$", re.DOTALL | re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Leave out of the navigation what is not there."""
-    made = {*PAGES.values(), SETTINGS, CLI, *(_page_of(each) for each in _examples())}
+    made = {*PAGES.values(), CLI, *(_page_of(each) for each in _examples())}
     config.nav = _present(config.nav, made, Path(config.docs_dir))
     return config
 
@@ -51,7 +51,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=(ROOT / name).read_text()))
     for example in _examples():
         files.append(File.generated(config, _page_of(example), content=_shown(example)))
-    files.append(File.generated(config, SETTINGS, content=_settings()))
     files.append(File.generated(config, CLI, content=_cli()))
     return files
 
@@ -63,7 +62,16 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> st
     for fence in _fence.finditer(markdown):
         kept += [_relinked(markdown[last : fence.start()], source, page, files), fence[0]]
         last = fence.end()
-    return "".join([*kept, _relinked(markdown[last:], source, page, files)])
+    whole = "".join([*kept, _relinked(markdown[last:], source, page, files)])
+    return _callout.sub(_admonition, whole)
+
+
+def _admonition(callout: re.Match[str]) -> str:
+    """Return a callout of GitHub as an admonition; a first line in bold is its title."""
+    lines = [re.sub("^> ?", "", line) for line in callout[2].splitlines()]
+    title = re.fullmatch(r"\*\*(.+)\*\*", lines[0])
+    body = "\n".join(f"    {line}".rstrip() for line in (lines[1:] if title else lines))
+    return f"!!! {callout[1].lower()}" + (f' "{title[1]}"' if title else "") + f"\n{body}\n"
 
 
 def _present(nav: Any, made: set[str], docs: Path) -> Any:
@@ -91,15 +99,8 @@ def _shown(example: Path) -> str:
     return f"# examples/{example.name}\n\n{said}\n\n```python\n{code}```\n"
 
 
-def _settings() -> str:
-    section = (ROOT / "README.md").read_text().split("## Settings\n", 1)[1].split("\n## ", 1)[0]
-    return f"# Settings\n{section}"
-
-
 def _source_of(page: str) -> str:
     """The file of the repository that a page is made from."""
-    if page == SETTINGS:
-        return "README.md"
     for name, made in PAGES.items():
         if page == made:
             return name

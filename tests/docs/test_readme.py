@@ -95,6 +95,10 @@ def test_each_gradio_app_is_served_and_answers(guide: Path, code: str, tmp_path:
         assert len(list(tmp_path.glob("*/sessions/*/files/*.webp"))) == 1
 
 
+def test_the_readme_is_read_in_two_minutes() -> None:
+    assert len(README.read_text().splitlines()) <= 150
+
+
 def test_the_gradio_app_fits_into_ten_lines_beside_its_imports() -> None:
     (code,) = (each for each in blocks(README, "python") if LAUNCH.search(each))
     lines = [line for line in code.splitlines() if line.strip()]
@@ -114,12 +118,14 @@ def test_each_make_target_named_is_there(guide: Path) -> None:
 def test_each_console_block_is_a_command() -> None:
     for guide in GUIDES:
         for block in blocks(guide, "console"):
-            assert re.match(r"\$ (make|pip|sessionstore) ", block), block
+            assert re.match(r"\$ (make|pip|sessionstore|python) ", block), block
 
 
 def test_each_extra_named_is_one() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = re.findall(r"sessionstore\[([a-z0-9,]+)\]", "".join(map(Path.read_text, GUIDES)))
+    named = re.findall(
+        r"(?:sessionstore|'\.)\[([a-z0-9,]+)\]", "".join(map(Path.read_text, GUIDES))
+    )
 
     assert named
     assert {each for names in named for each in names.split(",")} <= {
@@ -128,7 +134,8 @@ def test_each_extra_named_is_one() -> None:
 
 
 def test_the_table_of_settings_is_complete() -> None:
-    rows = re.findall(r"^\| `([a-z_]+)` \|", README.read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "settings.md").read_text()
+    rows = re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)
     options = [key for scheme in registry.BUILTIN for key in registry.find(scheme).options]
 
     assert sorted(rows) == sorted({"url", *CORE, *options})
