@@ -9,6 +9,7 @@
 #   make bench   measure beside peers, in under 15 minutes; make bench-full: growth and the rest
 #   make campaigns  kills, faults, flipped bits, half an hour of visitors: what is left after them
 #   make explore try 100,000 schedules of the object protocol, and each broken variant
+#   make apps    some 120 small Gradio apps, plain and attached, as a table of what differs
 #   make replicas      one Gradio app on two replicas, with attach and without, as a table
 #   make gradio-suite  Gradio's own tests, with attach and without: both fail in the same places
 #   make clean   remove what these made, the demo's files too
@@ -31,7 +32,7 @@ endif
 # An s3:// store needs one extra more; the stamp's name keeps the two apart.
 DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
 
-.PHONY: help demo test gradio5 lint docs bench bench-full campaigns explore replicas gradio-suite s3 clean
+.PHONY: help demo test gradio5 lint docs bench bench-full campaigns explore apps replicas gradio-suite s3 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -97,6 +98,11 @@ explore: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.explore_engines --engine boto3 --schedules 200
 	$(BIN)/python -m tests.campaigns.explore_engines --engine fsspec --schedules 100
 	$(BIN)/python -m tests.campaigns.explore_engines --server rclone --schedules 200
+
+apps: .venv/.ready-test
+	$(BIN)/python -m tests.campaigns.apps --catch
+	$(BIN)/python -m tests.campaigns.apps $(ARGS)
+	$(BIN)/python -m tests.campaigns.apps --store s3 $(ARGS)
 
 replicas: .venv/.ready-test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.replicas --write docs/gradio-replicas.md

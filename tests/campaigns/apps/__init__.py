@@ -1,0 +1,1 @@
+"""Run Gradio apps plain and attached, and compare them."""

@@ -1,0 +1,62 @@
+"""Defects that ``--catch`` adds to ``attach``, to see that the driver finds each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from sessionstore.adapters.gradio import events, files, middleware
+from sessionstore.errors import BackendUnavailable
+
+
+def refuses_files() -> None:
+    """Answer 403 for every file."""
+
+    async def serving(*_: Any) -> None:
+        return None
+
+    middleware._serving = serving  # type: ignore[assignment]  # the defect
+
+
+def drops_outputs() -> None:
+    """Delete each output from the store and the disk as soon as it is saved."""
+    keep = files.CacheFiles.keep
+
+    def keep_and_drop(self: Any, visitor: Any, owner: Any, name: str) -> Any:
+        found = keep(self, visitor, owner, name)
+        if found is not None and found.sid != self._pins.sid:
+            self.store.backend.discard(found.sid, [found.reference])
+            self.local.path(name).unlink(missing_ok=True)
+            self._gone(found.sid, name)
+        return found
+
+    files.CacheFiles.keep = keep_and_drop  # type: ignore[method-assign]  # the defect
+
+
+def changes_bytes() -> None:
+    """Save other bytes than an event has made."""
+    put = files.CacheFiles._put
+
+    def put_changed(self: Any, home: Any, name: str, ttl: Any, *, whole: bool) -> Any:
+        path: Path = self.local.path(name)
+        if path.exists():
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        return put(self, home, name, ttl, whole=whole)
+
+    files.CacheFiles._put = put_changed  # type: ignore[method-assign]  # the defect
+
+
+def fails_events() -> None:
+    """Raise an error for every output."""
+
+    async def move(*_: Any) -> str:
+        raise BackendUnavailable("a defect")
+
+    events.Event.move = move  # type: ignore[assignment]  # the defect
+
+
+BREAKS: Final[dict[str, Callable[[], None]]] = {
+    function.__name__.replace("_", "-"): function
+    for function in (refuses_files, drops_outputs, changes_bytes, fails_events)
+}

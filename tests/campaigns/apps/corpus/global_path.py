@@ -1,0 +1,12 @@
+#: documented later: an app that keeps paths must keep a StoredFile instead
+import gradio as gr
+
+paths = []
+
+
+def collected(path):
+    paths.append(path)
+    return list(paths)
+
+
+gr.Interface(collected, gr.File(), gr.Files()).launch()

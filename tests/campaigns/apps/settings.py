@@ -1,0 +1,35 @@
+"""Settings of the driver for one app, in comments of the app that begin with ``#:``.
+
+* ``#: login NAME PASSWORD``: the app has a login.
+* ``#: oauth``: visitors log in with ``gr.LoginButton``.
+* ``#: documented PART: SENTENCE``: steps with PART in their names may be worse, for that reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Settings:
+    """The settings in an app's comments."""
+
+    login: tuple[str, str] | None = None
+    oauth: bool = False
+    documented: dict[str, str] = field(default_factory=dict)
+
+
+def read(app: Path) -> Settings:
+    """Return the settings in an app's source."""
+    settings = Settings()
+    for line in app.read_text(errors="replace").splitlines():
+        match line.removeprefix("#: ").split() if line.startswith("#: ") else []:
+            case ["login", name, password]:
+                settings.login = name, password
+            case ["oauth"]:
+                settings.oauth = True
+            case ["documented", *words]:
+                part, _, sentence = " ".join(words).partition(": ")
+                settings.documented[part] = sentence
+    return settings

@@ -1,0 +1,58 @@
+"""Gradio apps are as good attached as they are plain (the whole corpus: ``make apps``)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.campaigns.apps.__main__ import CORPUS, Driver, apps_in, run, stores
+from tests.campaigns.apps.compare import compared
+from tests.campaigns.apps.notes import Outcome
+from tests.campaigns.apps.settings import Settings
+
+SOME = (
+    "audio_numpy",
+    "cached_function",
+    "chat_interface_files",
+    "examples_lazy",
+    "file_many",
+    "generator_files",
+    "html_iframe",
+    "render_files",
+)
+
+
+def test_a_few_apps_are_not_worse() -> None:
+    with stores("local") as new_store:
+        driver = Driver(new_store, short=True, ignored=("by another",))
+        counts = run(driver, [CORPUS / f"{name}.py" for name in SOME])
+
+    assert counts["worse"] == counts["does not start"] == 0
+    assert counts["steps"] > 100
+
+
+def test_a_defect_is_found() -> None:
+    with stores("local") as new_store:
+        driver = Driver(new_store, short=True, broken="refuses-files")
+
+        assert run(driver, [CORPUS / "gallery_out.py"])["worse"] == 1
+
+
+@pytest.mark.parametrize(
+    ("plain", "attached", "worse"),
+    [
+        (Outcome(True, "200"), Outcome(True, "200"), False),
+        (Outcome(True, "200"), Outcome(False, "403"), True),
+        (Outcome(True, "200 a"), Outcome(True, "200 b"), True),
+        (Outcome(False, "404"), Outcome(False, "403"), False),
+        (Outcome(False, "404"), Outcome(True, "200"), False),
+        (Outcome(True, "200"), None, True),
+    ],
+)
+def test_what_is_worse(plain: Outcome, attached: Outcome | None, worse: bool) -> None:
+    steps = {} if attached is None else {"a step": attached}
+
+    assert bool(compared({"a step": plain}, steps, Settings()).worse) == worse
+
+
+def test_the_corpus_is_large() -> None:
+    assert len(apps_in(CORPUS)) >= 60
