@@ -59,15 +59,7 @@ class Engine(ObjectClient, Protocol):
 class S3Backend(ObjectBackend):
     """Files in S3. Any number of processes and machines may share one bucket.
 
-    Options: those of every object store (``grace``, ``digest``), and
-
-    * ``engine``: the library that makes the requests: ``boto3``, the default, or ``obstore``,
-    * ``region``: by default boto3's, or the region that the store reports for the bucket,
-    * ``endpoint_url``: the URL of a server other than Amazon's,
-    * ``profile``, or ``access_key_id`` and ``secret_access_key`` (and ``session_token``),
-    * ``addressing``: ``path``, ``virtual`` or ``auto``, the default: boto3 decides,
-    * ``sse`` and ``kms_key_id``: encryption other than the bucket's default,
-    * ``put_args``: more arguments for every object that is written, such as StorageClass.
+    Options: those of every object store, ``engine``, and those in ``options.py``.
     """
 
     options: ClassVar[Mapping[str, Parser]] = {

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from typing import Any, BinaryIO, ClassVar, cast
 
 import urllib3
@@ -21,7 +20,7 @@ from sessionstore.errors import BackendUnavailable, SettingsError
 from ..objects.client import Download, Entry, NotFound, Page, Part, Payload, Upload
 from ..objects.engine import CLOSED, Client, Connection
 from .boto3_session import make_client
-from .errors import TASKS, ErrorContext, from_response, not_s3, translate
+from .errors import TASKS, ErrorContext, from_boto3, from_response, not_s3
 from .options import Options
 
 SMALL = 1 << 16
@@ -250,7 +249,7 @@ class S3Client:
             raise self._ours(error, method) from error
 
     def _ours(self, error: Exception, method: str) -> Exception:
-        return translate(error, TASKS[method], self._place, opening=self.opening)
+        return from_boto3(error, TASKS[method], self._place, opening=self.opening)
 
     def _next(self, response: Response, after: Mapping[str, str], **markers: str) -> dict[str, str]:
         """Return the arguments that request the page after ``response``.
@@ -309,10 +308,4 @@ def _skip(stream: _Body, count: int) -> None:
 def _date(response: Response) -> datetime | None:
     """Return the Date of a response, from the store's clock; None without one, as moto may send."""
     date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return None if date is None else _parsed(date)
-
-
-@lru_cache(maxsize=16)
-def _parsed(date: str) -> datetime:
-    """Parse a Date header; cached, because parsing is slow and one header serves a whole second."""
-    return parsedate_to_datetime(date)
+    return None if date is None else parsedate_to_datetime(date)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -13,13 +12,20 @@ import botocore.session
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
-from botocore.utils import parse_timestamp
+from botocore.utils import determine_content_length, parse_timestamp
 
 from ..objects.engine import Client
 from .options import Options
 
-CONNECTIONS = 64
-"""The most requests at once: more than the async methods have threads."""
+CONNECTIONS = 128
+"""The most idle connections: as many as the requests of all threads of a store at once."""
+
+PROMPT = 16 << 20
+"""Bytes up to which a body is sent together with its headers, without Expect: 100-continue.
+
+botocore asks for the store's permission before every body, which takes a round trip for each save
+and each part. For a larger body it keeps doing so: a refusal then saves more than a round trip.
+"""
 
 CONNECT_TIMEOUT = 5
 """Seconds; a connection within a region takes milliseconds, one around the world 0.3 s."""
@@ -53,7 +59,7 @@ def make_client(options: Options, region: str | None) -> Client:
         verify=options.ca_bundle,
     )
     client.meta.events.register("before-call.s3.HeadBucket", _not_sent)
-    client.meta.events.register_last("before-call.s3.PutObject", _at_once)
+    client.meta.events.register_last("before-call.s3", _at_once)
     return client
 
 
@@ -72,12 +78,12 @@ def timestamp(value: Any) -> datetime:
 
 
 def _at_once(params: dict[str, Any], **_: object) -> None:
-    """Send a body that is in memory together with its headers, without Expect: 100-continue.
+    """Do not wait for the permission to send a body of up to ``PROMPT`` bytes.
 
-    botocore waits for the store's permission before every body, which doubles the messages of a
-    small save. A large body, which comes from a file, keeps the header: a refusal saves its upload.
+    Registered for all of S3, because botocore calls the handlers of one operation before these, and
+    adds the header in one of these.
     """
-    if isinstance(params.get("body"), bytes | io.BytesIO):
+    if (determine_content_length(params.get("body")) or 0) <= PROMPT:
         params["headers"].pop("Expect", None)
 
 

@@ -1,14 +1,16 @@
 """The table of S3's errors: from a failed request to the error to raise, with its remedy.
 
-The error code of the store's response selects the row, then the HTTP status; without a response
-it is the name of the exception's class. Names, because the versions of botocore have different
-classes. The codes are those of Amazon's "Error responses" page and of stores that add their own.
+The error code of the store's response selects the row, then the HTTP status. Without a response it
+is the name of botocore's class (names, because its versions have different classes), or a part of
+obstore's text: it has classes for a few kinds of failure only, and its text has the status, the
+body of the response and a description of the underlying error. The codes are those of Amazon's
+"Error responses" page and of stores that add their own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -56,203 +58,212 @@ TASKS: Mapping[str, Task] = {
 """Every request of a store, by the name of the boto3 client's method."""
 
 
-_NO_BUCKET = ErrorRow(
-    "there is no bucket {bucket!r}; create it, or set url to one that exists", setting=True
-)
-_DENIED = ErrorRow(
-    "the credentials lack the permission {permission}; grant it, or use other credentials",
-    setting=True,
-)
-_FORBIDDEN = ErrorRow(
-    "the store forbids it ({code}: {detail}); make sure that the credentials have the permission "
-    "{permission}",
-    setting=True,
-)
-_REGION = ErrorRow("the bucket is in {region}; set region to that", setting=True)
-_MOVED = ErrorRow("it redirects to {location}; set endpoint_url to that", setting=True)
-_SKEW = ErrorRow(
-    "the clock of this machine differs from the store's{skew}; correct it, with NTP if possible"
-)
-_BUSY = ErrorRow("the store is overloaded ({code}); try again later, with fewer requests at once")
-_TROUBLE = ErrorRow("the store failed ({code}: {detail}); try again later, or read its log")
-_UNKNOWN_KEY = ErrorRow(
-    "the store does not know the access key; check the credentials and endpoint_url", setting=True
-)
-_WRONG_SECRET = ErrorRow(
-    "the secret key does not match the access key; check the credentials for a typing error",
-    setting=True,
-)
-_EXPIRED = ErrorRow(
-    "the credentials have expired; renew them (aws sso login, or a new session token)", setting=True
-)
-_INVALID_TOKEN = ErrorRow(
-    "invalid session token; get a new one, or unset AWS_SESSION_TOKEN if you do not use one",
-    setting=True,
-)
-_KMS = ErrorRow(
-    "the KMS key cannot be used ({code}: {detail}); check kms_key_id and the key's policy",
-    setting=True,
-)
-_ARGUMENT = ErrorRow(
-    "the store refused an argument ({code}: {detail}); check sse, kms_key_id and put_args",
-    setting=True,
-)
-_UNSUPPORTED = ErrorRow(
-    "the store does not know this request ({code}); check that endpoint_url leads to S3",
-    setting=True,
-)
-_FULL = ErrorRow("the store has no space left ({code}); free some, or set max_store", full=True)
-_TOO_LARGE = ErrorRow(
-    "the object is larger than the store accepts ({code}); set max_file", full=True
-)
-_REFUSED = ErrorRow("the store answered {code}: {detail}")
-
-CODES: Mapping[str, ErrorRow] = {
-    "NoSuchBucket": _NO_BUCKET,
-    "InvalidBucketName": _NO_BUCKET,
-    "AccessDenied": _DENIED,
-    "AccessDeniedException": _DENIED,
-    "AllAccessDisabled": _DENIED,
-    "AccountProblem": _DENIED,
-    "PermanentRedirect": _REGION,
-    "TemporaryRedirect": _REGION,
-    "AuthorizationHeaderMalformed": _REGION,
-    "IllegalLocationConstraintException": _REGION,
-    "RequestTimeTooSkewed": _SKEW,
-    "RequestExpired": _SKEW,
-    "SlowDown": _BUSY,
-    "ServiceUnavailable": _BUSY,
-    "Throttling": _BUSY,
-    "ThrottlingException": _BUSY,
-    "RequestLimitExceeded": _BUSY,
-    "TooManyRequests": _BUSY,
-    "BandwidthLimitExceeded": _BUSY,
-    "RequestTimeout": _BUSY,
-    "OperationAborted": _BUSY,
-    "InternalError": _TROUBLE,
-    "InvalidAccessKeyId": _UNKNOWN_KEY,
-    "SignatureDoesNotMatch": _WRONG_SECRET,
-    "ExpiredToken": _EXPIRED,
-    "ExpiredTokenException": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
-    "InvalidToken": _INVALID_TOKEN,
-    "KMS.DisabledException": _KMS,
-    "KMS.NotFoundException": _KMS,
-    "KMS.KMSInvalidStateException": _KMS,
-    "KMS.InvalidKeyUsageException": _KMS,
-    "InvalidArgument": _ARGUMENT,
-    "InvalidRequest": _ARGUMENT,
-    "InvalidStorageClass": _ARGUMENT,
-    "InvalidEncryptionAlgorithmError": _ARGUMENT,
-    "MalformedACLError": _ARGUMENT,
-    "AccessControlListNotSupported": _ARGUMENT,
-    "MethodNotAllowed": _UNSUPPORTED,
-    "NotImplemented": _UNSUPPORTED,
-    "EntityTooLarge": _TOO_LARGE,
-    "QuotaExceeded": _FULL,
-    "XMinioStorageFull": _FULL,
-    "XMinioAdminBucketQuotaExceeded": _FULL,
-}
+CODES: dict[str, ErrorRow] = {}
 """The row for the error code of the store's response."""
 
-STATUSES: Mapping[int, ErrorRow] = {
-    301: _REGION,
-    302: _REGION,
-    307: _REGION,
-    308: _REGION,
-    403: _FORBIDDEN,
-    405: _UNSUPPORTED,
-    408: _BUSY,
-    413: _TOO_LARGE,
-    429: _BUSY,
-    500: _TROUBLE,
-    501: _UNSUPPORTED,
-    502: _TROUBLE,
-    503: _BUSY,
-    504: _TROUBLE,
-    507: _FULL,
-}
+STATUSES: dict[int, ErrorRow] = {}
 """The row for the HTTP status, if ``CODES`` does not have the code."""
 
-NO_CREDENTIALS = ErrorRow(
+EXCEPTIONS: dict[str, ErrorRow] = {}
+"""The row for the name of botocore's class, or of its nearest base class."""
+
+OBSTORE: dict[str, ErrorRow] = {}
+"""The row for a part of obstore's text, if there was no response or an incomplete one."""
+
+
+def _row(
+    why: str,
+    codes: str = "",
+    *,
+    statuses: Iterable[int] = (),
+    classes: str = "",
+    obstore: Iterable[str] = (),
+    setting: bool = False,
+    full: bool = False,
+) -> ErrorRow:
+    """Return a row, entered into the tables; ``codes`` and ``classes`` are words."""
+    row = ErrorRow(why, setting, full)
+    CODES.update(dict.fromkeys(codes.split(), row))
+    STATUSES.update(dict.fromkeys(statuses, row))
+    EXCEPTIONS.update(dict.fromkeys(classes.split(), row))
+    OBSTORE.update(dict.fromkeys(obstore, row))
+    return row
+
+
+# Responses
+
+_row(
+    "there is no bucket {bucket!r}; create it, or set url to one that exists",
+    "NoSuchBucket InvalidBucketName",
+    setting=True,
+)
+_row(
+    "the credentials lack the permission {permission}; grant it, or use other credentials",
+    "AccessDenied AccessDeniedException AllAccessDisabled AccountProblem",
+    setting=True,
+)
+_row(
+    "the store forbids it ({code}: {detail}); make sure that the credentials have the permission "
+    "{permission}",
+    statuses=[403],
+    setting=True,
+)
+_REGION = _row(
+    "the bucket is in {region}; set region to that",
+    "PermanentRedirect TemporaryRedirect AuthorizationHeaderMalformed "
+    "IllegalLocationConstraintException",
+    statuses=[301, 302, 307, 308],
+    setting=True,
+)
+_MOVED = _row("it redirects to {location}; set endpoint_url to that", setting=True)
+_row(
+    "the clock of this machine differs from the store's{skew}; correct it, with NTP if possible",
+    "RequestTimeTooSkewed RequestExpired",
+)
+_row(
+    "the store is overloaded ({code}); try again later, with fewer requests at once",
+    "SlowDown ServiceUnavailable Throttling ThrottlingException RequestLimitExceeded "
+    "TooManyRequests BandwidthLimitExceeded RequestTimeout OperationAborted",
+    statuses=[408, 429, 503],
+)
+_row(
+    "the store failed ({code}: {detail}); try again later, or read its log",
+    "InternalError",
+    statuses=[500, 502, 504],
+)
+_row(
+    "the store does not know the access key; check the credentials and endpoint_url",
+    "InvalidAccessKeyId",
+    setting=True,
+)
+_row(
+    "the secret key does not match the access key; check the credentials for a typing error",
+    "SignatureDoesNotMatch",
+    setting=True,
+)
+_row(
+    "the credentials have expired; renew them (aws sso login, or a new session token)",
+    "ExpiredToken ExpiredTokenException TokenRefreshRequired",
+    classes="SSOError LoginError TokenRetrievalError",
+    setting=True,
+)
+_row(
+    "invalid session token; get a new one, or unset AWS_SESSION_TOKEN if you do not use one",
+    "InvalidToken",
+    setting=True,
+)
+_row(
+    "the KMS key cannot be used ({code}: {detail}); check kms_key_id and the key's policy",
+    "KMS.DisabledException KMS.NotFoundException KMS.KMSInvalidStateException "
+    "KMS.InvalidKeyUsageException",
+    setting=True,
+)
+_row(
+    "the store refused an argument ({code}: {detail}); check sse, kms_key_id and put_args",
+    "InvalidArgument InvalidRequest InvalidStorageClass InvalidEncryptionAlgorithmError "
+    "MalformedACLError AccessControlListNotSupported",
+    setting=True,
+)
+_row(
+    "the store does not know this request ({code}); check that endpoint_url leads to S3",
+    "MethodNotAllowed NotImplemented",
+    statuses=[405, 501],
+    setting=True,
+)
+_row(
+    "the store has no space left ({code}); free some, or set max_store",
+    "QuotaExceeded XMinioStorageFull XMinioAdminBucketQuotaExceeded",
+    statuses=[507],
+    full=True,
+)
+_row(
+    "the object is larger than the store accepts ({code}); set max_file",
+    "EntityTooLarge",
+    statuses=[413],
+    full=True,
+)
+_REFUSED = _row("the store answered {code}: {detail}")
+
+# Requests without a response
+
+_row(
     "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, set profile, or "
     "give this machine a role",
+    classes="NoCredentialsError NoAuthTokenError",
+    obstore=["169.254."],  # the metadata server, the last place where it looks
     setting=True,
 )
-_HALF_CREDENTIALS = ErrorRow("the credentials are incomplete: {detail}", setting=True)
-_ROLE = ErrorRow(
-    "the credentials cannot be obtained: {detail}; check profile and the role", setting=True
+_row("the credentials are incomplete: {detail}", classes="PartialCredentialsError", setting=True)
+_ROLE = _row(
+    "the credentials cannot be obtained: {detail}; check profile and the role",
+    classes="CredentialRetrievalError MetadataRetrievalError RefreshWithMFAUnsupportedError "
+    "MissingDependencyException",
+    setting=True,
 )
-_PROFILE = ErrorRow(
-    "{detail}; set profile (or AWS_PROFILE) to a profile of the AWS configuration", setting=True
+_row(
+    "{detail}; set profile (or AWS_PROFILE) to a profile of the AWS configuration",
+    classes="ProfileNotFound",
+    setting=True,
 )
-_CONFIGURATION = ErrorRow("invalid AWS configuration: {detail}", setting=True)
-UNREACHABLE = ErrorRow("nothing answers at {endpoint}; check endpoint_url, region and the network")
-TIMEOUT = ErrorRow(
-    "the store at {endpoint} did not answer in time; try again, or check the network"
+_row(
+    "invalid AWS configuration: {detail}",
+    classes="UnknownCredentialError InvalidConfigError ConfigParseError ConfigNotFound "
+    "InvalidRetryConfigurationError InvalidS3UsEast1RegionalEndpointConfigError "
+    "InvalidProxiesConfigError InvalidDefaultsMode",
+    setting=True,
 )
-CUT_OFF = ErrorRow("the connection to {endpoint} broke off; try again, or check the network")
-TLS = ErrorRow(
+_row(
+    "nothing answers at {endpoint}; check endpoint_url, region and the network",
+    classes="EndpointConnectionError ConnectTimeoutError",
+    obstore=["kind: Connect"],
+)
+_row(
+    "the store at {endpoint} did not answer in time; try again, or check the network",
+    classes="ReadTimeoutError",
+    obstore=["kind: Timeout", "TimedOut"],
+)
+_row(
+    "the connection to {endpoint} broke off; try again, or check the network",
+    classes="ConnectionClosedError ResponseStreamingError IncompleteReadError ConnectionError "
+    "OSError",
+    obstore=[
+        "kind: Request",
+        "kind: Interrupted",
+        "kind: Decode",
+        *("IncompleteBody", "ConnectionReset"),
+    ],
+)
+_TLS = _row(
     "the connection to {endpoint} cannot be secured: {detail}; check the https of endpoint_url, "
-    "and that AWS_CA_BUNDLE names the authority of its certificate"
+    "and that AWS_CA_BUNDLE names the authority of its certificate",
+    classes="SSLError",
 )
-_PROXY = ErrorRow("{detail}; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
-_NO_REGION = ErrorRow("no region is set; set region", setting=True)
-_BAD_REGION = ErrorRow("{detail}; set region to one such as eu-central-1", setting=True)
-_BAD_ENDPOINT = ErrorRow(
+_row("{detail}; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY", classes="ProxyConnectionError")
+_row("no region is set; set region", classes="NoRegionError", setting=True)
+_row(
+    "{detail}; set region to one such as eu-central-1",
+    classes="InvalidRegionError UnknownRegionError",
+    setting=True,
+)
+_row(
     "{detail}; set endpoint_url to a URL such as http://127.0.0.1:9000, and check the bucket's "
     "name and addressing",
+    # ParamValidationError: botocore checks only the bucket's name here. ValueError is botocore's
+    # "Invalid endpoint".
+    classes="BaseEndpointResolverError EndpointProviderError InvalidEndpointConfigurationError "
+    "ParamValidationError InvalidHostLabelError ValueError",
     setting=True,
 )
-_NOT_S3 = ErrorRow("the server at {endpoint} does not speak S3; check endpoint_url", setting=True)
-_DAMAGED = ErrorRow("the response was damaged in transit: {detail}; try again")
-OTHER = ErrorRow("{detail}")
-
-EXCEPTIONS: Mapping[str, ErrorRow] = {
-    "NoCredentialsError": NO_CREDENTIALS,
-    "NoAuthTokenError": NO_CREDENTIALS,
-    "PartialCredentialsError": _HALF_CREDENTIALS,
-    "CredentialRetrievalError": _ROLE,
-    "MetadataRetrievalError": _ROLE,
-    "RefreshWithMFAUnsupportedError": _ROLE,
-    "MissingDependencyException": _ROLE,
-    "UnknownCredentialError": _CONFIGURATION,
-    "InvalidConfigError": _CONFIGURATION,
-    "ConfigParseError": _CONFIGURATION,
-    "ConfigNotFound": _CONFIGURATION,
-    "InvalidRetryConfigurationError": _CONFIGURATION,
-    "InvalidS3UsEast1RegionalEndpointConfigError": _CONFIGURATION,
-    "InvalidProxiesConfigError": _CONFIGURATION,
-    "InvalidDefaultsMode": _CONFIGURATION,
-    "ProfileNotFound": _PROFILE,
-    "SSOError": _EXPIRED,
-    "LoginError": _EXPIRED,
-    "TokenRetrievalError": _EXPIRED,
-    "EndpointConnectionError": UNREACHABLE,
-    "ConnectTimeoutError": UNREACHABLE,
-    "ReadTimeoutError": TIMEOUT,
-    "ConnectionClosedError": CUT_OFF,
-    "ResponseStreamingError": CUT_OFF,
-    "IncompleteReadError": CUT_OFF,
-    "ConnectionError": CUT_OFF,
-    "OSError": CUT_OFF,
-    "SSLError": TLS,
-    "ProxyConnectionError": _PROXY,
-    "NoRegionError": _NO_REGION,
-    "InvalidRegionError": _BAD_REGION,
-    "UnknownRegionError": _BAD_REGION,
-    "BaseEndpointResolverError": _BAD_ENDPOINT,
-    "EndpointProviderError": _BAD_ENDPOINT,
-    "InvalidEndpointConfigurationError": _BAD_ENDPOINT,
-    "ParamValidationError": _BAD_ENDPOINT,  # botocore checks only the bucket's name here
-    "InvalidHostLabelError": _BAD_ENDPOINT,
-    "ValueError": _BAD_ENDPOINT,  # botocore's "Invalid endpoint"
-    "ResponseParserError": _NOT_S3,
-    "FlexibleChecksumError": _DAMAGED,
-    "ChecksumError": _DAMAGED,
-    "Exception": OTHER,
-}
-"""The row for the name of the exception's class, or of its nearest base class."""
+_NOT_S3 = _row(
+    "the server at {endpoint} does not speak S3; check endpoint_url",
+    classes="ResponseParserError",
+    setting=True,
+)
+_row(
+    "the response was damaged in transit: {detail}; try again",
+    classes="FlexibleChecksumError ChecksumError",
+)
+_OTHER = _row("{detail}", classes="Exception")
 
 _action = re.compile(r"perform: ([a-z0-9-]+:[A-Za-z]+)").search
 _host_region = re.compile(r"\bs3[.-]([a-z]{2,}(?:-[a-z]+)+-\d)\.").search
@@ -267,21 +278,21 @@ class ErrorContext:
     endpoint: str
 
 
-def translate(
+def from_boto3(
     error: Exception, task: Task, place: ErrorContext, *, opening: bool
 ) -> SessionStoreError | NotFound:
     """Return the error to raise in place of boto3's ``error``."""
-    from botocore.exceptions import ClientError  # the table serves engines without botocore too
+    from botocore.exceptions import ClientError  # the table serves obstore without botocore too
 
     if not isinstance(error, ClientError):
         row = by_class(EXCEPTIONS, error)
-        return error_for(row, task, place, {"detail": one_line(error)}, opening=opening)
+        return _error(row, task, place, {"detail": one_line(error)}, opening=opening)
     response: Mapping[str, Any] = error.response
     code = str(response.get("Error", {}).get("Code", ""))
     # A request of another operation is one of STS, which botocore sends to get credentials.
     if error.operation_name != task.operation:
         detail = f"{error.operation_name} was answered {code}"
-        return error_for(_ROLE, task, place, {"detail": detail}, opening=opening)
+        return _error(_ROLE, task, place, {"detail": detail}, opening=opening)
     if code in task.missing:
         return NotFound(code)
     return from_response(response, task, place, opening=opening)
@@ -309,15 +320,15 @@ def from_response(
     row = CODES.get(code) or STATUSES.get(status) or _REFUSED
     if row is _REGION and not region and location:
         row = _MOVED
-    return error_for(row, task, place, facts, opening=opening)
+    return _error(row, task, place, facts, opening=opening)
 
 
 def not_s3(task: Task, place: ErrorContext, *, opening: bool) -> SessionStoreError:
     """Return the error to raise for a response that S3 would not send."""
-    return error_for(_NOT_S3, task, place, {}, opening=opening)
+    return _error(_NOT_S3, task, place, {}, opening=opening)
 
 
-def error_for(
+def _error(
     row: ErrorRow, task: Task, place: ErrorContext, facts: Mapping[str, str], *, opening: bool
 ) -> SessionStoreError:
     """Return the error of ``row``, with the ``facts`` of the failure in its message."""
@@ -352,3 +363,69 @@ def _skew(response: Mapping[str, Any]) -> str:
         return f" by {show_duration(timedelta(seconds=seconds))}"
     except (KeyError, ValueError, TypeError):
         return ""
+
+
+# obstore's text
+
+_FACTS = {
+    "Status": re.compile(r"status code: (\d{3})").search,
+    "Code": re.compile(r"<Code>([^<]+)</Code>|\(code: (\w+)\)|code: \"(\w+)\"").search,
+    "Message": re.compile(r"<Message>([^<]*)</Message>").search,
+    "Region": re.compile(r"<Region>([^<]+)</Region>").search,
+}
+
+_find_refusal = re.compile(r"InvalidCertificate\(\s*(\w+)").search
+_is_no_tls = re.compile(r"error: (?:InvalidMessage|AlertReceived|Peer\w+)\b").search
+"""The errors of rustls after "kind: Connect": the host answers, but the TLS handshake failed."""
+
+_REFUSALS: Mapping[str, str] = {
+    "UnknownIssuer": "its certificate is signed by an authority that is not known",
+    "CaUsedAsEndEntity": "its certificate is signed by itself",
+    "NotValidForName": "its certificate is for another host",
+    "Expired": "its certificate has expired",
+    "NotValidYet": "its certificate is not valid yet",
+    "Revoked": "its certificate has been revoked",
+}
+"""The reason why a certificate is refused, for the name of rustls's error."""
+
+
+def from_obstore(
+    error: BaseException, task: Task, place: ErrorContext, *, opening: bool
+) -> SessionStoreError | NotFound:
+    """Return the error to raise in place of obstore's ``error``."""
+    text = str(error)
+    response = _parsed(text)
+    code = str(response["Error"].get("Code", ""))
+    if code in task.missing or (isinstance(error, FileNotFoundError) and not code and task.missing):
+        return NotFound(code)
+    if response["ResponseMetadata"]["HTTPStatusCode"] or code:
+        return from_response(response, task, place, opening=opening)
+    if "without LOCATION" in text:  # obstore's text for the redirect to another region
+        moved = {"Error": {"Code": "PermanentRedirect"}}
+        return from_response(moved, task, place, opening=opening)
+    if (reason := _insecure(text)) is not None:
+        return _error(_TLS, task, place, {"detail": reason}, opening=opening)
+    row = next((row for part, row in OBSTORE.items() if part in text), _OTHER)
+    return _error(row, task, place, {"detail": _first_line(text)}, opening=opening)
+
+
+def _insecure(text: str) -> str | None:
+    """Return why the connection could not be secured; None if the cause is another."""
+    refusal = _find_refusal(text)
+    if refusal is not None:
+        name = refusal[1].removesuffix("Context")
+        return _REFUSALS.get(name, f"its certificate is refused ({name})")
+    return "the server does not speak TLS correctly" if _is_no_tls(text) else None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the store's response in the form of botocore, as far as ``text`` contains it."""
+    found = {name: find(text) for name, find in _FACTS.items()}
+    error = {name: next(filter(None, it.groups()), "") if it else "" for name, it in found.items()}
+    status = error.pop("Status")
+    return {"Error": error, "ResponseMetadata": {"HTTPStatusCode": int(status or 0)}}
+
+
+def _first_line(text: str) -> str:
+    """Return the first line of ``text``, without the description of the error that follows."""
+    return " ".join(text.partition("\n")[0].split()).removesuffix(".") or "no reason is given"

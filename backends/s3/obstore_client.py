@@ -25,9 +25,9 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 
 import obstore
@@ -39,8 +39,7 @@ from sessionstore.errors import BackendUnavailable, SettingsError
 
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
 from ..objects.engine import CLOSED, Marker, is_harmless
-from .errors import TASKS, ErrorContext
-from .obstore_errors import translate
+from .errors import TASKS, ErrorContext, from_obstore
 from .obstore_store import extras, for_boto3, make_store, own_authority, refuse_what_it_cannot
 from .options import Options
 
@@ -75,35 +74,27 @@ class _Process:
     """Records whether obstore works in this process: its threads do not survive a fork.
 
     ``used``: obstore was used here or in a parent. ``lost``: and the process was forked afterwards.
+    ``kept`` are the stores of the parent. They are never freed: that would touch its connections.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.used = False
         self.lost = False
+        self.clients: weakref.WeakSet[ObstoreClient] = weakref.WeakSet()
+        self.kept: list[object] = []
 
     def forked(self) -> None:
         """Update the state in the child of a fork."""
         self.lock = threading.Lock()
         self.lost = self.lost or self.used
+        if self.lost:
+            self.kept += [client.leave() for client in self.clients]
 
 
 _process = _Process()
-_kept: list[object] = []
-"""Stores of the parent of a fork. They are never freed: that would touch its connections."""
-
-_clients: weakref.WeakSet[ObstoreClient] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    _process.forked()
-    if _process.lost:
-        for client in _clients:
-            client.leave()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_process.forked)
 
 
 class ObstoreClient:
@@ -119,7 +110,9 @@ class ObstoreClient:
     def __init__(self, options: Options) -> None:
         refuse_what_it_cannot(options)
         self.options = options
-        self._opening = True
+        self.opening = True
+        self.sees_uploads = importlib.util.find_spec("boto3") is not None
+        """Whether ``uploads`` finds the unfinished uploads of killed processes."""
         self._closed = False
         self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
         self._extras = extras(options)
@@ -127,20 +120,16 @@ class ObstoreClient:
         self._made: S3Store | None = None
         self._boto3: S3Client | None = None
         self._marker = Marker(self.get, options.url)
-        _clients.add(self)
+        _process.clients.add(self)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
         if _process.lost:
             return self.boto3.put(key, payload)
-        with self._translating("put_object"):
-            if payload.size <= WHOLE:
-                obstore.put(
-                    self._store, key, payload.read(), use_multipart=False, **self._written_with
-                )
-                return None
+        if payload.size <= WHOLE:
+            self._call("put_object", self._put_whole, key, payload)
+            return None
         try:
-            with self._translating("complete_multipart_upload"):
-                self._put_in_parts(key, payload)
+            self._call("complete_multipart_upload", self._put_in_parts, key, payload)
         except NotFound as error:
             # obstore retried the request because the response was lost, and the upload is
             # complete already if the key exists: no other writer uses this key.
@@ -150,26 +139,24 @@ class ObstoreClient:
                 ) from error
         return None
 
-    def _put_in_parts(self, key: str, payload: Payload) -> None:
+    def _put_whole(self, store: S3Store, key: str, payload: Payload) -> None:
+        obstore.put(store, key, payload.read(), use_multipart=False, **self._extras)
+
+    def _put_in_parts(self, store: S3Store, key: str, payload: Payload) -> None:
         """Upload in parts, which obstore makes; it aborts an upload that fails."""
         size = max(WHOLE, -(-payload.size // PARTS))
-        with (
-            payload.open() as source,
-            obstore.open_writer(
-                self._store, key, buffer_size=size, max_concurrency=AT_ONCE, **self._written_with
-            ) as writer,
-        ):
+        options = {"buffer_size": size, "max_concurrency": AT_ONCE, **self._extras}
+        with payload.open() as source, obstore.open_writer(store, key, **options) as writer:
             while chunk := source.read(PIECE):
                 writer.write(chunk)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         if _process.lost:
             return self.boto3.get(key, start, length)
-        with self._translating("get_object"):
-            response = obstore.get(self._store, key, options=_range(start, length))
-            first, end = response.range
-            stream = _Body(response.stream(min_chunk_size=PIECE), end - first, self)
-            return Download(cast("BinaryIO", stream), str(response.meta["e_tag"] or ""), None)
+        response = self._call("get_object", obstore.get, key, options=_range(start, length))
+        first, end = response.range
+        stream = _Body(response.stream(min_chunk_size=PIECE), end - first, self)
+        return Download(cast("BinaryIO", stream), str(response.meta["e_tag"] or ""), None)
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
         """Yield pages of up to 1,000 objects, a request each; ``page_size`` is ignored."""
@@ -188,7 +175,7 @@ class ObstoreClient:
             if done:
                 break
         if not seen:
-            self._marker.confirm(prefix, opening=self._opening)
+            self._marker.confirm(prefix, opening=self.opening)
             yield Page([], None)
 
     def _to_the_end(self, prefix: str, directory: str, offset: str) -> Iterator[Sequence[Entry]]:
@@ -201,8 +188,7 @@ class ObstoreClient:
         pages, last, confirming = self._pages(directory, offset), offset, False
         first_keys: set[str] = set()  # of each listing; the same one twice: there is no progress
         while True:
-            with self._translating("list_objects_v2"):
-                page = next(pages, None)
+            page = self._call("list_objects_v2", partial(_next, pages))
             if page is None:
                 if confirming or is_harmless(prefix):
                     return
@@ -218,12 +204,8 @@ class ObstoreClient:
             yield entries
 
     def _pages(self, directory: str, offset: str) -> Iterator[Sequence[Any]]:
-        with self._translating("list_objects_v2"):
-            return iter(
-                obstore.list(
-                    self._store, directory or None, offset=offset or None, chunk_size=BATCH
-                )
-            )
+        where = {"prefix": directory or None, "offset": offset or None, "chunk_size": BATCH}
+        return iter(self._call("list_objects_v2", obstore.list, **where))
 
     def _is_past(self, prefix: str, entries: Sequence[Entry]) -> bool:
         """Return whether no key after ``entries`` can begin with ``prefix``.
@@ -245,8 +227,7 @@ class ObstoreClient:
     def delete(self, keys: Sequence[str]) -> datetime | None:
         if _process.lost:
             return self.boto3.delete(keys)
-        with self._translating("delete_objects"):
-            obstore.delete(self._store, list(keys))
+        self._call("delete_objects", obstore.delete, list(keys))
         return None
 
     def abort(self, key: str, upload: str) -> None:
@@ -254,7 +235,7 @@ class ObstoreClient:
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """Yield unfinished uploads, with boto3; none if it is not installed."""
-        if self._has_boto3:
+        if self.sees_uploads:
             yield from self.boto3.uploads(prefix)
 
     def close(self) -> None:
@@ -265,22 +246,6 @@ class ObstoreClient:
 
     # Operations of S3 beyond the object protocol
 
-    @property
-    def opening(self) -> bool:
-        """Return whether the store is being opened."""
-        return self._opening
-
-    @opening.setter
-    def opening(self, value: bool) -> None:
-        self._opening = value
-        if self._boto3 is not None:
-            self._boto3.opening = value
-
-    @property
-    def sees_uploads(self) -> bool:
-        """Return whether ``uploads`` finds the unfinished uploads of killed processes."""
-        return self._has_boto3
-
     def probe(self, key: str) -> None:
         """Check with a listing that the bucket exists and can be used. Raises SettingsError."""
         next(self.list(key))
@@ -289,22 +254,18 @@ class ObstoreClient:
         """Return a presigned URL to GET the object, made with boto3. No request."""
         return self.boto3.sign(key, media_type=media_type, disposition=disposition, expires=expires)
 
-    def leave(self) -> None:
-        """Stop using the parent's store, in the child of a fork."""
-        _kept.append(self._made)
-        self._made = None
+    def leave(self) -> S3Store | None:
+        """Stop using the parent's store, in the child of a fork; return it."""
+        made, self._made = self._made, None
+        return made
 
     # boto3, for the requests that obstore cannot make
-
-    @cached_property
-    def _has_boto3(self) -> bool:
-        return importlib.util.find_spec("boto3") is not None
 
     @property
     def boto3(self) -> S3Client:
         """Return the boto3 client of the same bucket, made at its first use."""
         if self._boto3 is None:
-            if not self._has_boto3:
+            if not self.sees_uploads:
                 raise self._without_boto3()
             from .boto3_client import S3Client
 
@@ -317,7 +278,7 @@ class ObstoreClient:
             with _process.lock:
                 if self._boto3 is None:
                     self._boto3 = S3Client(for_boto3(self.options))
-                    self._boto3.opening = self._opening
+        self._boto3.opening = self.opening
         return self._boto3
 
     def _without_boto3(self) -> Exception:
@@ -343,39 +304,21 @@ class ObstoreClient:
                     self._made = make_store(self.options, self._authority)
         return self._made
 
-    @property
-    def _written_with(self) -> Mapping[str, Any]:
-        return {"attributes": self._extras.attributes, "tags": self._extras.tags}
-
-    def _translating(self, method: str) -> _Translating:
-        """Return a context for one request, which translates its errors.
+    def _call(self, method: str, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Call ``function`` with the store and these arguments; translate its errors.
 
         Raises BackendUnavailable if the store is closed.
         """
         if self._closed:
             raise CLOSED.error(TASKS[method].doing, self.options.url, {}, opening=False)
-        return _Translating(self, method)
+        try:
+            return function(self._store, *args, **named)
+        except _FAILURES as error:
+            raise self.ours(error, method) from error
 
     def ours(self, error: Exception, method: str) -> Exception:
         """Return the error to raise in place of obstore's ``error``."""
-        return translate(error, TASKS[method], self._place, opening=self._opening)
-
-
-class _Translating:
-    """A context that translates errors. A class: a generator takes three times as long."""
-
-    __slots__ = ("_client", "_method")
-
-    def __init__(self, client: ObstoreClient, method: str) -> None:
-        self._client = client
-        self._method = method
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, _FAILURES):
-            raise self._client.ours(error, self._method) from error
+        return from_obstore(error, TASKS[method], self._place, opening=self.opening)
 
 
 class _Body(ReadStream):
@@ -413,6 +356,10 @@ class _Body(ReadStream):
         """Give the connection back to obstore."""
         self._chunks = None
         super().close()
+
+
+def _next(pages: Iterator[Sequence[Any]], _: S3Store) -> Sequence[Any] | None:
+    return next(pages, None)
 
 
 def _range(start: int, length: int | None) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -38,14 +38,6 @@ _is_changed = re.compile(r"[\\{^}%`\]\">\[~<#|*?]").search
 """Characters that obstore encodes in a key: the two engines would use different keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """The attributes and tags of every object that is written."""
-
-    attributes: dict[str, str] | None = None
-    tags: dict[str, str] | None = field(default=None)
-
-
 def refuse_what_it_cannot(options: Options) -> None:
     """Raise SettingsError for a setting that only the boto3 engine supports."""
     if options.profile is not None:
@@ -67,13 +59,13 @@ def refuse_what_it_cannot(options: Options) -> None:
         )
 
 
-def extras(options: Options) -> Extras:
-    """Return the attributes and tags that ``put_args`` adds to every object."""
+def extras(options: Options) -> dict[str, Any]:
+    """Return the arguments for every object that is written: attributes and tags."""
     given = options.put_args
     attributes = {ATTRIBUTES[name]: given[name] for name in ATTRIBUTES if name in given}
     attributes.update(given.get("Metadata", {}))
     tags = dict(parse_qsl(given.get("Tagging", "")))
-    return Extras(attributes or None, tags or None)
+    return {"attributes": attributes or None, "tags": tags or None}
 
 
 def own_authority() -> bytes | None:

@@ -97,6 +97,20 @@ def test_a_part_of_a_file_is_sent_and_nothing_else(server: ScriptedServer) -> No
     assert not [name for name in asked.headers if "crc" in name.lower()]
 
 
+@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("prompt", [boto3_session.PROMPT, 9])
+def test_a_body_does_not_wait_for_a_permission_up_to_a_size(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, size: int, prompt: int
+) -> None:
+    monkeypatch.setattr(boto3_session, "PROMPT", prompt)
+    server.replies = [Reply(headers={"ETag": "e"})]
+    with closing(client_of(server)) as client:
+        client.put("k", Payload(b"x" * size, 0, size))
+        client.upload_part("k", "u", 1, Payload(io.BytesIO(b"x" * size), 0, size))
+    waits = ["100-continue"] * 2 if size > prompt else [None, None]
+    assert [asked.headers.get("Expect") for asked in server.asked] == waits
+
+
 def test_encryption_and_more_go_with_every_object(server: ScriptedServer) -> None:
     more = {"sse": "aws:kms", "kms_key_id": "k1", "put_args": {"StorageClass": "STANDARD_IA"}}
     asked = asked_by(server, Payload.of(b"x"), **more)

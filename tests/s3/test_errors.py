@@ -24,7 +24,7 @@ from sessionstore.backends.s3.errors import (
     STATUSES,
     TASKS,
     ErrorContext,
-    translate,
+    from_boto3,
 )
 from sessionstore.backends.s3.options import Options
 from sessionstore.clock import SystemClock
@@ -270,7 +270,7 @@ def test_each_exception_has_its_sentence(name: str, opening: bool) -> None:
     made: type[Exception] = type(name, (Exception,), {})
     found: type[Exception] = getattr(botocore_exceptions, name, made)
     error = found.__new__(found)
-    seen = translate(
+    seen = from_boto3(
         error,
         TASKS["put_object"],
         ErrorContext("s3://sessions/app", "sessions", "http://store.example"),
@@ -292,7 +292,7 @@ def test_every_error_of_botocore_is_mapped() -> None:
     errors = [each for each in classes if issubclass(each, botocore_exceptions.BotoCoreError)]
     place = ErrorContext("s3://sessions/app", "sessions", "http://store.example")
     for kind in errors:
-        seen = translate(kind.__new__(kind), TASKS["get_object"], place, opening=False)
+        seen = from_boto3(kind.__new__(kind), TASKS["get_object"], place, opening=False)
         assert isinstance(seen, SessionStoreError)
         assert is_one_sentence(str(seen))
     assert len(errors) > 50
@@ -375,7 +375,7 @@ def test_a_role_that_cannot_be_assumed() -> None:
     told: Any = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
     error = botocore_exceptions.ClientError(told, "AssumeRoleWithWebIdentity")
     place = ErrorContext("s3://sessions/app", "sessions", "http://store.example")
-    seen = translate(error, TASKS["list_objects_v2"], place, opening=True)
+    seen = from_boto3(error, TASKS["list_objects_v2"], place, opening=True)
     words = "cannot be obtained: AssumeRoleWithWebIdentity was answered AccessDenied; check profile"
     assert words in str(seen)
     assert is_one_sentence(str(seen))

@@ -444,7 +444,7 @@ def test_uploads_of_others_are_found_and_aborted(obstore_bucket: Bucket, prefix:
 
 def test_without_boto3_uploads_are_nobody_s(server: ScriptedServer) -> None:
     with closing(client_of(server)) as client:
-        vars(client)["_has_boto3"] = False
+        client.sees_uploads = False
         assert list(client.uploads("")) == []
         with pytest.raises(SettingsError, match=r"pip install 'sessionstore\[s3\]'"):
             client.sign("k", media_type="a/b", disposition="inline", expires=timedelta(minutes=1))
@@ -495,6 +495,6 @@ def test_without_boto3_a_fork_is_told_what_to_do(
 ) -> None:
     with closing(client_of(server)) as client:
         monkeypatch.setattr(obstore_client._process, "lost", True)
-        vars(client)["_has_boto3"] = False
+        client.sees_uploads = False
         with pytest.raises(BackendUnavailable, match="Open the store after the fork, or install"):
             client.put("k", Payload.of(b"x"))
