@@ -261,7 +261,7 @@ def test_an_upload_that_was_aborted_is_gone(bucket: Bucket, prefix: str) -> None
 @pytest.mark.server
 def test_requests_leave_no_memory(seaweed_bucket: Bucket, prefix: str) -> None:
     client = seaweed_bucket.boto3_client(prefix)
-    data = b"x" * 1000
+    data = b"x" * 10_000  # much more than what other threads of the tests allocate meanwhile
 
     def use(count: int) -> int:
         for number in range(count):
