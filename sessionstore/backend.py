@@ -29,14 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import (
-    TYPE_CHECKING,
-    BinaryIO,
-    ClassVar,
-    Protocol,
-    Self,
-    runtime_checkable,
-)
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol, Self, runtime_checkable
 
 from sessionstore.model import (
     Collected,

@@ -18,7 +18,7 @@ from sessionstore.background import Sweeping, Timers
 from sessionstore.clock import Clock, SystemClock
 from sessionstore.errors import FileNotStored, SettingsError
 from sessionstore.events import Callback, Event, Events
-from sessionstore.limits import QuotaLedger
+from sessionstore.limits import Limits, QuotaLedger
 from sessionstore.local_copies import LocalCopies
 from sessionstore.media import disposition, media_type
 from sessionstore.model import Reference, SessionKey
@@ -34,9 +34,6 @@ _KEPT_SECRET = 32
 class BaseStore:
     """A backend with its policy: ages, limits, events, local copies and URLs."""
 
-    ledger: QuotaLedger
-    """The quotas of this store."""
-
     location: str | None = None
     """The URL that ``open`` used, without query, user and password; None without ``open``."""
 
@@ -45,6 +42,7 @@ class BaseStore:
         backend: Backend,
         *,
         retention: Retention | None = None,
+        limits: Limits | None = None,
         clock: Clock | None = None,
         secret: str | None = None,
         base_url: str | None = None,
@@ -68,6 +66,12 @@ class BaseStore:
         self._base_url = base_url
         self._redirect = _signing(backend) if redirect else None
         self.audit = audit
+        self.ledger = QuotaLedger(limits or Limits(), backend, self._make_room)
+        """The quotas of this store."""
+
+    def _make_room(self, size: int, saving: str) -> None:
+        """Free ``size`` bytes for a save into the session ``saving``, or as much as is possible."""
+        raise NotImplementedError
 
     def end(self, key: SessionKey) -> None:
         """``Session.end``."""

@@ -48,12 +48,10 @@ class Retention:
             raise SettingsError(
                 "max_age and idle are both none, so nothing would ever be deleted: set one of them."
             )
-        if self.linger < timedelta(0):
-            raise SettingsError(f"invalid linger={self.linger}: it cannot be negative.")
-        if self.linger > LONGEST:
-            raise SettingsError(
-                f"invalid linger={self.linger}: at most a hundred years are allowed."
-            )
+        if not timedelta(0) <= self.linger <= LONGEST:
+            is_long = self.linger > LONGEST
+            hint = "at most a hundred years are allowed" if is_long else "it cannot be negative"
+            raise SettingsError(f"invalid linger={self.linger}: {hint}.")
         for name in ("max_age", "idle"):
             value = getattr(self, name)
             if value is not None and value <= timedelta(0):

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Self
 
 from sessionstore import transfer, verification
 from sessionstore._threads import run_in_thread
 from sessionstore.audit import Audit
-from sessionstore.backend import Backend, KnowsIfAlone, Omits
+from sessionstore.backend import KnowsIfAlone, Omits
 from sessionstore.background import Sweeping
 from sessionstore.base import BaseStore
 from sessionstore.clock import Clock, SystemClock
 from sessionstore.eviction import evict
-from sessionstore.limits import Limits, QuotaLedger
+from sessionstore.limits import Limits
 from sessionstore.names import is_private, session_key, shared_key
 from sessionstore.retention import Planner, PlanRow, Retention, row_for
 from sessionstore.session import Session, Usage
@@ -33,37 +32,10 @@ _MINUTE = timedelta(seconds=60)
 class SessionStore(BaseStore):
     """Files in sessions, over any backend. Safe to use from any thread.
 
-    ``SessionStore.open()`` is the usual way to get one; this constructor takes a backend that is
+    ``SessionStore.open()`` is the usual way to get one; the constructor takes a backend that is
     already open. Close the store, or use it in a ``with``: that ends its threads and removes its
     working copies. The files stay.
     """
-
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        retention: Retention | None = None,
-        limits: Limits | None = None,
-        clock: Clock | None = None,
-        secret: str | None = None,
-        base_url: str | None = None,
-        redirect: bool = False,
-        cache_dir: Path | None = None,
-        cache_size: int | None = None,
-        audit: Audit | None = None,
-    ) -> None:
-        super().__init__(
-            backend,
-            retention=retention,
-            clock=clock,
-            secret=secret,
-            base_url=base_url,
-            redirect=redirect,
-            cache_dir=cache_dir,
-            cache_size=cache_size,
-            audit=audit,
-        )
-        self.ledger = QuotaLedger(limits or Limits(), backend, partial(evict, self))
 
     @classmethod
     def open(
@@ -134,6 +106,9 @@ class SessionStore(BaseStore):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _make_room(self, size: int, saving: str) -> None:
+        evict(self, size, saving)
 
     # Sessions
 

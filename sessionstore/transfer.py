@@ -19,14 +19,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    ALL_COMPLETED,
-    FIRST_COMPLETED,
-    Executor,
-    Future,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent import futures
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -98,21 +91,17 @@ def copy(source: BaseStore, target: BaseStore, *, progress: Report | None, worke
     """Copy a store: the implementation of ``SessionStore.copy_to``."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1 (got {workers}).")
-    with ThreadPoolExecutor(workers, "sessionstore-copy") as pool:
-        return _Copy(source, target, progress or (lambda _: None), pool, workers).run()
+    with futures.ThreadPoolExecutor(workers, "sessionstore-copy") as pool:
+        return _Copy(source, target, progress or (lambda _: None), workers, pool).run()
 
 
 class _Copy:
     """One copy in progress."""
 
     def __init__(
-        self,
-        source: BaseStore,
-        target: BaseStore,
-        report: Report,
-        pool: Executor,
-        workers: int,
-    ) -> None:
+        self, source: BaseStore, target: BaseStore, report: Report, workers: int,
+        pool: futures.Executor,
+    ) -> None:  # fmt: skip
         self._pool = pool
         self._workers = workers
         self._lock = threading.Lock()
@@ -176,7 +165,7 @@ class _Copy:
 
     def _session(self, key: SessionKey) -> None:
         self._sessions += 1
-        under_way: set[Future[None]] = set()
+        under_way: set[futures.Future[None]] = set()
         try:
             for reference in self._source.files(key.sid):
                 if reference.expires is not None and reference.expires <= self._source.now():
@@ -184,8 +173,8 @@ class _Copy:
                     continue
                 under_way.add(self._pool.submit(self._try_file, key, reference))
                 if len(under_way) > self._workers:
-                    under_way = _settled(under_way, FIRST_COMPLETED)
-            _settled(under_way, ALL_COMPLETED)
+                    under_way = _settled(under_way, futures.FIRST_COMPLETED)
+            _settled(under_way, futures.ALL_COMPLETED)
         finally:
             for future in under_way:
                 future.cancel()
@@ -208,8 +197,11 @@ class _Copy:
             self._damaged.append((finding, error))
 
     def _file(self, key: SessionKey, reference: Reference) -> None:
-        existing = _find(self._target, key.sid, reference.name)
-        if existing is not None and self._is_same(existing, reference):
+        existing = None
+        with contextlib.suppress(FileNotStored):
+            existing = self._target.get(key.sid, reference.name)
+        one_digest = self._source.digest == self._target.digest
+        if one_digest and _is(existing, reference, reference):  # judged without reading it
             self._note(key, reference, copied=False)
             return
         copied = self._read_and_save(key, reference, existing)
@@ -225,7 +217,7 @@ class _Copy:
         """
         for last in (False, True):
             with self._read(key.sid, reference) as content:
-                if existing is not None and _is(existing, content, reference):
+                if _is(existing, content, reference):
                     return False
                 saved = _put(self._target, key, reference, content)
             if self._is_sound(key.sid, saved, last=last):
@@ -244,13 +236,6 @@ class _Copy:
                 raise
             return False
         return True
-
-    def _is_same(self, existing: Reference, reference: Reference) -> bool:
-        """Return whether the target has this file already, judged without reading it."""
-        return self._source.digest == self._target.digest and (
-            (existing.digest, existing.size, existing.expires)
-            == (reference.digest, reference.size, reference.expires)
-        )
 
     def _note(self, key: SessionKey, reference: Reference, *, copied: bool) -> None:
         """Count a file, emit its event and report progress, for one thread at a time."""
@@ -288,9 +273,9 @@ def carry_over(record: SessionRecord, target: Backend) -> None:
         target.touch(record.sid)
 
 
-def _settled(under_way: set[Future[None]], when: str) -> set[Future[None]]:
+def _settled(under_way: set[futures.Future[None]], when: str) -> set[futures.Future[None]]:
     """Wait for the first future, or all; return the unfinished ones. Raises their errors."""
-    done, left = wait(under_way, return_when=when)
+    done, left = futures.wait(under_way, return_when=when)
     for future in done:
         future.result()
     return left
@@ -303,16 +288,9 @@ def _not_copied(
     return Problem(kind, place, problem, remedy, sid=sid, reference=reference)
 
 
-def _find(backend: Backend, sid: str, name: str) -> Reference | None:
-    try:
-        return backend.get(sid, name)
-    except FileNotStored:
-        return None
-
-
-def _is(existing: Reference, content: Content, reference: Reference) -> bool:
-    """Return whether the existing file equals the content, by the target's digest of it."""
-    return (existing.digest, existing.size, existing.expires) == (
+def _is(existing: Reference | None, content: Content | Reference, reference: Reference) -> bool:
+    """Return whether the existing file equals the content, and expires with ``reference``."""
+    return existing is not None and (existing.digest, existing.size, existing.expires) == (
         content.digest, content.size, reference.expires,
     )  # fmt: skip
 

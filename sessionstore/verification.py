@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sessionstore.backend import Backend, Inspects
 from sessionstore.content import CHUNK, verified
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _LOOKS = 5
 
 LEFT_ALONE = "It is left alone."
-
-_NO_CONTENT = "The file is listed, and its content is not there."
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,34 +143,28 @@ def _by_reading(backend: Backend) -> Iterator[Problem]:
     """Read every file of a backend, and iterate over the problems."""
     for record in backend.sessions():
         for reference in backend.files(record.sid):
-            problem = _problem(backend, record.sid, reference)
-            if problem is not None:
-                yield _damaged(backend, record.sid, reference, problem)
+            try:
+                stream = verified(backend.open(record.sid, reference), reference, backend.digest)
+                with closing(stream):
+                    while stream.read(CHUNK):
+                        pass
+            except FileNotStored:
+                if is_still(backend, record.sid, reference):
+                    problem = "The file is listed, and its content is not there."
+                    yield _lost(backend, "missing", record.sid, reference, problem)
+            except Corrupted as error:
+                yield _lost(backend, "damaged", record.sid, reference, str(error))
 
 
-def _problem(backend: Backend, sid: str, reference: Reference) -> str | None:
-    try:
-        with closing(verified(backend.open(sid, reference), reference, backend.digest)) as stream:
-            while stream.read(CHUNK):
-                pass
-    except FileNotStored:
-        return _NO_CONTENT if is_still(backend, sid, reference) else None
-    except Corrupted as error:
-        return str(error)
-    return None
-
-
-def is_still(backend: Backend, sid: str, reference: Reference) -> bool:
-    """Return whether the file exists and is still this version."""
-    try:
-        return backend.get(sid, reference.name).token == reference.token
-    except FileNotStored:
-        return False
-
-
-def _damaged(backend: Backend, sid: str, reference: Reference, problem: str) -> Problem:
+def _lost(
+    backend: Backend,
+    kind: Literal["damaged", "missing"],
+    sid: str,
+    reference: Reference,
+    problem: str,
+) -> Problem:
     return Problem(
-        "missing" if problem == _NO_CONTENT else "damaged",
+        kind,
         f"{sid}/{reference.name}",
         problem,
         "The file is deleted, so that saving it again heals it.",
@@ -181,3 +173,11 @@ def _damaged(backend: Backend, sid: str, reference: Reference, problem: str) -> 
         reference,
         lost=True,
     )
+
+
+def is_still(backend: Backend, sid: str, reference: Reference) -> bool:
+    """Return whether the file exists and is still this version."""
+    try:
+        return backend.get(sid, reference.name).token == reference.token
+    except FileNotStored:
+        return False

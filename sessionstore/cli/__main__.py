@@ -1,5 +1,5 @@
 """``python -m sessionstore.cli``."""
 
-from sessionstore.cli.entry import main
+from sessionstore.cli import main
 
 main()

@@ -9,27 +9,19 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from sessionstore.cli import output, text
-from sessionstore.cli.options import (
-    Json,
-    Name,
-    OptionalSessionArgument,
-    Owner,
-    SessionArgument,
-    Store,
-    Top,
-)
-from sessionstore.cli.stores import find, opened, settings_of
+from sessionstore.cli import options as opt
+from sessionstore.cli import output
+from sessionstore.cli.output import count, plain, short
+from sessionstore.cli.stores import find, identified, opened, settings_of
 from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
-from sessionstore.model import SessionKey, SessionRecord
+from sessionstore.model import SessionRecord
 from sessionstore.names import shared_key
 from sessionstore.parsers import show_size
 from sessionstore.session import Session
 from sessionstore.settings.resolver import KEYWORD
 from sessionstore.store import SessionStore
 from sessionstore.storedfile import StoredFile
-from sessionstore.verification import is_nameless
 
 
 class Usage(NamedTuple):
@@ -42,11 +34,11 @@ class Usage(NamedTuple):
 
 
 def ls(
-    session_ref: OptionalSessionArgument = None,
+    session_ref: opt.OptionalSessionArgument = None,
     *,
-    owner: Owner = None,
-    store_url: Store = None,
-    json: Json = False,
+    owner: opt.Owner = None,
+    store_url: opt.Store = None,
+    json: opt.Json = False,
 ) -> None:
     """List the files of one session, or of all sessions.
 
@@ -61,8 +53,8 @@ def ls(
             return
         with output.progress("Listing files") as advance:
             rows = [
-                (session.sid, show_size(file.size), text.when(file.created),
-                 text.when(file.expires), text.name(file.name))
+                (session.sid, show_size(file.size), output.when(file.created),
+                 output.when(file.expires), output.name(file.name))
                 for session, file in _listed(chosen, advance)
             ]  # fmt: skip
         head = ["SESSION", "SIZE", "SAVED", "EXPIRES", "NAME"]
@@ -74,12 +66,9 @@ def _all_sessions(store: SessionStore) -> Iterator[Session]:
     """Return every session, also those of adapters; the app's own session comes last."""
     shared = shared_key().sid
     for record in store.backend.sessions():
-        key = store.backend.identify(record.sid)
-        if key is None and is_nameless(store.backend, record.sid):
-            key = SessionKey.nameless(record.sid)
-        if key is not None and record.sid != shared:
-            yield Session(store, key)
-    if store.backend.session(shared_key().sid) is not None:
+        if record.sid != shared and (session := identified(store, record.sid)) is not None:
+            yield session
+    if store.backend.session(shared) is not None:
         yield store.shared
 
 
@@ -101,7 +90,7 @@ def _described(session: Session, file: StoredFile) -> dict[str, object]:
     }
 
 
-def du(*, store_url: Store = None, top: Top = None, json: Json = False) -> None:
+def du(*, store_url: opt.Store = None, top: opt.Top = None, json: opt.Json = False) -> None:
     """Show the disk usage of each session, the largest first.
 
     Each file counts with its full size. Identical files are stored once, so the stored total is
@@ -126,15 +115,15 @@ def du(*, store_url: Store = None, top: Top = None, json: Json = False) -> None:
         )  # fmt: skip
         return
     rows = [
-        (show_size(usage.bytes), f"{usage.files:,}", text.short(_id(usage.session)),
-         text.short(usage.session.owner), usage.session.sid)
+        (show_size(usage.bytes), f"{usage.files:,}", short(_id(usage.session)),
+         short(usage.session.owner), usage.session.sid)
         for usage in largest
     ]  # fmt: skip
     output.table(["BYTES", "FILES", "SESSION", "OWNER", "STORED NAME"], rows, "rrlll")
     saved = f" ({(size - stored.bytes) / size:.0%} saved)" if size > stored.bytes else ""
     output.note(
-        f"{text.count(len(usages), 'session')}, {text.count(files, 'file')}, {show_size(size)}; "
-        f"{show_size(stored.bytes)} stored in {text.count(stored.blobs, 'blob')}{saved}."
+        f"{count(len(usages), 'session')}, {count(files, 'file')}, {show_size(size)}; "
+        f"{show_size(stored.bytes)} stored in {count(stored.blobs, 'blob')}{saved}."
     )
     _note_nameless(usage.session for usage in usages)
 
@@ -144,11 +133,8 @@ def _usages(store: SessionStore) -> Iterator[Usage]:
         for record in store.backend.sessions():
             sizes = [reference.size for reference in store.backend.files(record.sid)]
             advance(1)
-            key = store.backend.identify(record.sid)
-            if key is None and is_nameless(store.backend, record.sid):
-                key = SessionKey.nameless(record.sid)
-            if key is not None:
-                yield Usage(Session(store, key), record, len(sizes), sum(sizes))
+            if (session := identified(store, record.sid)) is not None:
+                yield Usage(session, record, len(sizes), sum(sizes))
 
 
 def _note_nameless(sessions: Iterable[Session]) -> None:
@@ -156,7 +142,7 @@ def _note_nameless(sessions: Iterable[Session]) -> None:
     nameless = sum(session.id == session.sid for session in sessions)
     if nameless:
         output.note(
-            f"{text.count(nameless, 'session')} without a readable id and owner, shown by the "
+            f"{count(nameless, 'session')} without a readable id and owner, shown by the "
             "stored name: run `sessionstore verify`."
         )
 
@@ -176,7 +162,7 @@ def _as_fields(usage: Usage) -> dict[str, object]:
     }
 
 
-def sessions(*, store_url: Store = None, json: Json = False) -> None:
+def sessions(*, store_url: opt.Store = None, json: opt.Json = False) -> None:
     """List the sessions, the most recently active first.
 
     A session is live while its visitor has the page open (or had it open a moment ago), idle when
@@ -200,8 +186,8 @@ def sessions(*, store_url: Store = None, json: Json = False) -> None:
             return
         now = store.now()
         rows = [
-            (text.short(_id(usage.session)), text.short(usage.session.owner), f"{usage.files:,}",
-             show_size(usage.bytes), f"{text.span(now - usage.record.active)} ago",
+            (short(_id(usage.session)), short(usage.session.owner), f"{usage.files:,}",
+             show_size(usage.bytes), f"{output.span(now - usage.record.active)} ago",
              "".join(_state(store, usage.record)), usage.session.sid)
             for usage in usages
         ]  # fmt: skip
@@ -217,18 +203,18 @@ def _state(store: SessionStore, record: SessionRecord) -> tuple[str, str]:
     due = store.retention.due(record)
     if due is not None:
         left = due - store.now()
-        when = f", dropped in {text.span(left)}" if left.total_seconds() > 0 else ", due"
+        when = f", dropped in {output.span(left)}" if left.total_seconds() > 0 else ", due"
         return "lingering", when
     return ("live" if store.retention.is_live(record, store.now()) else "idle"), ""
 
 
 def cat(
-    session_ref: SessionArgument,
-    name: Name,
+    session_ref: opt.SessionArgument,
+    name: opt.Name,
     *,
-    owner: Owner = None,
-    store_url: Store = None,
-    json: Json = False,
+    owner: opt.Owner = None,
+    store_url: opt.Store = None,
+    json: opt.Json = False,
 ) -> None:
     """Write a file's bytes to stdout.
 
@@ -266,10 +252,10 @@ def _show(stream: BinaryIO) -> None:
 
 
 def _show_text(chunk: str) -> None:
-    output.write("\n".join(text.plain(line.replace("\t", "    ")) for line in chunk.split("\n")))
+    output.write("\n".join(plain(line.replace("\t", "    ")) for line in chunk.split("\n")))
 
 
-def config(*, store_url: Store = None, json: Json = False) -> None:
+def config(*, store_url: opt.Store = None, json: opt.Json = False) -> None:
     """Show the effective settings and where each one comes from.
 
     Secrets are masked.
@@ -285,8 +271,5 @@ def config(*, store_url: Store = None, json: Json = False) -> None:
     if json:
         output.as_json_list(setting._asdict() for setting in effective)
         return
-    rows = [
-        (setting.name, text.plain(setting.value), text.plain(setting.source))
-        for setting in effective
-    ]
+    rows = [(setting.name, plain(setting.value), plain(setting.source)) for setting in effective]
     output.wrapped(["SETTING", "VALUE", "FROM"], rows)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import typer
 
-from sessionstore.cli import output, text
-from sessionstore.cli.options import DryRun, Json, Repair, Store, Url, Yes
+from sessionstore.cli import options as opt
+from sessionstore.cli import output
+from sessionstore.cli.output import count, plain, short
 from sessionstore.cli.stores import counted, counted_reads, opened, reads, settings_of
 from sessionstore.doctor import doctor as examine
 from sessionstore.events import Event
@@ -19,7 +20,7 @@ from sessionstore.settings.resolver import OF_RETENTION
 from sessionstore.store import SessionStore
 
 
-def plan(*, store_url: Store = None, json: Json = False) -> None:
+def plan(*, store_url: opt.Store = None, json: opt.Json = False) -> None:
     """Show what the next sweep would delete, and why (a dry run).
 
     Each row is a session or file to delete, or an expired one that is held back, with the reason.
@@ -45,8 +46,8 @@ def _show(rows: Sequence[PlanRow], *, json: bool) -> None:
     output.table(
         ["ACTION", "SESSION", "OWNER", "FILE", "SIZE", "REASON"],
         [
-            (row.action, text.short(row.session_id), text.short(row.owner), text.short(row.name),
-             show_size(row.size), text.plain(row.reason))
+            (row.action, short(row.session_id), short(row.owner), short(row.name),
+             show_size(row.size), plain(row.reason))
             for row in rows
         ],
         "llllrl",
@@ -58,13 +59,17 @@ def _summary(rows: Iterable[PlanRow]) -> str:
     counts = Counter(row.action for row in rows)
     size = show_size(sum(row.size for row in rows if row.action != "hold"))
     return (
-        f"{text.count(counts['drop'], 'session')} and {text.count(counts['delete'], 'file')} to "
+        f"{count(counts['drop'], 'session')} and {count(counts['delete'], 'file')} to "
         f"delete, {size}; {counts['hold']:,} held."
     )
 
 
 def sweep(
-    *, store_url: Store = None, dry_run: DryRun = False, yes: Yes = False, json: Json = False
+    *,
+    store_url: opt.Store = None,
+    dry_run: opt.DryRun = False,
+    yes: opt.Yes = False,
+    json: opt.Json = False,
 ) -> None:
     """Delete expired sessions and files, then garbage-collect unreferenced content.
 
@@ -113,7 +118,7 @@ def _ages(store_url: str | None) -> str:
     )
 
 
-def doctor(url: Url = None, *, store_url: Store = None, json: Json = False) -> None:
+def doctor(url: opt.Url = None, *, store_url: opt.Store = None, json: opt.Json = False) -> None:
     """Check whether a directory or bucket is safe to use as a store.
 
     Each check has a verdict and a remedy. Run it before you create a store, or beside a running
@@ -127,7 +132,7 @@ def doctor(url: Url = None, *, store_url: Store = None, json: Json = False) -> N
         checks = [output.fields(check) for check in report.checks]
         output.as_json({"url": report.url, "safe": report.safe, "checks": checks})
     else:
-        rows = [(check.verdict, text.plain(check.what), text.plain(check.words))
+        rows = [(check.verdict, plain(check.what), plain(check.words))
                 for check in report.checks]  # fmt: skip
         output.wrapped(["VERDICT", "CHECK", "FOUND"], rows)
         output.note(str(report).partition("\n")[0])
@@ -135,7 +140,9 @@ def doctor(url: Url = None, *, store_url: Store = None, json: Json = False) -> N
         raise typer.Exit(output.Status.FOUND)
 
 
-def verify(*, store_url: Store = None, repair: Repair = False, json: Json = False) -> None:
+def verify(
+    *, store_url: opt.Store = None, repair: opt.Repair = False, json: opt.Json = False
+) -> None:
     """Verify the checksum of every stored file.
 
     Finds damaged, missing, unknown and orphaned content. The exit status is 4 if there is a
@@ -152,6 +159,6 @@ def verify(*, store_url: Store = None, repair: Repair = False, json: Json = Fals
         output.as_json_list(output.fields(finding) for finding in findings)
     else:
         output.findings(findings)
-        output.note(f"{text.count(len(findings), 'finding')}.")
+        output.note(f"{count(len(findings), 'finding')}.")
     if findings:
         raise typer.Exit(output.Status.FOUND)

@@ -1,13 +1,23 @@
-"""The output of commands: tables or JSON on stdout, errors on stderr, the exit status."""
+"""The output of commands: tables or JSON on stdout, errors on stderr, the exit status.
+
+A file's name, an id and an owner are hostile. On a terminal a control character could move the
+cursor, change the title or type a reply for the user. A bidi control character, such as the
+right-to-left override, could make a name look like another one. Each character that is not
+printable is therefore written as an escape, and a backslash as two: two names never look alike.
+Colours are never taken from text.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from enum import IntEnum
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,7 +35,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from sessionstore.cli import text as cli_text
+from sessionstore.parsers import show_duration
 from sessionstore.verification import Finding
 
 HEAD = Style(bold=True)
@@ -61,9 +71,9 @@ def write(text: str) -> None:
     sys.stdout.write(text)
 
 
-def note(text: str) -> None:
+def note(line: str) -> None:
     """Write a line to stderr for a person who watches; a script need not read it."""
-    sys.stderr.write(f"{cli_text.plain(text)}\n")
+    sys.stderr.write(f"{plain(line)}\n")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
@@ -76,7 +86,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -
         for row in rows:
             write("\t".join(row) + "\n")
         return
-    lines = cli_text.columns(head, rows, right or "l" * len(head))
+    lines = columns(head, rows, right or "l" * len(head))
     Console(highlight=False).print(
         Text(next(lines), HEAD), overflow="ignore", no_wrap=True, crop=False
     )
@@ -100,9 +110,9 @@ def wrapped(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def findings(listed: Sequence[Finding]) -> None:
     """Write a table of findings; write nothing if the list is empty."""
     rows = [
-        (finding.kind, cli_text.short(finding.session_id),
-         cli_text.name(finding.name or finding.place), "yes" if finding.repaired else "no",
-         cli_text.plain(f"{finding.problem} {finding.remedy}"))
+        (finding.kind, short(finding.session_id),
+         name(finding.name or finding.place), "yes" if finding.repaired else "no",
+         plain(f"{finding.problem} {finding.remedy}"))
         for finding in listed
     ]  # fmt: skip
     if rows:
@@ -111,12 +121,12 @@ def findings(listed: Sequence[Finding]) -> None:
 
 def as_json(value: object) -> None:
     """Write one JSON document."""
-    write(cli_text.document(value) + "\n")
+    write(document(value) + "\n")
 
 
 def as_json_list(values: Iterable[object]) -> None:
     """Write a JSON list, each value as soon as the iterator gives it."""
-    for piece in cli_text.documents(values):
+    for piece in documents(values):
         write(piece)
 
 
@@ -156,3 +166,88 @@ def progress(
     with bar:
         task = bar.add_task(doing, total=total)
         yield lambda more: bar.advance(task, more)
+
+
+# Text: escaped names, times and sizes, columns, JSON
+
+_SECOND = timedelta(seconds=1)
+_LONGEST = 48
+"""The most characters of an id or owner in a table; JSON has all of them."""
+
+
+def plain(text: str) -> str:
+    """Return text on one line, with each unprintable character written as an escape."""
+    return text if text.isprintable() else "".join(map(_character, text))
+
+
+def name(text: str) -> str:
+    """Return a name as ``plain`` does, each backslash doubled: two names never look alike."""
+    return plain(text.replace("\\", "\\\\"))
+
+
+def short(text: str | None) -> str:
+    """Return a name for a table, cut in the middle if it is long; "-" for None."""
+    if text is None:
+        return "-"
+    written = name(text)
+    if len(written) <= _LONGEST:
+        return written
+    half = (_LONGEST - 1) // 2
+    return f"{written[:half]}…{written[-half:]}"
+
+
+def _character(char: str) -> str:
+    """Return a character as Python's ``repr`` writes it."""
+    return char if char.isprintable() else repr(char)[1:-1]
+
+
+def when(moment: datetime | None) -> str:
+    """Return a time for people to read, to the second, in UTC; "-" for None."""
+    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def span(duration: timedelta) -> str:
+    """Return a duration for people to read, to the second."""
+    return show_duration(duration // _SECOND * _SECOND)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, as in "1 file" and "1,000 files"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> Iterator[str]:
+    """Return the lines of a table; ``right`` has an "r" for each right-aligned column, as "lrl".
+
+    Nothing is cut or wrapped: the terminal wraps long lines and shows everything.
+    """
+    lines = [tuple(head), *rows]
+    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        cells = []
+        for column, cell in enumerate(line):
+            padding = " " * (widths[column] - cell_len(cell))
+            cells.append(padding + cell if right[column] == "r" else cell + padding)
+        yield "  ".join(cells).rstrip()
+
+
+def documents(values: Iterable[object]) -> Iterator[str]:
+    """Return the pieces of a JSON list, one value a line, without keeping the values."""
+    opening = "["
+    for value in values:
+        yield f"{opening}\n  {document(value)}"
+        opening = ","
+    yield "[]\n" if opening == "[" else "\n]\n"
+
+
+def document(value: object) -> str:
+    """Return a value as JSON in ASCII, so that names cannot control the terminal here either."""
+    return json.dumps(value, default=_as_json)
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sessionstore import settings
 from sessionstore.audit import acting
-from sessionstore.cli.text import count, plain
+from sessionstore.cli.output import count, plain
 from sessionstore.errors import SessionStoreError, SettingsError
 from sessionstore.limits import Limits
 from sessionstore.model import SessionKey, SessionRecord
@@ -144,13 +144,16 @@ def named(store: SessionStore, text: str, owner: str | None) -> Session:
     """Return the session for ``text`` as ``find`` does, also if it does not exist yet."""
     if text in {SHARED, shared_key().sid}:
         return store.shared
-    if is_sid(text) and owner is None:
-        key = store.backend.identify(text)
-        if key is None and is_nameless(store.backend, text):
-            key = SessionKey.nameless(text)
-        if key is not None:
-            return Session(store, key)
-    return store.session(text, owner)
+    found = identified(store, text) if is_sid(text) and owner is None else None
+    return found or store.session(text, owner)
+
+
+def identified(store: SessionStore, sid: str) -> Session | None:
+    """Return the session of a stored name, also without a readable id; None if it is gone."""
+    key = store.backend.identify(sid)
+    if key is None and is_nameless(store.backend, sid):
+        key = SessionKey.nameless(sid)
+    return None if key is None else Session(store, key)
 
 
 def target(folder: Path, name: str) -> Path:

@@ -11,21 +11,9 @@ from typing import BinaryIO, NoReturn
 
 import typer
 
-from sessionstore.cli import output, text
-from sessionstore.cli.options import (
-    As,
-    Force,
-    From,
-    Into,
-    Json,
-    Names,
-    Owner,
-    Paths,
-    SessionArgument,
-    Store,
-    TimeToLive,
-    To,
-)
+from sessionstore.cli import options as opt
+from sessionstore.cli import output
+from sessionstore.cli.output import count, plain
 from sessionstore.cli.stores import Ambiguous, find, named, opened, target
 from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
@@ -38,8 +26,9 @@ _STDIN = Path("-")
 
 
 def get(
-    session_ref: SessionArgument, names: Names = None, *, owner: Owner = None, to: To = None,
-    force: Force = False, store_url: Store = None, json: Json = False,
+    session_ref: opt.SessionArgument, names: opt.Names = None, *, owner: opt.Owner = None,
+    to: opt.To = None, force: opt.Force = False, store_url: opt.Store = None,
+    json: opt.Json = False,
 ) -> None:  # fmt: skip
     """Download files of a session into a local directory.
 
@@ -52,7 +41,7 @@ def get(
         wanted = [(file, target(folder, file.name)) for file in files]
         if not force and (existing := [path for _, path in wanted if os.path.lexists(path)]):
             raise SessionStoreError(
-                f"{text.plain(str(existing[0]))!r} exists already: use --force to overwrite it."
+                f"{plain(str(existing[0]))!r} exists already: use --force to overwrite it."
             )
         total = sum(file.size for file in files)
         fetched, failed = [], []
@@ -64,12 +53,14 @@ def get(
                 except SessionStoreError:
                     raise
                 except OSError as error:  # "a" may be a folder, because of "a/b": do the others
-                    failed.append(f"{text.name(file.name)!r} cannot be written: {error.strerror}.")
+                    failed.append(
+                        f"{output.name(file.name)!r} cannot be written: {error.strerror}."
+                    )
     if json:
         output.as_json_list({"name": file.name, "path": str(path)} for file, path in fetched)
     else:
         size = show_size(sum(file.size for file, _ in fetched))
-        output.note(f"{text.count(len(fetched), 'file')}, {size}, saved in {folder}.")
+        output.note(f"{count(len(fetched), 'file')}, {size}, saved in {folder}.")
     for failure in failed:
         output.note(f"sessionstore: {failure}")
     if failed:
@@ -92,8 +83,9 @@ def _fetch(file: StoredFile, path: Path, advance: output.Advance) -> None:
 
 
 def put(
-    session_ref: SessionArgument, paths: Paths, *, name: As = None, owner: Owner = None,
-    ttl: TimeToLive = None, store_url: Store = None, json: Json = False,
+    session_ref: opt.SessionArgument, paths: opt.Paths, *, name: opt.As = None,
+    owner: opt.Owner = None, ttl: opt.TimeToLive = None, store_url: opt.Store = None,
+    json: opt.Json = False,
 ) -> None:  # fmt: skip
     """Save local files into a session.
 
@@ -118,9 +110,9 @@ def put(
         output.as_json_list(output.fields(file, "name", "size", "digest") for file in saved)
     else:
         size = show_size(sum(file.size for file in saved))
-        output.note(f"{text.count(len(saved), 'file')}, {size}, saved in session {session.sid}.")
+        output.note(f"{count(len(saved), 'file')}, {size}, saved in session {session.sid}.")
     if skipped:
-        output.note(f"{text.count(len(skipped), 'link or special file')} skipped.")
+        output.note(f"{count(len(skipped), 'link or special file')} skipped.")
 
 
 def _sources(
@@ -154,7 +146,7 @@ def _sources(
 def _refuse(error: OSError) -> NoReturn:
     """Raise SessionStoreError for an unreadable folder, which ``os.walk`` skips by default."""
     raise SessionStoreError(
-        f"{text.plain(str(error.filename))!r} cannot be read: {error.strerror}."
+        f"{plain(str(error.filename))!r} cannot be read: {error.strerror}."
     ) from error
 
 
@@ -167,7 +159,7 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         file = path.open("rb")
     except OSError as error:
         raise SessionStoreError(
-            f"{text.plain(str(path))!r} cannot be read: {error.strerror}."
+            f"{plain(str(path))!r} cannot be read: {error.strerror}."
         ) from error
     with file:
         yield file
@@ -183,7 +175,7 @@ def _sessions(store: SessionStore) -> int:
     return sum(1 for _ in store.backend.sessions())
 
 
-def copy(source: From, target: Into, *, json: Json = False) -> None:
+def copy(source: opt.From, target: opt.Into, *, json: opt.Json = False) -> None:
     """Copy a store to another one, of any backend.
 
     Files that are in the target already are skipped, so an interrupted copy can be repeated.
@@ -215,9 +207,9 @@ def copy(source: From, target: Into, *, json: Json = False) -> None:
     else:
         output.findings(copied.findings)
         output.note(
-            f"{text.count(copied.files, 'file')} copied, {show_size(copied.bytes)}; "
+            f"{count(copied.files, 'file')} copied, {show_size(copied.bytes)}; "
             f"{copied.skipped:,} already there, {copied.gone:,} deleted during the copy; "
-            f"{text.count(len(copied.findings), 'finding')}."
+            f"{count(len(copied.findings), 'finding')}."
         )
     if damaged is not None:
         raise damaged

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessionstore import SessionStore
-from sessionstore.cli.text import columns, document, documents, name, plain, short
+from sessionstore.cli.output import columns, document, documents, name, plain, short
 from tests.support.cli_rig import on_a_terminal, run
 
 TITLE = "\x1b]0;pwned\x07\x1b[2Jevil.png"
