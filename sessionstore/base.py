@@ -55,7 +55,7 @@ class BaseStore:
         self.retention = retention or Retention()
         self.local_copies = LocalCopies(cache_dir, cache_size)
         self.clock = clock or SystemClock()
-        self._events = Events()
+        self.events = Events()
         self._timers = Timers(self.clock, self.now, self._on_time)
         self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
         if secret is not None and len(secret) < SECRET_LENGTH:
@@ -165,7 +165,7 @@ class BaseStore:
         An exception from a callback is logged and stops nothing. Raises ValueError for an unknown
         kind.
         """
-        return self._events.on(kind, callback)
+        return self.events.on(kind, callback)
 
     def emit(
         self, kind: str, key: SessionKey | None = None, name: str | None = None, size: int = 0,
@@ -177,7 +177,7 @@ class BaseStore:
         ``files`` is the number of files; its default is 1 with a ``name`` and 0 without.
         """
         audited = self.audit is not None and self.audit.is_about(kind)
-        wanted = self._events.wanted(kind) and not (key is not None and is_private(key))
+        wanted = self.events.wanted(kind) and not (key is not None and is_private(key))
         if not (audited or wanted):
             return
         id_, owner = (None, None) if key is None else (key.id, key.owner)
@@ -186,7 +186,7 @@ class BaseStore:
         if self.audit is not None and audited:
             self.audit.happened(event)
         if wanted:
-            self._events.emit(event)
+            self.events.emit(event)
 
     def wrap(self, wrapper: Callable[[Backend], Backend]) -> None:
         """Replace the backend by ``wrapper(backend)`` (see ``sessionstore.wrapping``).

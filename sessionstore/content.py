@@ -30,9 +30,6 @@ Buffer = bytes | bytearray | memoryview
 CHUNK = 1 << 20
 """Bytes read at a time, and the most that an unfinished save keeps in memory before it spools."""
 
-DIGESTS = ("sha256", "blake3")
-"""The digest algorithms that a store can be created with."""
-
 
 class Hasher(Protocol):
     """The common interface of ``hashlib`` and ``blake3`` objects."""
@@ -41,19 +38,28 @@ class Hasher(Protocol):
     def hexdigest(self) -> str: ...
 
 
+def _blake3(data: Buffer = b"") -> Hasher:
+    try:
+        from blake3 import blake3
+    except ImportError as error:
+        raise SettingsError(
+            "digest='blake3' needs the blake3 package: pip install 'sessionstore[blake3]'."
+        ) from error
+    return blake3(data)  # type: ignore[no-any-return, unused-ignore]  # the extra may be absent
+
+
+HASHERS: dict[str, Callable[[Buffer], Hasher]] = {"sha256": hashlib.sha256, "blake3": _blake3}
+"""By algorithm: returns the hash object of some bytes."""
+
+DIGESTS = tuple(HASHERS)
+"""The digest algorithms that a store can be created with."""
+
+
 def hasher(algorithm: str) -> Hasher:
     """Return a new hash object. Raises SettingsError for ``blake3`` without its extra."""
-    if algorithm == "sha256":
-        return hashlib.sha256()
-    if algorithm == "blake3":
-        try:
-            from blake3 import blake3
-        except ImportError as error:
-            raise SettingsError(
-                "digest='blake3' needs the blake3 package: pip install 'sessionstore[blake3]'."
-            ) from error
-        return blake3()  # type: ignore[no-any-return, unused-ignore]  # the extra may be absent
-    raise SettingsError(f"invalid digest={algorithm!r}: choose one of {', '.join(DIGESTS)}.")
+    if algorithm not in HASHERS:
+        raise SettingsError(f"invalid digest={algorithm!r}: choose one of {', '.join(DIGESTS)}.")
+    return HASHERS[algorithm](b"")
 
 
 class Spool(Protocol):
@@ -141,7 +147,10 @@ class Ingest:
     __slots__ = ("_hasher", "_head", "_spool", "admit", "algorithm", "new_spool", "size")
 
     def __init__(
-        self, algorithm: str, new_spool: Callable[[], Spool], admit: Callable[[int], None]
+        self,
+        algorithm: str,
+        new_spool: Callable[[], Spool],
+        admit: Callable[[int], None] | None = None,
     ) -> None:
         self.algorithm = algorithm
         self.new_spool = new_spool
@@ -154,14 +163,16 @@ class Ingest:
     def whole(self, data: Buffer) -> Content:
         """Return the content of a complete flat buffer: hashed in place, not copied."""
         view = memoryview(data)
-        self.admit(len(view))
+        if self.admit is not None:
+            self.admit(len(view))
         self._hasher.update(view)
         return Content(self._hasher.hexdigest(), len(view), view)
 
     def write(self, data: Buffer) -> int:
         """Accept one chunk; return its length in bytes."""
         view = memoryview(data)
-        self.admit(len(view))
+        if self.admit is not None:
+            self.admit(len(view))
         self._hasher.update(view)
         if self._spool is None and self.size + len(view) <= CHUNK:
             if self._head is None:
@@ -198,8 +209,6 @@ def ingest(source: object, into: Ingest) -> Content:
     Raises TypeError for other types. An exception of the source passes through. A failure leaves
     nothing behind.
     """
-    if type(source) is bytes:  # as most of what is saved is
-        return into.whole(source)
     refuse_text(source)
     if (view := _view(source)) is not None:
         return into.whole(view)

@@ -58,7 +58,7 @@ class Events:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._callbacks: dict[str, tuple[Callback, ...]] = {}
+        self.callbacks: dict[str, tuple[Callback, ...]] = {}
 
     def on(self, kind: str, callback: Callback) -> Callable[[], None]:
         """Call ``callback`` at every event of ``kind``; return a function that ends it.
@@ -68,23 +68,23 @@ class Events:
         if kind not in KINDS:
             raise ValueError(f"unknown event kind {kind!r}: choose one of {', '.join(KINDS)}.")
         with self._lock:
-            self._callbacks[kind] = (*self._callbacks.get(kind, ()), callback)
+            self.callbacks[kind] = (*self.callbacks.get(kind, ()), callback)
         return lambda: self._off(kind, callback)
 
     def _off(self, kind: str, callback: Callback) -> None:
         with self._lock:
-            left = list(self._callbacks.get(kind, ()))
+            left = list(self.callbacks.get(kind, ()))
             if callback in left:
                 left.remove(callback)
-            self._callbacks[kind] = tuple(left)
+            self.callbacks[kind] = tuple(left)
 
     def wanted(self, kind: str) -> bool:
         """Return whether the kind has a subscriber, so that an unused event need not be made."""
-        return bool(self._callbacks.get(kind))
+        return bool(self.callbacks.get(kind))
 
     def emit(self, event: Event) -> None:
         """Call every subscriber. An exception is logged, and the next subscriber is called."""
-        for callback in self._callbacks.get(event.kind, ()):
+        for callback in self.callbacks.get(event.kind, ()):
             try:
                 callback(event)
             except Exception:

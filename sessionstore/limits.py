@@ -203,7 +203,8 @@ class QuotaLedger:
         self, limits: Limits, backend: Backend, make_room: Callable[[int, str], None]
     ) -> None:
         self.limits = limits
-        self._limited = limits != Limits()
+        self.limited = limits != Limits()
+        """Whether any limit is set."""
         self._sums = limits.max_session is not None or limits.max_session_files is not None
         self._backend = backend
         self._make_room = make_room
@@ -229,13 +230,6 @@ class QuotaLedger:
             total = limited_bytes(self._backend)
             with self._lock:
                 self._total = total
-
-    def reservation(self, sid: str, name: str, *, fresh: bool) -> Reservation | NoReservation:
-        """Return the context manager of one save.
-
-        Entering it raises LimitExceeded if the session has its maximum number of files.
-        """
-        return Reservation(self, sid, name, fresh) if self._limited else _NO_RESERVATION
 
     def join(self, save: Reservation) -> None:
         """Add the save to the sums of its session, if a limit needs them."""
@@ -428,6 +422,8 @@ class QuotaLedger:
 class Reservation:
     """One save in progress, for the block in which it is used.
 
+    Entering it raises LimitExceeded if the session has its maximum number of files.
+
     ``replaced`` is the size that the session's sums have for the file of that name, None for no
     file. ``taken`` is the number of bytes admitted so far, ``reserved`` the number reserved of
     ``max_store``. ``over``: the save has ended, and the next listing shows whether its file exists.
@@ -490,28 +486,3 @@ class Reservation:
         self.taken -= count
         # Bytes that add nothing are admitted, even if the session exceeds a limit set later.
         return limit is None or after == before or tally.bytes + after <= limit
-
-    def keep(self, put: Callable[[], Saved]) -> Saved:
-        """Have the backend save the file by ``put()``, and note the outcome."""
-        return self.ledger.keep(self, put)
-
-
-class NoReservation:
-    """The admission of every save if no limit is set: nothing is counted."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def admit(self, count: int) -> None:
-        pass
-
-    def keep(self, put: Callable[[], Saved]) -> Saved:
-        return put()
-
-
-_NO_RESERVATION = NoReservation()

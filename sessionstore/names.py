@@ -127,6 +127,8 @@ def file_name(name: str) -> str:
 
 def own_name(name: str) -> str:
     """Do the work of ``file_name`` for an app: refuse names that begin with ``HIDDEN`` too."""
+    if type(name) is str and _is_plain(name) is not None:  # the usual case, quickly
+        return name
     name = file_name(name)
     if name.startswith(HIDDEN):
         _refuse(
@@ -140,8 +142,9 @@ def encode(name: str) -> str:
 
     Raises the same errors as ``file_name``.
     """
-    name = _exact("file name", name)
-    return name if _is_plain(name) is not None else _encode(name)
+    if type(name) is str and _is_plain(name) is not None:  # the usual case, quickly
+        return name
+    return _encode(_exact("file name", name))
 
 
 def decode(stored: str) -> str | None:

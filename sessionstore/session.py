@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Self, overload
 
@@ -14,8 +15,9 @@ from sessionstore import images
 from sessionstore._os.errors import translated
 from sessionstore._threads import run_in_thread
 from sessionstore.base import SessionHandle
-from sessionstore.content import Buffer, Content, Ingest, ingest, refuse_text
+from sessionstore.content import HASHERS, Buffer, Content, Ingest, ingest, refuse_text
 from sessionstore.errors import FileNotStored, LimitExceeded
+from sessionstore.limits import Reservation
 from sessionstore.model import Saved
 from sessionstore.names import HIDDEN, fresh_name, own_name
 from sessionstore.parsers import check_duration
@@ -84,12 +86,17 @@ class Session(SessionHandle):
     ) -> StoredFile:
         if ttl is not None:
             check_duration("ttl", ttl)
-        if type(content) is not bytes:  # as most of what is saved is
+        if type(content) is not bytes:
             refuse_text(content)
             if images.is_image(content):
                 content = images.encode(content, PurePath(name).suffix)
-        with PendingSave(self, name, ttl, fresh=fresh) as receiving:
-            return receiving.keep(ingest(content, receiving.ingest))
+        with PendingSave(self, name, ttl, fresh=fresh) as saving:
+            if type(content) is bytes:  # as most of what is saved is: nothing to collect
+                if saving.reservation is not None:
+                    saving.reservation.admit(len(content))
+                digest = HASHERS[self.store.backend.digest](content).hexdigest()
+                return saving.keep(Content(digest, len(content), memoryview(content)))
+            return saving.keep(ingest(content, saving.ingest))
 
     def pending_save(self, name: str, ttl: timedelta | None, *, fresh: bool) -> PendingSave:
         """Return the context manager of one save: it enforces the limits and emits the events.
@@ -293,42 +300,55 @@ class Session(SessionHandle):
 class PendingSave:
     """A save in progress. Enforces the limits, and emits the events of the save or its refusal."""
 
-    __slots__ = ("_admission", "_fresh", "_name", "_session", "_ttl", "ingest", "saved")
+    __slots__ = ("_fresh", "_ingest", "_name", "_saved", "_session", "_ttl", "reservation")
 
     def __init__(self, session: Session, name: str, ttl: timedelta | None, *, fresh: bool) -> None:
-        store = session.store
         self._session = session
         self._name = name
         self._ttl = ttl
         self._fresh = fresh
-        self._admission = store.ledger.reservation(session.key.sid, name, fresh=fresh)
-        self.ingest = Ingest(store.backend.digest, store.backend.spool, self._admission.admit)
-        self.saved: Saved | None = None
+        self._ingest: Ingest | None = None
+        self._saved: Saved | None = None
+        ledger = session.store.ledger
+        self.reservation = Reservation(ledger, session.sid, name, fresh) if ledger.limited else None
+        """The share of this save in the limits, None if no limit is set."""
+
+    @property
+    def ingest(self) -> Ingest:
+        """Return the collector of the bytes, made at first use."""
+        if self._ingest is None:
+            backend, reservation = self._session.store.backend, self.reservation
+            admit = None if reservation is None else reservation.admit
+            self._ingest = Ingest(backend.digest, backend.spool, admit)
+        return self._ingest
 
     def __enter__(self) -> Self:
-        try:
-            self._admission.__enter__()
-        except LimitExceeded as error:
-            self._tell_refused(error)
-            raise
+        if self.reservation is not None:
+            try:
+                self.reservation.__enter__()
+            except LimitExceeded as error:
+                self._emit_refused(error)
+                raise
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        saved = self.saved if error is None else None
+        store = self._session.store
         try:
-            self.ingest.abort()
+            if self._ingest is not None:
+                self._ingest.abort()
         finally:
-            self._admission.__exit__()
+            if self.reservation is not None:
+                self.reservation.__exit__()
         if isinstance(error, LimitExceeded):
-            self._tell_refused(error)
-        elif saved is not None:
-            self._tell_saved(saved)
+            self._emit_refused(error)
+        elif error is None and self._saved is not None and (store.audit or store.events.callbacks):
+            self._emit_saved(self._saved)
 
-    def _tell_refused(self, error: LimitExceeded) -> None:
+    def _emit_refused(self, error: LimitExceeded) -> None:
         session = self._session
         session.store.emit("limit_exceeded", session.key, self._name, reason=str(error))
 
-    def _tell_saved(self, saved: Saved) -> None:
+    def _emit_saved(self, saved: Saved) -> None:
         store, key = self._session.store, self._session.key
         new, old, audit = saved.reference, saved.replaced, store.audit
         if audit is not None and old is not None and old.digest != new.digest:
@@ -338,16 +358,20 @@ class PendingSave:
             store.emit("deduplicated", key, new.name, new.size, "the bytes were there already")
 
     def keep(self, content: Content) -> StoredFile:
+        """Save ``content``, and close it in any case."""
         session, backend = self._session, self._session.store.backend
-        with content:
+        try:
             # The time to live begins when the file is saved, not when its first byte arrived.
             expires = None if self._ttl is None else backend.now() + self._ttl
-            self.saved = saved = self._admission.keep(
-                lambda: backend.put(
-                    session.key, self._name, content, expires=expires, fresh=self._fresh
-                )
+            put = partial(
+                backend.put, session.key, self._name, content, expires=expires, fresh=self._fresh
             )
-        return StoredFile(session, saved.reference)
+            share = self.reservation
+            self._saved = put() if share is None else share.ledger.keep(share, put)
+        finally:
+            if content.spool is not None:
+                content.close()
+        return StoredFile(session, self._saved.reference)
 
 
 class _RawWriter(io.RawIOBase):

@@ -28,7 +28,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, ClassVar, NoReturn, Self
+from typing import BinaryIO, ClassVar, Self
 
 from sessionstore import parsers
 from sessionstore._os.errors import FULL, from_os_error, translated
@@ -52,17 +52,12 @@ from sessionstore.names import encode, is_sid
 from sessionstore.parsers import Parser
 
 from . import session_dir
-from .blobs import Blobs
-from .dir_pool import SessionDirPool
-from .directory import Directory
+from .directory import Blobs, Directory
 from .eraser import Eraser
 from .inspect import Inspector
 from .layout import NO_LINKS, keep_secret, open_root
-from .lookup import Tables
-from .save import Disk, Save
-from .save_lock import SaveLock
-from .session_dir import NEW, Rules, SessionDir, token_of, token_of_copy
-from .spool import LocalSpool, can_be_unfinished, can_be_unnamed
+from .save import SMALL, LocalSpool, Save, SaveLock, can_be_unfinished, can_be_unnamed
+from .session_dir import NEW, Disk, SessionDir, SessionDirPool
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, *((errno.EACCES,) if os.name == "nt" else ()))
 """The errors of renaming a folder onto another one: those of rename(2), and the one of Windows."""
@@ -88,10 +83,8 @@ class LocalBackend:
     }
 
     def __init__(self, root: Path, digest: str | None, clock: Clock, *, durable: bool) -> None:
-        self._root = root
         self._where = str(root)
         self._clock = clock
-        self._durable = durable
         self._workspace = Workspace(root / "tmp")
         self._open = True
         with translated("open the store", str(root)), contextlib.ExitStack() as opened:
@@ -100,16 +93,16 @@ class LocalBackend:
             self._sessions = opened.enter_context(Directory(str(root / "sessions")))
             blobs = opened.enter_context(Directory(str(root / "blobs")))
             self._claim()
-            self._links = _can_link(root / "layout", self._workspace.name_to_try())
+            links = _can_link(root / "layout", self._workspace.name_to_try())
             opened.pop_all()
         self._blobs = Blobs(blobs, durable=durable)
-        self._token = token_of if self._links else token_of_copy
-        self._abilities: Disk | None = None
-        rules = Rules(self._token, self.digest, self._blobs.stat, durable, Tables())
-        self._folders = SessionDirPool(self._sessions, rules)
+        self._disk = Disk(
+            str(root), self._workspace, self._sessions, self._blobs, self.digest, durable, links
+        )
+        self._folders = SessionDirPool(self._disk)
         self._turns = SaveLock()
-        self._eraser = Eraser(self._workspace, self._blobs, rules)
-        if not self._links:
+        self._eraser = Eraser(self._disk)
+        if not links:
             warnings.warn(
                 f"The file system of {root} has no hard links: every file is a copy of its own, "
                 "without deduplication.",
@@ -146,36 +139,25 @@ class LocalBackend:
                 raise
             return False
 
-    @property
-    def _disk(self) -> Disk:
-        """Return the abilities of the disk. The first save tries them, since that takes room."""
-        if self._abilities is None:
-            with self._does("make a new file"), self._work() as work:
-                unnamed = self._links and can_be_unnamed(work)
-                self._abilities = Disk(
-                    self._blobs, self._work, self._new_spool, durable=self._durable,
-                    links=self._links, unnamed=unnamed,
-                    in_place=unnamed and not self._durable and can_be_unfinished(work),
-                )  # fmt: skip
-        return self._abilities
+    def _prepare(self, action: str) -> None:
+        """Create this process's workspace, and try the abilities of the disk: both take room.
+
+        The workspace of a fork shows other processes that it is working. ``action`` completes
+        "Could not ...".
+        """
+        disk = self._disk
+        with self._does(action), disk.work() as work:
+            if disk.in_place is None:
+                disk.unnamed = disk.links and can_be_unnamed(work)
+                disk.in_place = disk.unnamed and not disk.durable and can_be_unfinished(work)
 
     def now(self) -> datetime:
         return self._clock.now()
 
     def spool(self) -> LocalSpool:
+        self._prepare("make a new file")
         with self._does("make a new file"):
-            return self._new_spool()
-
-    def _new_spool(self) -> LocalSpool:
-        self._workspace.path  # noqa: B018 - creates the workspace: it shows that a fork is working
-        if self._disk.unnamed:
-            return LocalSpool.unnamed(self._sessions, self._where)
-        work = self._work()
-        try:
-            return LocalSpool.named(work, self._where)
-        except BaseException:
-            work.close()
-            raise
+            return LocalSpool(self._disk)
 
     # Saving
 
@@ -187,12 +169,16 @@ class LocalBackend:
         *,
         expires: datetime | None = None,
         fresh: bool = False,
+        created: datetime | None = None,
     ) -> Saved:
-        small = self._disk.is_small(content)
-        save = Save(self._disk, content, name, encode(name), expires, fresh, small)
-        if small:
-            return self._turns.run(self._put, key, save)
-        return self._put(key, save)
+        """Implement ``Backend.put``; with ``created`` also ``Restores.restore``."""
+        disk = self._disk
+        if disk.in_place is None or self._workspace.pid != os.getpid():
+            self._prepare(f"save {name!r}")
+        # The bytes of a small content are written under the lock, while other callers wait.
+        small = bool(disk.in_place) and content.data is not None and content.size <= SMALL
+        save = Save(disk, content, name, encode(name), expires, fresh, small, created)
+        return self._turns.run(self._put, key, save) if small else self._put(key, save)
 
     def restore(
         self,
@@ -203,34 +189,27 @@ class LocalBackend:
         created: datetime,
         expires: datetime | None = None,
     ) -> Saved:
-        small = self._disk.is_small(content)
-        return self._put(
-            key,
-            Save(self._disk, content, name, encode(name), expires, False, small, created),  # noqa: FBT003 - the field ``fresh``
-        )
+        return self.put(key, name, content, expires=expires, created=created)
 
     def _put(self, key: SessionKey, save: Save) -> Saved:
-        if not self._open:
-            self._refuse(f"save {save.name!r}")
+        blobs, digest = self._blobs, save.content.digest
         try:
-            self._workspace.path  # noqa: B018 - creates it: it shows that a fork is working
-            with self._blobs.at(save.content.digest) as blob:
-                known = blob.stat() if self._disk.links else None
-                if known is None and not save.small:
-                    save.spool()
-                while True:
-                    with self._folders.changing(
-                        key.sid, make=partial(self._make, key, save)
-                    ) as folder:
-                        assert folder is not None, "_make made it"  # noqa: S101 - for mypy
-                        folder.belongs_to(key, self._work)
-                        saved = save.run(folder, blob, known, self._clock.now())
-                    if saved is not None:
-                        return saved
-                    # The blob was there a moment ago. Now it is gone or cannot be used, so write
-                    # the bytes.
-                    save.spool()
-                    known = blob.stat()
+            known = blobs.stat(digest) if self._disk.links else None
+            if known is None and not save.small:
+                save.spool()
+            while True:
+                make = partial(self._make, key, save)
+                with self._folders.changing(key.sid, make=make) as folder:
+                    assert folder is not None, "_make made it"  # noqa: S101 - for mypy
+                    if not folder.owned:
+                        folder.belongs_to(key)
+                    saved = save.run(folder, known, self._clock.now())
+                if saved is not None:
+                    return saved
+                # The blob was there a moment ago. Now it is gone or cannot be used, so write the
+                # bytes.
+                save.spool()
+                known = blobs.stat(digest)
         except SessionStoreError:
             raise
         except OSError as error:  # like ``_does``, but without its calls: this path is hot
@@ -269,7 +248,7 @@ class LocalBackend:
             if folder is not None:
                 with contextlib.suppress(FileNotFoundError):
                     fd = folder.files.open(encode(reference.name), os.O_RDONLY)
-                    if self._token(os.fstat(fd)) == reference.token:
+                    if folder.token(os.fstat(fd)) == reference.token:
                         return fd
                     os.close(fd)
         raise FileNotStored(reference.name)
@@ -382,7 +361,7 @@ class LocalBackend:
                 if only_ended and record.ended is None:
                     return None
                 self._sessions.rename(sid, work, name)
-                if self._durable:  # before the removals: after a power cut it is whole or gone
+                if self._disk.durable:  # before the removals: after a power cut it is whole or gone
                     self._sessions.fsync()
             self._folders.close(sid)
             return self._eraser.erase(work, name)
@@ -419,31 +398,27 @@ class LocalBackend:
 
     def stored(self) -> Stored:
         with self._does("measure the store"):
-            if self._links:
-                return self._blobs.stored()
-            references = [
-                reference
-                for record in list(self.sessions())
-                for reference in self.files(record.sid)
-            ]
-            return Stored(len(references), sum(reference.size for reference in references))
+            if self._disk.links:
+                sizes = (status.st_size for _, status in self._blobs.everything())
+            else:
+                sids = [record.sid for record in self.sessions()]
+                sizes = (reference.size for sid in sids for reference in self.files(sid))
+            blobs = total = 0
+            for size in sizes:
+                blobs, total = blobs + 1, total + size
+            return Stored(blobs, total)
+
+    def _inspector(self) -> Inspector:
+        return Inspector(self._disk, self._folders, self._eraser, self.discard)
 
     def inspect(self) -> Iterator[Problem]:
-        with self._does("inspect the store"), self._inspector() as inspector:
-            for problem in inspector.problems():
+        with self._does("inspect the store"):
+            for problem in self._inspector().problems():
                 yield replace(problem, repair=partial(self._repair, problem))
 
     def omitted(self, *, files: bool = True) -> Iterator[Problem]:
-        with self._does("look for unlisted files"), self._inspector() as inspector:
-            yield from inspector.omitted(files=files)
-
-    @contextlib.contextmanager
-    def _inspector(self) -> Iterator[Inspector]:
-        with Directory(str(self._root)) as root:
-            yield Inspector(
-                root, self._sessions, self._blobs, self._eraser, self._workspace, self.digest,
-                self._folders.reading, self._folders.changing, self.discard, links=self._links,
-            )  # fmt: skip
+        with self._does("look for unlisted files"):
+            yield from self._inspector().omitted(files=files)
 
     def _repair(self, problem: Problem) -> bool:
         with self._does(f"repair {problem.place}"):
@@ -453,7 +428,7 @@ class LocalBackend:
 
     def free(self) -> int:
         with self._does("read the free space"):
-            return shutil.disk_usage(self._root).free
+            return shutil.disk_usage(self._where).free
 
     def alone(self) -> bool:
         with self._does("look for other processes"):
@@ -461,7 +436,7 @@ class LocalBackend:
 
     def secret(self) -> bytes:
         with self._does("keep the secret"):
-            return keep_secret(self._root, self._workspace)
+            return keep_secret(Path(self._where), self._workspace)
 
     def close(self) -> None:
         if self._open:
@@ -479,19 +454,12 @@ class LocalBackend:
         Raises BackendUnavailable when the store is closed.
         """
         if not self._open:
-            self._refuse(action)
+            raise BackendUnavailable(errno.EBADF, f"Could not {action}: the store is closed.")
         return translated(action, self._where)
-
-    def _refuse(self, action: str) -> NoReturn:
-        raise BackendUnavailable(errno.EBADF, f"Could not {action}: the store is closed.")
-
-    def _work(self) -> Directory:
-        """Open this process's workspace."""
-        return Directory(str(self._workspace.path))
 
     def _make(self, key: SessionKey, save: Save) -> bool:
         """Create the session of ``key`` for ``save``; return False if another process just did."""
-        with self._work() as work:
+        with self._disk.work() as work:
             name = secrets.token_hex(8)
             try:
                 session_dir.make(work, name, key, self.now())

@@ -14,14 +14,11 @@ import threading
 from collections.abc import Callable, Iterator
 
 from sessionstore._os.errors import FULL
-from sessionstore._os.workspace import Workspace
 from sessionstore.model import Dropped
 
 from . import journal
-from .blobs import Blobs
-from .directory import Directory
-from .session_dir import NEW, Rules, SessionDir
-from .spool import is_unfinished
+from .directory import Directory, is_unfinished
+from .session_dir import NEW, Disk, SessionDir
 
 _DROPPED = ".drop"
 _FILE_AND_BLOB = 2
@@ -32,10 +29,9 @@ _USUAL = (journal.NAME, "seen", "id", "ended", "expiring", NEW)
 class Eraser:
     """Erases session folders that were moved out of the store's sessions."""
 
-    def __init__(self, workspace: Workspace, blobs: Blobs, rules: Rules) -> None:
-        self._workspace = workspace
-        self._blobs = blobs
-        self._rules = rules
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._workspace = disk.workspace
         self._lock = threading.Lock()
         self._busy: set[str] = set()
 
@@ -69,20 +65,20 @@ class Eraser:
         The journal is read line by line, so a session may have any size.
         """
         count = size = 0
-        with SessionDir(work, name, self._rules) as folder:
+        with SessionDir(work, name, self._disk) as folder:
             files = folder.files
             for file, token, length, digest in journal.kept(folder.dir):
                 status = files.stat_or_none(file)
-                if status is None or self._rules.token(status) != token or is_unfinished(status):
+                if status is None or folder.token(status) != token or is_unfinished(status):
                     continue
-                # As in ``Releasing``, but with one check instead of two. If a file has two names,
-                # the other one is the blob's. If it is not, only a blob's name is lost.
+                # As in ``Blobs.releasing``, but with one check. If a file has two names, the other
+                # one is the blob's. If it is not, only a blob's name is lost.
                 if status.st_nlink == _FILE_AND_BLOB:
-                    self._blobs.remove(digest)
+                    self._disk.blobs.remove(digest)
                     files.unlink(file)
                 else:
                     files.unlink(file)
-                    self._blobs.collect_one(digest)
+                    self._disk.blobs.unlink(digest, links=1)
                 count, size = count + 1, size + length
             count += _rest(folder)
             try:  # remove the expected names, in half of the time of a walk

@@ -11,24 +11,21 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sessionstore._os.workspace import Workspace
 from sessionstore.content import CHUNK, hasher
 from sessionstore.model import Problem, Reference
 from sessionstore.names import decode, encode, is_shortened, is_sid
 
-from .blobs import Blobs
-from .directory import Directory
+from .directory import Directory, is_unfinished
 from .eraser import Eraser
 from .journal import NAME as JOURNAL
 from .layout import HARMLESS, OURS
-from .session_dir import NEW, SessionDir
-from .spool import is_unfinished
+from .session_dir import NEW, Disk, SessionDir, SessionDirPool
 
 _OF_A_SESSION = {"files", "id", "seen", "ended", "expiring", JOURNAL, JOURNAL + ".new", NEW}
 _LEFT_ALONE = "It is left alone: a later version or another program may own it. Remove it by hand."
@@ -52,18 +49,12 @@ class Bad(NamedTuple):
 
 @dataclass(slots=True)
 class Inspector:
-    """One inspection. ``folder`` opens a session's folder, ``change`` opens and locks it."""
+    """One inspection. ``discard`` is that of the backend."""
 
-    root: Directory
-    sessions: Directory
-    blobs: Blobs
+    disk: Disk
+    folders: SessionDirPool
     eraser: Eraser
-    workspace: Workspace
-    algorithm: str
-    folder: Callable[[str], AbstractContextManager[SessionDir | None]]
-    change: Callable[[str], AbstractContextManager[SessionDir | None]]
     discard: Callable[[str, Iterable[Reference]], list[Reference]]
-    links: bool
     _bad: dict[str, Bad] = field(default_factory=dict)
     """Damaged blobs, by digest."""
     _used: set[str] = field(default_factory=set)
@@ -74,9 +65,9 @@ class Inspector:
     def problems(self) -> Iterator[Problem]:
         """Implement ``Backend.inspect``."""
         idle: list[str] = []
-        for digest, inode in self.blobs.everything():
+        for digest, inode in self.disk.blobs.everything():
             self._look_at_blob(digest, inode, idle)
-        for sid in filter(is_sid, self.sessions.names()):
+        for sid in filter(is_sid, self.disk.sessions.names()):
             yield from self._unlisted(sid)
             with self._opened(sid) as folder:
                 if folder is not None:
@@ -89,7 +80,7 @@ class Inspector:
 
     def omitted(self, *, files: bool) -> Iterator[Problem]:
         """Implement ``Omits.omitted``."""
-        for sid in self.sessions.names():
+        for sid in self.disk.sessions.names():
             if not is_sid(sid):
                 yield _stranger(f"sessions/{sid}")
                 continue
@@ -105,7 +96,7 @@ class Inspector:
     def _unlisted(self, sid: str) -> Iterator[Problem]:
         """Yield problems of the entry ``sid`` of sessions/ that no listing shows as a session."""
         place = f"sessions/{sid}"
-        status = self.sessions.stat_or_none(sid)
+        status = self.disk.sessions.stat_or_none(sid)
         if status is None:
             return
         if not stat.S_ISDIR(status.st_mode):
@@ -114,9 +105,9 @@ class Inspector:
         lacking = [
             name
             for name in ("files", "id", "seen")
-            if self.sessions.stat_or_none(f"{sid}/{name}") is None
+            if self.disk.sessions.stat_or_none(f"{sid}/{name}") is None
         ]
-        again = self.sessions.stat_or_none(sid)
+        again = self.disk.sessions.stat_or_none(sid)
         if (
             lacking and again is not None and os.path.samestat(status, again)
         ):  # no drop has moved it
@@ -133,20 +124,20 @@ class Inspector:
     @contextmanager
     def _opened(self, sid: str) -> Iterator[SessionDir | None]:
         """Open the folder of the session ``sid``; None when it is missing or no directory."""
-        status = self.sessions.stat_or_none(sid)
+        status = self.disk.sessions.stat_or_none(sid)
         if status is None or not stat.S_ISDIR(status.st_mode):
             yield None
             return
-        with self.folder(sid) as folder:
+        with self.folders.reading(sid) as folder:
             yield folder
 
     # Content
 
     def _look_at_blob(self, digest: str, status: os.stat_result, idle: list[str]) -> None:
-        if self.links and status.st_nlink == 1:
+        if self.disk.links and status.st_nlink == 1:
             idle.append(digest)
         try:
-            with self.blobs.reading(digest) as fd:
+            with self.disk.blobs.reading(digest) as fd:
                 bad = self._problem(fd, digest)
         except FileNotFoundError:
             return
@@ -155,7 +146,7 @@ class Inspector:
 
     def _problem(self, fd: int, digest: str) -> Bad | None:
         """Return the problem of the bytes of an open file, None when ``digest`` matches them."""
-        actual = hasher(self.algorithm)
+        actual = hasher(self.disk.algorithm)
         status = os.fstat(fd)
         try:
             while chunk := os.read(fd, CHUNK):
@@ -173,11 +164,11 @@ class Inspector:
             f"blobs/{digest[:2]}/{digest}",
             f"The stored bytes of an unreferenced blob are damaged: {bad.problem}.",
             "It is deleted, so that no save of the same content links to it.",
-            lambda: self.blobs.forget(digest, bad.inode),
+            lambda: self.disk.blobs.forget(digest, bad.inode),
         )
 
     def _idle_blob(self, digest: str) -> Problem | None:
-        status = self.blobs.stat(digest)
+        status = self.disk.blobs.stat(digest)
         if status is None or status.st_nlink != 1 or digest in self._bad:
             return None
         if time.time() - status.st_ctime < SETTLED:  # its last link was removed just now
@@ -187,7 +178,7 @@ class Inspector:
             f"blobs/{digest[:2]}/{digest}",
             f"A blob of {status.st_size} bytes is unreferenced.",
             "It is deleted, as the next sweep would do.",
-            lambda: self.blobs.collect_one(digest),
+            lambda: self.disk.blobs.unlink(digest, links=1) >= 0,
         )
 
     # Files
@@ -256,7 +247,7 @@ class Inspector:
         )
 
     def _remove_unproven(self, sid: str, file: str) -> bool:
-        with self.change(sid) as folder:
+        with self.folders.changing(sid) as folder:
             torn = folder is not None and folder.is_torn(file)
             if folder is not None and torn:
                 folder.files.unlink(file)
@@ -268,7 +259,7 @@ class Inspector:
 
         Under the lock no save is writing the file.
         """
-        with self.change(sid) as folder:
+        with self.folders.changing(sid) as folder:
             status = None if folder is None else folder.files.stat_or_none(file)
             left = folder is not None and status is not None and is_unfinished(status)
             yield folder.files if folder is not None and left else None
@@ -281,7 +272,7 @@ class Inspector:
 
     def _look_at_file(self, folder: SessionDir, file: str, reference: Reference) -> Bad | None:
         """Return the problem of a file's bytes, None also when it is no longer that version."""
-        blob = self.blobs.stat(reference.digest) if self.links else None
+        blob = self.disk.blobs.stat(reference.digest) if self.disk.links else None
         status = folder.files.stat_or_none(file)
         if status is None or folder.token(status) != reference.token:
             return None
@@ -318,7 +309,7 @@ class Inspector:
     # Repairs
 
     def _delete(self, sid: str, reference: Reference, bad: Bad) -> bool:
-        self.blobs.forget(reference.digest, bad.inode)
+        self.disk.blobs.forget(reference.digest, bad.inode)
         return bool(self.discard(sid, [reference]))
 
     def _donor(self, digest: str, bad: Bad) -> tuple[str, str] | None:
@@ -326,8 +317,8 @@ class Inspector:
 
         ("", "") means that the blob itself is sound.
         """
-        blob = self.blobs.stat(digest)
-        if not self.links:
+        blob = self.disk.blobs.stat(digest)
+        if not self.disk.links:
             return None
         if blob is not None and blob.st_ino != bad.inode and digest not in self._bad:
             return "", ""
@@ -340,7 +331,7 @@ class Inspector:
 
         This reads every session, so it is called only for damaged content.
         """
-        for sid in filter(is_sid, self.sessions.names()):
+        for sid in filter(is_sid, self.disk.sessions.names()):
             with self._opened(sid) as folder:
                 for file, reference in folder.references() if folder is not None else ():
                     if reference.digest == digest and folder is not None:
@@ -350,9 +341,9 @@ class Inspector:
 
     def _relink(self, sid: str, reference: Reference, bad: Bad, donor: tuple[str, str]) -> bool:
         """Replace a damaged file by a link to the sound copy, with the same properties."""
-        self.blobs.forget(reference.digest, bad.inode)
+        self.disk.blobs.forget(reference.digest, bad.inode)
         file = encode(reference.name)
-        with self.change(sid) as folder:
+        with self.folders.changing(sid) as folder:
             if folder is None or folder.described(file)[1] != reference:
                 return False
             folder.dir.unlink(NEW)
@@ -361,8 +352,7 @@ class Inspector:
             token = folder.token(folder.dir.stat(NEW))
             folder.note(file, reference._replace(token=token))
             folder.dir.rename(NEW, folder.files, file)
-            with self.blobs.at(reference.digest) as blob:
-                blob.adopt(folder.files, file)
+            self.disk.blobs.adopt(folder.files, file, reference.digest)
             folder.settle()
             return True
 
@@ -371,10 +361,9 @@ class Inspector:
         sid, file = donor
         try:
             if not sid:
-                with self.blobs.at(digest) as blob:
-                    blob.link(to, NEW)
+                self.disk.blobs.link(digest, to, NEW)
                 return True
-            with self.folder(sid) as folder:
+            with self.folders.reading(sid) as folder:
                 if folder is None:
                     return False
                 folder.files.link(file, to, NEW)
@@ -385,7 +374,7 @@ class Inspector:
     # Workspaces and unknown entries
 
     def _workspaces(self) -> Iterator[Problem]:
-        for path in self.workspace.abandoned():
+        for path in self.disk.workspace.abandoned():
             yield Problem(
                 "leftover",
                 f"tmp/{path.name}",
@@ -399,14 +388,14 @@ class Inspector:
         return not path.exists()
 
     def _strangers(self) -> Iterator[Problem]:
-        strange = [f"sessions/{name}" for name in self.sessions.names() if not is_sid(name)]
+        strange = [f"sessions/{name}" for name in self.disk.sessions.names() if not is_sid(name)]
         yield from map(_stranger, sorted([*strange, *self._strange()]))
 
     def _strange(self) -> list[str]:
         """Return the unknown entries of the root, of blobs/ and of tmp/, sorted."""
-        strange = [name for name in self.root.names() if name not in OURS | HARMLESS]
-        strange += [f"blobs/{name}" for name in self.blobs.strangers()]
-        strange += [f"tmp/{name}" for name in self.workspace.strangers()]
+        strange = [name for name in os.listdir(self.disk.root) if name not in OURS | HARMLESS]
+        strange += [f"blobs/{name}" for name in self.disk.blobs.strangers()]
+        strange += [f"tmp/{name}" for name in self.disk.workspace.strangers()]
         return sorted(strange)
 
 

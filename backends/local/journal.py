@@ -4,16 +4,26 @@ The link decides and the journal describes it. A line is valid only while a link
 token of the line (inode and modification time). Of several such lines the last is valid. All other
 lines are ignored: those of saves that did not finish, those of files replaced since, and torn
 lines. Nothing has to be undone after a crash.
+
+Tables of the offsets of lines make a look-up in a large journal quick. A table has eight bytes for
+each line: some bits of a hash of the stored name, and the line's offset. A process makes a table
+after enough look-ups to be worth it. A table only saves work: the look-up reads each line at an
+offset of the table, and searches the lines newer than the table as in a small journal. The last
+line of a table identifies its journal, because that line has the time of a save to the nanosecond.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -25,8 +35,29 @@ from .directory import Directory
 NAME = "journal"
 _quoted = json.encoder.encode_basestring_ascii
 _scan = json.JSONDecoder().raw_decode
-_SMALL = 1 << 16
+SMALL = 1 << 16
 """Bytes below which a journal is not compacted, and is read rather than mapped."""
+
+MOST = 1 << 21
+"""Lines in all tables of a store, 16 MiB. The table unused for longest is evicted first."""
+
+TAIL = 1 << 15
+"""Bytes of lines beyond a table; with more of them the table is made again."""
+
+PATIENCE = 4
+"""Number of times the whole journal is searched before a table is made."""
+
+_REMEMBERED = 64
+"""Sessions with a table, and as many with a count of the bytes searched."""
+
+_OFFSET_BITS = 40
+_OFFSET = (1 << _OFFSET_BITS) - 1
+_HASH = (1 << 64 - _OFFSET_BITS) - 1
+_MARK = 256
+"""Bytes at the end of the part of the journal in a table, by which the journal is recognised."""
+_LINE = 1 << 9
+"""Bytes of a line to read first; most lines are shorter."""
+_each_line = re.compile(rb'\n\{"file": "([^"\n]*)"').finditer
 
 
 class Line(NamedTuple):
@@ -68,40 +99,6 @@ def decode(text: bytes) -> Line | None:
         return None
 
 
-class Writer:
-    """Appends lines to a journal and keeps it open. The caller holds the session's lock.
-
-    The caller closes it when another process has replaced the journal by a compacted one.
-    """
-
-    __slots__ = ("_fd", "_folder")
-
-    def __init__(self, folder: Directory) -> None:
-        self._folder = folder
-        self._fd = -1
-
-    def append(self, file: str, reference: Reference, *, durable: bool) -> bool:
-        """Append a line in one write(2); return whether the size just passed a power of two.
-
-        Only then does the caller check whether to compact, which is rare enough to cost nothing.
-        """
-        text = encode(file, reference)
-        if self._fd < 0:
-            self._fd = self._folder.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        if os.write(self._fd, text) != len(text):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if durable:
-            os.fsync(self._fd)
-        # An append leaves the position at the end. lseek(2) takes a third of the time of fstat(2).
-        size = os.lseek(self._fd, 0, os.SEEK_CUR)
-        return size >= _SMALL and size.bit_length() != (size - len(text)).bit_length()
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
 Search = Callable[[int, int, str, bytes], Iterator[bytes]]
 """``Tables.lines``: yields the lines of a large journal that begin with a needle, the last first.
 
@@ -133,8 +130,8 @@ def _last(folder: Directory, file: str, needle: bytes, search: Search) -> Refere
         return None
     try:
         size = os.fstat(fd).st_size
-        if size <= _SMALL:
-            texts = backwards(os.read(fd, _SMALL), needle)
+        if size <= SMALL:
+            texts = backwards(os.read(fd, SMALL), needle)
         else:
             texts = search(fd, size, file, needle)
         for text in texts:
@@ -155,27 +152,24 @@ def backwards(text: bytes | mmap.mmap, needle: bytes, start: int = 0) -> Iterato
         at = text.rfind(needle, start, at)
 
 
-def lines(folder: Directory) -> Iterator[Line]:
-    """Yield every whole line, the oldest first, reading the file step by step."""
+def _texts(folder: Directory) -> Iterator[bytes]:
+    """Yield every line, the oldest first, reading the file step by step."""
     try:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
         return
     with open(fd, "rb") as file:
-        for text in file:
-            line = decode(text)
-            if line is not None:
-                yield line
+        yield from file
+
+
+def lines(folder: Directory) -> Iterator[Line]:
+    """Yield every whole line, the oldest first."""
+    return filter(None, map(decode, _texts(folder)))
 
 
 def count(folder: Directory) -> int:
-    """Return the number of lines."""
-    try:
-        fd = folder.open(NAME, os.O_RDONLY)
-    except FileNotFoundError:
-        return 0
-    with open(fd, "rb", buffering=0) as file:
-        return sum(text.count(b"\n") for text in iter(lambda: file.read(_SMALL), b""))
+    """Return the number of lines, torn ones included."""
+    return sum(text != b"\n" for text in _texts(folder))
 
 
 def kept(folder: Directory) -> Iterator[tuple[str, str, int, str]]:
@@ -183,20 +177,15 @@ def kept(folder: Directory) -> Iterator[tuple[str, str, int, str]]:
 
     This takes a tenth of the time of ``lines``.
     """
-    try:
-        fd = folder.open(NAME, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    with open(fd, encoding="utf-8", errors="replace", newline="\n") as texts:
-        for match in filter(None, map(_is_line, texts)):
-            file, token, size, digest = match.groups()
-            yield file, token, int(size), digest
+    for match in filter(None, map(_is_line, _texts(folder))):
+        file, token, size, digest = match.groups()
+        yield file.decode(errors="replace"), token.decode(), int(size), digest.decode()
 
 
 # A quote inside the name has a backslash before it, so no part of a name can look like a field.
 _is_line = re.compile(
-    r'\{"file": "([^"]+)", "token": "([0-9.]+)", "name": .*, "size": ([0-9]+), '
-    r'"digest": "([0-9a-f]+)", "created": "[^"]+", "expires": [^}]+\}\n?'
+    rb'\{"file": "([^"]+)", "token": "([0-9.]+)", "name": .*, "size": ([0-9]+), '
+    rb'"digest": "([0-9a-f]+)", "created": "[^"]+", "expires": [^}]+\}\n?'
 ).fullmatch
 
 
@@ -223,3 +212,129 @@ def nanoseconds(time: datetime) -> int:
     """Convert a datetime to a file time in nanoseconds, exact to the microsecond."""
     since = time - EPOCH
     return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+
+
+@dataclass(slots=True)
+class Table:
+    """The offsets of the lines of one journal, up to the offset ``_covered``."""
+
+    _covered: int
+    _lines: array[int]
+    _mark: bytes
+
+    @classmethod
+    def of(cls, text: bytes | mmap.mmap, start: int = 0, before: Iterable[int] = ()) -> Table:
+        """Make the table of a journal that has ``text`` from the offset ``start`` to its end.
+
+        ``before`` holds the lines of a table of the part before ``start``.
+        """
+        # The last line may not be complete yet, so it is left for the next table.
+        covered = max(text.rfind(b"\n"), 0)
+        lines = [*before]
+        lines += [
+            _key(match[1]) | (start + match.start())
+            for match in _each_line(text)
+            if match.start() < covered
+        ]
+        lines.sort()  # quick if ``before``, which is sorted already, is most of the list
+        return cls(start + covered, array("Q", lines), text[max(covered - _MARK, 0) : covered])
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def tail(self, fd: int, size: int) -> bytes | None:
+        """Return the bytes of the journal after the table; None when it is another journal."""
+        start = self._covered - len(self._mark)
+        text = read_at(fd, start, size - start) if size >= self._covered else b""
+        return text[len(self._mark) :] if text.startswith(self._mark) else None
+
+    def longer(self, tail: bytes) -> Table:
+        """Return a table that also covers ``tail``."""
+        return Table.of(tail, self._covered, self._lines)
+
+    def lines(self, fd: int, file: str, needle: bytes) -> Iterator[bytes]:
+        """Yield the lines of the stored name ``file`` that begin with ``needle``, last first."""
+        key = _key(file.encode())
+        place = bisect_left(self._lines, key | _OFFSET)
+        while place and self._lines[place - 1] >= key:
+            place -= 1
+            line = _line(fd, self._lines[place] & _OFFSET)
+            if line.startswith(needle):
+                yield line[1:]
+
+
+def _key(file: bytes) -> int:
+    return (hash(file) & _HASH) << _OFFSET_BITS
+
+
+def _line(fd: int, at: int) -> bytes:
+    """Return the line at the offset ``at``, with the newline before it."""
+    length = _LINE
+    while True:
+        text = read_at(fd, at, length)
+        end = text.find(b"\n", 1)
+        if end >= 0 or len(text) < length:
+            return text if end < 0 else text[:end]
+        length *= 4
+
+
+def read_at(fd: int, start: int, length: int) -> bytes:
+    """Return ``length`` bytes of a file from the offset ``start``; fewer at its end."""
+    if hasattr(os, "pread"):
+        return os.pread(fd, length, start)
+    os.lseek(fd, start, os.SEEK_SET)
+    return os.read(fd, length)
+
+
+class Tables:
+    """The tables of one store, by session. Safe to use from any thread, and after a fork.
+
+    The methods of its dictionaries are atomic and a table never changes, so no lock is needed. A
+    fork could leave a lock taken.
+    """
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[str, Table] = OrderedDict()
+        self._searched: OrderedDict[str, int] = OrderedDict()
+
+    def lines(self, sid: str, fd: int, size: int, file: str, needle: bytes) -> Iterator[bytes]:
+        """Yield the lines of a session's journal that begin with ``needle``, the last first.
+
+        ``fd`` and ``size`` are of the journal. ``needle`` begins like the lines of the stored name
+        ``file``.
+        """
+        table = self._tables.get(sid)
+        tail = None if table is None else table.tail(fd, size)
+        if table is None or tail is None:  # no table, or the journal was compacted since
+            with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as text:
+                if self._is_due(sid, size):
+                    self._keep(sid, Table.of(text))
+                yield from backwards(text, needle)
+            return
+        if len(tail) > TAIL:
+            self._keep(sid, table.longer(tail))
+        with suppress(KeyError):
+            self._tables.move_to_end(sid)
+        yield from backwards(tail, needle)
+        yield from table.lines(fd, file, needle)
+
+    def _is_due(self, sid: str, size: int) -> bool:
+        searched = self._searched.pop(sid, 0) + size
+        if searched > PATIENCE * size:
+            return True
+        self._searched[sid] = searched
+        while len(self._searched) > _REMEMBERED:
+            _forget_oldest(self._searched)
+        return False
+
+    def _keep(self, sid: str, table: Table) -> None:
+        self._tables[sid] = table
+        while (count := len(self._tables)) > 1 and (
+            count > _REMEMBERED or sum(map(len, list(self._tables.values()))) > MOST
+        ):
+            _forget_oldest(self._tables)
+
+
+def _forget_oldest(kept: OrderedDict[str, Any]) -> None:
+    with suppress(KeyError):  # another thread was faster
+        kept.popitem(last=False)

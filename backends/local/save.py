@@ -21,18 +21,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from functools import partial
+from typing import ParamSpec, TypeVar
 
-from sessionstore.content import Content
+from sessionstore._os.errors import FULL, from_os_error
+from sessionstore.content import CHUNK, Buffer, Content
 from sessionstore.model import Reference, Saved
 
-from .blobs import Blob, Blobs
-from .directory import Directory
-from .session_dir import SessionDir, Step
-from .spool import FINISHED, UNFINISHED, LocalSpool, sealed, write_all
+from .directory import FINISHED, HAS_DIR_FD, UNFINISHED, Directory, is_unfinished, token_of
+from .journal import read_at
+from .session_dir import NEW, Disk, SessionDir
 
 SMALL = 128 << 10
 """Bytes up to which a content is written in its place, in some 30 us.
@@ -40,28 +44,26 @@ SMALL = 128 << 10
 For larger ones the saved link is only a small part of the time.
 """
 
-_TOO_MANY_LINKS = (errno.EMLINK,)
+PATIENCE = 0.02
+"""Seconds that a save waits for the lock before it checks how many other saves finished."""
 
+QUICK = 40
+"""Saves that finish in that time if the disk is quick. With an idle processor some 400 do."""
 
-class Disk(NamedTuple):
-    """The parameters and abilities that all saves of a store share."""
+WAITS = 10
+"""Times that a save waits at most. Then it proceeds in any case, because the lock is not fair."""
 
-    blobs: Blobs
-    work: Callable[[], Directory]
-    new_spool: Callable[[], LocalSpool]
-    durable: bool
-    links: bool
-    unnamed: bool
-    """Whether files can be made without a name."""
-    in_place: bool
-    """Whether small contents are written in their place."""
+IN_VAIN = 4
+"""Consecutive saves that gave up early, after which the disk counts as slow."""
 
-    def is_small(self, content: Content) -> bool:
-        """Return whether the bytes of ``content`` are in memory and at most ``SMALL``.
+PAUSE = 1.0
+"""Seconds after that in which no save waits for the lock."""
 
-        Such a content is written under the lock, while other callers wait.
-        """
-        return self.in_place and content.data is not None and content.size <= SMALL
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Step = Callable[[Directory, str], None]
+"""An operation on a name in a directory."""
 
 
 @dataclass(slots=True)
@@ -80,7 +82,6 @@ class Save:
     small: bool
     older: datetime | None = None
     folder: SessionDir = field(init=False)
-    blob: Blob = field(init=False)
     created: datetime = field(init=False)
     old: Reference | None = None
     """The file that has the name now."""
@@ -89,48 +90,41 @@ class Save:
     made: bool = False
     """Whether the session was created for this save."""
 
-    def run(
-        self, folder: SessionDir, blob: Blob, known: os.stat_result | None, now: datetime
-    ) -> Saved | None:
+    def run(self, folder: SessionDir, known: os.stat_result | None, now: datetime) -> Saved | None:
         """Save the file into the locked ``folder``.
 
-        ``known`` is the status of ``blob`` a moment ago. Return None when the blob does not exist
-        and the caller must first write the bytes by ``spool``.
+        ``known`` is the status of the content's blob a moment ago. Return None when the blob does
+        not exist and the caller must first write the bytes by ``spool``.
         """
-        self.folder, self.blob, self.created = folder, blob, self.older or now
-        self.stale = False
+        self.folder, self.created, self.stale = folder, self.older or now, False
         if self.expires is not None:
             folder.will_expire(self.expires)
         if self.older is not None:
             folder.has_older(self.older)
         folder.active(now)
         self.old = None
-        saved = self._saved(known)
-        if saved is not None:
+        deduplicated = False
+        reference = self._in_place() if known is None and self.small else None
+        if reference is None:
+            if not self.fresh:
+                self.old = folder.find(self.file)
+            reference = None if known is None else self._link(known)
+            deduplicated = reference is not None
+        if reference is None:
+            if self.small:
+                self.spool()
+            if not isinstance(self.content.spool, LocalSpool):
+                return None
+            reference = self._new(self.content.spool)
+        if self.disk.durable:
             folder.settle()
-        return saved
-
-    def _saved(self, known: os.stat_result | None) -> Saved | None:
-        if known is None and self.small:
-            reference = self._in_place()
-            if reference is not None:
-                return Saved(reference, deduplicated=False, replaced=None)
-        if not self.fresh:
-            self.old = self.folder.find(self.file)
-        reference = None if known is None else self._link(known)
-        if reference is not None:
-            return Saved(reference, deduplicated=True, replaced=self.old)
-        if self.small:
-            self.spool()
-        if not isinstance(self.content.spool, LocalSpool):
-            return None
-        return Saved(self._new(self.content.spool), deduplicated=False, replaced=self.old)
+        return Saved(reference, deduplicated, self.old)
 
     def spool(self) -> None:
         """Write the bytes to a file in the store's file system, unless that was done before."""
         content = self.content
         if content.spool is None:
-            spool = self.disk.new_spool()
+            spool = LocalSpool(self.disk)
             try:
                 for chunk in content.chunks():
                     spool.write(chunk)
@@ -141,29 +135,29 @@ class Save:
 
     def _link(self, blob: os.stat_result) -> Reference | None:
         """Link to the existing ``blob``; return None when that is impossible."""
-        if not self.blob.is_whole(blob, self.content.size):
+        blobs, digest = self.disk.blobs, self.content.digest
+        if not blobs.is_whole(digest, blob, self.content.size):
             self.stale = True
             return None
-        reference = self._note(self.folder.token(blob))
+        reference = self._note(token_of(blob))
         if self.old is not None and self.old.token == reference.token:
             return reference
 
         def check(place: Directory, name: str) -> None:
             """Check the link: the blob may have been renewed or collected before it was made."""
             nonlocal reference
-            link = place.stat(name)
-            if link.st_ino != blob.st_ino or link.st_mtime_ns != blob.st_mtime_ns:
-                reference = self._note(self.folder.token(link))
-            if link.st_nlink == 1:  # the blob's name was collected
-                self.blob.adopt(place, name)
+            made = place.stat(name)
+            if made.st_ino != blob.st_ino or made.st_mtime_ns != blob.st_mtime_ns:
+                reference = self._note(token_of(made))
+            if made.st_nlink == 1:  # the blob's name was collected
+                blobs.adopt(place, name, digest)
 
         try:
-            self.blob.force()
-            self._place(self.blob.link, check)
+            self._place(partial(blobs.link, digest), check)
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno not in _TOO_MANY_LINKS:
+            if error.errno != errno.EMLINK:
                 raise
             self.stale = True
             return None
@@ -180,9 +174,9 @@ class Save:
             return None
         try:
             write_all(fd, data)
-            reference = self._note(self.folder.token(sealed(fd)))
+            reference = self._note(token_of(sealed(fd)))
             os.fchmod(fd, FINISHED)
-            adopted = self.blob.adopt(files, self.file)
+            adopted = self.disk.blobs.adopt(files, self.file, self.content.digest)
         except BaseException:
             files.unlink(self.file)
             raise
@@ -191,10 +185,11 @@ class Save:
         return reference if adopted else self._merged(reference)
 
     def _new(self, spool: LocalSpool) -> Reference:
-        reference = self._note(self.folder.token(spool.seal(durable=self.disk.durable)))
+        reference = self._note(self.folder.token(spool.seal()))
         if not self.disk.links:
             spool.move(self.folder.files, self.file)
             return reference
+        blobs, digest = self.disk.blobs, self.content.digest
         adopted = True
 
         def adopt(place: Directory, name: str) -> None:
@@ -202,9 +197,9 @@ class Save:
             nonlocal adopted
             if self.stale:
                 with self.disk.work() as work:
-                    self.blob.renew(place, name, work)
+                    blobs.renew(place, name, digest, work)
             else:
-                adopted = self.blob.adopt(place, name)
+                adopted = blobs.adopt(place, name, digest)
 
         self._place(spool.link, adopt)
         return reference if adopted else self._merged(reference)
@@ -218,24 +213,43 @@ class Save:
         old, self.old = self.old, reference
         linked = None
         with contextlib.suppress(OSError):  # the file is saved already
-            blob = self.blob.stat()
+            blob = self.disk.blobs.stat(self.content.digest)
             linked = None if blob is None else self._link(blob)
         self.old = old
         return linked or reference
 
     def _place(self, link: Step, settle: Step) -> None:
-        """Give the file its name by ``link(directory, name)``.
+        """Give the file its name by ``link(directory, name)``, then call ``settle`` with the same.
 
-        If ``settle(directory, name)`` raises, the file does not get its name.
+        A replaced file is replaced atomically, after ``settle``. If ``settle`` raises, an older
+        file stays, and a new one gets no name.
         """
-        if self.old is None and self.folder.place(self.file, link, settle):
-            return
+        folder, file = self.folder, self.file
         if self.old is None:
-            self.old = self.folder.find(self.file)
-        releasing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if self.old is not None:  # None: removed since, by something that ignores our lock
-            releasing = self.disk.blobs.releasing(self.old)
-        self.folder.replace(self.file, link, settle, releasing)
+            try:
+                link(folder.files, file)
+            except FileExistsError:
+                self.old = folder.find(file)
+            else:
+                try:
+                    settle(folder.files, file)
+                except BaseException:
+                    folder.files.unlink(file)
+                    raise
+                return
+        folder.dir.unlink(NEW)
+        link(folder.dir, NEW)
+        try:
+            settle(folder.dir, NEW)
+            # None: a file that no reader sees, or one that something removed without our lock.
+            releasing = self.old and self.disk.blobs.releasing(self.old)
+            with releasing or contextlib.nullcontext():
+                folder.dir.rename(NEW, folder.files, file)
+        finally:
+            # rename(2) between two links of one inode does nothing and leaves both. If this removal
+            # fails, the next replacement or drop removes the link.
+            with contextlib.suppress(OSError):
+                folder.dir.unlink(NEW)
 
     def _note(self, token: str) -> Reference:
         content = self.content
@@ -244,3 +258,192 @@ class Save:
         )
         self.folder.note(self.file, reference)
         return reference
+
+
+class LocalSpool:
+    """A file that is being written in the store's own file system.
+
+    ``close`` removes it unless ``link`` or ``move`` gave it a name. An unnamed file (``O_TMPFILE``,
+    open(2)) disappears when its process dies. Its first name is the final one (``linkat`` of
+    ``/proc/self/fd/N``). A named file is in this process's workspace, which the next sweep removes
+    if the process dies.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._work: Directory | None = None
+        self._name = ""
+        if disk.unnamed:
+            self._fd = _unnamed(disk.sessions)
+            return
+        self._work = disk.work()
+        self._name = secrets.token_hex(8)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+            self._fd = self._work.open(self._name, flags, FINISHED)
+        except BaseException:
+            self._work.close()
+            raise
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            write_all(self._fd, data)
+        except OSError as error:
+            raise from_os_error(error, "write a file", self._disk.root) from error
+        return len(data)
+
+    def chunks(self) -> Iterator[bytes]:
+        position = 0
+        while chunk := read_at(self._fd, position, CHUNK):
+            position += len(chunk)
+            yield chunk
+
+    def seal(self) -> os.stat_result:
+        """Finish the file and return its status. When ``durable``, force it to the disk."""
+        status = sealed(self._fd)
+        if self._disk.durable:
+            os.fsync(self._fd)
+        return status
+
+    def link(self, to: Directory, name: str) -> None:
+        """Give the file the name ``name`` in ``to``. Raises FileExistsError when it is taken."""
+        if self._work is None:
+            _name_it(self._fd, to, name)
+        else:
+            self._work.link(self._name, to, name)
+
+    def move(self, to: Directory, name: str) -> None:
+        """Rename the named file to ``name`` in ``to``, where the disk has no hard links."""
+        assert self._work is not None, "without links no file is unnamed"  # noqa: S101 - for mypy
+        self._work.rename(self._name, to, name)
+        self._name = ""
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._work is not None:
+            if self._name:
+                self._work.unlink(self._name)
+                self._name = ""
+            self._work.close()
+
+
+def write_all(fd: int, data: Buffer) -> None:
+    """Write all of ``data``, with as many write(2) calls as that takes."""
+    while (written := os.write(fd, data)) < len(data):
+        data = memoryview(data)[written:]
+
+
+def sealed(fd: int) -> os.stat_result:
+    """Set the time of the completely written file ``fd`` and return its status."""
+    # The time is set to the nanosecond, because the kernel's own clock keeps one value for some
+    # milliseconds (Documentation/timers, the coarse clock). In that time an inode can be reused.
+    if os.utime in os.supports_fd:
+        os.utime(fd, ns=(time.time_ns(),) * 2)
+    return os.fstat(fd)
+
+
+def _unnamed(work: Directory) -> int:
+    # The mode applies to the file, not to this descriptor, which can write although it is 0444.
+    return work.open(".", os.O_TMPFILE | os.O_RDWR, FINISHED)
+
+
+def _name_it(fd: int, to: Directory, name: str) -> None:
+    # open(2) recommends to follow /proc/self/fd/N. Python calls linkat(2) only with a dir_fd.
+    source = f"/proc/self/fd/{fd}"
+    os.link(source, name, src_dir_fd=to.fd, dst_dir_fd=to.fd, follow_symlinks=True)
+
+
+def can_be_unnamed(work: Directory) -> bool:
+    """Return whether unnamed files can be made in ``work`` and named later.
+
+    Raises OSError on a full disk, where that cannot be tried.
+    """
+    if not HAS_DIR_FD or not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
+        return False
+    name = secrets.token_hex(8)
+    try:
+        fd = _unnamed(work)
+        try:
+            _name_it(fd, work, name)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        return False
+    work.unlink(name)
+    return True
+
+
+def can_be_unfinished(work: Directory) -> bool:
+    """Return whether a new file in ``work`` can have the mode ``UNFINISHED`` from the start."""
+    name = secrets.token_hex(8)
+    os.close(work.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, UNFINISHED))
+    try:
+        return is_unfinished(work.stat(name))
+    finally:
+        work.unlink(name)
+
+
+class SaveLock:
+    """A lock for the small saves of one process, used as long as the disk is quick.
+
+    A small save is a series of system calls. Each of them releases Python's global interpreter lock
+    (GIL) and takes it again. With many threads the GIL changes hands at every call, and a save
+    takes twice (two threads) to seven times (forty) the CPU. A thread that waits for this lock does
+    not compete for the GIL.
+
+    On a slow disk, as over a network, saves should overlap. A thread that times out proceeds
+    without the lock. After ``IN_VAIN`` timeouts the lock is skipped for ``PAUSE`` seconds.
+
+    Safe to use from any thread, and after a fork.
+    """
+
+    def __init__(self, *, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._done = 0
+        self._in_vain = 0
+        self._again = 0.0
+        self._pid = os.getpid()
+
+    def run(self, save: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call ``save`` and return its result, under the lock if that is free soon enough."""
+        lock = self._lock
+        if not lock.acquire(blocking=False):
+            waited_for = self._wait()
+            if waited_for is None:
+                return save(*args, **kwargs)
+            lock = waited_for
+        try:
+            return save(*args, **kwargs)
+        finally:
+            self._done += 1
+            lock.release()
+
+    def _wait(self) -> threading.Lock | None:
+        """Take the lock and return it; return None when it was not free in time."""
+        if self._pid != os.getpid():  # at the fork a thread of the parent may have had the lock
+            self._begin()
+        lock = self._lock
+        if time.monotonic() < self._again:
+            return None
+        for _ in range(WAITS):
+            before = self._done
+            if lock.acquire(timeout=self._patience):
+                self._in_vain = 0
+                return lock
+            if self._done - before < QUICK:
+                self._give_up()
+                break
+        return None
+
+    def _give_up(self) -> None:
+        self._in_vain += 1
+        if self._in_vain >= IN_VAIN:
+            self._in_vain, self._again = 0, time.monotonic() + PAUSE

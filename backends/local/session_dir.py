@@ -1,4 +1,4 @@
-"""One session's folder on disk: its files, its journal and its marks.
+"""One session's folder on disk: its files, its journal and its marks; and a pool of open folders.
 
     files/     one link for each file, under its stored name
     journal    the properties of each file that a link cannot hold (``journal``)
@@ -20,89 +20,117 @@ A link counts as a file only when its bytes are proven to be those saved under i
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
 import stat
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Self
 
 from sessionstore import names
 from sessionstore._os.locks import lock, unlock
+from sessionstore._os.workspace import Workspace
 from sessionstore.clock import EPOCH
 from sessionstore.content import CHUNK, hasher
 from sessionstore.model import Reference, SessionKey, SessionRecord
 
-from . import journal, written
-from .directory import Directory
+from . import journal
+from .directory import (
+    FINISHED,
+    HAS_DIR_FD,
+    Blobs,
+    Directory,
+    is_unfinished,
+    token_of,
+    token_of_copy,
+)
 from .journal import Line, moment, nanoseconds
-from .lookup import Tables
-from .spool import FINISHED, is_unfinished
+
+try:
+    import resource
+except ImportError:  # Windows, where a folder with an open file could not be moved either
+    resource = None  # type: ignore[assignment]  # None marks Windows, where the module is missing
 
 NEW = "new"
 
-Step = Callable[[Directory, str], None]
-"""An operation on a name in a directory."""
+_MOST = 64
+"""Folders kept open, four descriptors each."""
 
 UTIME_TAKES_FD = os.utime in os.supports_fd
 
 
-class Rules(NamedTuple):
-    """The parameters that all folders of one store share."""
+@dataclass(slots=True)
+class Disk:
+    """The directories, parameters and abilities that all parts of one store share."""
 
-    token: Callable[[os.stat_result], str]
-    """Returns a string that differs between two versions of a stored file: ``token_of``."""
+    root: str
+    workspace: Workspace
+    sessions: Directory
+    blobs: Blobs
     algorithm: str
     """The digest algorithm."""
-    blob: Callable[[str], os.stat_result | None]
-    """Returns the status of the blob of a digest, None when it does not exist."""
     durable: bool
     """Whether a change is forced to the disk before it is acknowledged."""
-    tables: Tables
-    """The offsets of the lines of large journals."""
+    links: bool
+    """Whether the file system has hard links."""
+    unnamed: bool = False
+    """Whether files can be made without a name."""
+    in_place: bool | None = None
+    """Whether small contents are written in their place; None until a save has tried."""
+    tables: journal.Tables = field(default_factory=journal.Tables)
+
+    def work(self) -> Directory:
+        """Open this process's workspace."""
+        return Directory(str(self.workspace.path))
 
 
 class SessionDir:
-    """An open session folder. ``Folders`` gives one that is in its place, locked for a change."""
+    """An open session folder. ``SessionDirPool`` lends one that is in its place."""
 
-    def __init__(
-        self, sessions: Directory, sid: str, rules: Rules, *, change: bool = False
-    ) -> None:
-        """Open the folder of the session ``sid``.
+    def __init__(self, place: Directory, sid: str, disk: Disk, *, change: bool = False) -> None:
+        """Open the folder of the session ``sid`` in the directory ``place``.
 
         With ``change`` the directory of files is created if a power cut removed it. Raises
         FileNotFoundError when the session does not exist.
         """
         self.sid = sid
-        self.token = rules.token
-        self._rules = rules
-        self._search = partial(rules.tables.lines, sid)
-        self._sessions = sessions
-        self._forced = False
+        self.token = token_of if disk.links else token_of_copy
         self.owned = False
         """Whether ``id`` is known to hold the session's id and owner."""
-        self.dir = sessions.sub(sid)
+        self._disk = disk
+        self._search = partial(disk.tables.lines, sid)
+        self._sessions = place
+        self._forced = False
+        self._journal = self.seen = -1
+        self._place = f"{sid}/seen"
+        self._identity: os.stat_result | None = None
+        """The status of ``seen``, once it is open."""
+        self.dir = place.sub(sid)
         try:
             self.files = self._open_files(change=change)
         except BaseException:
             self.dir.close()
             raise
-        self._journal = journal.Writer(self.dir)
-        self._seen = -1
-        self._place = f"{sid}/seen"
-        self._identity: os.stat_result | None = None
-        """The status of ``seen``, once it is open."""
 
     def close(self) -> None:
-        if self._seen >= 0:
-            os.close(self._seen)  # also releases its lock
-            self._seen = -1
-        self._journal.close()
+        if self.seen >= 0:
+            os.close(self.seen)  # also releases its lock
+            self.seen = -1
+        self._close_journal()
         self.files.close()
         self.dir.close()
+
+    def _close_journal(self) -> None:
+        """Close the journal before another one replaces it, or after that."""
+        self._forced = False
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
 
     def __enter__(self) -> Self:
         return self
@@ -112,27 +140,21 @@ class SessionDir:
 
     def lock(self, *, wait: bool = True) -> bool:
         """Take the session's lock; return False if it is taken and ``wait`` is false."""
-        if self._seen < 0:
-            self._seen = self._open_seen()
-            self._identity = os.fstat(self._seen)
-        return lock(self._seen, wait=wait)
+        if self.seen < 0:
+            self.seen = self._open_seen()
+            self._identity = os.fstat(self.seen)
+        return lock(self.seen, wait=wait)
 
-    def unlock(self) -> None:
-        """Release the lock."""
-        # Closing the file would not be enough: a child that was forked since has it open too.
-        unlock(self._seen)
-
-    def is_still(self, sessions: Directory) -> bool:
+    def is_still(self) -> bool:
         """Return whether this folder is in its place and holds the lock of the session there."""
         own = self._identity
         if own is None:
-            return self.dir.is_still(sessions, self.sid)
-        status = sessions.stat_or_none(self._place)
+            return self.dir.is_still(self._sessions, self.sid)
+        status = self._sessions.stat_or_none(self._place)
         if status is None or status.st_ino != own.st_ino or status.st_dev != own.st_dev:
             return False
-        if status.st_size != own.st_size:
-            self._journal.close()  # another process replaced it by a compacted one
-            self._forced = False
+        if status.st_size != own.st_size:  # another process replaced the journal by a compacted one
+            self._close_journal()
             self._identity = status
         return True
 
@@ -140,17 +162,15 @@ class SessionDir:
 
     def active(self, now: datetime) -> None:
         """Note activity at ``now``."""
-        self._set_active(nanoseconds(now))
-
-    def _set_active(self, time: int) -> None:
-        os.utime(self._seen if UTIME_TAKES_FD else self.dir.at("seen"), ns=(time, time))
+        time = nanoseconds(now)
+        os.utime(self.seen if UTIME_TAKES_FD else self.dir.at("seen"), ns=(time, time))
 
     def mark(self, name: str, time: datetime) -> None:
         """Create the empty file ``name`` and set its mtime to ``time``."""
         fd = self.dir.open(name, os.O_WRONLY | os.O_CREAT)
         try:
             self.dir.utime(name, nanoseconds(time))
-            if self._rules.durable:
+            if self._disk.durable:
                 os.fsync(fd)
                 self.dir.fsync()
         finally:
@@ -159,7 +179,7 @@ class SessionDir:
     def unmark(self, name: str) -> None:
         """Remove the mark ``name``."""
         self.dir.unlink(name)
-        if self._rules.durable:
+        if self._disk.durable:
             self.dir.fsync()
 
     def will_expire(self, expires: datetime) -> None:
@@ -172,7 +192,7 @@ class SessionDir:
         """Set the time of ``id`` to ``created``, unless it is earlier already."""
         if moment(self.dir.stat("id").st_mtime_ns) > created:
             self.dir.utime("id", nanoseconds(created))
-            if self._rules.durable:
+            if self._disk.durable:
                 self._force("id")
 
     def tighten(self, now: datetime) -> None:
@@ -198,22 +218,20 @@ class SessionDir:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
-    def belongs_to(self, key: SessionKey, work: Callable[[], Directory]) -> None:
+    def belongs_to(self, key: SessionKey) -> None:
         """Write ``id`` for ``key`` again if a power cut tore or removed it.
 
-        ``work()`` opens this process's workspace. The check is made once while the folder is open.
+        The caller checks ``owned`` first: once is enough while the folder is open.
         """
-        if self.owned:
-            return
         text = _identity(key)
         stored = b""
         with contextlib.suppress(FileNotFoundError), self.dir.reading("id") as fd:
             stored = os.read(fd, len(text) + 1)
         if stored != text and self.identify() is None:
-            self._write_id(text, work)
+            self._write_id(text)
         self.owned = True
 
-    def _write_id(self, text: bytes, work: Callable[[], Directory]) -> None:
+    def _write_id(self, text: bytes) -> None:
         """Replace a torn or missing ``id`` by a whole one with the content ``text``.
 
         It keeps the time of the torn one. The time of a missing one is that of the oldest file.
@@ -222,7 +240,7 @@ class SessionDir:
         oldest = min((reference.created for _, reference in self.references()), default=EPOCH)
         time = nanoseconds(oldest) if status is None else status.st_mtime_ns
         name = secrets.token_hex(8)
-        with work() as place:
+        with self._disk.work() as place:
             with open(place.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
                 file.write(text)
                 file.flush()
@@ -234,9 +252,9 @@ class SessionDir:
 
     def settle(self) -> None:
         """Force the names of the files and the time of activity to the disk, when ``durable``."""
-        if self._rules.durable:
+        if self._disk.durable:
             self.files.fsync()
-            os.fsync(self._seen)
+            os.fsync(self.seen)
 
     def _force_above(self) -> None:
         """Force ``id`` and the names of the directories above the files to the disk.
@@ -290,9 +308,7 @@ class SessionDir:
         status, reference = self.described(file)
         if status is None or reference is None:
             return None
-        if not self._is_whole(file, status, reference.size):
-            return None
-        return reference
+        return reference if self.files.is_whole(file, status, reference.size) else None
 
     def described(self, file: str) -> tuple[os.stat_result | None, Reference | None]:
         """Return the status of the stored ``file`` and the reference saved for it.
@@ -313,7 +329,7 @@ class SessionDir:
     def references(self) -> Iterator[tuple[str, Reference]]:
         """Yield (stored name, reference) of every file."""
         for file, status, reference in self.links():
-            if reference is not None and self._is_whole(file, status, reference.size):
+            if reference is not None and self.files.is_whole(file, status, reference.size):
                 yield file, reference
 
     def links(self) -> Iterator[tuple[str, os.stat_result, Reference | None]]:
@@ -359,7 +375,7 @@ class SessionDir:
             if status is None:
                 continue
             size = known.get((file, self.token(status)))
-            if (size is None or not self._is_whole(file, status, size)) and self.is_torn(file):
+            if (size is None or not self.files.is_whole(file, status, size)) and self.is_torn(file):
                 yield file
 
     def is_torn(self, file: str) -> bool:
@@ -372,19 +388,8 @@ class SessionDir:
         if status is None:
             return False
         if reference is not None:
-            return not self._is_whole(file, status, reference.size)
+            return not self.files.is_whole(file, status, reference.size)
         return stat.S_IMODE(status.st_mode) == FINISHED and names.decode(file) is not None
-
-    def _is_whole(self, file: str, status: os.stat_result, size: int) -> bool:
-        """Return whether a stored file has the saved ``size`` and all of its bytes were written.
-
-        The second part is checked only for files that are older than the start of the machine.
-        """
-        if status.st_size != size:
-            return False
-        return status.st_mtime_ns > written.BOOTED or not written.is_unwritten(
-            self.files, file, status
-        )
 
     def _undescribed(self, file: str, status: os.stat_result) -> Reference | None:
         """Return the reference of a link without a line of its own, None when nothing proves one.
@@ -420,12 +425,12 @@ class SessionDir:
 
     def _is_blob(self, digest: str, status: os.stat_result) -> bool:
         """Return whether the blob of ``digest`` is the file with that ``status``."""
-        blob = self._rules.blob(digest)
+        blob = self._disk.blobs.stat(digest)
         return blob is not None and os.path.samestat(blob, status)
 
     def _digest(self, file: str) -> str | None:
         """Return the digest of the bytes of the stored ``file``, None when it is gone."""
-        digest = hasher(self._rules.algorithm)
+        digest = hasher(self._disk.algorithm)
         with contextlib.suppress(FileNotFoundError), self.files.reading(file) as fd:
             while chunk := os.read(fd, CHUNK):
                 digest.update(chunk)
@@ -433,76 +438,37 @@ class SessionDir:
         return None
 
     def note(self, file: str, reference: Reference) -> None:
-        """Write the line of ``reference``. The caller makes the link afterwards.
+        """Write the line of ``reference`` in one write(2). The caller makes the link afterwards.
 
         Compact the journal when fewer than half of its lines are of a file that exists.
         """
-        durable = self._rules.durable
-        grown = self._journal.append(file, reference, durable=durable)
+        text = journal.encode(file, reference)
+        if self._journal < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._journal = self.dir.open(journal.NAME, flags)
+        if os.write(self._journal, text) != len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._disk.durable:
+            os.fsync(self._journal)
+        # An append leaves the position at the end. lseek(2) takes a third of the time of fstat(2).
+        size = os.lseek(self._journal, 0, os.SEEK_CUR)
+        # Files and lines are counted when the size passes a power of two: that is rare enough to
+        # cost nothing.
+        grown = size >= journal.SMALL and size.bit_length() != (size - len(text)).bit_length()
         if grown and sum(1 for _ in self.files.names()) * 2 < journal.count(self.dir):
             self._compact([*map(Line._make, self.references()), Line(file, reference)])
-        if durable:
+        if self._disk.durable:
             self._force_above()
 
     def _compact(self, keep: list[Line]) -> None:
         """Rewrite the journal with the lines ``keep`` only."""
-        before = os.fstat(self._seen)
+        before = os.fstat(self.seen)
         # Processes that have the journal open see the new length of ``seen`` and open it again.
-        os.ftruncate(self._seen, before.st_size + 1)
-        self._set_active(before.st_mtime_ns)
-        self._identity = os.fstat(self._seen)
-        self._journal.close()
-        self._forced = False
+        os.ftruncate(self.seen, before.st_size + 1)
+        self.active(moment(before.st_mtime_ns))
+        self._identity = os.fstat(self.seen)
+        self._close_journal()
         journal.compact(self.dir, keep)
-
-    def place(self, file: str, link: Step, settle: Step) -> bool:
-        """Give a file its name here by ``link(directory, name)``; return False if it is taken.
-
-        The name is removed again when ``settle(directory, name)`` raises.
-        """
-        try:
-            link(self.files, file)
-        except FileExistsError:
-            return False
-        try:
-            settle(self.files, file)
-        except BaseException:
-            self.files.unlink(file)
-            raise
-        return True
-
-    def replace(
-        self, file: str, link: Step, settle: Step, around: AbstractContextManager[None]
-    ) -> None:
-        """Give a file the name ``file``, atomically replacing the file that has it.
-
-        Call ``link(directory, name)`` and ``settle(directory, name)``, then rename inside the
-        context manager ``around``. If anything raises before the rename, the older file stays.
-        """
-        self.dir.unlink(NEW)
-        link(self.dir, NEW)
-        try:
-            settle(self.dir, NEW)
-            with around:
-                self.dir.rename(NEW, self.files, file)
-        finally:
-            # rename(2) between two links of one inode does nothing and leaves both. If this removal
-            # fails, the next replacement or drop removes the link.
-            with contextlib.suppress(OSError):
-                self.dir.unlink(NEW)
-
-
-def token_of(status: os.stat_result) -> str:
-    """Return a token of the version of a stored file, unique even if its inode is reused."""
-    return f"{status.st_ino}.{status.st_mtime_ns}"
-
-
-def token_of_copy(status: os.stat_result) -> str:
-    """Return a token of the version of a stored file where the disk has no hard links.
-
-    Such file systems (FAT) assign new inode numbers at each mount, and keep times to two seconds.
-    """
-    return f"{status.st_size}.{status.st_mtime_ns // 2_000_000_000}"
 
 
 def record(sessions: Directory, sid: str) -> SessionRecord | None:
@@ -549,3 +515,134 @@ def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:
 def _identity(key: SessionKey) -> bytes:
     """Return the content of ``id`` for ``key``."""
     return json.dumps({"id": key.id, "owner": key.owner}).encode()
+
+
+class SessionDirPool:
+    """The open session folders of one store. Safe to use from any thread, and after a fork.
+
+    Opening a folder with its lock and its journal takes eight of the twenty system calls of a small
+    save, so the pool keeps the last used folders open. One caller at a time has an open folder. A
+    second caller opens the folder again: two threads of one process exclude each other only by the
+    locks of two open files.
+    """
+
+    def __init__(self, disk: Disk, most: int | None = None) -> None:
+        self._disk = disk
+        self._most = _affordable() if most is None else most
+        self._pid = os.getpid()
+        # The methods of a dictionary are atomic, so no lock is needed. A fork could leave a lock
+        # taken.
+        self.kept: OrderedDict[str, SessionDir] = OrderedDict()
+
+    def reading(self, sid: str) -> Lease:
+        """Lend the folder of the session ``sid`` for reading; None when it does not exist."""
+        return Lease(self, sid, change=False)
+
+    def changing(
+        self, sid: str, *, wait: bool = True, make: Callable[[], bool] | None = None
+    ) -> Lease:
+        """Lend the locked folder of the session ``sid``; None when it does not exist.
+
+        None also when another caller has the lock and ``wait`` is false. ``make()`` is called to
+        create a session that does not exist; it returns whether it did.
+        """
+        return Lease(self, sid, change=True, wait=wait, make=make)
+
+    def close(self, sid: str | None = None) -> None:
+        """Close the open folder of the session ``sid``, or all when ``sid`` is None."""
+        if sid is None:
+            self._shrink(0)
+        elif (folder := self.kept.pop(sid, None)) is not None:
+            folder.close()
+
+    def _shrink(self, most: int) -> None:
+        """Close the folders unused for longest until ``most`` are open."""
+        while len(self.kept) > most:
+            try:
+                folder = self.kept.popitem(last=False)[1]
+            except KeyError:  # another thread was faster
+                return
+            folder.close()
+
+    def take(self, sid: str, *, change: bool, wait: bool) -> SessionDir | None:
+        """Return an open folder that is in its place. The caller gives it back or closes it.
+
+        With ``change`` it is locked. None when the session does not exist, or when another caller
+        has the lock and ``wait`` is false.
+        """
+        if self._pid != os.getpid():
+            # Parent and child of a fork share the open files, so a lock of them excludes neither.
+            # No other thread may take a folder before all are closed.
+            self.close()
+            self._pid = os.getpid()
+        while True:
+            folder = self.kept.pop(sid, None)
+            reused = folder is not None
+            try:
+                if folder is None:
+                    folder = SessionDir(self._disk.sessions, sid, self._disk, change=change)
+                if change and not folder.lock(wait=wait):
+                    folder.close()
+                    return None
+                # A drop may have moved it away since it was opened or during the wait for the lock.
+                if not (reused or change) or folder.is_still():
+                    return folder
+            except FileNotFoundError:
+                if folder is None:
+                    return None
+            except BaseException:
+                if folder is not None:
+                    folder.close()
+                raise
+            folder.close()
+
+    def give(self, folder: SessionDir) -> None:
+        """Keep ``folder`` open for the next caller."""
+        if self.kept.setdefault(folder.sid, folder) is not folder:
+            folder.close()
+        if len(self.kept) > self._most:
+            self._shrink(self._most)
+
+
+@dataclass(slots=True)
+class Lease:
+    """Lends a folder for a block, and unlocks it afterwards."""
+
+    pool: SessionDirPool
+    sid: str
+    change: bool
+    wait: bool = True
+    make: Callable[[], bool] | None = None
+    folder: SessionDir | None = None
+
+    def __enter__(self) -> SessionDir | None:
+        made = False
+        while True:
+            folder = self.pool.take(self.sid, change=self.change, wait=self.wait)
+            if folder is not None or self.make is None:
+                break
+            made = self.make()
+        if folder is not None and made:
+            folder.owned = True
+        self.folder = folder
+        return folder
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        folder = self.folder
+        if folder is None:
+            return
+        if kind is not None:  # its state is unknown after an error, so the next caller opens it
+            folder.close()
+            return
+        if self.change:
+            # To close the file would not be enough: a child that was forked since has it open too.
+            unlock(folder.seen)
+        self.pool.give(folder)
+
+
+def _affordable() -> int:
+    """Return the number of folders to keep open: few where the process may have few open files."""
+    if not HAS_DIR_FD or resource is None:
+        return 0
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if soft == resource.RLIM_INFINITY else min(_MOST, soft // 64)

@@ -33,7 +33,7 @@ class Workspace:
 
     def __init__(self, parent: Path) -> None:
         self.parent = parent
-        self._pid = 0
+        self.pid = 0
         self._token = ""
         self._own = parent
         self._fd = -1
@@ -42,16 +42,16 @@ class Workspace:
     @property
     def path(self) -> Path:
         """Return the folder; create and lock it at first use. Raises OSError if that fails."""
-        if self._pid != os.getpid():
+        if self.pid != os.getpid():
             with self._claiming:
-                if self._pid != os.getpid():
+                if self.pid != os.getpid():
                     self._claim()
         return self._own
 
     @property
     def claimed(self) -> Path | None:
         """Return the folder if it was created already, else None."""
-        return self._own if self._pid == os.getpid() else None
+        return self._own if self.pid == os.getpid() else None
 
     def name_to_try(self) -> Path:
         """Return a new name beside the folder, for a file that a sweep removes if we die."""
@@ -81,7 +81,7 @@ class Workspace:
             path.unlink(missing_ok=True)
             raise
         self._token, self._own, self._fd = token, self.parent / token, fd
-        self._pid = os.getpid()  # last: it tells other threads that the folder is ready
+        self.pid = os.getpid()  # last: it tells other threads that the folder is ready
         return True
 
     def renew(self) -> None:
@@ -96,7 +96,7 @@ class Workspace:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not lock(fd, wait=False) or not _same_file(fd, path):  # a sweeper is erasing the folder
             os.close(fd)
-            self._pid = 0  # the next use creates another one
+            self.pid = 0  # the next use creates another one
             os.close(self._fd)
             return
         self._own.mkdir(mode=0o700, exist_ok=True)
@@ -105,9 +105,9 @@ class Workspace:
 
     def close(self) -> None:
         """Remove the folder and its contents. The next use creates it again."""
-        if self._pid != os.getpid():
+        if self.pid != os.getpid():
             return
-        self._pid = 0
+        self.pid = 0
         _erase(self.parent, self._token)
         os.close(self._fd)
 
@@ -168,7 +168,7 @@ class Workspace:
     def _others(self) -> list[str]:
         with contextlib.suppress(FileNotFoundError), os.scandir(self.parent) as entries:
             tokens = {entry.name.removesuffix(_LOCK) for entry in entries}
-            own = self._token if self._pid == os.getpid() else ""
+            own = self._token if self.pid == os.getpid() else ""
             return sorted(token for token in tokens if _is_token(token) and token != own)
         return []
 

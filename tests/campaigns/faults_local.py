@@ -36,7 +36,7 @@ from sessionstore import (
     SessionStore,
     SettingsError,
 )
-from sessionstore.backends.local.spool import is_unfinished
+from sessionstore.backends.local.directory import is_unfinished
 from sessionstore.clock import SystemClock
 from tests.support.local import backend_of, everything
 from tests.support.stores import store_of
@@ -154,7 +154,7 @@ def end_and_resume(session: Session) -> None:
 
 
 def sweep(session: Session) -> None:
-    with SessionStore.open(backend_of(session.store)._root, clock=LaterClock()) as later:
+    with SessionStore.open(backend_of(session.store)._where, clock=LaterClock()) as later:
         later.sweep()
 
 

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from sessionstore.backends.local import written
+from sessionstore.backends.local import directory
 from tests.campaigns.power_loss import (
     Expected,
     History,
@@ -127,11 +127,11 @@ def _cut(place: Path, seed: str, *, durable: bool, tally: Tally) -> list[str]:
 @contextlib.contextmanager
 def _restarted() -> Iterator[None]:
     """Let the machine have started after all that was written until now."""
-    booted, written.BOOTED = written.BOOTED, time.time_ns()
+    booted, directory.BOOTED = directory.BOOTED, time.time_ns()
     try:
         yield
     finally:
-        written.BOOTED = booted
+        directory.BOOTED = booted
 
 
 def _wait(log: Path, rng: random.Random, *, durable: bool) -> None:

@@ -43,8 +43,8 @@ from pathlib import Path
 from sessionstore import Corrupted, FileNotStored, Session, SessionStore
 from sessionstore.backend import SessionKey
 from sessionstore.backends.local import journal, session_dir
+from sessionstore.backends.local.directory import is_unfinished
 from sessionstore.backends.local.layout import _is_torn_layout, _is_torn_secret
-from sessionstore.backends.local.spool import is_unfinished
 from sessionstore.clock import SystemClock
 from sessionstore.content import Content, Ingest
 from sessionstore.names import encode, session_key
@@ -323,7 +323,7 @@ class Writer:
         visitor = self.someone()
         backend = backend_of(self.loose)
         if backend.session(key_of(visitor).sid) is None:
-            with backend._work() as work:
+            with backend._disk.work() as work:
                 session_dir.make(work, "half", key_of(visitor), backend.now())
                 work.rename("half", backend._sessions, key_of(visitor).sid)
 
@@ -351,11 +351,11 @@ def written(
 @contextlib.contextmanager
 def few_lines() -> Iterator[None]:
     """Let journals be compacted that have few lines."""
-    small, journal._SMALL = journal._SMALL, FEW
+    small, journal.SMALL = journal.SMALL, FEW
     try:
         yield
     finally:
-        journal._SMALL = small
+        journal.SMALL = small
 
 
 def cut_of(history: History, rng: random.Random) -> int:

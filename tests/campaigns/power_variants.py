@@ -19,8 +19,7 @@ from sessionstore import names
 from sessionstore._os.workspace import Workspace
 from sessionstore.backend import Dropped, Reference, SessionRecord
 from sessionstore.backends.local import LocalBackend, journal, layout, session_dir
-from sessionstore.backends.local.blobs import Blob, Blobs
-from sessionstore.backends.local.directory import Directory
+from sessionstore.backends.local.directory import Blobs, Directory
 from sessionstore.backends.local.journal import moment, nanoseconds
 from sessionstore.backends.local.session_dir import SessionDir
 from sessionstore.content import hasher
@@ -111,7 +110,7 @@ def _settle() -> dict[Any, dict[str, Any]]:
 @variant("the time of activity unforced", "durable")
 def _activity() -> dict[Any, dict[str, Any]]:
     def settle(self: SessionDir) -> None:
-        if self._rules.durable:
+        if self._disk.durable:
             self.files.fsync()
 
     return {SessionDir: {"settle": settle}}
@@ -136,11 +135,11 @@ def _drop() -> dict[Any, dict[str, Any]]:
     real = LocalBackend.drop
 
     def drop(self: LocalBackend, *args: Any, **keywords: Any) -> Dropped | None:
-        durable, self._durable = self._durable, False
+        durable, self._disk.durable = self._disk.durable, False
         try:
             return real(self, *args, **keywords)
         finally:
-            self._durable = durable
+            self._disk.durable = durable
 
     return {LocalBackend: {"drop": drop}}
 
@@ -181,17 +180,21 @@ def _compacted_name() -> dict[Any, dict[str, Any]]:
 
 @variant("known content unforced", "durable", seed=4)
 def _known() -> dict[Any, dict[str, Any]]:
-    return {Blob: {"force": nothing}}
+    return {Blobs: {"_force_bytes": nothing}}
 
 
 @variant("the blob's name unforced", "durable")
 def _blob_name() -> dict[Any, dict[str, Any]]:
-    return {Blob: {"_force_name": nothing}}
+    return {Blobs: {"_force_name": nothing}}
 
 
 @variant("the name of a blob's directory unforced", "durable")
 def _fan() -> dict[Any, dict[str, Any]]:
-    return {Blobs: {"force": lambda _, __, fan: fan.fsync()}}
+    def force_name(self: Blobs, digest: str) -> None:
+        with self._root.sub(digest[:2]) as folder:
+            folder.fsync()
+
+    return {Blobs: {"_force_name": force_name}}
 
 
 @variant("sizes not compared", "loose", seed=2)

@@ -204,7 +204,7 @@ class Recorder:
     def _parent(self, path: str, dir_fd: int | None) -> int | None:
         """The directory that a call is about, None when it is not below the box."""
         above = os.path.dirname(path)
-        there = os.fstat(dir_fd) if dir_fd is not None and not above else os.stat(above or ".")
+        there = os.stat(above or ".", dir_fd=dir_fd)
         return there.st_ino if there.st_ino in self._nodes else None
 
     def _add_directory(self, path: str | Path, dir_fd: int | None = None) -> int:

@@ -143,7 +143,7 @@ def stored(store: SessionStore) -> int:
     """What a store has in its place, its own few files included."""
     backend = store.backend
     if isinstance(backend, LocalBackend):
-        return entries(backend._root)
+        return entries(Path(backend._where))
     if isinstance(backend, ObjectBackend):
         keys = sum(1 for page in backend.client.list("") for _ in page.entries)
         return keys + sum(1 for _ in backend.client.uploads(""))

@@ -184,7 +184,7 @@ def test_threads_may_come_and_go_while_events_are_told(clock: FakeClock) -> None
             stop()
 
     in_threads(8, target=come_and_go)
-    assert len(events._callbacks["saved"]) == 1
+    assert len(events.callbacks["saved"]) == 1
     assert all(told.acquire(blocking=False) for _ in range(800))
 
 

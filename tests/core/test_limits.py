@@ -17,6 +17,7 @@ from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import CHUNK, Ingest, TempSpool, ingest
 from sessionstore.events import Event
+from sessionstore.limits import Reservation
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
 from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import (
@@ -389,10 +390,10 @@ class TestSavesAtOnce:
     def test_a_save_that_is_done_is_not_coming_any_more(self, clock: FakeClock) -> None:
         store = limited(clock, max_session=100, max_session_files=2)
         session = store.session("alice")
-        with store.ledger.reservation(session.sid, "a", fresh=False) as save:
+        with Reservation(store.ledger, session.sid, "a", fresh=False) as save:
             save.admit(60)
-            with ingest(bytes(60), Ingest("sha256", TempSpool, lambda _: None)) as content:
-                save.keep(partial(store.backend.put, session.key, "a", content))
+            with ingest(bytes(60), Ingest("sha256", TempSpool)) as content:
+                store.ledger.keep(save, partial(store.backend.put, session.key, "a", content))
             session.put("b", bytes(40))
         assert session.usage()[:2] == (2, 100)
 

@@ -19,7 +19,7 @@ import pytest
 
 from sessionstore import LimitExceeded, Limits, Session, SessionStore
 from sessionstore.backends.memory import MemoryBackend, Place
-from sessionstore.content import Ingest, TempSpool, ingest
+from sessionstore.content import ingest
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
 from sessionstore.wrapping import Call, wrap_methods
 from tests.support.stores import (
@@ -347,12 +347,10 @@ def test_threads_stay_within_the_limits_and_reach_them(
     store.close()
 
 
-def test_the_admission_of_a_store_without_limits_only_saves(clock: FakeClock) -> None:
-    store = memory_store(clock)
-    session = store.session("alice")
-    with (
-        store.ledger.reservation(session.sid, "a", fresh=False) as save,
-        ingest(b"cat", Ingest("sha256", TempSpool, save.admit)) as content,
-    ):
-        save.keep(lambda: store.backend.put(session.key, "a", content))
+def test_a_save_of_a_store_without_limits_reserves_nothing(clock: FakeClock) -> None:
+    session = memory_store(clock).session("alice")
+    with session.pending_save("a", None, fresh=False) as save:
+        assert save.reservation is None
+        save.ingest.write(b"cat")
+        save.keep(save.ingest.finish())
     assert session.read("a") == b"cat"

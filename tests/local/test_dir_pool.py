@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 
 from sessionstore import FileNotStored, SessionStore
-from sessionstore.backends.local.dir_pool import SessionDirPool
-from sessionstore.backends.local.directory import Directory
-from sessionstore.backends.local.lookup import Tables
-from sessionstore.backends.local.session_dir import Rules, SessionDir, token_of
+from sessionstore.backends.local.session_dir import SessionDir, SessionDirPool
 from tests.support.local import backend_of
 
 
@@ -22,9 +19,6 @@ from tests.support.local import backend_of
 def store(tmp_path: Path) -> Iterator[SessionStore]:
     with SessionStore.open(tmp_path / "s") as store:
         yield store
-
-
-RULES = Rules(token_of, "sha256", lambda _: None, durable=False, tables=Tables())
 
 
 @pytest.fixture
@@ -38,19 +32,18 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_only_some_folders_are_kept_open(store: SessionStore, tmp_path: Path) -> None:
+def test_only_some_folders_are_kept_open(store: SessionStore) -> None:
     store.session("one").put("a", b"the same")
-    with Directory(str(tmp_path / "s" / "sessions")) as sessions:
-        folders = SessionDirPool(sessions, RULES, most=3)
-        before = descriptors()
-        for number in range(20):
-            store.session(f"{number}").put("a", b"the same")
-            with folders.changing(store.session(f"{number}").sid) as folder:
-                assert folder is not None
-        open_now = descriptors()
-        folders.close()
-        assert open_now - descriptors() == 3 * len(["folder", "files", "seen"])
-        assert before <= descriptors()
+    folders = SessionDirPool(backend_of(store)._disk, most=3)
+    before = descriptors()
+    for number in range(20):
+        store.session(f"{number}").put("a", b"the same")
+        with folders.changing(store.session(f"{number}").sid) as folder:
+            assert folder is not None
+    open_now = descriptors()
+    folders.close()
+    assert open_now - descriptors() == 3 * len(["folder", "files", "seen"])
+    assert before <= descriptors()
 
 
 def test_a_closed_store_keeps_nothing_open(tmp_path: Path) -> None:
@@ -174,56 +167,55 @@ def test_a_forked_child_that_saves_small_files_is_known_to_be_at_work(
 
 
 def test_no_thread_of_a_forked_child_gets_a_folder_of_the_parent_s(
-    store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while another is closing them."""
     sids = [store.session(each).sid for each in ("one", "two")]
     for each in ("one", "two"):
         store.session(each).put("a", b"a")
-    with Directory(str(tmp_path / "s" / "sessions")) as sessions:
-        folders = SessionDirPool(sessions, RULES, most=3)
-        for sid in sids:
-            folders.give(SessionDir(sessions, sid, RULES))
-        parents = list(folders._kept.values())
-        taken: list[SessionDir | None] = []
-        close = SessionDir.close
+    disk = backend_of(store)._disk
+    folders = SessionDirPool(disk, most=3)
+    for sid in sids:
+        folders.give(SessionDir(disk.sessions, sid, disk))
+    parents = list(folders.kept.values())
+    taken: list[SessionDir | None] = []
+    close = SessionDir.close
 
-        def closing(folder: SessionDir) -> None:
-            """At this moment another thread wants the other one."""
-            close(folder)
-            if folder in parents and not taken:
-                left = next(it for it in parents if it is not folder)
-                taken.append(folders.take(left.sid, change=False, wait=True))
+    def closing(folder: SessionDir) -> None:
+        """At this moment another thread wants the other one."""
+        close(folder)
+        if folder in parents and not taken:
+            left = next(it for it in parents if it is not folder)
+            taken.append(folders.take(left.sid, change=False, wait=True))
 
-        monkeypatch.setattr(SessionDir, "close", closing)
-        monkeypatch.setattr(os, "getpid", lambda: -1)
-        with folders.reading(sids[0]) as folder:
-            assert folder is not None
-            assert folder not in parents
-        assert taken[0] is not None
-        assert taken[0] not in parents
-        taken[0].close()
-        folders.close()
+    monkeypatch.setattr(SessionDir, "close", closing)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with folders.reading(sids[0]) as folder:
+        assert folder is not None
+        assert folder not in parents
+    assert taken[0] is not None
+    assert taken[0] not in parents
+    taken[0].close()
+    folders.close()
 
 
 def test_two_threads_may_give_back_a_folder_where_none_is_kept(
-    store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Windows: each finds one too many, and one of them is faster."""
     store.session("one").put("a", b"a")
-    with Directory(str(tmp_path / "s" / "sessions")) as sessions:
-        folders = SessionDirPool(sessions, RULES, most=0)
+    folders = SessionDirPool(backend_of(store)._disk, most=0)
 
-        class Raced(OrderedDict[str, SessionDir]):
-            def __len__(self) -> int:
-                counted = super().__len__()
-                while super().__len__():
-                    self.popitem()[1].close()  # by the other thread
-                return counted
+    class Raced(OrderedDict[str, SessionDir]):
+        def __len__(self) -> int:
+            counted = super().__len__()
+            while super().__len__():
+                self.popitem()[1].close()  # by the other thread
+            return counted
 
-        monkeypatch.setattr(folders, "_kept", Raced())
-        with folders.reading(store.session("one").sid) as folder:
-            assert folder is not None
+    monkeypatch.setattr(folders, "kept", Raced())
+    with folders.reading(store.session("one").sid) as folder:
+        assert folder is not None
 
 
 def test_a_lock_is_free_when_it_is_let_go_although_a_child_was_forked_under_it(

@@ -12,8 +12,8 @@ import pytest
 
 from sessionstore import FileNotStored, SessionStore
 from sessionstore.backends.local import journal
+from sessionstore.backends.local.directory import UNFINISHED
 from sessionstore.backends.local.save import SMALL
-from sessionstore.backends.local.spool import UNFINISHED
 from sessionstore.base import SessionHandle
 from sessionstore.events import Event
 from sessionstore.testing import FakeClock

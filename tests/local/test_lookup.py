@@ -13,9 +13,8 @@ import pytest
 from sessionstore import FileNotStored, SessionStore
 from sessionstore.backend import Reference
 from sessionstore.backends.local import backend as local
-from sessionstore.backends.local import journal, lookup
-from sessionstore.backends.local.journal import backwards
-from sessionstore.backends.local.lookup import PATIENCE, TAIL, Tables
+from sessionstore.backends.local import journal
+from sessionstore.backends.local.journal import PATIENCE, TAIL, Tables, backwards
 from sessionstore.backends.local.session_dir import SessionDir
 
 SID = "alice-0123456789abcdef0123456789abcdef"
@@ -52,13 +51,13 @@ class Journal:
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The bytes that each read looked at, through a table."""
     looked: list[int] = []
-    real = lookup.read_at
+    real = journal.read_at
 
     def read_at(fd: int, start: int, length: int) -> bytes:
         looked.append(length)
         return real(fd, start, length)
 
-    monkeypatch.setattr(lookup, "read_at", read_at)
+    monkeypatch.setattr(journal, "read_at", read_at)
     return looked
 
 
@@ -83,13 +82,13 @@ def test_of_a_journal_that_grows_no_more_is_read_than_the_tail(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, looked: list[int]
 ) -> None:
     made: list[int] = []
-    real = lookup.Table.of
+    real = journal.Table.of
 
     def of(text: Any, *more: Any) -> Any:
         made.append(len(text))
         return real(text, *more)
 
-    monkeypatch.setattr(lookup.Table, "of", of)
+    monkeypatch.setattr(journal.Table, "of", of)
     it = Journal(tmp_path / "journal")
     it.append(b"".join(line(f"{number}", "1.1") for number in range(2000)))
     for number in range(2000, 4000):
@@ -106,8 +105,8 @@ def test_of_a_journal_that_grows_no_more_is_read_than_the_tail(
 def test_it_finds_what_a_search_of_the_whole_finds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
-    monkeypatch.setattr(lookup, "TAIL", 2000)
-    monkeypatch.setattr(lookup, "PATIENCE", 0)
+    monkeypatch.setattr(journal, "TAIL", 2000)
+    monkeypatch.setattr(journal, "PATIENCE", 0)
     rng, lines = random.Random(seed), list[bytes]()
     it = Journal(tmp_path / "journal")
     it.append(line("first", "1.1"))
@@ -129,8 +128,8 @@ def test_it_finds_what_a_search_of_the_whole_finds(
 
 
 def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(lookup, "MOST", 100)
-    monkeypatch.setattr(lookup, "PATIENCE", 0)
+    monkeypatch.setattr(journal, "MOST", 100)
+    monkeypatch.setattr(journal, "PATIENCE", 0)
     it = Journal(tmp_path / "journal")
     it.append(b"".join(line(f"{number}", "1.1") for number in range(40)))
     for number in range(200):
@@ -142,9 +141,9 @@ def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_two_processes_see_each_others_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
-    monkeypatch.setattr(journal, "_SMALL", 1000)
-    monkeypatch.setattr(lookup, "TAIL", 1000)
-    monkeypatch.setattr(lookup, "PATIENCE", 0)
+    monkeypatch.setattr(journal, "SMALL", 1000)
+    monkeypatch.setattr(journal, "TAIL", 1000)
+    monkeypatch.setattr(journal, "PATIENCE", 0)
     rng, model = random.Random(seed), dict[str, bytes]()
     with SessionStore.open(tmp_path / "s") as one, SessionStore.open(tmp_path / "s") as two:
         for number in range(400):

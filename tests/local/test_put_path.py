@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 NEW, KNOWN, REPLACED = "new content", "known content", "a replaced file"
 
-MOST = {NEW: (82, 19), KNOWN: (79, 19), REPLACED: (113, 19)}
+MOST = {NEW: (41, 10), KNOWN: (43, 10), REPLACED: (67, 11)}
 """By kind of put: the most functions, and the most files that have them."""
 
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sessionstore.backends.local import save_lock
-from sessionstore.backends.local.save_lock import SaveLock
+from sessionstore.backends.local import save
+from sessionstore.backends.local.save import SaveLock
 from tests.support.stores import PATIENCE
 
 LONG = 1000.0
@@ -42,17 +42,17 @@ def test_who_is_kept_waiting_goes_ahead() -> None:
 
 
 def test_nobody_waits_where_many_have_waited_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(save_lock, "PAUSE", LONG)
+    monkeypatch.setattr(save, "PAUSE", LONG)
     turns = SaveLock(patience=0.001)
-    assert all(beside_another(turns) for _ in range(save_lock.IN_VAIN))
+    assert all(beside_another(turns) for _ in range(save.IN_VAIN))
     turns._patience = LONG
     assert beside_another(turns)
 
 
 def test_who_gets_a_turn_shows_that_the_disk_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(save_lock, "PAUSE", LONG)
+    monkeypatch.setattr(save, "PAUSE", LONG)
     turns = SaveLock(patience=0.001)
-    for _ in range(save_lock.IN_VAIN):
+    for _ in range(save.IN_VAIN):
         assert beside_another(turns)
         turns._patience = LONG
         assert not beside_another(turns, 0.01)
@@ -74,7 +74,7 @@ class Busy:
     def acquire(self, *, blocking: bool = True, timeout: float = -1) -> bool:
         if not blocking:
             return False
-        assert timeout == save_lock.PATIENCE
+        assert timeout == save.PATIENCE
         self.waits += 1
         self.turns._done += self.saves
         return self.waits == self.free_at
@@ -86,9 +86,9 @@ class Busy:
 @pytest.mark.parametrize(
     ("saves", "free_at", "waits"),
     [
-        (save_lock.QUICK, 3, 3),  # others get on, and it is its turn in the end
-        (save_lock.QUICK, 0, save_lock.WAITS),  # but it does not wait for ever
-        (save_lock.QUICK - 1, 3, 1),  # the disk keeps them all waiting
+        (save.QUICK, 3, 3),  # others get on, and it is its turn in the end
+        (save.QUICK, 0, save.WAITS),  # but it does not wait for ever
+        (save.QUICK - 1, 3, 1),  # the disk keeps them all waiting
     ],
 )
 def test_a_save_waits_as_long_as_others_get_on(saves: int, free_at: int, waits: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sessionstore import FileNotStored, Session, SessionStore
-from sessionstore.backends.local import written
+from sessionstore.backends.local import directory
 from sessionstore.backends.local.directory import Directory
 from sessionstore.names import session_key
 from tests.support.local import backend_of, blobs, everything, spoil
@@ -178,8 +178,8 @@ def unwritten(root: Path, store: SessionStore, monkeypatch: pytest.MonkeyPatch) 
         os.posix_fallocate(file.fileno(), 0, len(DATA))
     blob.chmod(0o444)
     os.utime(blob, ns=(times.st_atime_ns, times.st_mtime_ns))
-    monkeypatch.setattr(written, "BOOTED", time.time_ns())
-    if not written.is_unwritten(Directory(str(blob.parent)), blob.name, blob.stat()):
+    monkeypatch.setattr(directory, "BOOTED", time.time_ns())
+    if Directory(str(blob.parent)).is_whole(blob.name, blob.stat(), len(DATA)):
         pytest.skip("the file system here does not say what was never written: no ext4, no XFS")
     return blob
 
@@ -210,7 +210,7 @@ def test_bytes_that_are_on_their_way_are_waited_for(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As those of a backup that was restored with its times, a moment ago."""
-    monkeypatch.setattr(written, "BOOTED", time.time_ns())
+    monkeypatch.setattr(directory, "BOOTED", time.time_ns())
     assert session.read("a") == DATA
 
 

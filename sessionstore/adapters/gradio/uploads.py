@@ -26,7 +26,7 @@ from starlette.concurrency import run_in_threadpool
 
 from sessionstore._os.errors import translated
 from sessionstore.errors import LimitExceeded
-from sessionstore.limits import Limits, NoReservation, Reservation
+from sessionstore.limits import Limits, Reservation
 from sessionstore.names import HIDDEN, private_key
 from sessionstore.parsers import show_size
 
@@ -63,7 +63,7 @@ class _Part:
     file: Any
     temporary: Path
     inode: int
-    reservation: Reservation | NoReservation | None = None
+    reservation: Reservation | None = None
 
     @property
     def directory(self) -> str:
@@ -108,7 +108,7 @@ class Upload:
             # The number makes several files of one name count as several. The prefix has the form
             # that ``visitor_errors`` removes from a message for the visitor.
             name = f"{HIDDEN}{next(_numbers):x}/{part.file.filename}"
-            admission = ledger.reservation(self._sid or "", name, fresh=True)
+            admission = Reservation(ledger, self._sid or "", name, fresh=True)
             admission.__enter__()
             part.reservation = admission
         part.reservation.admit(count)
