@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import dashboard
-from sessionstore.adapters.gradio.admin import render
+from sessionstore.adapters.gradio.admin import page as board
 from sessionstore.adapters.gradio.admin.snapshot import ORDERS, SAMPLES, take_snapshot, watch
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import ObjectBackend
@@ -113,7 +113,7 @@ def test_what_is_no_visitor_s_is_told_apart(store: SessionStore, clock: FakeCloc
     states = {row.key.id: row.state for row in found.rows}
     assert (states["shared"], states[adapters.id]) == ("shared", "adapter")
     assert (found.sessions, found.own, found.live) == (5, 2, 1)
-    assert "Showing all 3 sessions + 2 internal." in render.sessions(found, 10)
+    assert "Showing all 3 sessions + 2 internal." in board.sessions(found, 10)
 
 
 def test_a_session_that_does_not_say_whose_it_is_is_shown_as_such(
@@ -124,7 +124,7 @@ def test_a_session_that_does_not_say_whose_it_is_is_shown_as_such(
     snapshot = take_snapshot(store, "recent", 10)
     (row,) = snapshot.rows
     assert (row.key.id, row.state) == (store.session("lost").sid, "nameless")
-    assert "it has no readable id" in render.sessions(snapshot, 10)
+    assert "it has no readable id" in board.sessions(snapshot, 10)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_page_is_chosen_from_all_sessions_and_reads_the_files_of_its_own_alone
         assert [row.key.id for row in found.rows] == ["s0", "s1", "s2"]
         assert backend.calls["files"] - before == 3
         assert (found.sessions, found.whole) == (20, False)
-        assert "Showing 3 of 20 sessions, longest idle first." in render.sessions(found, 3)
+        assert "Showing 3 of 20 sessions, longest idle first." in board.sessions(found, 3)
 
 
 def object_store(client: FakeObjectClient, clock: FakeClock) -> SessionStore:
@@ -186,7 +186,7 @@ def test_without_all_sessions_it_says_what_this_process_saved(
 ) -> None:
     watch(store)
     fill(store, clock)
-    shown = render.overview(take_snapshot(store, "recent", 1), watch(store), store, exposed=False)
+    shown = board.overview(take_snapshot(store, "recent", 1), watch(store), store, exposed=False)
 
     assert "<strong>1 KiB</strong>" in shown
     assert "1 of 4 saves in this process" in shown
@@ -196,7 +196,7 @@ def test_with_all_sessions_it_says_what_equal_bytes_would_take(
     store: SessionStore, clock: FakeClock
 ) -> None:
     fill(store, clock)
-    shown = render.overview(take_snapshot(store, "recent", 9), watch(store), store, exposed=False)
+    shown = board.overview(take_snapshot(store, "recent", 9), watch(store), store, exposed=False)
 
     assert "8 % of 12 KiB" in shown
 
@@ -221,7 +221,7 @@ def test_a_sweep_of_this_process_is_measured_and_told(
     store.sweep()
 
     assert [sample.bytes for sample in seen.samples] == [10 * KIB]
-    found = render.overview(take_snapshot(store, "recent", 9), seen, store, exposed=False)
+    found = board.overview(take_snapshot(store, "recent", 9), seen, store, exposed=False)
     assert "finished now: 1 deleted" in found
 
 
@@ -230,15 +230,15 @@ def test_a_sweep_that_held_back_stays_on_show_although_it_finished(store: Sessio
     store.emit("sweep_held", reason="nine tenths of the references are gone")
     store.emit("sweep_finished", reason="0 deleted")
 
-    shown = render.overview(take_snapshot(store, "recent", 9), seen, store, exposed=False)
+    shown = board.overview(take_snapshot(store, "recent", 9), seen, store, exposed=False)
     assert "held back now: nine tenths" in shown
 
 
 def test_the_head_names_the_url_without_its_query_or_else_the_backend() -> None:
     with SessionStore.open("memory://apart?digest=sha256") as opened:
-        shown = render.head(take_snapshot(opened, "recent", 1), opened)
+        shown = board.head(take_snapshot(opened, "recent", 1), opened)
     with SessionStore(MemoryBackend(Place(), FakeClock())) as made:
-        bare = render.head(take_snapshot(made, "recent", 1), made)
+        bare = board.head(take_snapshot(made, "recent", 1), made)
 
     assert "memory://apart · sha256" in shown
     assert "Memory store · sha256" in bare
@@ -287,7 +287,7 @@ def test_each_heading_that_sorts_leads_to_another_order(
 ) -> None:
     fill(store, clock)
     for name in ORDERS:
-        shown = render.sessions(take_snapshot(store, name, 9), 9)
+        shown = board.sessions(take_snapshot(store, name, 9), 9)
         offered = re.findall(r'<button type="button" value="(\w+)"', shown)
         assert set(offered) <= set(ORDERS)
         assert shown.count('aria-sort="descending"') == 1
@@ -302,10 +302,10 @@ def pieces(text: str) -> Iterator[str]:
         watch(store)
         store.emit("sweep_failed", reason=text)
         found = replace(take_snapshot(store, "recent", 1), seconds=0.0)
-        yield render.sessions(found, 1)
-        yield render.overview(found, watch(store), store, exposed=True)
-        yield render.plan([replace(row, reason=text) for row in store.plan()], 1)
-        yield render.failure(BackendUnavailable(text))
+        yield board.sessions(found, 1)
+        yield board.overview(found, watch(store), store, exposed=True)
+        yield board.plan([replace(row, reason=text) for row in store.plan()], 1)
+        yield board.failure(BackendUnavailable(text))
 
 
 def test_nothing_in_a_text_is_html_or_a_template() -> None:
