@@ -31,7 +31,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, NoMatchFound
 
 from sessionstore import signing
 from sessionstore.adapters.asgi import responses as replies
@@ -52,7 +51,6 @@ from sessionstore.session import Session
 from sessionstore.storedfile import FIVE_MINUTES
 
 if TYPE_CHECKING:
-    from starlette.datastructures import URLPath
     from starlette.types import Message, Receive, Scope, Send
 
     from sessionstore.store import SessionStore
@@ -92,13 +90,17 @@ class Files(Starlette):
         """
         if private and visitor is None:
             raise ValueError("private=True needs a visitor: a function from request to Session.")
-        super().__init__(routes=[_Everything(self._answer)])
+        super().__init__()
+        self.router.default = self._answer  # any path, also one that no pattern matches
         self.store = store
         self._visitor = visitor
         self._private = private
         self._secret = store.secret()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.router.not_found(scope, receive, send)
+            return
         body = _Receiving(receive)
         request = Request(scope, body)
         path = _path(scope)
@@ -239,22 +241,6 @@ class _Receiving:
         message = await self._receive()
         self.over = not message.get("more_body", False)
         return message
-
-
-class _Everything(BaseRoute):
-    """The only route: it matches any path, also one that no pattern matches."""
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        self.app = app
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return (Match.FULL if scope["type"] == "http" else Match.NONE), {}
-
-    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
-        raise NoMatchFound(name, path_params)
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
 
 
 def _path(scope: Scope) -> str:

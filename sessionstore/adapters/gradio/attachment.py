@@ -7,10 +7,9 @@
     attach(demo, SessionStore.open())
     demo.launch()
 
-``attach`` saves every file that the app handles in the store, so that every replica has it and the
-local disk may be lost. It keeps a session alive while its page is open, ends it when the page
-closes, binds it to its owner and runs the sweeper with the app. ``session`` returns the visitor's
-session inside a handler. A handler may return a ``StoredFile`` wherever Gradio takes a path.
+``attach`` saves every file that the app handles, so that every replica has it and the local disk
+may be lost. It keeps a session alive while its page is open, ends it when the page closes, binds
+it to its owner and runs the sweeper. A handler may return a ``StoredFile`` instead of any path.
 """
 
 from __future__ import annotations
@@ -181,20 +180,14 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
     visitor = Visitor(request.session_hash, compat.owner_of(request.username, connection))
     mine = store.session(*visitor)
     if service is not None and service.store is store:
-        arrived = _arrival(connection)
+        arrived: int | None = connection.scope.get(ARRIVED)
+        if arrived is None:
+            raise SettingsError(
+                "This app was made before its demo was attached: call attach(demo, store) before "
+                "mount_gradio_app() or App.create_app()."
+            )
         service.presences.used(visitor, arrived, wait=not _on_event_loop())
     return mine
-
-
-def _arrival(connection: Request) -> int:
-    """Return the moment of arrival that the middleware noted in the request."""
-    arrived: int | None = connection.scope.get(ARRIVED)
-    if arrived is None:
-        raise SettingsError(
-            "This app was made before its demo was attached: call attach(demo, store) before "
-            "mount_gradio_app() or App.create_app()."
-        )
-    return arrived
 
 
 def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
@@ -224,8 +217,8 @@ def _service(
 def _service_of(app_or_demo: Any) -> Service | None:
     """Return the service of a demo or of an app's demo; None when it is not attached."""
     demo = getattr(app_or_demo, "blocks", None) if isinstance(app_or_demo, FastAPI) else app_or_demo
-    attachment = None if demo is None else _attachments.get(demo)
-    return None if attachment is None else attachment.service
+    attachment = _attachments.get(demo) if demo is not None else None
+    return attachment.service if attachment is not None else None
 
 
 def _on_event_loop() -> bool:

@@ -1,15 +1,13 @@
 """Gradio's cache directory as a size-limited cache: local copies of files in the store.
 
-A copy is used only while it is known to have the stored bytes: its digest was noted when it was
-made, and its size and modification time have not changed since. A copy is replaced by a write
-beside it and a rename, so readers never see half of it.
+A copy is used only while its size and modification time are those noted with its digest. It is
+replaced by a write beside it and a rename, so readers never see half of it.
 
 A copy is removed when the last session that holds it is deleted, when it is evicted to keep the
 size limit, or, with ``keep=False``, as soon as nothing uses it. The copies that a killed process
 leaves are found without a list: copies carry the sticky bit, which has no meaning on files, and a
 living process renews the modification time of its copies. A process that is alone in the directory
-(``leases``) removes all older copies. Otherwise a copy is removed when it was not renewed
-for an hour.
+(``leases``) removes all older copies; otherwise a copy goes when it was not renewed for an hour.
 
 Processes on one machine share the directory. A copy that another process leases is not removed.
 Neither is one that was written again since it was noted: an event of another visitor may have made
@@ -72,10 +70,7 @@ class _Copy:
 
 
 class CacheDir:
-    """The local copies of one process.
-
-    Names are relative to ``root``, with slashes; sizes are in bytes.
-    """
+    """The local copies of one process. Names are relative to ``root``, with slashes."""
 
     def __init__(
         self,
@@ -292,10 +287,7 @@ class CacheDir:
             self._unlink(name, stamp)
 
     def _over(self, coming: int) -> dict[str, Stamp]:
-        """Unregister and return the copies to remove so that ``coming`` more bytes fit.
-
-        The least recently used ones are first.
-        """
+        """Unregister the least recently used copies so that ``coming`` more bytes fit."""
         with self._lock:
             if self.cap is None or self._total + coming <= self.cap:
                 return {}
@@ -415,10 +407,7 @@ class CacheDir:
 
 
 def _created(directory: Path) -> tuple[Path, int]:
-    """Create a file to write to, and its directory.
-
-    Another process may remove the directory while it is empty, so this is repeated.
-    """
+    """Create a file to write to; again if another process removed its empty directory."""
     new = directory / f".{secrets.token_hex(8)}.new"
     for _ in range(_TRIES):
         directory.mkdir(parents=True, exist_ok=True)
@@ -431,10 +420,7 @@ def _created(directory: Path) -> tuple[Path, int]:
 
 
 def large_to_cache(path: str, cache: str) -> str:
-    """Copy a file to its place in the cache, and return the path.
-
-    It is the path that ``processing_utils.save_file_to_cache`` would give it.
-    """
+    """Copy a file into the cache as ``processing_utils.save_file_to_cache``; return the path."""
     hasher = compat.cache_hasher()
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(CHUNK):

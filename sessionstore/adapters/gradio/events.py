@@ -136,10 +136,7 @@ class Event:
         return path
 
     def give(self, file: StoredFile, copy: Path | None = None) -> str:
-        """Return the path of a stored file for this visitor, and fetch its bytes.
-
-        ``copy`` is a local file with these bytes, which is linked instead where links work.
-        """
+        """Fetch a stored file for this visitor, or link its local ``copy``; return the path."""
         if file.session.store is not self.service.store:
             return str(file.local_path())  # a file of another store is like any file of the handler
         found = self.service.files.give(file, self.sender.owner)
@@ -183,10 +180,7 @@ _generators: weakref.WeakKeyDictionary[Any, Pins] = weakref.WeakKeyDictionary()
 
 
 def senders(requests: Request | list[Request] | None) -> list[Sender]:
-    """Return the senders of an event, in the order of its samples.
-
-    The list is empty when no visitor sent it, or a sender is unknown.
-    """
+    """Return the senders of an event's samples; none when a sender is no visitor or unknown."""
     result = []
     for request in requests if isinstance(requests, list) else [requests]:
         connection = None if request is None else getattr(request, "request", None)

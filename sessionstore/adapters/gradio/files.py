@@ -118,10 +118,7 @@ class CacheFiles:
         return None if fresh is None else FoundFile(name, *fresh)
 
     def find(self, owner: str | None, name: str) -> FoundFile | None:
-        """Return the file if it belongs to the owner or to everyone, else None.
-
-        Raises BackendUnavailable.
-        """
+        """Return the file if it belongs to the owner or to everyone. Raises BackendUnavailable."""
         if self.paths.kept(name) is None:
             return self._pointed(owner, name)
         found = self.known(owner, name)
@@ -245,10 +242,7 @@ class CacheFiles:
         return self._keep(home, owner, name, None if visitor else UNCLAIMED)
 
     def settled(self, visitor: Visitor | None, owner: str | None, name: str) -> FoundFile | None:
-        """Return the file if ``keep`` and ``claim`` need not do anything, else None.
-
-        May be called on an event loop: it does no I/O beyond a small local file.
-        """
+        """Return the file if ``keep`` and ``claim`` need not do anything. Fit for an event loop."""
         pinned = self._pinned.get(name)
         if pinned is not None:
             found = FoundFile(name, self._pins.sid, pinned)
@@ -269,10 +263,7 @@ class CacheFiles:
         return found if small and self._is_unchanged(found) else None
 
     def _is_unchanged(self, found: FoundFile) -> bool:
-        """Return whether the local file has the bytes in the store although it was written again.
-
-        If so, note it as a copy.
-        """
+        """Note a local file that was written again as a copy if it has the bytes in the store."""
         stamp = self.local.stamp(found.name)
         if stamp is None or stamp[1] != found.reference.size:
             return False

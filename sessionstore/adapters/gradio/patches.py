@@ -66,8 +66,7 @@ _seeds: Final[list[bytes]] = []
 def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     """Patch Gradio, so that apps and events of demos known to ``service_of`` use the store.
 
-    ``hash_seed`` goes into the paths of Gradio's cache. Processes with the same seed have the same
-    paths.
+    Processes with the same ``hash_seed`` have the same paths in Gradio's cache.
     """
     if _installed:
         return
@@ -261,11 +260,9 @@ def _async_move(
 
 
 def _from_outside(move: Callable[[Block, Any], str | None], block: Block, path: str) -> str | None:
-    """Move a file to the cache; copy a large one here, before Gradio would.
-
-    Gradio hashes 8 KB at a time and takes the interpreter's lock each time. For gigabytes that
-    delays the event loop, from any thread.
-    """
+    """Move a file to the cache; copy a large one here, before Gradio would."""
+    # Gradio hashes 8 KB at a time and takes the interpreter's lock each time. For gigabytes that
+    # delays the event loop, from any thread.
     with contextlib.suppress(OSError):
         if os.path.getsize(path) > _LARGE:
             return large_to_cache(path, block.GRADIO_CACHE)
@@ -350,10 +347,7 @@ def rebuild(demo: Blocks) -> None:
 
 
 def _equip(app: App, service_of: ServiceOf) -> None:
-    """Add the middleware, once, and the lifespan.
-
-    The lifespan is added each time, since a reload of the app replaces it.
-    """
+    """Add the middleware, once, and the lifespan, which a reload of the app replaces."""
     present: list[object] = [middleware.cls for middleware in app.user_middleware]
     if SessionFiles not in present:
         app.add_middleware(SessionFiles, service_of=service_of)

@@ -138,10 +138,7 @@ class Service:
         self._sweeping = store.sweeping(every=sweep_every)
         self._lock = threading.Lock()
         self._apps: weakref.WeakSet[App] = weakref.WeakSet()
-        self._touched: dict[str, datetime] = {}
-        self._renewed = store.now()
-        self._cleaned: datetime | None = None
-        self._claimed: datetime | None = None
+        self._done = {"renew pins": store.now(), "touch tabs": store.now()}
         self._claim_path()
         self._retention = store.retention
         self._move_copies_back = store.use_local_copies(self.copies)
@@ -193,25 +190,26 @@ class Service:
     def _beat(self) -> None:
         self.presences.beat()
         now = self.store.now()
-        if now - self._renewed > self.files.pinned_for / 3:
-            self._renewed = now
+        if self._is_due("renew pins", now, self.files.pinned_for / 3):
             self.files.renew_pins()
-        self._touch_tabs(now)
-        if self._cleaned is None or now - self._cleaned > _CLEAN_EVERY:
-            self._cleaned = now
+        idle = self.store.retention.idle
+        if idle is not None and self._is_due("touch tabs", now, idle / 3):
+            # The lists of sessions of present owners would become idle otherwise.
+            for owner in {visitor.owner for visitor in self.presences.here()}:
+                if owner is not None:
+                    self.files.touch_tabs(owner)
+        if self._is_due("clean", now, _CLEAN_EVERY):
             self.files.local.clean()
-        if self._claimed is None or now - self._claimed > CLAIM / 3:
+        if self._is_due("claim", now, CLAIM / 3):
             self._claim_path()
 
-    def _touch_tabs(self, now: datetime) -> None:
-        """Touch the lists of sessions of present owners, which would become idle otherwise."""
-        idle = self.store.retention.idle
-        here = {visitor.owner for visitor in self.presences.here() if visitor.owner is not None}
-        self._touched = {owner: at for owner, at in self._touched.items() if owner in here}
-        for owner in here:
-            if idle is not None and now - self._touched.setdefault(owner, now) > idle / 3:
-                self._touched[owner] = now
-                self.files.touch_tabs(owner)
+    def _is_due(self, job: str, now: datetime, every: timedelta) -> bool:
+        """Return whether the job was not done for longer than ``every``; if so, it is done now."""
+        last = self._done.get(job)
+        is_due = last is None or now - last > every
+        if is_due:
+            self._done[job] = now
+        return is_due
 
     def _claim_path(self) -> None:
         """Record this process's cache directory; raise SettingsError if another process differs."""
@@ -229,4 +227,4 @@ class Service:
                 f"{CLAIM.seconds} more seconds.)"
             )
         claims.put("path", mine.encode(errors="surrogateescape"), ttl=CLAIM)
-        self._claimed = self.store.now()
+        self._done["claim"] = self.store.now()
