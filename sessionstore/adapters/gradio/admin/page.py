@@ -53,7 +53,11 @@ _PRIVATE: Final[dict[str, Any]] = (
 
 
 STYLE: Final = files(__package__).joinpath("style.css").read_text("utf-8")
-SCROLL_BACK: Final = files(__package__).joinpath("scroll_back.js").read_text("utf-8")
+SCROLL_BACK: Final = """() => {
+    const back = it => { it.scrollTop = it.closest('.ssd-root')?.dataset[it.dataset.of] || 0 };
+    setTimeout(() => document.querySelectorAll('.ssd .scroll').forEach(back), 50);
+    return [];
+}"""
 """The script that gives each new table the scroll position of the table before it."""
 
 _REFUSED: Final = (
