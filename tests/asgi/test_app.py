@@ -400,13 +400,13 @@ def test_every_byte_is_read_in_a_worker_thread(
     store: SessionStore, app: Starlette, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: set[str] = set()
-    real = type(store.backend).open
+    real = store.backend.open
 
     def seen(*args: Any, **options: Any) -> Any:
         threads.add(threading.current_thread().name)
         return real(*args, **options)
 
-    monkeypatch.setattr(type(store.backend), "open", seen)
+    monkeypatch.setattr(store.backend, "open", seen)
     url = saved(store).url()
     ask(app, "GET", url)
     assert threads
