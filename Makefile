@@ -3,6 +3,7 @@
 #   make demo    serve the demo app          SESSIONSTORE_URL, GRADIO_SERVER_PORT choose where
 #   make test    lint, types and all tests   ARGS="-k names" goes to pytest, JOBS=4 uses 4 processes
 #   make gradio5 the adapter's tests with the newest Gradio 5, in an environment of their own
+#   make gradio-next  the adapter's behaviour with the newest pre-release of Gradio, if there is one
 #   make lint    ruff and mypy alone
 #   make docs    build the documentation's site into site/; a warning is an error
 #   make s3      serve a bucket with SeaweedFS, and print the settings for it
@@ -19,6 +20,7 @@
 BIN := .venv/bin
 DEMO := .venv-demo
 GRADIO5 := .venv-gradio5
+GRADIO_NEXT := .venv-gradio-next
 SITE := .venv-docs
 INSTALLS := pyproject.toml scripts/venv scripts/constraints.txt
 ARGS ?=
@@ -32,7 +34,7 @@ endif
 # An s3:// store needs one extra more; the stamp's name keeps the two apart.
 DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
 
-.PHONY: help demo test gradio5 lint docs bench bench-full campaigns explore apps replicas gradio-suite s3 clean
+.PHONY: help demo test gradio5 gradio-next lint docs bench bench-full campaigns explore apps replicas gradio-suite s3 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -51,7 +53,16 @@ test: lint
 # What differs between the two is how files pass through and are served, not how long they are kept.
 gradio5: $(GRADIO5)/.ready-test
 	$(GRADIO5)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) tests/gradio/test_attach.py \
-	    tests/gradio/test_components.py tests/gradio/test_serving.py
+	    tests/gradio/test_components.py tests/gradio/test_probe.py tests/gradio/test_serving.py
+
+gradio-next: .venv/.ready-test
+	@newest=$$($(BIN)/python -m pip index versions --pre gradio 2>/dev/null | sed -n '1s/.*(\(.*\))/\1/p'); \
+	case "$$newest" in \
+	*[!0-9.]*) \
+	    scripts/venv $(GRADIO_NEXT) test "gradio==$$newest" && \
+	    $(GRADIO_NEXT)/bin/python -m pytest -n0 $(ARGS) tests/gradio/test_probe.py ;; \
+	*) echo "Gradio has no newer pre-release: the newest version is $$newest." ;; \
+	esac
 
 lint: .venv/.ready-test
 	$(BIN)/ruff check .
@@ -114,7 +125,7 @@ s3: .venv/.ready-test
 	@$(BIN)/python -u -m tests.support.seaweed
 
 clean:
-	rm -rf .venv .venv-bench $(DEMO) $(GRADIO5) $(SITE) site .demo-data .gradio-suite build dist *.egg-info .hypothesis
+	rm -rf .venv .venv-bench $(DEMO) $(GRADIO5) $(GRADIO_NEXT) $(SITE) site .demo-data .gradio-suite build dist *.egg-info .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.ready-%: $(INSTALLS)

@@ -18,6 +18,7 @@ from tests.campaigns.apps.notes import Notes, digest
 from tests.campaigns.apps.page import PATIENCE, EventError, Files, client, upload
 from tests.campaigns.apps.samples import FILES, SAMPLES, plausible, sample_for
 from tests.campaigns.apps.settings import Settings
+from tests.support.mcp_client import mcp_session
 
 _url: Final = re.compile(r"https?://[^\s\"'<>()\\]*/gradio_api/file=[^\s\"'<>()\\]+")
 _MOST: Final = 10
@@ -149,14 +150,7 @@ def by_mcp(notes: Notes, files: Files, reader: httpx.Client) -> None:
 
 
 async def _tools(transport: str, notes: Notes, files: Files, reader: httpx.Client) -> None:
-    from mcp import ClientSession
-    from mcp.client.sse import sse_client
-    from mcp.client.streamable_http import streamablehttp_client
-
-    base = f"{notes.url}/gradio_api/mcp/"
-    opened = streamablehttp_client(base) if transport == "http" else sse_client(f"{base}sse")
-    async with opened as streams, ClientSession(*streams[:2]) as session:
-        await session.initialize()
+    async with mcp_session(notes.url, transport) as session:
         for tool in (await session.list_tools()).tools[:_MOST]:
             step = f"mcp by {transport}: {tool.name}"
             result = await session.call_tool(tool.name, _arguments(tool.inputSchema))
