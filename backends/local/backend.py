@@ -262,43 +262,37 @@ class LocalBackend:
     # Deleting
 
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
-        files = [encode(name) for name in names]
+        return self._delete(sid, [(encode(name), None) for name in names])
+
+    def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
+        return self._delete(sid, [(encode(each.name), each) for each in references])
+
+    def _delete(self, sid: str, wanted: list[tuple[str, Reference | None]]) -> list[Reference]:
+        """Delete stored files: any version, or exactly the given one.
+
+        It works in parts, so that others wait for the lock only during one part.
+        """
         deleted: list[Reference] = []
         with self._does("delete files"):
-            # In parts, so that others wait for the lock only during one part of a large deletion.
-            for start in range(0, len(files), _AT_ONCE):
+            for start in range(0, len(wanted), _AT_ONCE):
                 if start:
                     time.sleep(_TURN)
                 with self._folders.changing(sid) as folder:
                     if folder is None:
                         break
-                    deleted += self._deleted(folder, files[start : start + _AT_ONCE])
+                    version: Reference | None = None
+                    for file, version in wanted[start : start + _AT_ONCE]:
+                        # ``described`` also finds a file that a power cut tore.
+                        found = folder.described(file)[1] if version else folder.find(file)
+                        if version is None or found == version:
+                            self._remove(folder, file, found)
+                            deleted += [found] if found else []
+                    folder.settle()
+                    # The removals are forced first. A power cut before ``tighten`` then leaves
+                    # bounds that still hold for the files that are left.
+                    if version is not None and start + _AT_ONCE >= len(wanted):
+                        folder.tighten(self.now())
         return deleted
-
-    def _deleted(self, folder: SessionDir, files: list[str]) -> Iterator[Reference]:
-        for file in files:
-            reference = folder.find(file)
-            self._remove(folder, file, reference)
-            if reference is not None:
-                yield reference
-        folder.settle()
-
-    def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
-        with self._does("delete files"), self._folders.changing(sid) as folder:
-            if folder is None:
-                return []
-            deleted: list[Reference] = []
-            for reference in references:
-                file = encode(reference.name)
-                _, current = folder.described(file)  # also finds a file that a power cut tore
-                if current == reference:
-                    self._remove(folder, file, current)
-                    deleted.append(reference)
-            # The removals are forced first. A power cut before ``tighten`` then leaves bounds that
-            # still hold for the files that are left.
-            folder.settle()
-            folder.tighten(self.now())
-            return deleted
 
     def _remove(self, folder: SessionDir, file: str, reference: Reference | None) -> None:
         if reference is None:
@@ -383,18 +377,16 @@ class LocalBackend:
         count = 0
         for sid in filter(is_sid, list(self._sessions.names())):
             with self._folders.reading(sid) as folder:
-                left = folder is not None and folder.has_left()
-            if left:
-                with self._folders.changing(sid, wait=False) as folder:
-                    count += 0 if folder is None else self._remove_torn(folder)
+                if folder is None or not (folder.dir.has(NEW) or folder.left()):
+                    continue
+            with self._folders.changing(sid, wait=False) as folder:
+                if folder is None:
+                    continue
+                for file in folder.left():
+                    self._remove(folder, file, folder.described(file)[1])
+                    count += 1
+                folder.dir.unlink(NEW)
         return count
-
-    def _remove_torn(self, folder: SessionDir) -> int:
-        left = [*folder.unfinished(), *folder.torn()]
-        for file in left:
-            self._remove(folder, file, folder.described(file)[1])
-        folder.dir.unlink(NEW)
-        return len(left)
 
     def stored(self) -> Stored:
         with self._does("measure the store"):

@@ -106,10 +106,9 @@ class Eraser:
         return len(left)
 
     def finish_dead(self, and_then: Callable[[], int] = lambda: 0) -> int:
-        """Finish the drops of killed processes and remove their unfinished files.
+        """Finish the drops of killed processes, and call ``and_then()`` if there are any.
 
-        If there were killed processes, also call ``and_then()``. Return the number of entries
-        removed plus its result.
+        Return the number of entries removed plus the result of ``and_then``.
         """
         count = 0
         self._workspace.renew()

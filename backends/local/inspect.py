@@ -11,8 +11,8 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -65,18 +65,38 @@ class Inspector:
     def problems(self) -> Iterator[Problem]:
         """Implement ``Backend.inspect``."""
         idle: list[str] = []
-        for digest, inode in self.disk.blobs.everything():
-            self._look_at_blob(digest, inode, idle)
+        for digest, status in self.disk.blobs.everything():
+            if self.disk.links and status.st_nlink == 1:
+                idle.append(digest)
+            with suppress(FileNotFoundError), self.disk.blobs.reading(digest) as fd:
+                bad = self._problem(fd, digest)
+                if bad is not None:
+                    self._bad[digest] = bad
         for sid in filter(is_sid, self.disk.sessions.names()):
             yield from self._unlisted(sid)
-            with self._opened(sid) as folder:
+            with self.folders.reading(sid) as folder:
                 if folder is not None:
                     yield from self._session(folder)
         for digest in sorted(self._bad.keys() - self._used):
-            yield self._damaged_blob(digest, self._bad[digest])
+            bad = self._bad[digest]
+            yield Problem(
+                "damaged",
+                f"blobs/{digest[:2]}/{digest}",
+                f"The stored bytes of an unreferenced blob are damaged: {bad.problem}.",
+                "It is deleted, so that no save of the same content links to it.",
+                partial(self.disk.blobs.forget, digest, bad.inode),
+            )
         yield from filter(None, map(self._idle_blob, idle))
-        yield from self._workspaces()
-        yield from self._strangers()
+        for path in self.disk.workspace.abandoned():
+            yield Problem(
+                "leftover",
+                f"tmp/{path.name}",
+                "A process that no longer runs left unfinished work.",
+                "It is finished or removed, as the next sweep would do.",
+                partial(self._finish, path),
+            )
+        strange = [f"sessions/{sid}" for sid in self.disk.sessions.names() if not is_sid(sid)]
+        yield from map(_stranger, sorted([*strange, *self._strange()]))
 
     def omitted(self, *, files: bool) -> Iterator[Problem]:
         """Implement ``Omits.omitted``."""
@@ -86,7 +106,7 @@ class Inspector:
                 continue
             yield from self._unlisted(sid)
             if files:
-                with self._opened(sid) as folder:
+                with self.folders.reading(sid) as folder:
                     if folder is not None:
                         known = {file for file, _ in folder.references()}
                         yield from self._besides(folder, known)
@@ -95,22 +115,17 @@ class Inspector:
 
     def _unlisted(self, sid: str) -> Iterator[Problem]:
         """Yield problems of the entry ``sid`` of sessions/ that no listing shows as a session."""
-        place = f"sessions/{sid}"
-        status = self.disk.sessions.stat_or_none(sid)
+        sessions, place = self.disk.sessions, f"sessions/{sid}"
+        status = sessions.stat_or_none(sid)
         if status is None:
             return
         if not stat.S_ISDIR(status.st_mode):
             yield _stranger(place)
             return
-        lacking = [
-            name
-            for name in ("files", "id", "seen")
-            if self.disk.sessions.stat_or_none(f"{sid}/{name}") is None
-        ]
-        again = self.disk.sessions.stat_or_none(sid)
-        if (
-            lacking and again is not None and os.path.samestat(status, again)
-        ):  # no drop has moved it
+        named = ((name, sessions.stat_or_none(f"{sid}/{name}")) for name in ("files", "id", "seen"))
+        lacking = [name for name, there in named if there is None]
+        again = sessions.stat_or_none(sid)
+        if lacking and again and os.path.samestat(status, again):  # no drop has moved it
             yield Problem(
                 "damaged",
                 place,
@@ -121,51 +136,20 @@ class Inspector:
                 sid=sid,
             )
 
-    @contextmanager
-    def _opened(self, sid: str) -> Iterator[SessionDir | None]:
-        """Open the folder of the session ``sid``; None when it is missing or no directory."""
-        status = self.disk.sessions.stat_or_none(sid)
-        if status is None or not stat.S_ISDIR(status.st_mode):
-            yield None
-            return
-        with self.folders.reading(sid) as folder:
-            yield folder
-
     # Content
-
-    def _look_at_blob(self, digest: str, status: os.stat_result, idle: list[str]) -> None:
-        if self.disk.links and status.st_nlink == 1:
-            idle.append(digest)
-        try:
-            with self.disk.blobs.reading(digest) as fd:
-                bad = self._problem(fd, digest)
-        except FileNotFoundError:
-            return
-        if bad is not None:
-            self._bad[digest] = bad
 
     def _problem(self, fd: int, digest: str) -> Bad | None:
         """Return the problem of the bytes of an open file, None when ``digest`` matches them."""
         actual = hasher(self.disk.algorithm)
-        status = os.fstat(fd)
+        inode = os.fstat(fd).st_ino
         try:
             while chunk := os.read(fd, CHUNK):
                 actual.update(chunk)
         except OSError as error:
-            problem = f"they cannot be read: {error.strerror}"
-            return Bad(status.st_ino, problem, unreadable=True)
+            return Bad(inode, f"they cannot be read: {error.strerror}", unreadable=True)
         if actual.hexdigest() == digest:
             return None
-        return Bad(status.st_ino, f"their digest is not the one saved, {digest}")
-
-    def _damaged_blob(self, digest: str, bad: Bad) -> Problem:
-        return Problem(
-            "damaged",
-            f"blobs/{digest[:2]}/{digest}",
-            f"The stored bytes of an unreferenced blob are damaged: {bad.problem}.",
-            "It is deleted, so that no save of the same content links to it.",
-            lambda: self.disk.blobs.forget(digest, bad.inode),
-        )
+        return Bad(inode, f"their digest is not the one saved, {digest}")
 
     def _idle_blob(self, digest: str) -> Problem | None:
         status = self.disk.blobs.stat(digest)
@@ -196,7 +180,16 @@ class Inspector:
                 yield self._unproven(folder.sid, file)
         yield from self._besides(folder, known)
         for file in list(folder.unfinished()):
-            yield from self._unfinished(folder.sid, file)
+            with self.folders.changing(folder.sid) as locked:  # under the lock no save writes it
+                left = locked is not None and file in locked.unfinished()
+            if left:
+                yield Problem(
+                    "leftover",
+                    f"sessions/{folder.sid}/files/{file}",
+                    "A save that did not finish left a file that no listing shows.",
+                    "It is deleted, as the next save of that name would do.",
+                    partial(self._remove, folder.sid, file, SessionDir.is_unfinished),
+                )
 
     def _besides(self, folder: SessionDir, known: set[str]) -> Iterator[Problem]:
         """Yield problems of the entries of a session's folder, except of files in ``known``.
@@ -221,20 +214,6 @@ class Inspector:
             if name not in _OF_A_SESSION:
                 yield _stranger(f"sessions/{folder.sid}/{name}")
 
-    def _unfinished(self, sid: str, file: str) -> Iterator[Problem]:
-        """Yield the problem of an unfinished file, unless a save is writing it at this moment."""
-        place = f"sessions/{sid}/files/{file}"
-        with self._left(sid, file) as left:
-            pass
-        if left:
-            yield Problem(
-                "leftover",
-                place,
-                "A save that did not finish left a file that no listing shows.",
-                "It is deleted, as the next save of that name would do.",
-                lambda: self._remove_unfinished(sid, file),
-            )
-
     def _unproven(self, sid: str, file: str) -> Problem:
         return Problem(
             "damaged",
@@ -242,33 +221,17 @@ class Inspector:
             f"Nothing proves the stored bytes of {decode(file)!r}: their line in the journal is "
             "lost, as after a power cut, and no blob has their digest.",
             "The file is deleted: no listing shows it. Save it again.",
-            lambda: self._remove_unproven(sid, file),
+            partial(self._remove, sid, file, SessionDir.is_torn),
             sid,
         )
 
-    def _remove_unproven(self, sid: str, file: str) -> bool:
+    def _remove(self, sid: str, file: str, is_left: Callable[[SessionDir, str], bool]) -> bool:
+        """Remove a stored file if ``is_left(folder, file)`` under the session's lock."""
         with self.folders.changing(sid) as folder:
-            torn = folder is not None and folder.is_torn(file)
-            if folder is not None and torn:
-                folder.files.unlink(file)
-            return torn
-
-    @contextmanager
-    def _left(self, sid: str, file: str) -> Iterator[Directory | None]:
-        """Lock the session and return its directory of files if ``file`` is unfinished, or None.
-
-        Under the lock no save is writing the file.
-        """
-        with self.folders.changing(sid) as folder:
-            status = None if folder is None else folder.files.stat_or_none(file)
-            left = folder is not None and status is not None and is_unfinished(status)
-            yield folder.files if folder is not None and left else None
-
-    def _remove_unfinished(self, sid: str, file: str) -> bool:
-        with self._left(sid, file) as files:
-            if files is not None:
-                files.unlink(file)
-            return files is not None
+            if folder is None or not is_left(folder, file):
+                return False
+            folder.files.unlink(file)
+            return True
 
     def _look_at_file(self, folder: SessionDir, file: str, reference: Reference) -> Bad | None:
         """Return the problem of a file's bytes, None also when it is no longer that version."""
@@ -288,23 +251,24 @@ class Inspector:
         return None
 
     def _damaged_file(self, sid: str, file: str, reference: Reference, bad: Bad) -> Problem:
-        donor = None if bad.unreadable else self._donor(reference.digest, bad)
-        problem = f"The stored bytes of {reference.name!r} are damaged: {bad.problem}."
-        place = f"sessions/{sid}/files/{file}"
+        found = Problem(
+            "damaged",
+            f"sessions/{sid}/files/{file}",
+            f"The stored bytes of {reference.name!r} are damaged: {bad.problem}.",
+            "It is left alone: a later read may succeed. Check the health of the disk.",
+            sid=sid,
+            reference=reference,
+        )
         if bad.unreadable:
-            remedy = "It is left alone: a later read may succeed. Check the health of the disk."
-            return Problem("damaged", place, problem, remedy, sid=sid, reference=reference)
+            return found
+        donor = self._donor(reference.digest, bad)
         if donor is not None:
             remedy = "The file is linked to a sound copy of the same content."
-            return Problem(
-                "damaged", place, problem, remedy,
-                lambda: self._relink(sid, reference, bad, donor), sid, reference,
-            )  # fmt: skip
+            repair = partial(self._relink, sid, reference, bad, donor)
+            return replace(found, remedy=remedy, repair=repair)
         remedy = "The file is deleted, because no other copy exists. Save it again."
-        return Problem(
-            "damaged", place, problem, remedy, lambda: self._delete(sid, reference, bad), sid,
-            reference, lost=True,
-        )  # fmt: skip
+        repair = partial(self._delete, sid, reference, bad)
+        return replace(found, remedy=remedy, repair=repair, lost=True)
 
     # Repairs
 
@@ -332,7 +296,7 @@ class Inspector:
         This reads every session, so it is called only for damaged content.
         """
         for sid in filter(is_sid, self.disk.sessions.names()):
-            with self._opened(sid) as folder:
+            with self.folders.reading(sid) as folder:
                 for file, reference in folder.references() if folder is not None else ():
                     if reference.digest == digest and folder is not None:
                         with suppress(FileNotFoundError), folder.files.reading(file) as fd:
@@ -371,25 +335,9 @@ class Inspector:
             return False
         return True
 
-    # Workspaces and unknown entries
-
-    def _workspaces(self) -> Iterator[Problem]:
-        for path in self.disk.workspace.abandoned():
-            yield Problem(
-                "leftover",
-                f"tmp/{path.name}",
-                "A process that no longer runs left unfinished work.",
-                "It is finished or removed, as the next sweep would do.",
-                partial(self._finish, path),
-            )
-
     def _finish(self, path: Path) -> bool:
         self.eraser.finish_dead()
         return not path.exists()
-
-    def _strangers(self) -> Iterator[Problem]:
-        strange = [f"sessions/{name}" for name in self.disk.sessions.names() if not is_sid(name)]
-        yield from map(_stranger, sorted([*strange, *self._strange()]))
 
     def _strange(self) -> list[str]:
         """Return the unknown entries of the root, of blobs/ and of tmp/, sorted."""

@@ -54,7 +54,12 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
             # a power cut.
             _force_names(root)
             _force_above(root)
-            text = _keep(root, "layout", partial(_first, root, digest), _is_torn_layout, workspace)
+
+            def first() -> bytes:
+                """Return the layout. The algorithm of the content precedes the setting."""
+                return _layout(algorithm_of(root) or digest or DIGESTS[0])
+
+            text = _keep(root, "layout", first, _is_torn_layout, workspace)
             layout = _algorithm(root, text)
     except OSError as error:
         if error.errno in FULL:
@@ -69,14 +74,6 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
             "the setting out, or name another directory."
         )
     return layout
-
-
-def _first(root: Path, digest: str | None) -> bytes:
-    """Return the layout for a directory without one.
-
-    The algorithm of its content takes precedence over the setting ``digest``.
-    """
-    return _layout(algorithm_of(root) or digest or DIGESTS[0])
 
 
 def _check_owner(root: Path) -> None:

@@ -211,6 +211,7 @@ class SessionDir:
             self.dir.unlink("expiring")
 
     def identify(self) -> SessionKey | None:
+        """Return the session's id and owner, None when a power cut tore ``id``."""
         try:
             with open(self.dir.open("id", os.O_RDONLY), "rb") as file:
                 row = json.loads(file.read())
@@ -227,15 +228,10 @@ class SessionDir:
         stored = b""
         with contextlib.suppress(FileNotFoundError), self.dir.reading("id") as fd:
             stored = os.read(fd, len(text) + 1)
-        if stored != text and self.identify() is None:
-            self._write_id(text)
         self.owned = True
-
-    def _write_id(self, text: bytes) -> None:
-        """Replace a torn or missing ``id`` by a whole one with the content ``text``.
-
-        It keeps the time of the torn one. The time of a missing one is that of the oldest file.
-        """
+        if stored == text or self.identify() is not None:
+            return
+        # It keeps the time of the torn one. The time of a missing one is that of the oldest file.
         status = self.dir.stat_or_none("id")
         oldest = min((reference.created for _, reference in self.references()), default=EPOCH)
         time = nanoseconds(oldest) if status is None else status.st_mtime_ns
@@ -351,18 +347,13 @@ class SessionDir:
                 yield file, again, reference
 
     def unfinished(self) -> Iterator[str]:
-        """Yield the stored names of unfinished files.
+        """Yield the stored names of unfinished files: of dead processes, under the lock."""
+        return filter(self.is_unfinished, self.files.names())
 
-        While the caller holds the lock these are files of dead processes.
-        """
-        for file in self.files.names():
-            status = self.files.stat_or_none(file)
-            if status is not None and is_unfinished(status):
-                yield file
-
-    def has_left(self) -> bool:
-        """Return whether a killed process or a power cut may have left unfinished or torn files."""
-        return self.dir.has(NEW) or any(self.unfinished()) or any(self.torn())
+    def is_unfinished(self, file: str) -> bool:
+        """Return whether the stored ``file`` is being written, or was when its process died."""
+        status = self.files.stat_or_none(file)
+        return status is not None and is_unfinished(status)
 
     def torn(self) -> Iterator[str]:
         """Yield the stored names of files that a power cut tore.
@@ -377,6 +368,10 @@ class SessionDir:
             size = known.get((file, self.token(status)))
             if (size is None or not self.files.is_whole(file, status, size)) and self.is_torn(file):
                 yield file
+
+    def left(self) -> list[str]:
+        """Return the stored names of the files that a killed process or a power cut left."""
+        return [*self.unfinished(), *self.torn()]
 
     def is_torn(self, file: str) -> bool:
         """Return whether the store made the stored ``file`` and a power cut tore it.
@@ -482,21 +477,17 @@ def record(sessions: Directory, sid: str) -> SessionRecord | None:
         if folder is None or not stat.S_ISDIR(folder.st_mode):
             return None
         seen = seen or folder
-    # Every listing reads these marks of every session, and most sessions have neither. ``has`` is
-    # the cheapest test for that.
-    ended = _mark(sessions, f"{sid}/ended") if sessions.has(f"{sid}/ended") else None
-    expiring = _mark(sessions, f"{sid}/expiring") if sessions.has(f"{sid}/expiring") else None
+    ended, expiring = _mark(sessions, f"{sid}/ended"), _mark(sessions, f"{sid}/expiring")
     active = moment(seen.st_mtime_ns)
     active = active if ended is None else max(active, ended)
     return SessionRecord(sid, active, ended, oldest, expiring)
 
 
 def _mark(sessions: Directory, name: str) -> datetime | None:
-    """Return the time of the mark ``name``, None when it is gone.
-
-    If the check for the mark fails, the session counts as not ended; the next sweep checks again.
-    """
-    status = sessions.stat_or_none(name)
+    """Return the time of the mark ``name``, None without one."""
+    # Every listing reads the marks of every session, and most sessions have none. ``has`` is the
+    # cheapest test for that. If it fails, the session has no mark until the next sweep.
+    status = sessions.stat_or_none(name) if sessions.has(name) else None
     return None if status is None else moment(status.st_mtime_ns)
 
 
@@ -587,7 +578,7 @@ class SessionDirPool:
                 # A drop may have moved it away since it was opened or during the wait for the lock.
                 if not (reused or change) or folder.is_still():
                     return folder
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):  # no session, or another program's file
                 if folder is None:
                     return None
             except BaseException:
