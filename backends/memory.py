@@ -91,7 +91,7 @@ class MemoryBackend:
         expires: datetime | None = None,
         fresh: bool = False,
     ) -> Saved:
-        return self._put(key, name, content, expires, None)
+        return self._put(key, name, content, expires)
 
     def restore(
         self,
@@ -110,23 +110,21 @@ class MemoryBackend:
         name: str,
         content: Content,
         expires: datetime | None,
-        created: datetime | None,
+        created: datetime | None = None,
     ) -> Saved:
-        with self._place.lock:
-            new = self._place.keep(content)
-            now = self.now()
-            session = self._place.sessions.get(key.sid)
-            if session is None:
-                session = self._place.sessions[key.sid] = Session(key, now)
+        place, now = self._place, self.now()
+        with place.lock:
+            new = place.keep(content)
+            session = place.sessions.setdefault(key.sid, Session(key, now))
+            token = str(next(place.versions))
             reference = Reference(
-                name, content.size, content.digest, created or now, expires,
-                self._place.new_token(),
-            )  # fmt: skip
+                name, content.size, content.digest, created or now, expires, token
+            )
             replaced = session.files.get(name)
             session.files[name] = reference
-            session.changed(now)
+            session.active, session.bounds = now, None
             if replaced is not None:
-                self._place.release(replaced)
+                place.release(replaced)
         return Saved(reference, deduplicated=not new, replaced=replaced)
 
     def get(self, sid: str, name: str) -> Reference:
@@ -140,7 +138,7 @@ class MemoryBackend:
         self, sid: str, reference: Reference, start: int = 0, length: int | None = None
     ) -> BinaryIO:
         with self._place.lock:
-            if not _is_current(self._place.files(sid), reference):
+            if self._place.files(sid).get(reference.name) != reference:
                 raise FileNotStored(reference.name)
             pieces = self._place.blobs[reference.digest].pieces
         stop = None if length is None else start + length
@@ -164,11 +162,11 @@ class MemoryBackend:
         wanted = list(references)
         with self._place.lock:
             files = self._place.files(sid)
-            current = {ref.name: ref for ref in wanted if _is_current(files, ref)}
+            current = {ref.name: ref for ref in wanted if files.get(ref.name) == ref}
             return self._forget(sid, list(current.values()))
 
     def _forget(self, sid: str, references: list[Reference]) -> list[Reference]:
-        """Delete files that the session has, and return them. The caller holds the lock."""
+        """Delete files of the session under the lock, and return them."""
         for reference in references:
             del self._place.files(sid)[reference.name]
             self._place.release(reference)
@@ -258,18 +256,18 @@ class Place:
         self.blobs: dict[str, Blob] = {}
         self.secret = secrets.token_bytes(32)
         self._kept = 0
-        self._versions = count(1)
+        self.versions = count(1)
+        """Tokens: unique in this place."""
         # Weak references: a spool that was never closed gives its bytes back when it is freed.
         self._spools: weakref.WeakSet[MemorySpool] = weakref.WeakSet()
 
     def used(self) -> int:
-        """Return the bytes of content, those of unfinished writes included."""
+        """Return the bytes of content and of unfinished writes."""
         if not self._spools:  # the usual case; to iterate over an empty weak set is slow
             return self._kept
         return self._kept + sum(spool.unkept for spool in self._spools)
 
     def spool(self) -> MemorySpool:
-        """Return a new spool; its bytes count towards the cap."""
         spool = MemorySpool(self)
         with self.lock:
             self._spools.add(spool)
@@ -309,13 +307,8 @@ class Place:
             self._kept -= blob.size
 
     def files(self, sid: str) -> dict[str, Reference]:
-        """Return the files of session ``sid`` by name; empty if there is no such session."""
         session = self.sessions.get(sid)
         return {} if session is None else session.files
-
-    def new_token(self) -> str:
-        """Return the token of a new version, unique in this place."""
-        return str(next(self._versions))
 
 
 class MemorySpool:
@@ -356,7 +349,6 @@ class MemorySpool:
         self._pieces, self._tail, self.unkept = [], bytearray(), 0
 
     def _seal(self) -> None:
-        """Move the collected short writes to the pieces."""
         if self._tail:
             self._pieces.append(bytes(self._tail))
             self._tail = bytearray()
@@ -378,12 +370,7 @@ class Session:
     bounds: tuple[datetime, datetime | None] | None = None
     """``oldest`` and ``expiring`` of the record, cached; None after the files changed."""
 
-    def changed(self, now: datetime) -> None:
-        """Record a save at ``now``."""
-        self.active, self.bounds = now, None
-
     def record(self) -> SessionRecord:
-        """Return the record of the session."""
         if self.bounds is None:
             files = self.files.values()
             self.bounds = (
@@ -398,10 +385,7 @@ _places_lock = threading.Lock()
 
 
 def find_place(name: str, options: Mapping[str, object]) -> Place:
-    """Return the place called ``name``, made at its first use; an empty ``name`` is always new.
-
-    Raises SettingsError when the place has another digest than ``options`` ask for.
-    """
+    """Return the place called ``name``, made at its first use; an empty ``name`` is always new."""
     cap = cast("int | None", options.get("cap"))
     digest = cast("str | None", options.get("digest"))
     with _places_lock:
@@ -461,9 +445,3 @@ def frozen(chunk: Buffer) -> bytes:
     if type(whole) is bytes and len(whole) == len(chunk):
         return whole
     return bytes(chunk)
-
-
-def _is_current(files: Mapping[str, Reference], reference: Reference) -> bool:
-    """Return whether ``reference`` is the version that the session has."""
-    current = files.get(reference.name)
-    return current is not None and current.token == reference.token

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import inspect
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 
 THREADS = min(32, max(16, (os.cpu_count() or 1) + 4))
 """Threads of the executor: more than there are cores, because they wait for a network or a disk.
@@ -50,6 +52,23 @@ async def run_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwa
     call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
     async with slots:
         return await loop.run_in_executor(_executor(), call)
+
+
+def in_thread(
+    method: Callable[Concatenate[S, P], R],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Return the ``_async`` method of a method: the same call in a worker thread."""
+    name = method.__name__
+
+    async def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await run_in_thread(getattr(self, name), *args, **kwargs)
+
+    twin.__name__ = f"{name}_async"
+    twin.__qualname__ = f"{method.__qualname__}_async"
+    twin.__module__ = method.__module__
+    twin.__doc__ = f"Call ``{name}`` in a worker thread."
+    twin.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # as ``inspect`` documents
+    return twin
 
 
 def _executor() -> ThreadPoolExecutor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Self, over
 
 from sessionstore import images
 from sessionstore._os.errors import translated
-from sessionstore._threads import run_in_thread
+from sessionstore._threads import in_thread, run_in_thread
 from sessionstore.base import SessionHandle
 from sessionstore.content import HASHERS, Buffer, Content, Ingest, ingest, refuse_text
 from sessionstore.errors import FileNotStored, LimitExceeded
@@ -223,17 +223,17 @@ class Session(SessionHandle):
 
     # Async versions
 
-    async def put_async(
-        self, name: str, content: Source, ttl: timedelta | None = None
-    ) -> StoredFile:
-        """``put`` in a worker thread."""
-        return await run_in_thread(self.put, name, content, ttl)
-
-    async def add_async(
-        self, content: Source, suffix: str | None = None, ttl: timedelta | None = None
-    ) -> StoredFile:
-        """``add`` in a worker thread."""
-        return await run_in_thread(self.add, content, suffix, ttl)
+    put_async = in_thread(put)
+    add_async = in_thread(add)
+    get_async = in_thread(get)
+    read_async = in_thread(read)
+    files_async = in_thread(files)
+    usage_async = in_thread(usage)
+    delete_async = in_thread(delete)
+    drop_async = in_thread(drop)
+    touch_async = in_thread(touch)
+    end_async = in_thread(end)
+    resume_async = in_thread(resume)
 
     @overload
     async def open_async(self, name: str, mode: Literal["rb"] = "rb") -> io.BufferedReader: ...
@@ -259,42 +259,6 @@ class Session(SessionHandle):
                 raise
         else:
             await run_in_thread(manager.__exit__, None, None, None)
-
-    async def get_async(self, name: str) -> StoredFile:
-        """``get`` in a worker thread."""
-        return await run_in_thread(self.get, name)
-
-    async def read_async(self, name: str) -> bytes:
-        """``read`` in a worker thread."""
-        return await run_in_thread(self.read, name)
-
-    async def files_async(self) -> list[StoredFile]:
-        """``files`` in a worker thread."""
-        return await run_in_thread(self.files)
-
-    async def usage_async(self) -> Usage:
-        """``usage`` in a worker thread."""
-        return await run_in_thread(self.usage)
-
-    async def delete_async(self, *names: str) -> None:
-        """``delete`` in a worker thread."""
-        await run_in_thread(self.delete, *names)
-
-    async def drop_async(self) -> None:
-        """``drop`` in a worker thread."""
-        await run_in_thread(self.drop)
-
-    async def touch_async(self) -> None:
-        """``touch`` in a worker thread."""
-        await run_in_thread(self.touch)
-
-    async def end_async(self) -> None:
-        """``end`` in a worker thread."""
-        await run_in_thread(self.end)
-
-    async def resume_async(self) -> None:
-        """``resume`` in a worker thread."""
-        await run_in_thread(self.resume)
 
 
 class PendingSave:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from sessionstore._threads import run_in_thread
+from sessionstore._threads import in_thread
 from sessionstore.content import CHUNK, read_all
 from sessionstore.errors import FileNotStored
 from sessionstore.media import media_type
@@ -164,21 +164,10 @@ class StoredFile:
         if self.expires is not None and self.expires <= self._session.store.now():
             raise FileNotStored(self.name)
 
-    async def read_async(self, start: int = 0, length: int | None = None) -> bytes:
-        """``read`` in a worker thread."""
-        return await run_in_thread(self.read, start, length)
-
-    async def open_async(self) -> io.BufferedReader:
-        """``open`` in a worker thread; reading from the file still blocks."""
-        return await run_in_thread(self.open)
-
-    async def local_path_async(self) -> Path:
-        """``local_path`` in a worker thread."""
-        return await run_in_thread(self.local_path)
-
-    async def url_async(self, expires: timedelta = FIVE_MINUTES) -> str:
-        """``url`` in a worker thread."""
-        return await run_in_thread(self.url, expires)
+    read_async = in_thread(read)
+    open_async = in_thread(open)  # noqa: A003 - our own method is meant
+    local_path_async = in_thread(local_path)
+    url_async = in_thread(url)
 
 
 class _Reader(io.RawIOBase):

@@ -78,10 +78,7 @@ class Directory:
     __slots__ = ("_above", "_identity", "_name", "fd")
 
     def __init__(self, path: str, *, parent: Directory | None = None) -> None:
-        """Open ``path``, or the name ``path`` in ``parent``.
-
-        Raises NotADirectoryError for a symbolic link in ``parent``.
-        """
+        """Open ``path``, or the name ``path`` in ``parent``, where it may be no symbolic link."""
         self._above = parent
         self._name = path
         self._identity: os.stat_result | None = None
@@ -114,11 +111,10 @@ class Directory:
         self.close()
 
     def sub(self, name: str) -> Directory:
-        """Open the directory ``name`` in this one."""
         return Directory(name, parent=self)
 
     def at(self, name: str) -> str:
-        """Return the path argument for a system call with ``dir_fd=self.fd``."""
+        """Return the path for a system call with ``dir_fd=self.fd``."""
         return name if self.fd is not None else os.path.join(self.path, name)
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
@@ -153,7 +149,7 @@ class Directory:
         os.mkdir(self.at(name), 0o700, dir_fd=self.fd)
 
     def unlink(self, name: str) -> None:
-        """Remove the file ``name``. A missing file is no error."""
+        """Remove a file. A missing one is no error."""
         try:
             os.unlink(self.at(name), dir_fd=self.fd)
         except FileNotFoundError:
@@ -214,7 +210,7 @@ class Directory:
         return status is not None and mine is not None and os.path.samestat(status, mine)
 
     def fsync(self) -> None:
-        """Force the names in this directory to the disk, where the system supports it."""
+        """Force the names to the disk, where the system supports it."""
         if self.fd is not None:
             os.fsync(self.fd)
 
@@ -272,15 +268,12 @@ class Blobs:
         self._root.close()
 
     def stat(self, digest: str) -> os.stat_result | None:
-        """Return the status of the blob of ``digest``, None when it does not exist."""
         return self._root.stat_or_none(f"{digest[:2]}/{digest}")
 
     def is_whole(self, digest: str, status: os.stat_result, size: int) -> bool:
-        """Return whether the blob, which has that ``status``, has all of its ``size`` bytes."""
         return self._root.is_whole(f"{digest[:2]}/{digest}", status, size)
 
     def reading(self, digest: str) -> contextlib.AbstractContextManager[int]:
-        """Open a blob for reading, during a block. Raises FileNotFoundError without such a blob."""
         return self._root.reading(_place(digest))
 
     def link(self, digest: str, to: Directory, name: str) -> None:
@@ -332,7 +325,6 @@ class Blobs:
             os.fsync(fd)
 
     def _force_name(self, digest: str) -> None:
-        """Force the blob's name, and once the name of its directory."""
         fan = digest[:2]
         with self._root.sub(fan) as folder:
             folder.fsync()
@@ -356,14 +348,13 @@ class Blobs:
         return status.st_size
 
     def remove(self, digest: str) -> None:
-        """Remove the blob's name, if it exists."""
         self._root.unlink(f"{digest[:2]}/{digest}")
 
     @contextlib.contextmanager
     def releasing(self, reference: Reference) -> Iterator[None]:
-        """Surround the removal of a reference. With the last one, remove the blob's name.
+        """Surround the removal of a reference. With the last one, remove the blob's name, first.
 
-        The name is removed first. A crash between the two removals then leaves a file that later
+        A crash between the two removals then leaves a file that later
         saves cannot find by its digest, and no unreferenced blob. The second check, after the
         block, is for two last references removed at the same time: each of these removals saw the
         other reference.
@@ -376,10 +367,7 @@ class Blobs:
                 self.unlink(digest, links=1)
 
     def forget(self, digest: str, inode: int) -> bool:
-        """Remove the blob's name if it has that ``inode``; return whether it did.
-
-        References keep the file.
-        """
+        """Remove the blob's name if it has that inode; return whether it did."""
         status = self.stat(digest)
         if status is None or status.st_ino != inode:
             return False

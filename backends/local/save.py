@@ -68,10 +68,7 @@ Step = Callable[[Directory, str], None]
 
 @dataclass(slots=True)
 class Save:
-    """One file to save.
-
-    ``older`` is its time of creation in another store it comes from; None means now.
-    """
+    """One file to save. ``older`` is its time of creation in the store it is copied from."""
 
     disk: Disk
     content: Content
@@ -91,10 +88,9 @@ class Save:
     """Whether the session was created for this save."""
 
     def run(self, folder: SessionDir, known: os.stat_result | None, now: datetime) -> Saved | None:
-        """Save the file into the locked ``folder``.
+        """Save the file into the locked ``folder``; return None if ``spool`` is needed first.
 
-        ``known`` is the status of the content's blob a moment ago. Return None when the blob does
-        not exist and the caller must first write the bytes by ``spool``.
+        ``known`` is the status of the content's blob a moment ago.
         """
         self.folder, self.created, self.stale = folder, self.older or now, False
         if self.expires is not None:
@@ -121,7 +117,7 @@ class Save:
         return Saved(reference, deduplicated, self.old)
 
     def spool(self) -> None:
-        """Write the bytes to a file in the store's file system, unless that was done before."""
+        """Write the bytes to a file without a place, unless that was done before."""
         content = self.content
         if content.spool is None:
             spool = LocalSpool(self.disk)
@@ -193,7 +189,6 @@ class Save:
         adopted = True
 
         def adopt(place: Directory, name: str) -> None:
-            """Give the blob its name."""
             nonlocal adopted
             if self.stale:
                 with self.disk.work() as work:
@@ -205,10 +200,9 @@ class Save:
         return reference if adopted else self._merged(reference)
 
     def _merged(self, reference: Reference) -> Reference:
-        """Replace the file of ``reference`` by a link to the blob that another save made.
+        """Replace the file of ``reference`` by a link to the blob of a save at the same time.
 
-        Another save stored the same bytes at the same time. Return the reference of the link, or
-        ``reference`` when no link can be made.
+        Return the reference of the link, or ``reference`` when no link can be made.
         """
         old, self.old = self.old, reference
         linked = None
@@ -299,21 +293,21 @@ class LocalSpool:
             yield chunk
 
     def seal(self) -> os.stat_result:
-        """Finish the file and return its status. When ``durable``, force it to the disk."""
+        """Finish the file, force it to the disk when ``durable``, and return its status."""
         status = sealed(self._fd)
         if self._disk.durable:
             os.fsync(self._fd)
         return status
 
     def link(self, to: Directory, name: str) -> None:
-        """Give the file the name ``name`` in ``to``. Raises FileExistsError when it is taken."""
+        """Give the file a name. Raises FileExistsError."""
         if self._work is None:
             _name_it(self._fd, to, name)
         else:
             self._work.link(self._name, to, name)
 
     def move(self, to: Directory, name: str) -> None:
-        """Rename the named file to ``name`` in ``to``, where the disk has no hard links."""
+        """Rename the named file, where the disk has no hard links."""
         assert self._work is not None, "without links no file is unnamed"  # noqa: S101 - for mypy
         self._work.rename(self._name, to, name)
         self._name = ""
@@ -439,11 +433,8 @@ class SaveLock:
                 self._in_vain = 0
                 return lock
             if self._done - before < QUICK:
-                self._give_up()
+                self._in_vain += 1
+                if self._in_vain >= IN_VAIN:
+                    self._in_vain, self._again = 0, time.monotonic() + PAUSE
                 break
         return None
-
-    def _give_up(self) -> None:
-        self._in_vain += 1
-        if self._in_vain >= IN_VAIN:
-            self._in_vain, self._again = 0, time.monotonic() + PAUSE

@@ -66,18 +66,19 @@ UTIME_TAKES_FD = os.utime in os.supports_fd
 
 @dataclass(slots=True)
 class Disk:
-    """The directories, parameters and abilities that all parts of one store share."""
+    """The directories, parameters and abilities that all parts of one store share.
+
+    ``algorithm`` is that of the digests. ``durable``: a change is forced to the disk before it is
+    acknowledged. ``links``: the file system has hard links.
+    """
 
     root: str
     workspace: Workspace
     sessions: Directory
     blobs: Blobs
     algorithm: str
-    """The digest algorithm."""
     durable: bool
-    """Whether a change is forced to the disk before it is acknowledged."""
     links: bool
-    """Whether the file system has hard links."""
     unnamed: bool = False
     """Whether files can be made without a name."""
     in_place: bool | None = None
@@ -93,10 +94,9 @@ class SessionDir:
     """An open session folder. ``SessionDirPool`` lends one that is in its place."""
 
     def __init__(self, place: Directory, sid: str, disk: Disk, *, change: bool = False) -> None:
-        """Open the folder of the session ``sid`` in the directory ``place``.
+        """Open the folder ``sid`` in the directory ``place``. Raises FileNotFoundError.
 
-        With ``change`` the directory of files is created if a power cut removed it. Raises
-        FileNotFoundError when the session does not exist.
+        With ``change`` the directory of files is created if a power cut removed it.
         """
         self.sid = sid
         self.token = token_of if disk.links else token_of_copy
@@ -126,7 +126,6 @@ class SessionDir:
         self.dir.close()
 
     def _close_journal(self) -> None:
-        """Close the journal before another one replaces it, or after that."""
         self._forced = False
         if self._journal >= 0:
             os.close(self._journal)
@@ -161,7 +160,7 @@ class SessionDir:
     # Marks
 
     def active(self, now: datetime) -> None:
-        """Note activity at ``now``."""
+        """Note activity."""
         time = nanoseconds(now)
         os.utime(self.seen if UTIME_TAKES_FD else self.dir.at("seen"), ns=(time, time))
 
@@ -177,19 +176,18 @@ class SessionDir:
             os.close(fd)
 
     def unmark(self, name: str) -> None:
-        """Remove the mark ``name``."""
         self.dir.unlink(name)
         if self._disk.durable:
             self.dir.fsync()
 
     def will_expire(self, expires: datetime) -> None:
-        """Set the time of ``expiring`` to ``expires``, unless it is earlier already."""
+        """Lower the bound ``expiring`` to ``expires``."""
         status = self.dir.stat_or_none("expiring")
         if status is None or moment(status.st_mtime_ns) > expires:
             self.mark("expiring", expires)
 
     def has_older(self, created: datetime) -> None:
-        """Set the time of ``id`` to ``created``, unless it is earlier already."""
+        """Lower the bound ``id`` to ``created``."""
         if moment(self.dir.stat("id").st_mtime_ns) > created:
             self.dir.utime("id", nanoseconds(created))
             if self._disk.durable:
@@ -247,7 +245,7 @@ class SessionDir:
     # Durability
 
     def settle(self) -> None:
-        """Force the names of the files and the time of activity to the disk, when ``durable``."""
+        """Force the names of the files and the time of activity, when ``durable``."""
         if self._disk.durable:
             self.files.fsync()
             os.fsync(self.seen)
@@ -307,10 +305,7 @@ class SessionDir:
         return reference if self.files.is_whole(file, status, reference.size) else None
 
     def described(self, file: str) -> tuple[os.stat_result | None, Reference | None]:
-        """Return the status of the stored ``file`` and the reference saved for it.
-
-        Each is None when it does not exist. The file may be torn.
-        """
+        """Return the status of a stored file, which may be torn, and the reference saved for it."""
         while True:
             status = self.files.stat_or_none(file)
             if status is None or not stat.S_ISREG(status.st_mode) or is_unfinished(status):
@@ -329,10 +324,7 @@ class SessionDir:
                 yield file, reference
 
     def links(self) -> Iterator[tuple[str, os.stat_result, Reference | None]]:
-        """Yield (stored name, status, reference) of every stored file.
-
-        The reference is None when neither the journal nor the link holds one.
-        """
+        """Yield (stored name, status, reference) of every stored file; None if nothing has one."""
         known = {(line.file, line.reference.token): line for line in journal.lines(self.dir)}
         for file in self.files.names():
             status = self.files.stat_or_none(file)
@@ -376,8 +368,7 @@ class SessionDir:
     def is_torn(self, file: str) -> bool:
         """Return whether the store made the stored ``file`` and a power cut tore it.
 
-        False for a file with a name that is too long for the link and is in no line either: such a
-        file is left alone.
+        False for a file whose name is too long for the link and in no line: it is left alone.
         """
         status, reference = self.described(file)
         if status is None:
@@ -419,12 +410,10 @@ class SessionDir:
         return Reference(name, status.st_size, digest, created, expires, self.token(status))
 
     def _is_blob(self, digest: str, status: os.stat_result) -> bool:
-        """Return whether the blob of ``digest`` is the file with that ``status``."""
         blob = self._disk.blobs.stat(digest)
         return blob is not None and os.path.samestat(blob, status)
 
     def _digest(self, file: str) -> str | None:
-        """Return the digest of the bytes of the stored ``file``, None when it is gone."""
         digest = hasher(self._disk.algorithm)
         with contextlib.suppress(FileNotFoundError), self.files.reading(file) as fd:
             while chunk := os.read(fd, CHUNK):
@@ -456,7 +445,6 @@ class SessionDir:
             self._force_above()
 
     def _compact(self, keep: list[Line]) -> None:
-        """Rewrite the journal with the lines ``keep`` only."""
         before = os.fstat(self.seen)
         # Processes that have the journal open see the new length of ``seen`` and open it again.
         os.ftruncate(self.seen, before.st_size + 1)
@@ -504,7 +492,6 @@ def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:
 
 
 def _identity(key: SessionKey) -> bytes:
-    """Return the content of ``id`` for ``key``."""
     return json.dumps({"id": key.id, "owner": key.owner}).encode()
 
 
@@ -526,28 +513,26 @@ class SessionDirPool:
         self.kept: OrderedDict[str, SessionDir] = OrderedDict()
 
     def reading(self, sid: str) -> Lease:
-        """Lend the folder of the session ``sid`` for reading; None when it does not exist."""
+        """Lend a folder; None when the session does not exist."""
         return Lease(self, sid, change=False)
 
     def changing(
         self, sid: str, *, wait: bool = True, make: Callable[[], bool] | None = None
     ) -> Lease:
-        """Lend the locked folder of the session ``sid``; None when it does not exist.
+        """Lend a locked folder; None also when another has the lock and ``wait`` is false.
 
-        None also when another caller has the lock and ``wait`` is false. ``make()`` is called to
-        create a session that does not exist; it returns whether it did.
+        ``make()`` creates a session that does not exist; it returns whether it did.
         """
         return Lease(self, sid, change=True, wait=wait, make=make)
 
     def close(self, sid: str | None = None) -> None:
-        """Close the open folder of the session ``sid``, or all when ``sid`` is None."""
+        """Close the open folder of ``sid``, or all."""
         if sid is None:
             self._shrink(0)
         elif (folder := self.kept.pop(sid, None)) is not None:
             folder.close()
 
     def _shrink(self, most: int) -> None:
-        """Close the folders unused for longest until ``most`` are open."""
         while len(self.kept) > most:
             try:
                 folder = self.kept.popitem(last=False)[1]
@@ -556,11 +541,7 @@ class SessionDirPool:
             folder.close()
 
     def take(self, sid: str, *, change: bool, wait: bool) -> SessionDir | None:
-        """Return an open folder that is in its place. The caller gives it back or closes it.
-
-        With ``change`` it is locked. None when the session does not exist, or when another caller
-        has the lock and ``wait`` is false.
-        """
+        """Return what ``reading`` or ``changing`` lends. The caller gives it back or closes it."""
         if self._pid != os.getpid():
             # Parent and child of a fork share the open files, so a lock of them excludes neither.
             # No other thread may take a folder before all are closed.
@@ -588,7 +569,6 @@ class SessionDirPool:
             folder.close()
 
     def give(self, folder: SessionDir) -> None:
-        """Keep ``folder`` open for the next caller."""
         if self.kept.setdefault(folder.sid, folder) is not folder:
             folder.close()
         if len(self.kept) > self._most:

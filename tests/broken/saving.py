@@ -213,7 +213,7 @@ class MixesWriters(MemoryBackend):
 @caught_by("get_and_listing_answer_as_put_did")
 class GivesANewTokenEachTime(MemoryBackend):
     def get(self, sid: str, name: str) -> Reference:
-        return super().get(sid, name)._replace(token=self._place.new_token())
+        return super().get(sid, name)._replace(token=str(next(self._place.versions)))
 
 
 @caught_by("get_and_listing_answer_as_put_did")

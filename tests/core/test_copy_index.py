@@ -12,8 +12,7 @@ import pytest
 
 from sessionstore import FileNotStored, SessionStore
 from sessionstore.backend import Reference
-from sessionstore.copy_index import HELD
-from sessionstore.local_copies import LocalCopies
+from sessionstore.local_copies import HELD, LocalCopies
 
 SID = "alice-0123456789abcdef0123456789abcdef"
 SIZE = 100

@@ -31,8 +31,8 @@ from PIL import Image
 from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import Attachment, attach, session
 from sessionstore.adapters.gradio.middleware import SessionFiles
-from sessionstore.copy_index import RECHECK
 from sessionstore.events import Event
+from sessionstore.local_copies import RECHECK
 from sessionstore.testing import FakeClock
 from tests.conftest import free_port
 

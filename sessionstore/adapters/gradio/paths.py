@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sessionstore.copy_index import RECHECK
 from sessionstore.errors import InvalidName
-from sessionstore.local_copies import fit
+from sessionstore.local_copies import RECHECK, fit
 from sessionstore.names import HIDDEN, encode, file_name, is_sid
 
 if TYPE_CHECKING:
