@@ -62,13 +62,15 @@ class Change:
 
     ``names`` are the files that it may change, None for all. ``certain`` becomes False when another
     change of the same file, or a listing, overlaps it: the order of the two is then unknown. A
-    removal sets ``gone`` or ``dropped`` to the backend's result.
+    removal sets ``gone`` or ``dropped`` to the backend's result, and ``save`` its ``size``.
     """
 
     names: frozenset[str] | None
+    save: Reservation | None = None
     certain: bool = True
     gone: Sequence[Reference] = ()
     dropped: bool = False
+    size: int = 0
 
     def overlaps(self, other: Change) -> bool:
         """Return whether the two may touch the same file."""
@@ -141,37 +143,43 @@ class _SessionQuota:
             if save.over:
                 self.leave(save)
 
-    def begin(self, change: Change) -> None:
-        """Note that the backend begins to work on a change."""
-        for other in self.changes:
-            if other.overlaps(change):
-                other.certain = change.certain = False
-        self.changes.append(change)
+    @contextlib.contextmanager
+    def working(self, change: Change) -> Iterator[Change]:
+        """Surround the backend's work on a change, and note the outcome."""
+        with self.lock:
+            for other in self.changes:
+                if other.overlaps(change):
+                    other.certain = change.certain = False
+            self.changes.append(change)
+        try:
+            yield change
+        except BaseException:
+            change.certain = False  # a file may be saved, some of several may be gone
+            raise
+        finally:
+            with self.lock:
+                self._end(change)
 
-    def end(self, change: Change) -> None:
-        """Note that the backend has ended its work on a change."""
+    def _end(self, change: Change) -> None:
         self.changes.remove(change)
         self.certain &= change.certain
-
-    def saved(self, save: Reservation, size: int) -> None:
-        """Note a save of ``size`` bytes without an overlap."""
-        self.bytes += size - (save.replaced or 0)
-        self.files += save.replaced is None
-        self.leave(save)
-        self._now_has(save.name, size)
-
-    def on_removed(self, gone: Iterable[Reference]) -> None:
-        """Note a removal of files without an overlap."""
-        for reference in gone:
-            self.files = max(self.files - 1, 0)
-            self.bytes = max(self.bytes - reference.size, 0)
-            self._now_has(reference.name, None)
-
-    def dropped(self) -> None:
-        """Note a drop of the session without an overlap."""
-        self.files = self.bytes = 0
-        for save in tuple(self.saves):
-            save.replaced = None
+        save = change.save
+        if save is not None and not change.certain:
+            save.over = True
+        elif save is not None:
+            self.bytes += change.size - (save.replaced or 0)
+            self.files += save.replaced is None
+            self.leave(save)
+            self._now_has(save.name, change.size)
+        elif change.certain and change.dropped:
+            self.files = self.bytes = 0
+            for each in tuple(self.saves):
+                each.replaced = None
+        elif change.certain:
+            for reference in change.gone:
+                self.files = max(self.files - 1, 0)
+                self.bytes = max(self.bytes - reference.size, 0)
+                self._now_has(reference.name, None)
 
     def _now_has(self, name: str, size: int | None) -> None:
         """Set the size of the file that saves of that name replace, None for no file."""
@@ -313,25 +321,12 @@ class QuotaLedger:
 
     def keep(self, save: Reservation, put: Callable[[], Saved]) -> Saved:
         """Have the backend save a file by ``put()``, and note the outcome."""
-        tally, change = save.tally, Change(frozenset([save.name]))
-        if tally is None:
+        if save.tally is None:
             saved = put()
         else:
-            with tally.lock:
-                tally.begin(change)
-            size: int | None = None
-            try:
+            with save.tally.working(Change(frozenset([save.name]), save)) as change:
                 saved = put()
-                size = saved.reference.size
-            finally:
-                with tally.lock:
-                    # After an error it is unknown whether the file exists.
-                    change.certain &= size is not None
-                    tally.end(change)
-                    if size is not None and change.certain:
-                        tally.saved(save, size)
-                    else:
-                        save.over = True
+                change.size = saved.reference.size
         self.release(save, kept=0 if saved.deduplicated else saved.reference.size)
         return saved
 
@@ -347,20 +342,8 @@ class QuotaLedger:
             return
         tally = self._tally(sid)
         try:
-            with tally.lock:
-                tally.begin(change)
-            try:
+            with tally.working(change):
                 yield change
-            except BaseException:
-                change.certain = False  # some of the files may be gone
-                raise
-            finally:
-                with tally.lock:
-                    tally.end(change)
-                    if change.certain and change.dropped:
-                        tally.dropped()
-                    elif change.certain:
-                        tally.on_removed(change.gone)
         finally:
             self._release(sid, tally)
 
