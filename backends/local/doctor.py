@@ -8,12 +8,12 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from sessionstore._os.errors import translated
-from sessionstore.doctor import Check
+from sessionstore.doctor import Check, Verdict
 from sessionstore.parsers import show_size
 
 from .layout import NO_LINKS
@@ -32,6 +32,9 @@ CLOCKS = 2.0
 
 SAMPLES = 200
 """Small files made for the speed check."""
+
+Found = tuple[Verdict, str, str]
+"""The verdict, words and short words of a check."""
 
 
 def examine(root: Path) -> Iterator[Check]:
@@ -94,17 +97,13 @@ def _in(scratch: Path) -> Iterator[Check]:
         ("clock", _clock),
         ("speed", _speed),
     ):
-        yield _guarded(subject, check, scratch)
+        try:
+            yield Check(subject, *check(scratch))
+        except OSError as error:
+            yield Check(subject, "bad", f"the system reports: {error.strerror or error}", "error")
 
 
-def _guarded(subject: str, check: Callable[[str, Path], Check], scratch: Path) -> Check:
-    try:
-        return check(subject, scratch)
-    except OSError as error:
-        return Check(subject, "bad", f"the system reports: {error.strerror or error}", "error")
-
-
-def _links(subject: str, scratch: Path) -> Check:
+def _links(scratch: Path) -> Found:
     one, two = scratch / "one", scratch / "two"
     one.write_bytes(b"x")
     try:
@@ -112,59 +111,47 @@ def _links(subject: str, scratch: Path) -> Check:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        words = "not supported: every file is a separate copy, without deduplication"
-        return Check(subject, "note", words, "none")
+        return "note", "not supported: every file is a separate copy, without deduplication", "none"
     if one.stat().st_nlink != 2 or one.stat().st_ino != two.stat().st_ino:  # noqa: PLR2004 - two names
-        words = (
-            "links are made but not counted, and the store deletes by that count: use another disk"
-        )
-        return Check(subject, "bad", words, "not counted")
-    return Check(subject, "good", "they are made and counted: identical content is stored once")
+        words = "links are made but not counted, and the store deletes by that count"
+        return "bad", f"{words}: use another disk", "not counted"
+    return "good", "they are made and counted: identical content is stored once", ""
 
 
-def _unnamed(subject: str, scratch: Path) -> Check:
+def _unnamed(scratch: Path) -> Found:
     if not hasattr(os, "O_TMPFILE"):
-        return Check(
-            subject, "good", "not supported by this system; unfinished files have names", "none"
-        )
+        return "good", "not supported by this system; unfinished files have names", "none"
     try:
         os.close(os.open(scratch, os.O_TMPFILE | os.O_WRONLY, 0o600))
     except OSError:
         words = "not supported by the disk; a sweep removes the unfinished files of dead processes"
-        return Check(subject, "good", words, "none")
-    return Check(subject, "good", "an unfinished file disappears with its process (O_TMPFILE)")
+        return "good", words, "none"
+    return "good", "an unfinished file disappears with its process (O_TMPFILE)", ""
 
 
-def _renames(subject: str, scratch: Path) -> Check:
+def _renames(scratch: Path) -> Found:
     old, new = scratch / "old", scratch / "new"
     old.write_bytes(b"old")
     new.write_bytes(b"new")
     with open(old, "rb") as reader:
         os.replace(new, old)
         if reader.read() != b"old" or old.read_bytes() != b"new" or new.exists():
-            return Check(
-                subject, "bad", "replacing a file changes it for those who read it", "mixed"
-            )
-    return Check(subject, "good", "a file is replaced atomically, and its readers keep the old one")
+            return "bad", "replacing a file changes it for those who read it", "mixed"
+    return "good", "a file is replaced atomically, and its readers keep the old one", ""
 
 
-def _names(subject: str, scratch: Path) -> Check:
+def _names(scratch: Path) -> Found:
     (scratch / ("n" * LONGEST)).write_bytes(b"")
     (scratch / "case").write_bytes(b"")
     if (scratch / "CASE").exists():
         words = (
             "upper and lower case are not distinguished; the store encodes names to avoid clashes"
         )
-        return Check(subject, "good", words, "one case")
-    return Check(
-        subject,
-        "good",
-        f"{LONGEST} characters, and upper and lower case are distinguished",
-        "two cases",
-    )
+        return "good", words, "one case"
+    return "good", f"{LONGEST} characters, and upper and lower case are distinguished", "two cases"
 
 
-def _clock(subject: str, scratch: Path) -> Check:
+def _clock(scratch: Path) -> Found:
     before = time.time()
     (scratch / "clock").write_bytes(b"")
     difference = (scratch / "clock").stat().st_mtime - before
@@ -173,19 +160,19 @@ def _clock(subject: str, scratch: Path) -> Check:
             f"the times of files differ by {abs(difference):.0f} s from this machine's clock: the "
             "disk belongs to another machine; synchronise both clocks (NTP)"
         )
-        return Check(subject, "note", words, "another's")
-    return Check(subject, "good", "files get their times from this machine's clock")
+        return "note", words, "another's"
+    return "good", "files get their times from this machine's clock", ""
 
 
-def _speed(subject: str, scratch: Path) -> Check:
+def _speed(scratch: Path) -> Found:
     began = time.perf_counter()
     for number in range(SAMPLES):
         (scratch / f"{number}").write_bytes(b"x" * 1000)
     seconds = (time.perf_counter() - began) / SAMPLES
     words = f"{1e6 * seconds:.0f} us to make a small file"
     if seconds > 0.005:  # noqa: PLR2004 - five milliseconds: network round trips, or a full disk
-        return Check(subject, "note", f"{words}: is it a network file system?", "slow")
-    return Check(subject, "good", words)
+        return "note", f"{words}: is it a network file system?", "slow"
+    return "good", words, ""
 
 
 def _room(place: Path) -> Check:
