@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sessionstore.limits import limited_bytes
-from sessionstore.model import SessionKey, SessionRecord
+from sessionstore.model import Reference, SessionKey, SessionRecord
 from sessionstore.names import shared_key
 
 if TYPE_CHECKING:
     from sessionstore.base import BaseStore
+
+_AT_ONCE = 1000
 
 
 def evict(store: BaseStore, size: int, saving: str) -> None:
@@ -38,12 +42,25 @@ def _evict_files(store: BaseStore, record: SessionRecord, size: int, target: int
     # A deletion is emitted and audited even if the session has no readable id and owner.
     key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)
     freed = 0
-    for reference in sorted(store.backend.files(record.sid), key=lambda file: file.created):
-        with store.ledger.removing(record.sid, [reference.name]) as change:
-            change.gone = store.backend.discard(record.sid, [reference])
+    files = iter(sorted(store.backend.files(record.sid), key=lambda file: file.created))
+    while part := list(_next(files, size - freed)):
+        with store.ledger.removing(record.sid, [each.name for each in part]) as change:
+            change.gone = store.backend.discard(record.sid, part)
         freed += sum(deleted.size for deleted in change.gone)
         store.on_removed(key, change.gone, "expired", "room was needed under max_store")
         # Sum the store only when it can be small enough: deleted files may share content.
         if freed >= size and limited_bytes(store.backend) <= target:
             return True
     return limited_bytes(store.backend) <= target
+
+
+def _next(files: Iterator[Reference], size: int) -> Iterator[Reference]:
+    """Yield the next files until they have ``size`` bytes: at least one, and at most ``_AT_ONCE``.
+
+    One call discards them: a call may look at every file of the session.
+    """
+    for file in islice(files, _AT_ONCE):
+        yield file
+        size -= file.size
+        if size <= 0:
+            return

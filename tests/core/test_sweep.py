@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessionstore import BackendUnavailable, Limits, Retention, SessionStore
+from sessionstore import BackendUnavailable, Limits, Retention, SessionStore, sweep
 from sessionstore.backend import Collected
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.events import Event
@@ -251,12 +251,27 @@ class TestFailures:
     def test_a_file_that_cannot_be_deleted_stops_no_other(self, store: SessionStore) -> None:
         backend = store.backend
         assert isinstance(backend, FaultyBackend)
-        backend.plan = on("discard", Fault(unavailable), number=backend.calls["discard"] + 3)
+
+        def plan(call: Call) -> Fault | None:
+            hit = call.verb == "discard" and "2" in [it.name for it in call.arguments["references"]]
+            return Fault(unavailable) if hit else None
+
+        backend.plan = plan
         with pytest.raises(BackendUnavailable):
             store.sweep()
         backend.plan = lambda _: None
         left = [file.name for file in backend.files(store.session("files").sid)]
         assert (left, ids(store)) == (["2"], ["files"])
+
+    def test_files_of_a_discard_with_a_lost_response_have_events(
+        self, store: SessionStore, backend: FaultyBackend
+    ) -> None:
+        lost = Fault(unavailable, at="after")
+        backend.plan = on("discard", lost, number=backend.calls["discard"] + 1)
+        heard = Heard(store, "expired")
+        store.sweep()
+        assert sorted(event.name or "" for event in heard.all()) == ["0", "1", "2", "3", "4"]
+        assert store.session("files").files() == []
 
     def test_the_failure_is_told_and_the_finish_is_not(self, store: SessionStore) -> None:
         self.failing(store, "2", unavailable())
@@ -322,6 +337,22 @@ class TestFailures:
         with pytest.raises(BackendUnavailable):
             store.sweep()
         assert ids(store) == ["files"]
+
+
+def test_the_due_files_of_a_session_are_discarded_in_few_calls(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_AT_ONCE", 10)
+    backend = FaultyBackend(MemoryBackend(Place(), clock))
+    store = SessionStore(backend, clock=clock)
+    for number in range(25):
+        store.session("alice").put(f"{number}", b"same", ttl=MINUTE)
+        store.session("bob").put(f"{number}", b"%d" % number, ttl=MINUTE if number < 5 else HOUR)
+    clock.advance(2 * MINUTE)
+    heard = Heard(store, "expired")
+    assert len(store.sweep()) == len(heard.all()) == 30
+    assert backend.calls["discard"] == 3 + 1
+    assert len(store.session("bob").files()) == 20
 
 
 class TestDamagedSessions:

@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sessionstore import BackendUnavailable, LimitExceeded, Limits, SessionStore
+from sessionstore.backends.local.session_dir import SessionDir
 from sessionstore.content import Buffer
+from sessionstore.testing import FakeClock
 from tests.campaigns import kill_local
 from tests.support.local import everything
 from tests.support.small_disk import CannotMount, cannot, mounted
@@ -140,3 +143,25 @@ def test_min_free_is_asked_of_the_disk(small_disk: Path) -> None:
         with pytest.raises(LimitExceeded, match=r"less than min_free=6 MiB on the disk"):
             session.put("big", (b"x" * 1_000_000 for _ in range(20)))
         assert [file.name for file in session.files()] == ["small"]
+
+
+def test_a_sweep_looks_at_all_files_of_a_session_once_and_not_for_each_due_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, counted = FakeClock(), list[str]()
+    tighten = SessionDir.tighten
+
+    def counting(self: SessionDir, now: datetime) -> None:
+        counted.append(self.sid)
+        tighten(self, now)
+
+    monkeypatch.setattr(SessionDir, "tighten", counting)
+    with SessionStore.open(tmp_path / "s", clock=clock) as store:
+        session = store.session("one")
+        for number in range(200):
+            session.put(f"{number}", b"%d" % (number % 7), ttl=timedelta(minutes=1))
+        session.put("kept", b"kept")
+        clock.advance(timedelta(hours=1))
+        assert len(store.sweep()) == 200
+        assert counted == [session.sid]
+        assert [file.name for file in session.files()] == ["kept"]
