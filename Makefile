@@ -73,6 +73,7 @@ lint: .venv/.ready-test
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(SITE)/.ready-docs
 	@$(SITE)/bin/mkdocs build
+	@$(SITE)/bin/python scripts/check_search.py site/search/search_index.json
 	@echo "The site is in site/: open site/index.html."
 
 bench: .venv-bench/.ready-bench
