@@ -11,16 +11,15 @@ import io
 import secrets
 import threading
 import weakref
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Self, cast
+from typing import BinaryIO, ClassVar, Self, cast
 
 from sessionstore import parsers
 from sessionstore.clock import Clock
-from sessionstore.content import CHUNK, DIGESTS, Buffer, Content
+from sessionstore.content import DIGESTS, Buffer, Content, limited
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
 from sessionstore.model import (
     Collected,
@@ -33,9 +32,6 @@ from sessionstore.model import (
     Stored,
 )
 from sessionstore.parsers import Parser
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 __all__ = ["MemoryBackend", "MemorySpool", "Place"]
 
@@ -140,9 +136,12 @@ class MemoryBackend:
         with self._place.lock:
             if self._place.files(sid).get(reference.name) != reference:
                 raise FileNotStored(reference.name)
-            pieces = self._place.blobs[reference.digest].pieces
-        stop = None if length is None else start + length
-        return io.BufferedReader(Pieces(window(pieces, start, stop)))
+            data = self._place.blobs[reference.digest].data
+        stream = io.BytesIO(data)  # shares the bytes
+        stream.seek(start)
+        if length is None:
+            return stream
+        return limited(stream, max(min(length, len(data) - start), 0), reference)
 
     def files(self, sid: str) -> Iterator[Reference]:
         with self._place.lock:
@@ -285,18 +284,21 @@ class Place:
         """Add a reference to ``content``. Return True if its bytes were not stored yet."""
         blob = self.blobs.get(content.digest)
         if blob is None:
-            self.blobs[content.digest] = Blob(self._take(content), content.size, 1)
+            if isinstance(content.spool, MemorySpool):
+                data = content.spool.keep()
+            else:
+                self.require(content.size)
+                whole = content.data.obj if content.data is not None else b""
+                data = (
+                    whole
+                    if type(whole) is bytes and len(whole) == content.size
+                    else b"".join(content.chunks())
+                )
+            self.blobs[content.digest] = Blob(data, content.size, 1)
             self._kept += content.size
             return True
         blob.references += 1
         return False
-
-    def _take(self, content: Content) -> Sequence[bytes]:
-        """Return the bytes of ``content`` as immutable pieces; those of a spool are not copied."""
-        if isinstance(content.spool, MemorySpool):
-            return content.spool.keep()
-        self.require(content.size)
-        return [frozen(chunk) for chunk in content.chunks()]
 
     def release(self, reference: Reference) -> None:
         """Remove ``reference``; content is deleted together with its last reference."""
@@ -316,47 +318,32 @@ class MemorySpool:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._pieces: list[bytes] = []
-        self._tail = bytearray()
+        self._bytes = io.BytesIO()
         self.unkept = 0
         """Bytes that were written here and are neither saved nor discarded yet."""
 
     def write(self, data: Buffer, /) -> int:
-        view = memoryview(data)
+        size = len(memoryview(data))
         with self._place.lock:
-            self._place.require(len(view))
-            self.unkept += len(view)
-        if len(view) >= CHUNK:
-            self._seal()
-            self._pieces.append(frozen(view))
-        else:
-            self._tail += view
-            if len(self._tail) >= CHUNK:  # large pieces: each bytes object has an overhead
-                self._seal()
-        return len(view)
+            self._place.require(size)
+            self.unkept += size
+        return self._bytes.write(data)
 
     def chunks(self) -> Iterator[bytes]:
-        self._seal()
-        return iter(self._pieces)
+        return iter([self._bytes.getvalue()])
 
-    def keep(self) -> Sequence[bytes]:
-        """Return the pieces. The caller counts their bytes from now on."""
-        self._seal()
+    def keep(self) -> bytes:
+        """Return the bytes, not copied. The caller counts them from now on."""
         self.unkept = 0
-        return self._pieces
+        return self._bytes.getvalue()
 
     def close(self) -> None:
-        self._pieces, self._tail, self.unkept = [], bytearray(), 0
-
-    def _seal(self) -> None:
-        if self._tail:
-            self._pieces.append(bytes(self._tail))
-            self._tail = bytearray()
+        self._bytes, self.unkept = io.BytesIO(), 0
 
 
 @dataclass(slots=True)
 class Blob:
-    pieces: Sequence[bytes]
+    data: bytes
     size: int
     references: int
 
@@ -402,46 +389,3 @@ def find_place(name: str, options: Mapping[str, object]) -> Place:
     if cap is not None:
         place.cap = cap
     return place
-
-
-class Pieces(io.RawIOBase):
-    """A stream over pieces of bytes, without a copy of them."""
-
-    def __init__(self, views: Iterable[memoryview]) -> None:
-        self._views = deque(views)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        into = memoryview(buffer).cast("B")
-        if not self._views or not into:
-            return 0
-        view = self._views.popleft()
-        size = min(len(into), len(view))
-        into[:size] = view[:size]
-        if size < len(view):
-            self._views.appendleft(view[size:])
-        return size
-
-    def readall(self) -> bytes:
-        views, self._views = self._views, deque()
-        return b"".join(views)
-
-
-def window(pieces: Sequence[bytes], start: int, stop: int | None) -> Iterator[memoryview]:
-    """Yield views of the bytes from ``start`` to ``stop`` (None: the end), without a copy."""
-    position = 0
-    for piece in pieces:
-        until = len(piece) if stop is None else stop - position
-        if view := memoryview(piece)[max(start - position, 0) : max(until, 0)]:
-            yield view
-        position += len(piece)
-
-
-def frozen(chunk: Buffer) -> bytes:
-    """Return ``chunk`` as immutable bytes; a view of a whole bytes object is not copied."""
-    whole = chunk.obj if isinstance(chunk, memoryview) else chunk
-    if type(whole) is bytes and len(whole) == len(chunk):
-        return whole
-    return bytes(chunk)

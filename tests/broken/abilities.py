@@ -155,7 +155,7 @@ class Inspects(MemoryBackend):
     def inspect(self) -> Iterator[Problem]:
         for record in list(self.sessions()):
             for file in list(self.files(record.sid)):
-                data = b"".join(self._place.blobs[file.digest].pieces)
+                data = self._place.blobs[file.digest].data
                 if hashlib.sha256(data).hexdigest() != file.digest:
                     yield self._problem_of(record.sid, file)
 
@@ -181,7 +181,7 @@ class LooksAtLengthsAlone(Inspects):
     def inspect(self) -> Iterator[Problem]:
         for problem in super().inspect():
             file = problem.reference
-            if file and sum(map(len, self._place.blobs[file.digest].pieces)) != file.size:
+            if file and len(self._place.blobs[file.digest].data) != file.size:
                 yield problem
 
 

@@ -53,7 +53,7 @@ class Odd(io.BytesIO):
 class ReadsIntoOddStreams(MemoryBackend):
     def open(self, sid: str, reference: Reference, *bounds: Any) -> BinaryIO:
         with closing(super().open(sid, reference)) as stream:
-            odd = Odd(stream.read())
+            odd = Odd(bytearray(stream.read()))  # a copy
         odd.seek(bounds[0] if bounds else 0)
         return odd
 
@@ -110,7 +110,7 @@ class OpensByDigest(MemoryBackend):
         blob = self._place.blobs.get(reference.digest)
         if blob is None:
             raise FileNotStored(reference.name)
-        return io.BytesIO(b"".join(blob.pieces))
+        return io.BytesIO(blob.data)
 
 
 @caught_by("another_backend_sees_the_newest_save", "another_backend_does_not_serve_what_is_gone")

@@ -151,7 +151,7 @@ def test_memory_that_changed_is_damage() -> None:
     store = memory_store(FakeClock(), place)
     store.session("alice").put("a", b"cat")
     for blob in place.blobs.values():
-        blob.pieces = [b"dog"]
+        blob.data = b"dog"
     assert [finding.name for finding in store.verify(repair=True)] == ["a"]
     store.session("alice").put("a", b"cat")
     assert (store.session("alice").read("a"), store.verify()) == (b"cat", [])

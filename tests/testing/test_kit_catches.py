@@ -65,7 +65,7 @@ def run(backend: type[MemoryBackend], test: str, arguments: dict[str, Any]) -> N
     place = Place()
 
     def damage(reference: Reference, data: bytes) -> None:
-        place.blobs[reference.digest].pieces = [data]
+        place.blobs[reference.digest].data = data
 
     if "damage" in getattr(WholeContract, test).__code__.co_varnames:
         arguments = {**arguments, "damage": damage}
