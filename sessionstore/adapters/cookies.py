@@ -22,11 +22,10 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 
 if TYPE_CHECKING:
@@ -34,10 +33,14 @@ if TYPE_CHECKING:
 
 _PLAIN: Final = "sessionstore"
 _SECURE: Final = "__Host-sessionstore"
-_TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]{43}")  # the form of secrets.token_urlsafe(32)
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]{43}(~?)")  # secrets.token_urlsafe(32), and a mark
+MARK: Final = "~"
+"""Ends the cookie of a program: a client that did not load a page."""
+
 _SPACE: Final = b" \t"
 _OK: Final = 200
 _VISITOR: Final = "visitor-"
+_PROGRAM: Final = _VISITOR + "program-"
 _LOGIN: Final = "login-"
 
 
@@ -53,9 +56,20 @@ def owner(connection: HTTPConnection) -> str | None:
     with two such cookies has no owner: one of them was planted, and it is unknown which.
     """
     values = _values(connection)
-    if len(values) != 1 or not _TOKEN.fullmatch(values[0]):
+    match = _TOKEN.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None:
         return None
-    return _VISITOR + hashlib.sha256(values[0]).hexdigest()[:32]
+    return (_PROGRAM if match[1] else _VISITOR) + hashlib.sha256(values[0]).hexdigest()[:32]
+
+
+def is_program(owner: str | None) -> bool:
+    """Return whether the owner is a client that did not load a page; None is one."""
+    return owner is None or owner.startswith(_PROGRAM)
+
+
+def of_secret(kind: str, secret: str) -> str:
+    """Return the owner for a secret of another kind than a cookie."""
+    return f"{_VISITOR}{kind}-{hashlib.sha256(secret.encode()).hexdigest()[:32]}"
 
 
 def needs_cookie(connection: HTTPConnection) -> bool:
@@ -79,13 +93,13 @@ def _values(connection: HTTPConnection) -> list[bytes]:
     return [value.rstrip(_SPACE) for key, equals, value in pairs if equals and key == name]
 
 
-def new_cookie(connection: HTTPConnection) -> str:
+def new_cookie(connection: HTTPConnection, mark: str = "") -> str:
     """Return the value of a Set-Cookie header with a new random owner, for this browser session.
 
     Over https it is also sent from a cross-site frame (Spaces shows apps in one), and Partitioned
     keeps the frames of different sites apart; over http browsers allow only Lax.
     """
-    token = secrets.token_urlsafe(32)
+    token = secrets.token_urlsafe(32) + mark
     if _is_https(connection):
         return f"{_SECURE}={token}; Path=/; HttpOnly; Secure; SameSite=None; Partitioned"
     return f"{_PLAIN}={token}; Path=/; HttpOnly; SameSite=Lax"
@@ -101,19 +115,14 @@ def _is_https(connection: HTTPConnection) -> bool:
     return bool(scheme == "https")
 
 
-def is_page(headers: Headers) -> bool:
-    """Return whether a response with these headers is an HTML page."""
-    return headers.get("content-type", "").startswith("text/html")
-
-
-def with_new_cookie(scope: Scope, send: Send, wanted: Callable[[Headers], bool]) -> Send:
-    """Return a ``send`` that adds a new cookie to a 200 with headers that are ``wanted``."""
+def with_new_cookie(scope: Scope, send: Send, *, always: bool = False, mark: str = "") -> Send:
+    """Return a ``send`` that adds a new cookie to a 200, with ``always`` also if it is no page."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == _OK:
             headers = MutableHeaders(scope=message)
-            if wanted(headers):
-                headers.append("set-cookie", new_cookie(HTTPConnection(scope)))
+            if always or headers.get("content-type", "").startswith("text/html"):
+                headers.append("set-cookie", new_cookie(HTTPConnection(scope), mark))
                 # A shared cache with this response would give all visitors one owner.
                 headers["cache-control"] = "private, no-cache"
         await send(message)
@@ -134,7 +143,7 @@ class OwnerCookie:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wanted = scope["type"] == "http" and scope["method"] == "GET"
         if wanted and needs_cookie(HTTPConnection(scope)):
-            send = with_new_cookie(scope, send, is_page)
+            send = with_new_cookie(scope, send)
         await self.app(scope, receive, send)
 
 

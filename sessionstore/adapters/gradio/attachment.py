@@ -28,14 +28,12 @@ from fastapi import FastAPI
 
 from sessionstore.adapters.gradio import compat, patches
 from sessionstore.adapters.gradio.admin.page import dashboard
-from sessionstore.adapters.gradio.middleware import ARRIVED
-from sessionstore.adapters.gradio.presence import Visitor
+from sessionstore.adapters.gradio.events import sender_of
+from sessionstore.adapters.gradio.middleware import SERVICE
 from sessionstore.adapters.gradio.service import CACHE_SIZE, SWEEP_EVERY, Service
 from sessionstore.errors import InvalidName, SettingsError
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from sessionstore.session import Session
     from sessionstore.store import SessionStore
 
@@ -85,6 +83,7 @@ def attach(
     sweep_every: timedelta | None = None,
     cache_size: int | None = CACHE_SIZE,
     keep_local: bool = True,
+    share: bool = False,
 ) -> Attachment:
     """Save the demo's files in ``store``, and its visitors' files in sessions of their own.
 
@@ -100,6 +99,10 @@ def attach(
     limit). The least recently used ones are evicted; copies in use are never evicted. With
     ``keep_local=False`` a copy is removed as soon as it is in the store and nothing uses it.
 
+    A page's files can be fetched by its visitor only. With ``share=True`` the URL of an output is a
+    link: everyone who has it can fetch the file while its session lives, as always with the results
+    of other clients than pages (MCP tools, ``gradio_client``, calls over HTTP).
+
     Raises SettingsError when the demo is still being built, is running, or is attached to another
     store; when another process uses this store with another cache directory; when replicas would
     need a ``secret`` that is not set; and when this version of Gradio is unknown. Raises ValueError
@@ -113,7 +116,14 @@ def attach(
             return present
         _refuse_bad_moment(demo, present)
         every, age = _sweeping(demo, sweep_every)
-        service = _service(demo, store, every, cache_size, keep_local=keep_local)
+        service = _service(
+            demo,
+            store,
+            sweep_every=every,
+            cache_size=cache_size,
+            keep_local=keep_local,
+            share=share,
+        )
         attachment = Attachment(demo, service)
         _attachments[demo] = attachment
         patches.install(_service_of, _hash_seed(service))
@@ -156,16 +166,18 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
     came with the page. A client without either shares a session with every such client that knows
     its id. The call counts as activity: a session that had ended is resumed.
 
+    An MCP client has a session of its own, which ends with its MCP session.
+
     Raises InvalidName when the client sent no session id or an invalid one. Raises SettingsError
     outside an event, and when the app is not attached and no ``store`` is given.
     """
-    connection: Request | None = getattr(request, "request", None)
+    connection = compat.connection_of(request)
     if connection is None:
         raise SettingsError(
             "session(request) needs the gr.Request of an event that a visitor sent; files for "
             "everyone, such as cached examples, go to store.shared."
         )
-    service = _service_of(connection.scope.get("app"))
+    service = connection.scope.get(SERVICE) or _service_of(connection.scope.get("app"))
     if store is None:
         if service is None:
             raise SettingsError(
@@ -173,20 +185,19 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
                 "or pass a store: session(request, store)."
             )
         store = service.store
-    if not request.session_hash:
+    sender = sender_of(request)
+    if sender is None or sender.visitor is None:
         raise InvalidName(
             "The request has no session_hash, so it has no session: send one with each event."
         )
-    visitor = Visitor(request.session_hash, compat.owner_of(request.username, connection))
-    mine = store.session(*visitor)
+    mine = store.session(*sender.visitor)
     if service is not None and service.store is store:
-        arrived: int | None = connection.scope.get(ARRIVED)
-        if arrived is None:
+        if not sender.arrived:
             raise SettingsError(
                 "This app was made before its demo was attached: call attach(demo, store) before "
                 "mount_gradio_app() or App.create_app()."
             )
-        service.presences.used(visitor, arrived, wait=not _on_event_loop())
+        service.presences.used(sender.visitor, sender.arrived, wait=not _on_event_loop())
     return mine
 
 
@@ -203,15 +214,12 @@ def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
         )
 
 
-def _service(
-    demo: gr.Blocks, store: SessionStore, every: timedelta, size: int | None, *, keep_local: bool
-) -> Service:
+def _service(demo: gr.Blocks, store: SessionStore, **options: Any) -> Service:
     """Return the store's service, which all demos attached to the store share."""
     for attachment in _attachments.values():
         if attachment.store is store:
             return attachment.service
-    cache = Path(demo.GRADIO_CACHE)
-    return Service(store, cache, sweep_every=every, cache_size=size, keep_local=keep_local)
+    return Service(store, Path(demo.GRADIO_CACHE), **options)
 
 
 def _service_of(app_or_demo: Any) -> Service | None:

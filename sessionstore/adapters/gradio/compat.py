@@ -17,9 +17,10 @@ import inspect
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
 from starlette.routing import Match
 
 from sessionstore.adapters import cookies
@@ -76,6 +77,10 @@ _ROUTES: Final = (
 _OF_THE_APP: Final = ("auth", "auth_dependency", "cookie_id", "tokens", "user_middleware")
 _OF_THE_DEMO: Final = ("GRADIO_CACHE", "blocks", "delete_cache", "is_running", "temp_files")
 
+MCP_SESSION: Final = "x-sessionstore-mcp"
+"""The header in which the middleware notes the MCP session of a request."""
+
+_MCP: Final = "/gradio_api/mcp"
 _heartbeat = re.compile(r"/gradio_api/heartbeat/([^/]+)/?").fullmatch
 _file = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL).fullmatch
 
@@ -176,6 +181,36 @@ async def login_of(app: App, request: Request) -> str | None:
     return None
 
 
+# Senders of events
+
+
+def connection_of(request: Any) -> Request | None:
+    """Return the HTTP request of an event: that of a ``gr.Request``, or the request itself.
+
+    An MCP call of an event with ``queue=False`` passes the bare request of Starlette.
+    """
+    if isinstance(request, HTTPConnection):
+        return cast("Request", request)
+    return getattr(request, "request", None)
+
+
+def mcp_session_of(connection: Request) -> str | None:
+    """Return the id of the MCP session that an event comes from, None for any other event.
+
+    Gradio runs the tools through a client of its own, which passes on the headers of the call.
+    """
+    return connection.headers.get(MCP_SESSION)
+
+
+def is_program(owner: str | None, connection: Request) -> bool:
+    """Return whether an event comes from a program and not from a page of the app.
+
+    Gradio's clients say in a header which of the two they are; older ones say nothing.
+    """
+    user = connection.headers.get("x-gradio-user")
+    return owner is None or user in {"api", "mcp"} or (user is None and cookies.is_program(owner))
+
+
 # Routes, each given as the path below the app's own root
 
 
@@ -189,6 +224,11 @@ def file_of(route: str) -> str | None:
     """Return the path or URL in the route of a file, None for any other route."""
     match = _file(route)
     return None if match is None else match[1]
+
+
+def is_mcp(route: str) -> bool:
+    """Return whether the route is one of the MCP server."""
+    return route == _MCP or route.startswith(_MCP + "/")
 
 
 def is_upload(route: str) -> bool:

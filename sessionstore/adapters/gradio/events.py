@@ -24,7 +24,7 @@ from starlette.concurrency import run_in_threadpool
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.files import FoundFile
 from sessionstore.adapters.gradio.middleware import ARRIVED
-from sessionstore.adapters.gradio.presence import Visitor
+from sessionstore.adapters.gradio.presence import Visitor, mcp_visitor
 from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
@@ -32,14 +32,25 @@ if TYPE_CHECKING:
 
     from sessionstore.adapters.gradio.cache import CacheDir
     from sessionstore.adapters.gradio.service import Service
+    from sessionstore.model import Reference
+
+
+MCP_HOLD: Final = 60.0
+"""Seconds for which the copies of an MCP call stay: Gradio reads pictures of its result later."""
 
 
 class Sender(NamedTuple):
-    """The sender of an event. ``visitor`` is None for a client that sent no session id."""
+    """The sender of an event. ``visitor`` is None for a client that sent no session id.
+
+    ``arrived`` is 0 for a request that did not pass the middleware.
+    """
 
     owner: str | None
     visitor: Visitor | None
     arrived: int
+    program: bool = False
+    """True for a client that is no page: its results are links that everyone with them can open."""
+    mcp: bool = False
 
 
 class Pins:
@@ -112,7 +123,7 @@ class Event:
         if name is None:
             return path
         found = files.settled(self.sender.visitor, self.sender.owner, name)
-        if found is not None and self.pins.add(name, wait=False):
+        if found is not None and not self._is_linked(found) and self.pins.add(name, wait=False):
             self._touch()
             return path
         stored = self.service.copies.whose(path)
@@ -131,17 +142,32 @@ class Event:
                 )
         else:
             found = files.keep(sender.visitor, sender.owner, name)
-        if found is not None:
-            self._use(found)
+        if found is None:
+            return path
+        if self._is_linked(found):
+            return self._give(found.sid, found.reference, files.paths.absolute(name))
+        self._use(found)
         return path
+
+    def _is_linked(self, found: FoundFile) -> bool:
+        """Return whether the client gets a link in place of the path of this file."""
+        return not self.inputs and self._links and self.service.files.is_of_session(found)
+
+    @property
+    def _links(self) -> bool:
+        return self.sender.program or self.service.share
 
     def give(self, file: StoredFile, copy: Path | None = None) -> str:
         """Fetch a stored file for this visitor, or link its local ``copy``; return the path."""
         if file.session.store is not self.service.store:
             return str(file.local_path())  # a file of another store is like any file of the handler
-        found = self.service.files.give(file, self.sender.owner)
+        return self._give(file.session.sid, file.reference, copy)
+
+    def _give(self, sid: str, reference: Reference, copy: Path | None) -> str:
+        files = self.service.files
+        found = files.give(sid, reference, self.sender.owner, link=self._links)
         self._use(found, copy)
-        return str(self.service.files.paths.absolute(found.name))
+        return str(files.paths.absolute(found.name))
 
     def _use(self, found: FoundFile, equal: Path | None = None) -> None:
         files = self.service.files
@@ -180,18 +206,25 @@ _generators: weakref.WeakKeyDictionary[Any, Pins] = weakref.WeakKeyDictionary()
 
 
 def senders(requests: Request | list[Request] | None) -> list[Sender]:
-    """Return the senders of an event's samples; none when a sender is no visitor or unknown."""
-    result = []
-    for request in requests if isinstance(requests, list) else [requests]:
-        connection = None if request is None else getattr(request, "request", None)
-        arrived = None if connection is None else connection.scope.get(ARRIVED)
-        if request is None or connection is None or arrived is None:
-            return []
-        owner = compat.owner_of(request.username, connection)
-        session_id = request.session_hash
-        visitor = Visitor(session_id, owner) if session_id else None
-        result.append(Sender(owner, visitor, arrived))
-    return result
+    """Return the senders of an event's samples; none when one is no visitor or unknown."""
+    result = [sender_of(each) for each in (requests if isinstance(requests, list) else [requests])]
+    known = [each for each in result if each is not None and each.arrived]
+    return known if len(known) == len(result) else []
+
+
+def sender_of(request: Any) -> Sender | None:
+    """Return the sender of an event; None if it is no visitor."""
+    connection = compat.connection_of(request)
+    if connection is None:
+        return None
+    arrived = connection.scope.get(ARRIVED, 0)
+    owner = compat.owner_of(getattr(request, "username", None), connection)
+    mcp = compat.mcp_session_of(connection)
+    if mcp is not None:
+        return Sender(owner, mcp_visitor(mcp), arrived, program=True, mcp=True)
+    session_id = getattr(request, "session_hash", None)
+    visitor = Visitor(session_id, owner) if session_id else None
+    return Sender(owner, visitor, arrived, compat.is_program(owner, connection))
 
 
 @contextmanager
@@ -210,6 +243,8 @@ def running(event: Event, iterator: Any) -> Iterator[None]:
         event.over = True
         if event.nested:
             pass  # the pins are those of the outer event, which uses the results
+        elif event.sender.mcp:
+            asyncio.get_running_loop().call_later(MCP_HOLD, event.pins.release)
         elif event.generator is None:
             event.pins.release()
         else:

@@ -8,8 +8,9 @@ The map is in the store itself, so every replica has it:
   session *unclaimed* of its owner, with a time to live of its own. A file made by a call without a
   session is there too.
 * A request for a file names no session either, only its owner. The private session *tabs* of an
-  owner has an empty file for each of the owner's sessions that has files. There are many clients
-  without an owner, so they have one such list for each cache path.
+  owner has an empty file for each of the owner's sessions that has files.
+* A client that is no page gets a path that names session and file and proves by an HMAC that it was
+  given out: a link. It needs neither owner nor list, and ends with the file.
 * The files that the app itself has (component defaults, examples) are *pinned*: they are in one
   private session, with a time to live. Every process that has the app attached renews it.
 
@@ -20,6 +21,7 @@ that is deleted anywhere is served nowhere after that time.
 from __future__ import annotations
 
 import contextlib
+import hmac
 import logging
 import threading
 import time
@@ -47,7 +49,6 @@ from sessionstore.names import (
     shared_key,
 )
 from sessionstore.session import Session
-from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
@@ -67,6 +68,9 @@ That takes about 50 microseconds, less than the use of a worker thread.
 
 _EVERYONE: Final = ""
 """The visitor in the path of a file that everyone may read. No owner is the empty string."""
+
+_LINK: Final = "everyone with the link"
+"""The visitor in the path of a file that everyone who has this path may read."""
 
 log = logging.getLogger("sessionstore")
 
@@ -104,7 +108,7 @@ class CacheFiles:
         self.local = local
         self.seen = LocationCache(seconds)
         self._lock = threading.Lock()
-        self._listed: OrderedDict[tuple[str | None, str], None] = OrderedDict()
+        self._listed: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._pinned: dict[str, Reference] = {}
         self._pins = KeptSession(store, private_key("gradio pinned"))
 
@@ -136,9 +140,10 @@ class CacheFiles:
     def _candidates(self, owner: str | None, name: str) -> Iterator[str]:
         """Yield the sessions that the owner's file may be in. Reads the store between them."""
         yield self.unclaimed(owner).sid
-        tabs = self.store.backend.files(self._tabs(owner, name).sid)
-        newest = sorted(tabs, key=lambda tab: tab.created, reverse=True)
-        yield from (tab.name for tab in newest[:_TABS_SEARCHED])
+        if owner is not None:
+            tabs = self.store.backend.files(_tabs(owner).sid)
+            newest = sorted(tabs, key=lambda tab: tab.created, reverse=True)
+            yield from (tab.name for tab in newest[:_TABS_SEARCHED])
         yield self._pins.sid
 
     def _look(self, sid: str, owner: str | None, name: str) -> Reference | None:
@@ -290,7 +295,7 @@ class CacheFiles:
         home = self.home(visitor, owner)
         mine = self._known_in(home.sid, owner, name)
         ready = mine is not None and self.ready(mine)
-        found = mine if ready else self.obtain(owner, name)
+        found = mine if ready else self.obtain(owner, name) or self._obtain_in(home, owner, name)
         if found is None or found.sid == self._pins.sid or visitor is None:
             return found
         claimed = (
@@ -298,6 +303,15 @@ class CacheFiles:
         )
         self._take_from_unclaimed(owner, name)
         return claimed
+
+    def _obtain_in(self, home: KeptSession, owner: str | None, name: str) -> FoundFile | None:
+        """Fetch a file of the session itself, which is in no list if it has no owner."""
+        reference = self._current(home.sid, owner, name)
+        if reference is None:
+            return None
+        found = FoundFile(name, home.sid, reference)
+        self.fetch(found)
+        return found
 
     def _take_from_unclaimed(self, owner: str | None, name: str) -> None:
         """Delete the owner's unclaimed upload of a file that a session now has.
@@ -342,8 +356,8 @@ class CacheFiles:
         file, stamp = self._put(home, name, ttl, whole=whole)
         self.local.note(name, file, home.sid, stamp)
         self.seen.add(owner, name, home.sid, file)
-        if ttl is None:
-            self._record_tab(owner, name, home.sid)
+        if ttl is None and owner is not None and home.owner == owner:
+            self._record_tab(owner, home.sid)
         return FoundFile(name, home.sid, file)
 
     def _put(
@@ -370,35 +384,38 @@ class CacheFiles:
             f"{name!r} was not saved: the file changed during each of {_TRIES} attempts. Try again."
         )
 
-    def _record_tab(self, owner: str | None, name: str, sid: str) -> None:
+    def _record_tab(self, owner: str, sid: str) -> None:
         """Record in the store that this session has files of its owner."""
-        key = (owner, sid if owner is not None else f"{sid} {name}")
+        key = (owner, sid)
         with self._lock:
             if key in self._listed:
                 return
-        Session(self.store, self._tabs(owner, name)).put(sid, b"")
+        Session(self.store, _tabs(owner)).put(sid, b"")
         with self._lock:
             self._listed[key] = None
             while len(self._listed) > REMEMBERED:
                 self._listed.popitem(last=False)
 
-    def _tabs(self, owner: str | None, name: str) -> SessionKey:
-        if owner is None:
-            return private_key(f"gradio tabs {name}")
-        return private_key("gradio tabs", owner)
-
     def touch_tabs(self, owner: str) -> None:
         """Mark the owner's list of sessions as used, so that it does not become idle."""
-        self.store.backend.touch(self._tabs(owner, "").sid)
+        self.store.backend.touch(_tabs(owner).sid)
 
     # Stored files
 
-    def give(self, file: StoredFile, owner: str | None) -> FoundFile:
-        """Return the stored file as a file of the cache for this owner. Fetches no bytes."""
-        sid, reference = file.session.sid, file.reference
-        name = self.paths.to(sid, reference, self._visitor_mark(sid, owner))
+    def give(
+        self, sid: str, reference: Reference, owner: str | None, *, link: bool = False
+    ) -> FoundFile:
+        """Return a file as one of the cache for this owner, or with ``link`` for everyone.
+
+        Fetches no bytes. The proof in the path cannot be made without the store's secret.
+        """
+        name = self.paths.to(sid, reference, _LINK if link else self._visitor_mark(sid, owner))
         self.seen.add(owner, name, sid, reference)
         return FoundFile(name, sid, reference)
+
+    def is_of_session(self, found: FoundFile) -> bool:
+        """Return whether the path is Gradio's, and the file that of a visitor."""
+        return found.sid != self._pins.sid and self.paths.kept(found.name) is not None
 
     def _pointed(self, owner: str | None, name: str) -> FoundFile | None:
         """Return the stored file behind a path that ``give`` made for this owner, else None."""
@@ -410,8 +427,9 @@ class CacheFiles:
             return found
         reference = self._named(pointer)
         if reference is not None:
-            proof = self.paths.proof(pointer.sid, reference, self._visitor_mark(pointer.sid, owner))
-            if proof == pointer.proof:
+            marks = (self._visitor_mark(pointer.sid, owner), _LINK)
+            proofs = [self.paths.proof(pointer.sid, reference, mark) for mark in marks]
+            if any(hmac.compare_digest(proof, pointer.proof) for proof in proofs):
                 self.seen.add(owner, name, pointer.sid, reference)
                 return FoundFile(name, pointer.sid, reference)
         self._gone(pointer.sid, name)
@@ -482,7 +500,6 @@ class CacheFiles:
         """Drop the cached data of a deleted file; ``name`` is its name in the store."""
         if name.startswith(HIDDEN):
             self._gone(sid, name.removeprefix(HIDDEN))
-            return
         stored = encode(name)
         for copy in self.local.held_by(sid):
             pointer = self.paths.pointer(copy)
@@ -501,3 +518,8 @@ class CacheFiles:
                 self.forget_session(sid)
         self.local.renew()
         self.local.make_room()
+
+
+def _tabs(owner: str) -> SessionKey:
+    """Return the key of the list of an owner's sessions."""
+    return private_key("gradio tabs", owner)

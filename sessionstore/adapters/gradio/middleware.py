@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -29,7 +30,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from sessionstore.adapters import cookies
 from sessionstore.adapters.gradio import compat
-from sessionstore.adapters.gradio.presence import PresenceTracker, Visitor
+from sessionstore.adapters.gradio.presence import PresenceTracker, Visitor, mcp_visitor
 from sessionstore.adapters.gradio.uploads import Upload, uploading
 from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.errors import InvalidName, SessionStoreError
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 ARRIVED: Final = "sessionstore.arrived"
 """The key of a request's arrival in its scope (see ``PresenceTracker.moment``)."""
 
+SERVICE: Final = "sessionstore.service"
+"""The key of the app's service in the scope: an app mounted in it replaces ``scope["app"]``."""
+
 _OK: Final = 200
 _PARTIAL: Final = 206
 _NOT_MODIFIED: Final = 304
@@ -57,6 +61,8 @@ _NOT_PASSED_ON: Final = {
     b"if-modified-since",
     b"accept-encoding",
 }
+_MCP_ID: Final = "mcp-session-id"
+_mcp_id = re.compile(rb"session_id=([0-9a-f]{32})").search
 _one_range = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII).fullmatch
 
 log = logging.getLogger("sessionstore")
@@ -75,7 +81,7 @@ class SessionFiles:
             await self.app(scope, receive, send)
             return
         service.serving(scope["app"])
-        scope[ARRIVED] = service.presences.moment()
+        scope[ARRIVED], scope[SERVICE] = service.presences.moment(), service
         route = _route(scope)
         session_id = compat.heartbeat_of(route)
         file = compat.file_of(route)
@@ -85,12 +91,13 @@ class SessionFiles:
             await _file(self.app, scope, receive, send, service, file)
         elif compat.is_upload(route) and scope["method"] == "POST":
             await _upload(self.app, scope, receive, send, service)
+        elif compat.is_mcp(route):
+            await self._mcp(scope, receive, send, service.presences)
         elif _may_be_page(scope):
-            # Clients without a page request ``/config``.
-            wanted = compat.is_config(route)
-            send = cookies.with_new_cookie(
-                scope, send, lambda headers: wanted or cookies.is_page(headers)
-            )
+            # A page that Node renders (SSR) gets its cookie with /config, as programs do.
+            browser = Headers(scope=scope).get("user-agent", "").startswith("Mozilla/")
+            config, mark = compat.is_config(route), "" if browser else cookies.MARK
+            send = cookies.with_new_cookie(scope, send, always=config, mark=mark if config else "")
             await self.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -104,10 +111,46 @@ class SessionFiles:
         session_id: str,
     ) -> None:
         heartbeat = _Heartbeat(scope, receive, send, presences, session_id)
+        await self._follow(heartbeat)
+
+    async def _follow(self, heartbeat: _Heartbeat) -> None:
         try:
-            await self.app(scope, heartbeat.receive, heartbeat.send)
+            await self.app(heartbeat.scope, heartbeat.receive, heartbeat.send)
         finally:
             heartbeat.close()
+
+    async def _mcp(
+        self, scope: Scope, receive: Receive, send: Send, presences: PresenceTracker
+    ) -> None:
+        """Follow an MCP session, and note it in the request for the events that it causes.
+
+        Over SSE it is as long as the connection, whose first message names it. Over streamable HTTP
+        Gradio has no sessions. So a request without one gets one in the response; clients send
+        it from then on, keep a GET open meanwhile, and send a DELETE at their end.
+        """
+        request = Request(scope)
+        session_id = request.query_params.get("session_id") or request.headers.get(_MCP_ID)
+        given = session_id or secrets.token_hex(16)
+        noted = [
+            pair for pair in scope["headers"] if pair[0].decode("latin-1") != compat.MCP_SESSION
+        ]
+        noted.append((compat.MCP_SESSION.encode(), given.encode("latin-1", "replace")))
+        scope = {**scope, "headers": noted}
+
+        async def name(message: Message) -> None:
+            if message["type"] == "http.response.start" and session_id is None:
+                MutableHeaders(scope=message).setdefault(_MCP_ID, given)
+            await send(message)
+
+        if request.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
+            follow = _McpStream(scope, receive, send, presences, session_id or "")
+            await self._follow(follow)
+            return
+        if request.method == "DELETE" and session_id is not None:
+            visitor = mcp_visitor(session_id)
+            presences.opened(visitor)
+            presences.closed(visitor, left=True)
+        await self.app(scope, receive, name if request.method == "POST" else send)
 
 
 @dataclass(slots=True)
@@ -166,6 +209,25 @@ class _Heartbeat:
     def close(self) -> None:
         if self.visitor is not None:
             self.presences.closed(self.visitor, left=self.left)
+
+
+class _McpStream(_Heartbeat):
+    """The open stream of an MCP client, from the message that names its session on."""
+
+    __slots__ = ()
+
+    async def send(self, message: Message) -> None:
+        if self.visitor is None and message["type"] == "http.response.body":
+            found = _mcp_id(message.get("body", b""))
+            session_id = self.session_id or (found[1].decode() if found else "")
+            if session_id:
+                visitor = mcp_visitor(session_id)
+                self.presences.opened(visitor)
+                self.visitor = visitor
+        await super().send(message)
+
+    async def _open(self) -> None:
+        """Open nothing before the session is known."""
 
 
 def _route(scope: Scope) -> str:

@@ -27,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from sessionstore.adapters import cookies
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -50,6 +52,11 @@ class Visitor(NamedTuple):
 
     id: str
     owner: str | None
+
+
+def mcp_visitor(session_id: str) -> Visitor:
+    """Return the visitor for an MCP session. The id is a secret, so only its digest is kept."""
+    return Visitor("mcp", cookies.of_secret("mcp", session_id))
 
 
 @dataclass(slots=True)

@@ -122,6 +122,7 @@ class Service:
         sweep_every: timedelta,
         cache_size: int | None,
         keep_local: bool,
+        share: bool = False,
     ) -> None:
         """Use Gradio's ``cache`` directory for local copies.
 
@@ -130,6 +131,8 @@ class Service:
         """
         self.store = store
         self.secret = store.secret()
+        self.share = share
+        """True if the outputs of pages are links too."""
         self.presences = PresenceTracker(store)
         paths = CachePaths(cache, self.secret)
         self.files = CacheFiles(store, paths, CacheDir(paths.root, cache_size, keep=keep_local))
