@@ -91,7 +91,7 @@ class Session(SessionHandle):
             if images.is_image(content):
                 content = images.encode(content, PurePath(name).suffix)
         with PendingSave(self, name, ttl, fresh=fresh) as saving:
-            if type(content) is bytes:  # as most of what is saved is: nothing to collect
+            if type(content) is bytes:  # the usual case, with nothing to collect
                 if saving.reservation is not None:
                     saving.reservation.admit(len(content))
                 digest = HASHERS[self.store.backend.digest](content).hexdigest()

@@ -1,4 +1,4 @@
-"""A file in a session: what ``put`` returns."""
+"""A file in a session: ``put`` returns it."""
 
 from __future__ import annotations
 

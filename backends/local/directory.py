@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Self
 
+from sessionstore.content import CHUNK, hasher
 from sessionstore.model import Reference
 
 try:
@@ -231,6 +232,14 @@ class Directory:
                 return not _has_unwritten(fd, size)
         except OSError:  # the file was deleted, or the file system does not report extents
             return True
+
+
+def digest_of(fd: int, algorithm: str) -> str:
+    """Return the digest of the bytes of an open file, read from its position."""
+    actual = hasher(algorithm)
+    while chunk := os.read(fd, CHUNK):
+        actual.update(chunk)
+    return actual.hexdigest()
 
 
 def is_unfinished(status: os.stat_result) -> bool:

@@ -17,11 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sessionstore.content import CHUNK, hasher
 from sessionstore.model import Problem, Reference
 from sessionstore.names import decode, encode, is_shortened, is_sid
 
-from .directory import Directory, is_unfinished
+from .directory import Directory, digest_of, is_unfinished
 from .eraser import Eraser
 from .journal import NAME as JOURNAL
 from .layout import HARMLESS, OURS
@@ -140,15 +139,12 @@ class Inspector:
 
     def _problem(self, fd: int, digest: str) -> Bad | None:
         """Return the problem of the bytes of an open file, None when ``digest`` matches them."""
-        actual = hasher(self.disk.algorithm)
         inode = os.fstat(fd).st_ino
         try:
-            while chunk := os.read(fd, CHUNK):
-                actual.update(chunk)
+            if digest_of(fd, self.disk.algorithm) == digest:
+                return None
         except OSError as error:
             return Bad(inode, f"they cannot be read: {error.strerror}", unreadable=True)
-        if actual.hexdigest() == digest:
-            return None
         return Bad(inode, f"their digest is not the one saved, {digest}")
 
     def _idle_blob(self, digest: str) -> Problem | None:

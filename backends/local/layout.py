@@ -15,11 +15,11 @@ from pathlib import Path
 from sessionstore._os.errors import FULL
 from sessionstore._os.locks import lock
 from sessionstore._os.workspace import Workspace
-from sessionstore.content import CHUNK, DIGESTS, hasher
+from sessionstore.content import DIGESTS
 from sessionstore.errors import SettingsError
 
 from . import journal
-from .directory import Directory
+from .directory import Directory, digest_of
 
 log = logging.getLogger("sessionstore")
 
@@ -245,35 +245,24 @@ def algorithm_of(root: Path) -> str | None:
     any choice loses nothing. Raises SettingsError when only a package that is not installed could
     check the content.
     """
-    known = list(_installed())
-    unknown = False
+    unknown = lacking = False
     for digest, path in _content(root):
-        hashers = {algorithm: hasher(algorithm) for algorithm in known}
-        size = 0
-        with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(CHUNK):
-                size += len(chunk)
-                for candidate in hashers.values():
-                    candidate.update(chunk)
-        for algorithm, candidate in hashers.items():
-            if candidate.hexdigest() == digest:
-                return algorithm
+        for algorithm in DIGESTS:
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    if digest_of(file.fileno(), algorithm) == digest:
+                        return algorithm
+            except SettingsError:  # the package of the algorithm is not installed
+                lacking = True
         # An empty file with any other digest was torn by a power cut, under every algorithm.
-        unknown = unknown or size > 0 or digest == _BLAKE3_OF_NOTHING
-    if unknown and len(known) < len(DIGESTS):
+        unknown = unknown or path.stat().st_size > 0 or digest == _BLAKE3_OF_NOTHING
+    if unknown and lacking:
         raise SettingsError(
             f"invalid url=file://{root}: its layout file is missing or torn, and none of its "
             "content has a matching sha256 digest; install sessionstore[blake3], so that the "
             "store can be opened if it was made with blake3."
         )
     return None
-
-
-def _installed() -> Iterator[str]:
-    for algorithm in DIGESTS:
-        with contextlib.suppress(SettingsError):
-            hasher(algorithm)
-            yield algorithm
 
 
 def _content(root: Path) -> Iterator[tuple[str, Path]]:

@@ -36,7 +36,6 @@ from sessionstore import names
 from sessionstore._os.locks import lock, unlock
 from sessionstore._os.workspace import Workspace
 from sessionstore.clock import EPOCH
-from sessionstore.content import CHUNK, hasher
 from sessionstore.model import Reference, SessionKey, SessionRecord
 
 from . import journal
@@ -45,6 +44,7 @@ from .directory import (
     HAS_DIR_FD,
     Blobs,
     Directory,
+    digest_of,
     is_unfinished,
     token_of,
     token_of_copy,
@@ -368,7 +368,7 @@ class SessionDir:
     def is_torn(self, file: str) -> bool:
         """Return whether the store made the stored ``file`` and a power cut tore it.
 
-        False for a file whose name is too long for the link and in no line: it is left alone.
+        False for a file with a name too long for the link and in no line: it is left alone.
         """
         status, reference = self.described(file)
         if status is None:
@@ -390,7 +390,9 @@ class SessionDir:
            file. Then something wrote to the stored file. It still is that version, and reading it
            finds the damage. Without such a blob the inode may be a later file's, used again.
         """
-        digest = self._digest(file)
+        digest = None
+        with contextlib.suppress(FileNotFoundError), self.files.reading(file) as fd:
+            digest = digest_of(fd, self._disk.algorithm)
         saved = [
             line.reference
             for line in journal.lines(self.dir)
@@ -412,14 +414,6 @@ class SessionDir:
     def _is_blob(self, digest: str, status: os.stat_result) -> bool:
         blob = self._disk.blobs.stat(digest)
         return blob is not None and os.path.samestat(blob, status)
-
-    def _digest(self, file: str) -> str | None:
-        digest = hasher(self._disk.algorithm)
-        with contextlib.suppress(FileNotFoundError), self.files.reading(file) as fd:
-            while chunk := os.read(fd, CHUNK):
-                digest.update(chunk)
-            return digest.hexdigest()
-        return None
 
     def note(self, file: str, reference: Reference) -> None:
         """Write the line of ``reference`` in one write(2). The caller makes the link afterwards.
@@ -541,7 +535,7 @@ class SessionDirPool:
             folder.close()
 
     def take(self, sid: str, *, change: bool, wait: bool) -> SessionDir | None:
-        """Return what ``reading`` or ``changing`` lends. The caller gives it back or closes it."""
+        """Return an open folder to lend. The caller gives it back or closes it."""
         if self._pid != os.getpid():
             # Parent and child of a fork share the open files, so a lock of them excludes neither.
             # No other thread may take a folder before all are closed.
