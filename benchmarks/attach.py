@@ -137,8 +137,8 @@ class Served:
         """The longest stall since it was last asked, in seconds."""
         return float(self.client.get(f"{self.url}/stall").text)
 
-    def call(self, name: str, session_hash: str, *data: Any) -> None:
-        """One event, from the click to the answer."""
+    def call(self, name: str, session_hash: str, *data: Any) -> list[Any]:
+        """Send one event; return the values of its last answer."""
         api = f"{self.url}/app/gradio_api"
         body = {"data": data, "fn_index": self._ids[name], "session_hash": session_hash}
         self.client.post(f"{api}/queue/join", json=body).raise_for_status()
@@ -149,7 +149,9 @@ class Served:
                 if message.get("msg") == "process_completed":
                     if not message["success"]:
                         raise RuntimeError(message["output"])
-                    return
+                    values: list[Any] = message["output"]["data"]
+                    return values
+        raise RuntimeError(f"The stream ended before the event {name!r} did.")
 
 
 @contextlib.contextmanager

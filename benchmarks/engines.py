@@ -40,7 +40,7 @@ def urls(endpoint: str) -> dict[str, str]:
     told = quote(json.dumps(options))
     return {
         "engine=obstore": f"s3://sessions/obstore?endpoint_url={endpoint}&engine=obstore",
-        "engine=boto3": f"s3://sessions/boto3?endpoint_url={endpoint}",
+        "engine=boto3": f"s3://sessions/boto3?endpoint_url={endpoint}&engine=boto3",
         "fsspec+s3 (s3fs)": f"fsspec+s3://sessions/fsspec?storage_options={told}",
     }
 

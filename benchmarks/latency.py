@@ -358,9 +358,9 @@ def report(endpoint: str, milliseconds: float, asked: argparse.Namespace) -> str
     return f"{title}\n\n{table(found, milliseconds / 1000)}\n"
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the arguments."""
-    made = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def parser(about: str) -> argparse.ArgumentParser:
+    """Return the parser of the arguments of the program that ``about`` describes."""
+    made = argparse.ArgumentParser(description=about.partition("\n")[0])
     made.add_argument("--rtt", nargs="+", type=float, default=[50.0], help="milliseconds")
     made.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES))
     made.add_argument("--rows", nargs="+", help="only rows with one of these texts")
@@ -371,7 +371,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Measure and print."""
-    asked = parser().parse_args()
+    asked = parser(__doc__).parse_args()
     with serving(https=asked.tls) as endpoint:
         for milliseconds in asked.rtt:
             sys.stdout.write(f"{report(endpoint, milliseconds, asked)}\n")

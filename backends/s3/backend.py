@@ -2,20 +2,23 @@
 
     s3://bucket/prefix?region=eu-central-1
     s3://bucket/prefix?endpoint_url=http://127.0.0.1:9000
-    s3://bucket/prefix?engine=obstore
+    s3://bucket/prefix?engine=boto3
 
-boto3 makes the requests, or obstore if the user sets ``engine=obstore``. obstore is never the
-default, because moto's decorator does not intercept it: a test would use the real bucket.
-``ObjectBackend`` implements the protocol. boto3 finds the credentials as always (environment,
-shared files, SSO, role of the machine) unless settings name them. docs/s3.md lists the settings,
-the permissions and the errors.
+obstore makes the requests where it can, else boto3 (``choose``). ``ObjectBackend`` implements the
+protocol. boto3 finds the credentials as always (environment, shared files, SSO, role of the
+machine) unless settings name them. docs/s3.md lists the settings, the permissions and the errors.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
-from typing import ClassVar, Protocol, Self
+from importlib import metadata
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 from sessionstore import parsers
 from sessionstore.clock import Clock
@@ -35,7 +38,9 @@ SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=5)
 """The limits of a presigned URL's validity: S3 counts seconds, and it cannot be revoked."""
 
 ENGINES = ("boto3", "obstore")
-"""Package names. The extra has the name of the package, except boto3's, which is "s3"."""
+"""Package names."""
+
+_log = logging.getLogger(__name__)
 
 
 class Engine(ObjectClient, Protocol):
@@ -56,6 +61,54 @@ class Engine(ObjectClient, Protocol):
         ...
 
 
+class Choice(NamedTuple):
+    """An engine, and the reason if it was chosen in place of obstore."""
+
+    name: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        """Return the package and its version, and the reason."""
+        because = f" ({self.why})" if self.why else ""
+        return f"{self.name} {metadata.version(self.name)}{because}"
+
+
+def choose(options: Options, engine: str) -> Choice:
+    """Return the engine of the setting ``engine`` for a store with these ``options``.
+
+    For "auto" it is obstore, unless boto3 is installed and one of these is true: obstore is not
+    installed; moto is active, which intercepts boto3 only, so a test would use the real bucket; a
+    setting is one that only boto3 supports.
+    """
+    if engine != "auto":
+        return Choice(engine)
+    has = {name: importlib.util.find_spec(name) is not None for name in ENGINES}
+    if not any(has.values()):
+        raise SettingsError(
+            "s3:// stores need obstore or boto3, and none of them is installed: "
+            "pip install 'sessionstore[s3]'."
+        )
+    if not has["boto3"]:
+        return Choice("obstore")
+    if not has["obstore"]:
+        return Choice("boto3", "obstore is not installed")
+    if _is_mocked():
+        return Choice("boto3", "moto is active")
+    from .obstore_store import only_boto3
+
+    reason = only_boto3(options)
+    return Choice("boto3", reason) if reason else Choice("obstore")
+
+
+def _is_mocked() -> bool:
+    """Return whether moto intercepts botocore's requests, as botocore's "before-send" handler."""
+    handlers = getattr(sys.modules.get("botocore.handlers"), "BUILTIN_HANDLERS", ())
+    return any(
+        event == "before-send" and getattr(handler, "enabled", True)
+        for event, handler, *_ in handlers
+    )
+
+
 class S3Backend(ObjectBackend):
     """Files in S3. Any number of processes and machines may share one bucket.
 
@@ -64,15 +117,32 @@ class S3Backend(ObjectBackend):
 
     options: ClassVar[Mapping[str, Parser]] = {
         **ObjectBackend.options,
-        "engine": parsers.choice(*ENGINES),
+        "engine": parsers.choice("auto", *ENGINES),
         **OPTIONS,
     }
 
     client: Engine
+    engine: str = ""
+    """The package that makes the requests, with its version, for people."""
+
+    @classmethod
+    def chosen_engine(cls, location: Location, options: Mapping[str, object]) -> Choice:
+        """Return the engine of a store there."""
+        return choose(Options.of(location, options), str(options.get("engine", "auto")))
+
+    @classmethod
+    def effective(cls, location: Location, options: Mapping[str, object]) -> Mapping[str, object]:
+        """Implement ``resolver.Chooses``: which engine ``auto`` is."""
+        if options.get("engine", "auto") == "auto":
+            with suppress(SettingsError):  # raised when the store is opened
+                return {"engine": f"auto: {cls.chosen_engine(location, options)}"}
+        return {}
 
     @classmethod
     def open_client(cls, location: Location, options: Mapping[str, object]) -> Engine:
-        client = _engine(str(options.get("engine", ENGINES[0])), Options.of(location, options))
+        choice = cls.chosen_engine(location, options)
+        client = _engine(choice.name, Options.of(location, options))
+        _log.info("%s makes the requests to %s.", choice, location.url)
         try:
             client.probe(keys.LAYOUT)
         except BaseException:
@@ -84,10 +154,13 @@ class S3Backend(ObjectBackend):
     def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
         backend = super().connect(location, options, clock)
         backend.client.opening = False
+        backend.engine = str(cls.chosen_engine(location, options))
         return backend
 
     @classmethod
     def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:
+        choice = cls.chosen_engine(location, options)
+        yield Check("engine", "good", f"{choice} makes the requests", choice.name)
         yield from super().examine(location, options)
         try:
             from . import doctor as _s3_doctor
@@ -132,8 +205,7 @@ def _engine(name: str, options: Options) -> Engine:
 
         return S3Client(options)
     except ModuleNotFoundError as error:
-        extra = "obstore" if name == "obstore" else "s3"
         raise SettingsError(
             f"engine={name} needs the module {error.name!r}, which is not installed: "
-            f"pip install 'sessionstore[{extra}]'."
+            "pip install 'sessionstore[s3]'."
         ) from error

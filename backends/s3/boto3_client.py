@@ -47,7 +47,7 @@ class S3Client:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.opening = True
-        self._region = options.region
+        self.region = options.region
         self._closed = False
         self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
         self.connection = Connection(self._make)
@@ -178,7 +178,7 @@ class S3Client:
                 f"invalid region={self.options.region!r}: the bucket {self.options.bucket!r} is in "
                 f"{actual!r}; set region to that."
             )
-        self._region = actual
+        self.region = actual
         self.connection.close()
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
@@ -214,7 +214,7 @@ class S3Client:
         return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
 
     def _make(self) -> Client:
-        return make_client(self.options, self._region)
+        return make_client(self.options, self.region)
 
     def _list(self, prefix: str, **arguments: Any) -> Response:
         method = "list_objects_v2"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ import botocore.session
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
+from botocore.exceptions import NoCredentialsError, ProfileNotFound
 from botocore.utils import determine_content_length, parse_timestamp
 
 from ..objects.engine import Client
@@ -19,6 +21,9 @@ from .options import Options
 
 CONNECTIONS = 128
 """The most idle connections: as many as the requests of all threads of a store at once."""
+
+TTL = timedelta(minutes=9)
+"""The time for which obstore keeps credentials; botocore renews them 10 minutes before they end."""
 
 PROMPT = 16 << 20
 """Bytes up to which a body is sent together with its headers, without Expect: 100-continue.
@@ -38,6 +43,31 @@ ATTEMPTS = 4
 
 botocore waits 0.5, 1 and 2 s between them on average.
 """
+
+
+def read_files(options: Options) -> Mapping[str, Any]:
+    """Return the profile of the store in the AWS configuration files; empty if it is missing."""
+    with suppress(ProfileNotFound):
+        profile: Mapping[str, Any] = botocore.session.Session(
+            profile=options.profile
+        ).get_scoped_config()
+        return profile
+    return {}
+
+
+def credentials(options: Options) -> Any:
+    """Return a provider for obstore of the credentials that boto3 finds, and of its region.
+
+    Raises botocore's errors.
+    """
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    session = boto3.Session(profile_name=options.profile, region_name=options.region)
+    if session.get_credentials() is None:
+        raise NoCredentialsError
+    provider = Boto3CredentialProvider(session, ttl=TTL)
+    provider()  # an error is raised here, not in obstore's threads
+    return provider
 
 
 def make_client(options: Options, region: str | None) -> Client:

@@ -1,6 +1,4 @@
-"""The requests of the object protocol, made with obstore, an engine chosen for its speed.
-
-    s3://bucket/prefix?engine=obstore
+"""The requests of the object protocol, made with obstore, the faster engine.
 
 obstore is written in Rust; a request takes a sixth of the CPU that boto3 needs, and does not hold
 the interpreter's lock. It has limits, and this module works around them:
@@ -14,6 +12,8 @@ the interpreter's lock. It has limits, and this module works around them:
 * It makes multipart uploads itself, but it cannot list or abort those of other processes, and it
   cannot presign a URL with a media type and a file name. boto3 does these if it is installed.
   Without boto3, let a lifecycle rule of the bucket abort unfinished uploads.
+* It reads no AWS configuration files, and does not report the region of a bucket. boto3 finds the
+  credentials and the region, if it is installed and the settings and the environment have none.
 * In the child of a fork it hangs, and there it can disturb the connections of the parent. boto3
   makes the requests in such a process.
 """
@@ -26,6 +26,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
@@ -35,12 +36,19 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from sessionstore._streams import ReadStream
-from sessionstore.errors import BackendUnavailable, SettingsError
+from sessionstore.errors import BackendUnavailable, SessionStoreError, SettingsError
 
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
 from ..objects.engine import CLOSED, Marker, is_harmless
-from .errors import TASKS, ErrorContext, from_obstore
-from .obstore_store import extras, for_boto3, make_store, own_authority, refuse_what_it_cannot
+from .errors import TASKS, ErrorContext, from_boto3, from_obstore
+from .obstore_store import (
+    extras,
+    for_boto3,
+    has_own_credentials,
+    make_store,
+    own_authority,
+    refuse_what_it_cannot,
+)
 from .options import Options
 
 if TYPE_CHECKING:
@@ -112,7 +120,7 @@ class ObstoreClient:
         self.options = options
         self.opening = True
         self.sees_uploads = importlib.util.find_spec("boto3") is not None
-        """Whether ``uploads`` finds the unfinished uploads of killed processes."""
+        """Whether boto3 is installed, so that ``uploads`` finds those of killed processes."""
         self._closed = False
         self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
         self._extras = extras(options)
@@ -153,9 +161,19 @@ class ObstoreClient:
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         if _process.lost:
             return self.boto3.get(key, start, length)
-        response = self._call("get_object", obstore.get, key, options=_range(start, length))
+        ignored = 0
+        try:
+            response = self._call("get_object", obstore.get, key, options=_range(start, length))
+        except BackendUnavailable as error:
+            if "non-partial response" not in str(error):
+                raise
+            ignored = start  # rclone, for example, may send the whole object
+            response = self._call("get_object", obstore.get, key)
         first, end = response.range
         stream = _Body(response.stream(min_chunk_size=PIECE), end - first, self)
+        while ignored and (data := stream.read(min(ignored, PIECE))):
+            ignored -= len(data)
+        stream.left = stream.left if length is None else min(stream.left, length)
         return Download(cast("BinaryIO", stream), str(response.meta["e_tag"] or ""), None)
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
@@ -221,7 +239,7 @@ class ObstoreClient:
     def _without_order(self) -> BackendUnavailable:
         return BackendUnavailable(
             f"Could not list the objects in {self.options.url}: the store does not list them in "
-            "order, which engine=obstore needs; leave engine out."
+            "order, which engine=obstore needs; set engine=boto3."
         )
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
@@ -247,8 +265,20 @@ class ObstoreClient:
     # Operations of S3 beyond the object protocol
 
     def probe(self, key: str) -> None:
-        """Check with a listing that the bucket exists and can be used. Raises SettingsError."""
-        next(self.list(key))
+        """Check with a listing that the bucket exists and can be used. Raises SettingsError.
+
+        If no region is set and the listing fails, boto3 finds the region.
+        """
+        try:
+            next(self.list(key))
+        except SettingsError:
+            if self.options.region is not None or not self.sees_uploads:
+                raise
+            self.boto3.probe(key)
+            if self.boto3.region is None:
+                raise
+            self.options, self._made = replace(self.options, region=self.boto3.region), None
+            next(self.list(key))
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
         """Return a presigned URL to GET the object, made with boto3. No request."""
@@ -301,8 +331,29 @@ class ObstoreClient:
             with _process.lock:
                 if self._made is None:
                     _process.used = True
-                    self._made = make_store(self.options, self._authority)
+                    self._made = make_store(self.options, self._authority, self._credentials())
         return self._made
+
+    def _credentials(self) -> Any:
+        """Return boto3's credentials; None if obstore is to find them, or if boto3 is missing."""
+        if has_own_credentials(self.options):
+            return None
+        if not self.sees_uploads:
+            if self.options.profile is None:
+                return None
+            raise SettingsError(
+                f"invalid profile={self.options.profile!r}: engine=obstore needs boto3 to read the "
+                "AWS configuration files: pip install 'sessionstore[s3]'."
+            )
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        from .boto3_session import credentials
+
+        try:
+            return credentials(self.options)
+        except (BotoCoreError, ClientError) as error:
+            task = TASKS["list_objects_v2"]
+            raise from_boto3(error, task, self._place, opening=self.opening) from error
 
     def _call(self, method: str, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """Call ``function`` with the store and these arguments; translate its errors.
@@ -313,6 +364,8 @@ class ObstoreClient:
             raise CLOSED.error(TASKS[method].doing, self.options.url, {}, opening=False)
         try:
             return function(self._store, *args, **named)
+        except SessionStoreError:  # from ``_store``
+            raise
         except _FAILURES as error:
             raise self.ours(error, method) from error
 
@@ -324,29 +377,30 @@ class ObstoreClient:
 class _Body(ReadStream):
     """The body of a response, as a stream. It translates errors.
 
-    ``left`` is the number of bytes. The stream ends there by itself, because to ask obstore for a
-    chunk after the last one takes as long as to ask for a real one.
+    ``left`` is the number of bytes to read. The stream ends there by itself, because to ask obstore
+    for a chunk after the last one takes as long as to ask for a real one.
     """
 
     def __init__(self, chunks: Iterator[Buffer], left: int, client: ObstoreClient) -> None:
         self._chunks: Iterator[Buffer] | None = chunks
-        self._left = left
+        self.left = left
         self._client = client
         self._rest = memoryview(b"")
 
     def _take(self, size: int) -> bytes:
+        size = min(size, self.left)
         if not self._rest and size:
             self._rest = self._next()
         part, self._rest = self._rest[:size], self._rest[size:]
+        self.left -= len(part)
         return bytes(part)
 
     def _next(self) -> memoryview:
-        if self._chunks is None or self._left <= 0:
+        if self._chunks is None:
             return memoryview(b"")
         try:
             for chunk in self._chunks:
                 if data := memoryview(chunk):
-                    self._left -= len(data)
                     return data
         except _FAILURES as error:
             raise self._client.ours(error, "get_object") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -32,6 +32,12 @@ RETRY_TIMEOUT = timedelta(minutes=3)
 ATTRIBUTES = {"CacheControl": "Cache-Control", "StorageClass": "Storage-Class"}
 """Arguments of ``put_args`` that are attributes of an object for obstore."""
 
+_ONLY_BOTO3 = ("use_fips_endpoint", "use_dualstack_endpoint")
+"""Settings of the AWS configuration, or variables, that only boto3 follows."""
+
+_ONLY_IN_FILES = ("ca_bundle", "endpoint_url", "s3", "services")
+"""More of them, if they are in the AWS configuration files; obstore gets the variables."""
+
 _SUPPORTED = {*ATTRIBUTES, "BucketKeyEnabled", "Metadata", "Tagging"}
 
 _is_changed = re.compile(r"[\\{^}%`\]\">\[~<#|*?]").search
@@ -40,12 +46,6 @@ _is_changed = re.compile(r"[\\{^}%`\]\">\[~<#|*?]").search
 
 def refuse_what_it_cannot(options: Options) -> None:
     """Raise SettingsError for a setting that only the boto3 engine supports."""
-    if options.profile is not None:
-        raise SettingsError(
-            f"invalid profile={options.profile!r}: engine=obstore does not read the AWS "
-            "configuration files; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, give the "
-            "machine a role, or leave engine out."
-        )
     for name in options.put_args:
         if name not in _SUPPORTED:
             raise SettingsError(
@@ -57,6 +57,34 @@ def refuse_what_it_cannot(options: Options) -> None:
             f"invalid url={options.url!r}: engine=obstore encodes {character[0]!r} in a key; use "
             "another prefix, or leave engine out."
         )
+
+
+def only_boto3(options: Options) -> str:
+    """Return why only boto3 can make the requests, which is installed; empty if obstore can too."""
+    if character := _is_changed(options.prefix):
+        return f"obstore encodes {character[0]!r} in a key"
+    if other := sorted(options.put_args.keys() - _SUPPORTED):
+        return f"obstore cannot send {', '.join(other)}"
+    if set_ := [name for name in _ONLY_BOTO3 if os.environ.get(f"AWS_{name.upper()}")]:
+        return f"obstore does not read AWS_{set_[0].upper()}"
+    if any(os.path.exists(os.path.expanduser(path)) for path in _aws_files()):
+        from .boto3_session import read_files
+
+        if set_ := sorted(read_files(options).keys() & {*_ONLY_BOTO3, *_ONLY_IN_FILES}):
+            return f"obstore does not read {set_[0]} in the AWS configuration"
+    return ""
+
+
+def _aws_files() -> Iterator[str]:
+    yield os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
+    yield os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+
+
+def has_own_credentials(options: Options) -> bool:
+    """Return whether the settings or the environment have keys, which obstore reads itself."""
+    variables = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    in_environment = options.profile is None and all(os.environ.get(name) for name in variables)
+    return options.access_key_id is not None or in_environment
 
 
 def extras(options: Options) -> dict[str, Any]:
@@ -102,12 +130,15 @@ def for_boto3(options: Options) -> Options:
     return replace(options, ca_bundle=path or None)
 
 
-def make_store(options: Options, authority: bytes | None = None) -> S3Store:
+def make_store(options: Options, authority: bytes | None = None, provider: Any = None) -> S3Store:
     """Return a store for the bucket and prefix that also trusts the certificates ``authority``.
 
-    Errors of obstore for invalid settings pass through.
+    ``provider`` gives credentials, if obstore is not to find them itself. Errors of obstore for
+    invalid settings pass through.
     """
     config: Any = {**_place(options), **_credentials(options), **_encryption(options)}
+    if str(config.get("endpoint")).startswith("http:"):
+        config["checksum_algorithm"] = "SHA256"  # SeaweedFS does not compare the signed digest
     return S3Store(
         options.bucket,
         prefix=options.prefix.rstrip("/") or None,
@@ -119,6 +150,7 @@ def make_store(options: Options, authority: bytes | None = None) -> S3Store:
             "allow_http": True,  # for an endpoint_url with http
             **({} if authority is None else {"root_certificate": authority}),
         },
+        credential_provider=provider,
         retry_config={"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT},
     )
 
@@ -127,13 +159,15 @@ def _place(options: Options) -> Mapping[str, Any]:
     place: dict[str, Any] = {}
     if options.region is not None:
         place["region"] = options.region
+    variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # obstore would not add the bucket
+    endpoint = options.endpoint_url or next(filter(None, map(os.environ.get, variables)), None)
     in_host = options.addressing == "virtual" or (
         # As in boto3: virtual at Amazon's, except that no certificate covers dots in the name.
-        options.addressing != "path" and options.endpoint_url is None and "." not in options.bucket
+        options.addressing != "path" and endpoint is None and "." not in options.bucket
     )
     place["virtual_hosted_style_request"] = in_host
-    if options.endpoint_url is not None:
-        parts = urlsplit(options.endpoint_url)
+    if endpoint is not None:
+        parts = urlsplit(endpoint.rstrip("/"))
         host = f"{options.bucket}.{parts.netloc}" if in_host else parts.netloc
         place["endpoint"] = parts._replace(netloc=host).geturl()
     return place

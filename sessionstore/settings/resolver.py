@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
 from sessionstore import registry
@@ -128,6 +128,16 @@ class Shown(NamedTuple):
     source: str
 
 
+@runtime_checkable
+class Chooses(Protocol):
+    """A backend class that chooses the values of some settings when a store is opened."""
+
+    @classmethod
+    def effective(cls, location: Location, options: Mapping[str, object]) -> Mapping[str, object]:
+        """Return these values, for people."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings that a store is opened with.
@@ -161,6 +171,8 @@ class Settings:
             values |= {field.name: getattr(group, field.name) for field in fields(group)}
         values |= {key: getattr(self, key) for key in OF_OPEN}
         values |= {key: self.backend_options.get(key) for key in self.backend.options}
+        if isinstance(self.backend, Chooses):
+            values |= self.backend.effective(self.location, self.backend_options)
         return [
             Shown(key, _shown_value(key, value), self.sources.get(key, "default"))
             for key, value in values.items()

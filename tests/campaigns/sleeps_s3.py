@@ -257,7 +257,8 @@ def main() -> int:
         logs = Path(resources.enter_context(tempfile.TemporaryDirectory()))
         endpoint = options.endpoint or seaweed.endpoint(resources)
         grace = f"{GRACE.total_seconds():.0f}s"
-        url = f"s3://{seaweed.BUCKET}/sleeps-{os.getpid()}?endpoint_url={endpoint}&grace={grace}"
+        place = f"s3://{seaweed.BUCKET}/sleeps-{os.getpid()}"
+        url = f"{place}?endpoint_url={endpoint}&grace={grace}&engine=boto3"
         result = run(url, logs, chosen, options.seconds)
     outcomes = ", ".join(f"{count} {it}" for it, count in sorted(result.outcomes.items()))
     head = (

@@ -354,14 +354,14 @@ def columns(page: str) -> Mapping[str, list[str]]:
 
 @pytest.mark.server
 @pytest.mark.parametrize(
-    ("name", "query"), [("SeaweedFS", ""), ("SeaweedFS, engine=obstore", "&engine=obstore")]
+    ("name", "engine"), [("SeaweedFS", "boto3"), ("SeaweedFS, engine=obstore", "obstore")]
 )
 def test_the_page_says_what_the_doctor_finds(
-    name: str, query: str, seaweed_endpoint: str, monkeypatch: pytest.MonkeyPatch
+    name: str, engine: str, seaweed_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable, value in seaweed.ENVIRONMENT.items():
         monkeypatch.setenv(variable, value)
-    report = doctor(doctors.url(seaweed_endpoint, query))
+    report = doctor(doctors.url(seaweed_endpoint, engine))
     table = columns(doctors.PAGE.read_text())
     told = dict(zip(table[""], table[name], strict=True))
     seen = {what: doctors.cell(report, what) for what in told}

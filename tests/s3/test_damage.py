@@ -22,9 +22,16 @@ def proxy(seaweed_server: seaweed.Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture(params=["sha256", "blake3"])
-def store(request: pytest.FixtureRequest, proxy: Proxy, prefix: str) -> Iterator[SessionStore]:
+def digest(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["boto3", "obstore"])
+def store(
+    request: pytest.FixtureRequest, proxy: Proxy, prefix: str, digest: str
+) -> Iterator[SessionStore]:
     url = f"s3://{seaweed.BUCKET}/{prefix}?endpoint_url={proxy.endpoint}"
-    with SessionStore.open(url, digest=request.param) as store:
+    with SessionStore.open(url, digest=digest, engine=request.param) as store:
         assert isinstance(store.backend, S3Backend)
         store.backend.writer.multipart_above = store.backend.writer.part_size = PART
         yield store

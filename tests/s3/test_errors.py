@@ -230,7 +230,7 @@ def connect(endpoint: str | None, **options: object) -> S3Backend:
     """Open a store as SessionStore.open does, with the settings parsed already."""
     location, _ = parse_url("s3://sessions/app", Path())
     where = {} if endpoint is None else {"endpoint_url": endpoint}
-    return S3Backend.connect(location, {**where, **options}, SystemClock())
+    return S3Backend.connect(location, {"engine": "boto3", **where, **options}, SystemClock())
 
 
 def check(error: BaseException, client: S3Client, kind: str, words: str) -> None:

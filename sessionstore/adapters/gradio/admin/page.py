@@ -242,7 +242,8 @@ def head(snapshot: Snapshot, store: SessionStore) -> str:
     """Render the URL of ``store``, or the kind of its backend, and the time of ``snapshot``."""
     kind = type(store.backend).__name__.removesuffix("Backend")
     url = store.location or f"{kind} store"
-    return piece("head", url=url, digest=store.backend.digest, at=snapshot.at)
+    engine = getattr(store.backend, "engine", "")
+    return piece("head", url=url, engine=engine, digest=store.backend.digest, at=snapshot.at)
 
 
 def overview(snapshot: Snapshot, seen: Watch, store: SessionStore, *, exposed: bool) -> str:
