@@ -318,11 +318,6 @@ def test_attach_comes_before_the_app_is_made(site: Site, caplog: pytest.LogCaptu
     assert "call attach(demo, store) before mount_gradio_app" in caplog.text
 
 
-def test_attach_is_refused_while_the_demo_is_built(site: Site) -> None:
-    with gr.Blocks() as demo, pytest.raises(SettingsError, match="after its with block"):
-        attach(demo, site.store)
-
-
 def test_attach_is_refused_while_the_demo_runs(site: Site) -> None:
     with launched(site.demo), pytest.raises(SettingsError, match=r"before launch\(\)"):
         attach(site.demo, site.store)

@@ -624,21 +624,6 @@ def test_delete_cache_is_honoured_as_retention_and_gradio_s_own_is_off() -> None
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("how", ["argument", "environment"])
-def test_static_workers_are_refused(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    demo = a_demo()
-    with SessionStore.open("memory://") as store:
-        attachment = attach(demo, store)
-        if how == "environment":
-            monkeypatch.setenv("GRADIO_NUM_WORKERS", "2")
-        with pytest.raises(SettingsError, match="num_workers=2"):
-            demo.launch(num_workers=2 if how == "argument" else None)
-        attachment.detach()
-
-        assert "launch" not in vars(demo)
-
-
-@pytest.mark.usefixtures("cache")
 def test_another_cache_directory_is_refused_while_the_first_is_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

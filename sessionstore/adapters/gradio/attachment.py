@@ -73,7 +73,8 @@ class Attachment:
             demo.delete_cache = self._delete_cache
             if not _attachments:
                 patches.uninstall()
-        patches.rebuild(demo)
+        if not compat.is_being_built(demo):
+            patches.rebuild(demo)
 
 
 def attach(
@@ -87,9 +88,9 @@ def attach(
 ) -> Attachment:
     """Save the demo's files in ``store``, and its visitors' files in sessions of their own.
 
-    Call it after the demo is built and before it is launched or mounted. Calling it again with the
-    same store changes nothing. Demos that share a store share one sweeper and one cache, with the
-    options of the first ``attach``.
+    Call it before the demo is launched or mounted, in its ``with`` block or after it. Calling it
+    again with the same store changes nothing. Demos that share a store share one sweeper and one
+    cache, with the options of the first ``attach``.
 
     The sweeper runs every ``sweep_every`` (60 seconds). Gradio's own sweeper, which
     ``delete_cache=(frequency, age)`` would start, is off: ``frequency`` is the default of
@@ -103,11 +104,11 @@ def attach(
     link: everyone who has it can fetch the file while its session lives, as always with the results
     of other clients than pages (MCP tools, ``gradio_client``, calls over HTTP).
 
-    Raises SettingsError when the demo is still being built, is running, or is attached to another
-    store; when another process uses this store with another cache directory; when replicas would
-    need a ``secret`` that is not set; and when this version of Gradio is unknown. Raises ValueError
-    when ``sweep_every`` is not longer than zero, or longer than a hundred years. Raises
-    BackendUnavailable or LimitExceeded when the demo's own files cannot be saved.
+    Raises SettingsError when the demo is running, or is attached to another store; when another
+    process uses this store with another cache directory; when replicas would need a ``secret`` that
+    is not set; and when this version of Gradio is unknown. Raises ValueError when ``sweep_every``
+    is not longer than zero, or longer than a hundred years. Raises BackendUnavailable or
+    LimitExceeded when the demo's own files cannot be saved.
     """
     compat.check(demo)
     with _lock:
@@ -129,12 +130,13 @@ def attach(
         patches.install(_service_of, _hash_seed(service))
         try:
             patches.force_heartbeat(demo)
-            patches.refuse_workers(demo)
+            patches.without_workers(demo)
             demo.delete_cache = None
             if age is not None:
                 service.keep_for(age)
-            service.pin(demo)
-            patches.rebuild(demo)
+            if not compat.is_being_built(demo):  # else Gradio makes the app after the with block
+                service.pin(demo)
+                patches.rebuild(demo)
         except BaseException:
             attachment.detach()
             raise
@@ -208,10 +210,6 @@ def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
         )
     if demo.is_running:
         raise SettingsError("The demo is running: call attach(demo, store) before launch().")
-    if compat.is_being_built(demo):
-        raise SettingsError(
-            "The demo is still being built: call attach(demo, store) after its with block."
-        )
 
 
 def _service(demo: gr.Blocks, store: SessionStore, **options: Any) -> Service:

@@ -268,6 +268,18 @@ class CacheDir:
         with self._lock:
             return name in self._copies
 
+    def is_copy(self, name: str, stamp: Stamp) -> bool:
+        """Return whether a file with this ``stamp`` is a copy, unchanged."""
+        with self._lock:
+            copy = self._copies.get(name)
+            return copy is not None and copy.stamp == stamp
+
+    def is_of_the_app(self, name: str) -> bool:
+        """Return whether no process has ever marked the file: it is in no session."""
+        with contextlib.suppress(OSError):
+            return not self.path(name).stat().st_mode & MARK
+        return False
+
     def abandon(self, name: str) -> None:
         """Have ``clean`` remove the file in an hour, unless it is a copy by then."""
         with contextlib.suppress(OSError):

@@ -287,6 +287,11 @@ def moved_files(demo: Blocks) -> set[str]:
     return {path for block in demo.blocks.values() for path in block.temp_files}
 
 
+def values_of(demo: Blocks) -> list[Any]:
+    """Return the values that the demo's components have before any event."""
+    return [getattr(block, "value", None) for block in demo.blocks.values()]
+
+
 # Events and components
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from starlette.concurrency import run_in_threadpool
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.files import FoundFile
 from sessionstore.adapters.gradio.middleware import ARRIVED
+from sessionstore.adapters.gradio.paths import links_in, with_links
 from sessionstore.adapters.gradio.presence import Visitor, mcp_visitor
 from sessionstore.storedfile import StoredFile
 
@@ -37,6 +39,13 @@ if TYPE_CHECKING:
 
 MCP_HOLD: Final = 60.0
 """Seconds for which the copies of an MCP call stay: Gradio reads pictures of its result later."""
+
+
+def now_of_files() -> int:
+    """Return the time that a file written now gets as its modification time, in nanoseconds."""
+    # The kernel stamps files with a clock that is up to 10 ms behind.
+    clock = getattr(time, "CLOCK_REALTIME_COARSE", None)
+    return time.time_ns() - 20_000_000 if clock is None else time.clock_gettime_ns(clock)
 
 
 class Sender(NamedTuple):
@@ -99,6 +108,7 @@ class Event:
     generator: Any = None
     """The generator that the handler continues as, if any."""
     over: bool = False
+    began: int = field(default_factory=now_of_files)
     _samples: dict[bool, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -189,6 +199,29 @@ class Event:
             name = self.service.files.paths.relative(path)
             if name is not None:
                 self.pins.made(name)
+
+    async def adopt(self, values: Any) -> Any:
+        """Save the files of the cache that texts among ``values`` link to, for this visitor.
+
+        An app may write a file into the cache itself, and return HTML with a link to it. Return the
+        values with the visitor's paths of the files.
+        """
+        paths = {path: path for path in links_in(values)}
+        for path in paths:
+            name = self.service.files.paths.relative(path)
+            if name is not None:
+                paths[path] = await run_in_threadpool(self._adopt, name, path)
+        return with_links(values, paths)
+
+    def _adopt(self, name: str, path: str) -> str:
+        files, sender = self.service.files, self.sender
+        found = files.adopt(sender.visitor, sender.owner, name, self.began)
+        if found is None:
+            return path
+        if self._is_linked(found):
+            return self._give(found.sid, found.reference, files.paths.absolute(name))
+        self._use(found)
+        return path
 
     async def keep_later(self) -> None:
         """Save the files of ``later``."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -65,6 +66,12 @@ _SMALL: Final = 64 << 10
 
 That takes about 50 microseconds, less than the use of a worker thread.
 """
+
+_LOGGED: Final = 100
+"""The most refused links that are logged: a visitor can make up any number."""
+
+_is_hashed = re.compile(r"[0-9a-f]{64}/").match
+"""Matches the paths that Gradio makes, also in an earlier process for its visitors."""
 
 _EVERYONE: Final = ""
 """The visitor in the path of a file that everyone may read. No owner is the empty string."""
@@ -110,6 +117,8 @@ class CacheFiles:
         self._lock = threading.Lock()
         self._listed: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._pinned: dict[str, Reference] = {}
+        self._logged: set[str] = set()
+        self.serving_since = time.time_ns()
         self._pins = KeptSession(store, private_key("gradio pinned"))
 
     # Lookup
@@ -245,6 +254,45 @@ class CacheFiles:
         if self.local.stamp(name) is None:
             return self.obtain(owner, name)
         return self._keep(home, owner, name, None if visitor else UNCLAIMED)
+
+    def adopt(
+        self, visitor: Visitor | None, owner: str | None, name: str, began: int
+    ) -> FoundFile | None:
+        """Save a local file for the visitor, or for everyone, if the app itself has written it.
+
+        A visitor can have the app show a link to any path. So a file is taken only if no visitor
+        has it: it is not marked as a copy, or it was written after ``began``, the beginning of the
+        visitor's event. One that was there when the app started serving is pinned.
+        """
+        if self.paths.kept(name) is None or name in self._pinned:
+            return None
+        stamp = self.local.stamp(name)
+        if stamp is None:
+            return None
+        settled = self.settled(visitor, owner, name)
+        if settled is not None:
+            return settled
+        older, unmarked = stamp[0] < self.serving_since, self.local.is_of_the_app(name)
+        rewritten = stamp[0] >= began and not self.local.is_copy(name, stamp)
+        if older and unmarked and not _is_hashed(name):
+            self.pin([name])
+        elif not older and (unmarked or rewritten):
+            return self.keep(visitor, owner, name)
+        elif self.find(owner, name) is None:
+            self._refused(name)
+        return None
+
+    def _refused(self, name: str) -> None:
+        """Log, once for each file, that visitors cannot fetch it."""
+        with self._lock:
+            if name in self._logged or len(self._logged) >= _LOGGED:
+                return
+            self._logged.add(name)
+        log.warning(
+            "A visitor's page links to %s, which is not the visitor's file and was not written by "
+            "this event: the page gets 403. Return the file itself, or write it in each event.",
+            self.paths.absolute(name),
+        )
 
     def settled(self, visitor: Visitor | None, owner: str | None, name: str) -> FoundFile | None:
         """Return the file if ``keep`` and ``claim`` need not do anything. Fit for an event loop."""

@@ -11,7 +11,7 @@
 * ``get_config_file`` of an attached demo: Gradio's pages open a heartbeat only when the demo has a
   ``gr.State`` or an ``unload`` event (``gradio.utils.connect_heartbeat``). Pages of an
   attached demo always do.
-* ``launch`` of an attached demo, to refuse static workers: they serve files in other processes.
+* ``launch`` of an attached demo: no static workers, which serve files in other processes.
 
 All have been there under these names, with these parameters, from Gradio 5.0 to 6.31.
 """
@@ -26,7 +26,7 @@ import inspect
 import logging
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from gradio import Error
 from starlette.concurrency import run_in_threadpool
@@ -35,7 +35,7 @@ from sessionstore.adapters.gradio import compat, events, uploads
 from sessionstore.adapters.gradio.cache import large_to_cache
 from sessionstore.adapters.gradio.middleware import SessionFiles
 from sessionstore.adapters.visitor_errors import reply_to
-from sessionstore.errors import SessionStoreError, SettingsError
+from sessionstore.errors import SessionStoreError
 from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
@@ -214,7 +214,8 @@ def _postprocess_data(
                 predictions = await run_in_threadpool(
                     _for_components, block_fn, predictions, event.give
                 )
-        return await original(self, block_fn, predictions, *args, **kwargs)
+        values = await original(self, block_fn, predictions, *args, **kwargs)
+        return values if event is None else cast("list[Any]", await event.adopt(values))
 
     return postprocess_data
 
@@ -302,26 +303,29 @@ def _file_grows(original: Callable[..., Awaitable[None]]) -> Callable[..., Await
     return write
 
 
-def refuse_workers(demo: Blocks) -> None:
-    """Make the demo's ``launch`` raise SettingsError for static workers."""
+def without_workers(demo: Blocks) -> None:
+    """Make the demo's ``launch`` start no static workers."""
     original = demo.launch
+    knows_workers = "num_workers" in inspect.signature(original).parameters  # Gradio 5 does not
 
     @functools.wraps(original)
     def launch(*args: Any, **kwargs: Any) -> Any:
         workers = kwargs.get("num_workers") or os.environ.get("GRADIO_NUM_WORKERS") or 0
-        if int(workers) > 0:
-            raise SettingsError(
-                f"invalid num_workers={workers} for an attached demo: Gradio's static workers take "
-                "uploads and serve files in processes that know nothing of the store; leave it "
-                "out, and GRADIO_NUM_WORKERS too."
+        if knows_workers and int(workers) > 0:
+            log.warning(
+                "num_workers=%s has no effect on an attached demo: Gradio's static workers take "
+                "uploads and serve files in processes that have no store. This process serves "
+                "them; run more replicas of the app for more throughput.",
+                workers,
             )
+            kwargs["num_workers"] = 0
         return original(*args, **kwargs)
 
     demo.launch = launch  # type: ignore[method-assign]  # this is the hook
 
 
 def free(demo: Blocks) -> None:
-    """Undo ``force_heartbeat`` and ``refuse_workers``."""
+    """Undo ``force_heartbeat`` and ``without_workers``."""
     vars(demo).pop("get_config_file", None)
     vars(demo).pop("launch", None)
 

@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import html
 import os
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import quote, unquote
 
 from sessionstore.errors import InvalidName
 from sessionstore.local_copies import RECHECK, fit
@@ -40,6 +42,41 @@ REMEMBERED: Final = 20_000
 """The most file names in the cache. Others are looked up in the store again."""
 
 _is_proof = re.compile(r"[0-9a-f]{32}").fullmatch
+
+_links = re.compile(r"/file=([^\s\"'<>()\\?#]+)")
+
+
+def links_in(values: Any) -> Iterator[str]:
+    """Yield the paths that texts among ``values`` link to by Gradio's route for files."""
+    if isinstance(values, str):
+        if "file=" in values:
+            for link in _links.finditer(values):
+                yield unquote(html.unescape(link[1]))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from links_in(value)
+    elif isinstance(values, dict) and "path" not in values:  # a file went through ``move``
+        for value in values.values():
+            yield from links_in(value)
+
+
+def with_links(values: Any, paths: dict[str, str]) -> Any:
+    """Return ``values`` with the paths that their texts link to replaced as ``paths`` says."""
+    if all(path == other for path, other in paths.items()):
+        return values
+    if isinstance(values, str):
+        return _links.sub(lambda link: "/file=" + _replaced(link[1], paths), values)
+    if isinstance(values, list | tuple):
+        return [with_links(value, paths) for value in values]
+    if isinstance(values, dict) and "path" not in values:
+        return {key: with_links(value, paths) for key, value in values.items()}
+    return values
+
+
+def _replaced(link: str, paths: dict[str, str]) -> str:
+    path = unquote(html.unescape(link))
+    other = paths.get(path, path)
+    return link if other == path else quote(other)
 
 
 class Pointer(NamedTuple):

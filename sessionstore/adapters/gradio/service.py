@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.files import CacheFiles
-from sessionstore.adapters.gradio.paths import OURS, CachePaths
+from sessionstore.adapters.gradio.paths import OURS, CachePaths, links_in
 from sessionstore.adapters.gradio.presence import PresenceTracker
 from sessionstore.background import Sweeping
 from sessionstore.errors import FileNotStored, SettingsError
@@ -153,8 +153,9 @@ class Service:
             self.store.retention = replace(self.store.retention, max_age=age)
 
     def pin(self, demo: Blocks) -> None:
-        """Save the files that came with the demo's components."""
-        names = {self.files.paths.relative(path) for path in compat.moved_files(demo)}
+        """Save the files that came with the demo's components, and those that texts link to."""
+        paths = {*compat.moved_files(demo), *links_in(compat.values_of(demo))}
+        names = {self.files.paths.relative(path) for path in paths}
         self.files.pin(sorted(name for name in names if name is not None))
 
     def serving(self, app: App) -> None:
