@@ -5,6 +5,11 @@
 #   make gradio5 the adapter's tests with the newest Gradio 5, in an environment of their own
 #   make gradio-next  the adapter's behaviour with the newest pre-release of Gradio, if there is one
 #   make lint    ruff and mypy alone
+#   make matrix  the fast half of the tests on Python 3.11, 3.12 and 3.13 (VERSIONS="3.13" for one)
+#   make lowest  the tests of the extras, with the lowest version of each that pyproject.toml allows
+#   make coverage  the tests of the core and the backends; fails under 95 % of the branches
+#   make types   whether the public types are complete, by pyright
+#   make dist    sdist and wheel into dist/, built twice with equal bytes, checked and installed
 #   make docs    build the documentation's site into site/; a warning is an error
 #   make s3      serve a bucket with SeaweedFS, and print the settings for it
 #   make bench   measure beside peers, in under 15 minutes; make bench-full: growth and the rest
@@ -23,9 +28,13 @@ GRADIO5 := .venv-gradio5
 GRADIO_NEXT := .venv-gradio-next
 SITE := .venv-docs
 INSTALLS := pyproject.toml scripts/venv scripts/constraints.txt
+VERSIONS ?= 3.11 3.12 3.13
+# Not browsers, servers, Gradio, machines of hypothesis: what tests Python's own differences.
+FAST := -m "not browser and not server" tests/core tests/cli tests/local tests/objects tests/asgi
 ARGS ?=
 JOBS ?= 2
 comma := ,
+LOWEST := s3,fsspec,obstore,asgi,cli,image,blake3,metrics
 
 ifeq ($(strip $(SESSIONSTORE_URL)),)
 SESSIONSTORE_URL := file:.demo-data
@@ -34,7 +43,7 @@ endif
 # An s3:// store needs one extra more; the stamp's name keeps the two apart.
 DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
 
-.PHONY: help demo test gradio5 gradio-next lint docs bench bench-full campaigns explore apps replicas gradio-suite s3 clean
+.PHONY: help demo test gradio5 gradio-next lint matrix lowest coverage types dist docs bench bench-full campaigns explore apps replicas gradio-suite s3 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -59,7 +68,7 @@ gradio-next: .venv/.ready-test
 	@newest=$$($(BIN)/python -m pip index versions --pre gradio 2>/dev/null | sed -n '1s/.*(\(.*\))/\1/p'); \
 	case "$$newest" in \
 	*[!0-9.]*) \
-	    scripts/venv $(GRADIO_NEXT) test "gradio==$$newest" && \
+	    scripts/venv $(GRADIO_NEXT) all test "gradio==$$newest" && \
 	    $(GRADIO_NEXT)/bin/python -m pytest -n0 $(ARGS) tests/gradio/test_probe.py ;; \
 	*) echo "Gradio has no newer pre-release: the newest version is $$newest." ;; \
 	esac
@@ -68,6 +77,32 @@ lint: .venv/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+matrix: $(VERSIONS:%=matrix-%)
+
+matrix-%: .venv-py%/.ready-test
+	.venv-py$*/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) $(FAST)
+
+# Old releases beside a new click or fastapi warn; that is not an error here.
+lowest: .venv-lowest/.ready-test
+	.venv-lowest/bin/python -m pytest -W default -n $(JOBS) --dist loadfile $(ARGS) tests/cli \
+	    tests/asgi/test_app.py tests/asgi/test_upload.py tests/core/test_content.py \
+	    tests/core/test_images.py tests/core/test_metrics.py tests/fsspec/test_backend.py \
+	    tests/s3/test_options.py tests/s3/test_requests.py tests/s3/test_obstore_client.py
+
+COVERED := tests/core tests/local tests/objects tests/fsspec tests/s3 tests/testing tests/cli tests/asgi
+coverage: .venv/.ready-test
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report= $(ARGS) $(COVERED) \
+	    tests/test_memory_backend.py
+	$(BIN)/python scripts/branches.py
+
+types: .venv-types/.ready-types
+	@.venv-types/bin/pyright --verifytypes sessionstore --ignoreexternal | tail -n 22 | \
+	    grep -E "score|exported by|type:" && \
+	    .venv-types/bin/pyright --verifytypes sessionstore --ignoreexternal >/dev/null
+
+dist: .venv-dist/.ready-dist
+	@.venv-dist/bin/python scripts/dist.py
 
 # Material tells of a fork in mkdocs' future at each build otherwise.
 docs: export NO_MKDOCS_2_WARNING := 1
@@ -126,25 +161,46 @@ s3: .venv/.ready-test
 	@$(BIN)/python -u -m tests.support.seaweed
 
 clean:
-	rm -rf .venv .venv-bench $(DEMO) $(GRADIO5) $(GRADIO_NEXT) $(SITE) site .demo-data .gradio-suite build dist *.egg-info .hypothesis
+	rm -rf .venv .venv-bench .venv-dist .venv-lowest .venv-py* .venv-types $(DEMO) $(GRADIO5) $(GRADIO_NEXT) $(SITE) site .demo-data .gradio-suite build dist *.egg-info .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.venv/.ready-%: $(INSTALLS)
-	@scripts/venv .venv '$*'
+.venv/.ready-test: $(INSTALLS)
+	@scripts/venv .venv all test
 	@touch $@
 
-.venv-bench/.ready-%: $(INSTALLS)
-	@scripts/venv .venv-bench '$*'
+.venv-py%/.ready-test: $(INSTALLS)
+	@PYTHON='$*' scripts/venv .venv-py$* all test
 	@touch $@
 
-$(GRADIO5)/.ready-%: $(INSTALLS)
-	@scripts/venv $(GRADIO5) '$*' 'gradio<6'
+.venv-lowest/.ready-test: $(INSTALLS) scripts/lowest.py .venv/.ready-test
+	@$(BIN)/python scripts/lowest.py $(subst $(comma), ,$(LOWEST)) > .lowest.txt
+	@scripts/venv .venv-lowest '$(LOWEST)' test --constraint .lowest.txt
+	@touch $@
+
+# Pyright follows no editable install, so this is one of the wheel.
+.venv-types/.ready-types: $(INSTALLS) FORCE
+	@[ -f $@ ] || scripts/venv .venv-types all types
+	@.venv-types/bin/python -m pip install --quiet --no-deps --force-reinstall .
+	@touch $@
+
+.venv-dist/.ready-dist: $(INSTALLS)
+	@scripts/venv .venv-dist '' dist 'setuptools>=77' wheel
+	@touch $@
+
+FORCE:
+
+.venv-bench/.ready-bench: $(INSTALLS)
+	@scripts/venv .venv-bench gradio,s3,obstore,blake3 bench
+	@touch $@
+
+$(GRADIO5)/.ready-test: $(INSTALLS)
+	@scripts/venv $(GRADIO5) all test 'gradio<6'
 	@touch $@
 
 $(DEMO)/.ready-%: $(INSTALLS)
-	@scripts/venv $(DEMO) '$*'
+	@scripts/venv $(DEMO) '$*' ''
 	@touch $@
 
-$(SITE)/.ready-%: $(INSTALLS)
-	@scripts/venv $(SITE) '$*'
+$(SITE)/.ready-docs: $(INSTALLS)
+	@scripts/venv $(SITE) cli docs
 	@touch $@

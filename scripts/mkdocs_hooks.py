@@ -6,6 +6,7 @@
 * A callout of GitHub (``> [!WARNING]``) becomes an admonition, so that it shows in both places.
 * ``reference/cli.md`` is what ``--help`` says, of every command.
 * The entry ``examples`` of the navigation stands for all of them.
+* ``llms.txt`` at the root of the site lists its pages (``scripts/llms.py``).
 * A page that the navigation names and that is not there is left out. The build complains of the
   opposite: a page that no entry leads to (``omitted_files`` in mkdocs.yml).
 """
@@ -13,6 +14,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import posixpath
 import re
 from pathlib import Path
@@ -43,6 +45,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     made = {*PAGES.values(), CLI, *(_page_of(each) for each in _examples())}
     config.nav = _present(config.nav, made, Path(config.docs_dir))
     return config
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Write llms.txt beside the pages."""
+    spec = importlib.util.spec_from_file_location("llms", ROOT / "scripts" / "llms.py")
+    assert spec is not None  # noqa: S101 - for mypy; the file is beside this one
+    assert spec.loader is not None  # noqa: S101 - likewise
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    Path(config.site_dir, "llms.txt").write_text(module.text(), encoding="utf-8")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

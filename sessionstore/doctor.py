@@ -66,7 +66,8 @@ class Report:
     def __str__(self) -> str:
         bad = sum(check.verdict == "bad" for check in self.checks)
         unknown = sum(check.verdict == "unknown" for check in self.checks)
-        summary = "a store is safe here" if self.safe else f"no place for a store: {bad} bad"
+        failed = f"not safe for a store: {bad} check{'s' * (bad > 1)} failed"
+        summary = "a store is safe here" if self.safe else failed
         if unknown:
             summary += f", {unknown} unknown"
         return "\n".join((f"{self.url}: {summary}", *(f"  {check}" for check in self.checks)))
@@ -94,7 +95,7 @@ def doctor(url: str | os.PathLike[str] | None = None, **options: object) -> Repo
     settings = resolve(url, options, os.environ, os.curdir)
     backend, location = settings.backend, settings.location
     if not isinstance(backend, Examinable):
-        words = f"nobody has written checks for {location.scheme}:// stores"
+        words = f"there are no checks for {location.scheme}:// stores"
         return Report(location.url, [Check("examination", "unknown", words)])
     checks: list[Check] = []
     examination = backend.examine(location, settings.backend_options)

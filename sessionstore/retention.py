@@ -175,7 +175,7 @@ class Planner:
         if key is not None:
             return key, ""
         # A crash can leave a session without its id. It too must be dropped in the end.
-        return SessionKey.nameless(record.sid), "; it does not say whose it is"
+        return SessionKey.nameless(record.sid), "; its id and owner cannot be read"
 
     # A session that cannot have an expired or too old file is skipped, without a listing.
 
@@ -190,7 +190,7 @@ class Planner:
         """Iterate over the rows for single files."""
         references = sorted(self.files(record.sid), key=lambda reference: reference.name)
         if not references and self._is_left_over(record):
-            yield from self._whole(record, "drop", "it has no files any more, and nobody uses it")
+            yield from self._whole(record, "drop", "it has no files, and is not in use")
         key, remark = self._key(record)
         for reference in references:
             verdict = self._file(record, reference)

@@ -101,7 +101,7 @@ def _unidentified(backend: Backend) -> Iterator[Problem]:
 
 def nameless(sid: str, remedy: str) -> Problem:
     """Return the problem of a session without a readable id and owner."""
-    return Problem("damaged", sid, f"The session {sid} does not say whose it is.", remedy)
+    return Problem("damaged", sid, f"The id and owner of the session {sid} cannot be read.", remedy)
 
 
 def key_of(backend: Backend, sid: str) -> SessionKey | None:

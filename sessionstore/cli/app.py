@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from sessionstore.cli import inspect, maintain, transfer
-from sessionstore.cli.output import Status, note
+from sessionstore.cli.output import Status, note, write
 from sessionstore.cli.stores import Ambiguous, NotThere
 from sessionstore.errors import FileNotStored, InvalidName, SessionStoreError, SettingsError
 
@@ -55,6 +56,26 @@ app = typer.Typer(
     name="sessionstore", cls=Commands, help=HELP, no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )  # fmt: skip
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - called by typer
+    if wanted:
+        write(f"sessionstore {version('sessionstore')}\n")
+        raise typer.Exit
+
+
+_Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+    ),
+]
+
+
+@app.callback()
+def _common(*, version: _Version = False) -> None:
+    """Take the options that come before a command."""
+
 
 for _command in (
     inspect.ls, inspect.du, inspect.cat, transfer.get, transfer.put, inspect.sessions,

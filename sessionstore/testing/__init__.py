@@ -5,7 +5,7 @@
 * ``FaultyBackend``: a wrapper for any backend that injects faults by a plan.
 * ``FakeClock``: a clock that a test moves; other threads wait by it.
 
-Needs pytest and hypothesis: ``pip install 'sessionstore[test]'``.
+Needs pytest and hypothesis: ``pip install pytest hypothesis``.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ def sid(store: SessionStore, id_: str, owner: str | None = None) -> str:
 
 
 # Looking
+
+
+def test_the_version_is_shown_without_a_store() -> None:
+    assert run("--version").out == f"sessionstore {version('sessionstore')}\n"
 
 
 def test_ls_lists_a_sessions_files(store: SessionStore, root: Path) -> None:

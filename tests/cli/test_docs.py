@@ -55,6 +55,11 @@ def test_each_command_and_each_of_its_options_has_help(name: str) -> None:
     assert [each.name for each in command.params if not each.help] == []
 
 
+@pytest.mark.parametrize("name", commands())
+def test_each_command_has_an_example_of_itself(name: str) -> None:
+    assert f"Example: sessionstore {name}" in commands()[name].help
+
+
 def test_each_exit_status_is_documented() -> None:
     told = {int(n) for n in re.findall(r"^\| ([0-9]+) \|", GUIDE.read_text(), re.MULTILINE)}
     assert told == set(Status)

@@ -310,7 +310,7 @@ def test_a_report_says_it_in_words() -> None:
     ]
     report = Report("s3://bucket", checks)
     assert str(report).splitlines() == [
-        "s3://bucket: no place for a store: 1 bad, 1 unknown",
+        "s3://bucket: not safe for a store: 1 check failed, 1 unknown",
         "  good    one: fine",
         "  bad     two: broken",
         "  unknown 3: ?",

@@ -83,7 +83,9 @@ class TestLocal:
     ) -> None:
         (alice / "id").write_text("")
         clock.advance(2 * DAY)
-        said = {row.session_id: "does not say whose it is" in row.reason for row in store.plan()}
+        said = {
+            row.session_id: "its id and owner cannot be read" in row.reason for row in store.plan()
+        }
         assert said == {alice.name: True, "bob": False}
 
     def test_one_without_files_is_a_finding_too(self, store: SessionStore, alice: Path) -> None:
@@ -399,7 +401,7 @@ class TestCommandLine:
     def test_copy_shows_the_rows_and_has_their_status(self, nameless: str) -> None:
         done = run("copy", "here", "there")
         assert done.status == 4
-        assert done.out.startswith(f"damaged\t-\t{nameless}\tno\tThe session {nameless} does not")
+        assert done.out.startswith(f"damaged\t-\t{nameless}\tno\tThe id and owner of the session")
         assert "1 file copied, 3 B; 0 already there, 0 deleted during the copy; 1 finding." in (
             done.err
         )

@@ -297,7 +297,7 @@ class TestMaxAge:
         clock.advance(2 * HOUR)
         (row,) = store.sweep()
         assert (row.action, row.name) == ("drop", None)
-        assert row.reason == "it has no files any more, and nobody uses it"
+        assert row.reason == "it has no files, and is not in use"
         assert store.usage().sessions == 0
 
     def test_with_idle_an_empty_session_stays_as_long_as_any(

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "scripts" / "constraints.txt"
-TOOLS = {"mypy", "ruff", "boto3-stubs"}
+TOOLS = {"mypy", "pyright", "ruff", "boto3-stubs"}
 
 PYTHON = r"""#!/bin/sh
 case "$2" in
@@ -27,13 +27,6 @@ def lines() -> list[str]:
     return [line for line in CONSTRAINTS.read_text().splitlines() if not line.startswith("#")]
 
 
-def project() -> dict[str, dict[str, list[str]]]:
-    loaded: dict[str, dict[str, list[str]]] = tomllib.loads((ROOT / "pyproject.toml").read_text())[
-        "project"
-    ]
-    return loaded
-
-
 def test_each_constraint_is_an_exact_version() -> None:
     assert [line for line in lines() if not re.fullmatch(r"[a-z0-9-]+==[0-9.]+", line)] == []
 
@@ -43,7 +36,8 @@ def test_each_tool_has_its_constraint() -> None:
 
 
 def test_no_other_place_says_a_version_of_a_tool() -> None:
-    required = [each for extra in project()["optional-dependencies"].values() for each in extra]
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"].values()
+    required = [each for group in groups for each in group if isinstance(each, str)]
     tools = [each for each in required if re.split(r"[\[=<>!~ ]", each)[0] in TOOLS]
 
     assert {each.partition("[")[0] for each in tools} == TOOLS
@@ -55,13 +49,15 @@ def test_an_environment_is_installed_with_the_constraints(tmp_path: Path) -> Non
     python.write_text(PYTHON)
     python.chmod(0o755)
 
-    command = [str(ROOT / "scripts" / "venv"), str(tmp_path / "venv"), "test"]
+    command = [str(ROOT / "scripts" / "venv"), str(tmp_path / "venv"), "all", "test"]
     subprocess.run(
         command, cwd=ROOT, env={"PYTHON": str(python), "PATH": "/usr/bin:/bin"}, check=True
     )
 
     asked = (tmp_path / "venv" / "bin" / "pip-arguments").read_text().split()
     assert asked[asked.index("--constraint") + 1] == "scripts/constraints.txt"
+    assert asked[asked.index("--editable") + 1] == ".[all]"
+    assert asked[asked.index("--group") + 1] == "test"
 
 
 def test_types_are_read_as_the_running_interpreter_reads_them() -> None:

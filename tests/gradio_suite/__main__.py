@@ -163,7 +163,7 @@ def _interpreter(version: str) -> Path:
     venv = PLACE / "venv"
     ready = venv / f".ready-{version}"
     if not ready.exists():
-        make = [str(ROOT / "scripts/venv"), str(venv), "gradio,image"]
+        make = [str(ROOT / "scripts/venv"), str(venv), "gradio,image", ""]
         subprocess.run(make, cwd=ROOT, check=True)
         options = ["--quiet", "-r", str(HERE / "requirements.txt")]
         command = [str(venv / "bin/python"), "-m", "pip", "install", *options]
