@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -19,7 +20,7 @@ from sessionstore.errors import BackendUnavailable, SettingsError
 
 from ..objects.client import Download, Entry, NotFound, Page, Part, Payload, Upload
 from ..objects.engine import CLOSED, Client, Connection
-from .boto3_session import make_client
+from .boto3_session import Warmer, make_client
 from .errors import TASKS, ErrorContext, from_boto3, from_response, not_s3
 from .options import Options
 
@@ -44,8 +45,11 @@ class S3Client:
     On a server that was short of processors, four requests took longer than one.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, warm: bool = True) -> None:
+        """``warm``: keep some idle connections open."""
         self.options = options
+        self._warm = warm
+        self._warmer: Warmer | None = None
         self.opening = True
         self.region = options.region
         self._closed = False
@@ -159,6 +163,7 @@ class S3Client:
 
     def close(self) -> None:
         self._closed = True
+        self._cool()
         self.connection.close()
 
     # Operations of S3 beyond the object protocol
@@ -179,6 +184,7 @@ class S3Client:
                 f"{actual!r}; set region to that."
             )
         self.region = actual
+        self._cool()
         self.connection.close()
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
@@ -214,7 +220,15 @@ class S3Client:
         return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
 
     def _make(self) -> Client:
-        return make_client(self.options, self.region)
+        client = make_client(self.options, self.region)
+        if self._warm:
+            self._warmer = Warmer(client)
+            self._warmer.start()
+        return client
+
+    def _cool(self) -> None:
+        if self._warmer is not None:
+            self._warmer.stop()
 
     def _list(self, prefix: str, **arguments: Any) -> Response:
         method = "list_objects_v2"
@@ -243,6 +257,8 @@ class S3Client:
             client = self.connection.client
         except (*_FAILURES, ValueError) as error:  # ValueError: "Invalid endpoint"
             raise self._ours(error, method) from error
+        if self._warmer is not None:
+            self._warmer.used = time.monotonic()
         try:
             return getattr(client, method)(**arguments)
         except _FAILURES as error:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
+import threading
+import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -15,12 +19,22 @@ from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.exceptions import NoCredentialsError, ProfileNotFound
 from botocore.utils import determine_content_length, parse_timestamp
+from urllib3.exceptions import HTTPError
 
 from ..objects.engine import Client
 from .options import Options
 
 CONNECTIONS = 128
 """The most idle connections: as many as the requests of all threads of a store at once."""
+
+WARM = 4
+"""Idle connections that are kept open: as many as one save uses at the same time."""
+
+TICK = 1.0
+"""Seconds between two looks at the idle connections."""
+
+REST = 300.0
+"""Seconds without a request after which connections are left to close."""
 
 TTL = timedelta(minutes=9)
 """The time for which obstore keeps credentials; botocore renews them 10 minutes before they end."""
@@ -68,6 +82,67 @@ def credentials(options: Options) -> Any:
     provider = Boto3CredentialProvider(session, ttl=TTL)
     provider()  # an error is raised here, not in obstore's threads
     return provider
+
+
+class Warmer(threading.Thread):
+    """A thread that keeps ``WARM`` idle connections of boto3's client open, until ``stop``.
+
+    A store closes a connection that is idle for some seconds, and opening one takes a round trip,
+    with TLS two or three. So this thread opens it again before a request needs it. ``used`` is the
+    time of the last request; after ``REST`` seconds without one, nothing is opened. botocore has no
+    interface for this: where its pools are elsewhere, nothing is kept open.
+    """
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(name="sessionstore-warm", daemon=True)
+        self.used = time.monotonic()
+        self._client = weakref.ref(client)
+        self._over = threading.Event()
+        self.stop = self._over.set
+
+    def run(self) -> None:
+        while not self._over.wait(TICK) and (client := self._client()) is not None:
+            if time.monotonic() - self.used < REST:
+                manager = getattr(client._endpoint.http_session, "_manager", None)  # noqa: SLF001 - see above
+                pools = getattr(manager, "pools", {})
+                for key in pools.keys():  # noqa: SIM118 - it refuses to be iterated over
+                    with suppress(OSError, HTTPError, AttributeError):  # gone, closed or changed
+                        reopen(pools.get(key))
+
+
+def reopen(pool: Any) -> None:
+    """Open connections until ``WARM`` of the idle ones in ``pool``, of urllib3, are open."""
+    idle = pool.pool  # a queue of connections, and of None for each that may be opened later
+    with idle.mutex:
+        missing = WARM - sum(not _is_closed(each) for each in idle.queue)
+    for _ in range(missing):
+        connection = pool._new_conn()  # noqa: SLF001 - see ``Warmer``
+        connection.connect()
+        with idle.mutex:
+            places = [at for at, each in enumerate(idle.queue) if _is_closed(each)]
+            if places and pool.pool is idle:
+                old, idle.queue[places[-1]] = idle.queue[places[-1]], connection
+                connection = old
+        if connection is not None:
+            connection.close()
+
+
+def _is_closed(connection: Any) -> bool:
+    """Return whether the ``connection`` is not made or was closed by the store.
+
+    After a handshake of TLS 1.3 the store sends tickets, and urllib3 takes a connection with unread
+    bytes for closed. To read consumes the tickets, and tells the two apart.
+    """
+    if connection is None or connection.sock is None:
+        return True
+    try:
+        connection.sock.settimeout(0)  # every request sets its own
+        connection.sock.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def make_client(options: Options, region: str | None) -> Client:

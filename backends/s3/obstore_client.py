@@ -307,7 +307,7 @@ class ObstoreClient:
                 )
             with _process.lock:
                 if self._boto3 is None:
-                    self._boto3 = S3Client(for_boto3(self.options))
+                    self._boto3 = S3Client(for_boto3(self.options), warm=_process.lost)
         self._boto3.opening = self.opening
         return self._boto3
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import hashlib
 import io
 import os
 import signal
+import socket
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from typing import Any
 
 import pytest
 from botocore.utils import parse_timestamp
+from urllib3 import HTTPConnectionPool
 
 from sessionstore import BackendUnavailable
 from sessionstore.backends.objects import engine as _connection
@@ -321,6 +324,75 @@ def test_enough_connections_for_many_threads(server: ScriptedServer) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+# Idle connections
+
+
+class Listener:
+    """A server that accepts connections, and says nothing."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.accepted: list[socket.socket] = []
+
+    def pool(self) -> HTTPConnectionPool:
+        return HTTPConnectionPool("127.0.0.1", self._socket.getsockname()[1], maxsize=10)
+
+    def accept(self) -> int:
+        """Accept what is waiting; give the number of all connections so far."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.accepted.append(self._socket.accept()[0])
+        return len(self.accepted)
+
+    def close(self) -> None:
+        for each in (self._socket, *self.accepted):
+            each.close()
+
+
+def test_idle_connections_that_the_store_closed_are_opened_again() -> None:
+    with closing(Listener()) as listener, closing(listener.pool()) as pool:
+        boto3_session.reopen(pool)
+        assert listener.accept() == boto3_session.WARM
+        boto3_session.reopen(pool)
+        assert listener.accept() == boto3_session.WARM
+        for each in listener.accepted[:2]:
+            each.close()
+        boto3_session.reopen(pool)
+        assert listener.accept() == boto3_session.WARM + 2
+        assert pool.pool is not None
+        assert pool.pool.qsize() == 10
+
+
+def test_a_request_takes_a_connection_that_was_opened_again() -> None:
+    with closing(Listener()) as listener, closing(listener.pool()) as pool:
+        boto3_session.reopen(pool)
+        taken = [pool._get_conn() for _ in range(boto3_session.WARM)]
+        assert all(each.is_connected for each in taken)
+        for each in taken:
+            each.close()
+
+
+def test_a_pool_that_was_closed_gets_no_connection() -> None:
+    with closing(Listener()) as listener:
+        pool = listener.pool()
+        pool.close()
+        with pytest.raises(AttributeError):  # the thread ignores it
+            boto3_session.reopen(pool)
+        assert listener.accept() == 0
+
+
+def test_the_thread_ends_with_the_client(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boto3_session, "TICK", 0.01)
+    with closing(client_of(server)) as client:
+        client.put("k", Payload.of(b""))
+        (thread,) = [it for it in threading.enumerate() if isinstance(it, boto3_session.Warmer)]
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_a_fork_has_a_client_of_its_own() -> None:
     made = Made()
     connection = Connection(made.one_more)
