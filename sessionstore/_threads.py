@@ -1,4 +1,7 @@
-"""The runner of the ``_async`` methods: a worker thread, so that no I/O is on an event loop."""
+"""Worker threads: for the ``_async`` methods, so that no I/O is on an event loop, and for waiting.
+
+Waiting for a bucket takes little of a processor, so it has more threads, in another executor.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ import inspect
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
 
 THREADS = min(32, max(16, (os.cpu_count() or 1) + 4))
 """Threads of the executor: more than there are cores, because they wait for a network or a disk.
@@ -26,7 +30,7 @@ With 32 threads on two cores, saves to a local disk stalled an event loop twice 
 """
 
 _lock = threading.Lock()
-_made: ThreadPoolExecutor | None = None
+_made: dict[str, ThreadPoolExecutor] = {}
 
 _slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
     weakref.WeakKeyDictionary()
@@ -71,15 +75,14 @@ def in_thread(
     return twin
 
 
-def _executor() -> ThreadPoolExecutor:
-    """Return the executor of this process. Its threads end with the process."""
-    global _made  # noqa: PLW0603 - one executor for the process
+def _executor(threads: int = THREADS, name: str = "sessionstore-async") -> ThreadPoolExecutor:
+    """Return the executor of that name of this process. Its threads end with the process."""
     with _lock:
-        if _made is None:
+        if name not in _made:
             from concurrent.futures import ThreadPoolExecutor  # here for the same reason as asyncio
 
-            _made = ThreadPoolExecutor(THREADS, "sessionstore-async")
-        return _made
+            _made[name] = ThreadPoolExecutor(threads, name)
+        return _made[name]
 
 
 def _forget_closed() -> None:
@@ -90,10 +93,82 @@ def _forget_closed() -> None:
 
 
 def _after_fork() -> None:
-    """Forget the executor in a child process, which has no thread of the parent."""
-    global _lock, _made
-    _lock, _made = threading.Lock(), None
+    """Forget the executors in a child process, which has no thread of the parent."""
+    global _lock  # noqa: PLW0603 - one lock for the process
+    _lock = threading.Lock()
+    _made.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+# Waiting
+
+WAITS = 64
+"""Threads that wait for a network. They use little of a processor, so they may be many."""
+
+PENDING = 32
+"""The most deferred calls at the same time; further ones are made by their caller."""
+
+
+def run_together(tasks: Sequence[Callable[[], T]], at_once: int = WAITS) -> list[T]:
+    """Call the tasks, at most ``at_once`` at the same time, and return their results in order.
+
+    After an error no further task starts; it is raised when the running ones have ended. The
+    calling thread does what no other thread has begun. So a task may itself run tasks together.
+    """
+    numbers, results, failed = iter(range(len(tasks))), {}, threading.Event()
+
+    def work() -> None:
+        for number in numbers:  # the iterator gives each number to one thread
+            if failed.is_set():
+                return
+            try:
+                results[number] = tasks[number]()
+            except BaseException:
+                failed.set()
+                raise
+
+    helpers = [_start(work) for _ in range(min(at_once, len(tasks)) - 1)]
+    try:
+        work()
+    finally:
+        errors = [one.exception() for one in helpers if one is not None and not one.cancel()]
+    for error in errors:
+        if error is not None:
+            raise error
+    return [results[number] for number in range(len(tasks))]
+
+
+def _start(call: Callable[[], object]) -> Future[object] | None:
+    """Make a call in a thread that may wait; None when the interpreter is ending."""
+    try:
+        return _executor(WAITS, "sessionstore-waits").submit(call)
+    except RuntimeError:
+        return None
+
+
+class Deferred:
+    """Calls that are made later, in other threads. ``drain`` waits for them."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._calls: set[Future[object]] = set()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function that raises nothing: soon, or now if ``PENDING`` calls wait already."""
+        if self._process != os.getpid():  # forked: the parent makes its own calls
+            self._process, self._calls = os.getpid(), set()
+        future = _start(function) if len(self._calls) < PENDING else None
+        if future is None:
+            function()
+            return
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+
+    def drain(self) -> None:
+        """Wait until all calls of this process are made."""
+        if self._process == os.getpid():
+            for future in list(self._calls):
+                future.exception()

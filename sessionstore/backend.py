@@ -159,8 +159,11 @@ class Backend(Protocol):
         """Mark the session as active now. Does nothing if there is no such session."""
         ...
 
-    def end(self, sid: str) -> None:
-        """Mark the session as ended now. Does nothing if there is no such session."""
+    def end(self, sid: str) -> SessionRecord | None:
+        """Mark the session as ended now. Does nothing if there is no such session.
+
+        Returns its record if that costs nothing more, so that the store need not call ``session``.
+        """
         ...
 
     def resume(self, sid: str) -> None:

@@ -77,8 +77,7 @@ class BaseStore:
         """``Session.end``."""
         if key.sid == _SHARED.sid:
             return
-        self.backend.end(key.sid)
-        record = self.backend.session(key.sid)
+        record = self.backend.end(key.sid) or self.backend.session(key.sid)
         due = None if record is None else self.retention.due(record)
         if due is None:
             return

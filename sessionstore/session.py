@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import io
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Self, over
 
 from sessionstore import images
 from sessionstore._os.errors import translated
-from sessionstore._threads import in_thread, run_in_thread
+from sessionstore._threads import in_thread, run_in_thread, run_together
 from sessionstore.base import SessionHandle
 from sessionstore.content import HASHERS, Buffer, Content, Ingest, ingest, refuse_text
 from sessionstore.errors import FileNotStored, LimitExceeded
@@ -131,16 +132,19 @@ class Session(SessionHandle):
 
         File names are relative to the directory. A saved file replaces one of the same name; no
         other file is removed. Symbolic links and special files are skipped. If the block raises,
-        nothing is saved. If a save raises, the files before it are saved. The directory is removed
-        in any case; if the process was killed, by the next sweep.
+        nothing is saved. If a save raises, other files may be saved. The directory is removed in
+        any case; if the process was killed, by the next sweep. A bucket saves many files at once.
         """
         with self.store.local_copies.scratch() as root:
             yield root
             with translated("read a directory that is to be saved", str(root)):
                 files = list(_files(root))
             by_name = {own_name(file.relative_to(root).as_posix()): file for file in files}
-            for name in sorted(by_name):
-                self.put(name, by_name[name])
+            saves = [
+                partial(contextvars.copy_context().run, self.put, name, by_name[name])
+                for name in sorted(by_name)
+            ]
+            run_together(saves, getattr(self.store.backend, "at_once", 1))
 
     # Reading
 

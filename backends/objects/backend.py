@@ -23,7 +23,7 @@ from sessionstore.model import (
 from sessionstore.parsers import Parser
 
 from . import keys, layout
-from .bucket import Bucket, Elapsed, StoreClock, boot_time
+from .bucket import Bucket, Elapsed, StoreClock, Waits, boot_time
 from .cache import LookupCache
 from .client import ObjectClient
 from .collector import Collector
@@ -31,6 +31,9 @@ from .inspect import Inspector
 from .reader import Reader
 from .sessions import Sessions
 from .writer import Writer
+
+AT_ONCE = 16
+"""Calls of one caller at the same time: a save has up to three requests, of 64 threads to wait."""
 
 
 class ObjectBackend:
@@ -63,14 +66,15 @@ class ObjectBackend:
         digest: str | None = None,
         elapsed: Elapsed = boot_time,
         nonce: layout.Nonce = secrets.token_hex,
+        waits: Waits | None = None,
     ) -> None:
         """Open the store in ``client``; create it if it does not exist.
 
-        ``elapsed`` and ``nonce`` are for tests. Raises SettingsError when the store was created
-        with another ``grace`` or ``digest``.
+        ``elapsed``, ``nonce`` and ``waits`` are for tests. Raises SettingsError when the store was
+        created with another ``grace`` or ``digest``.
         """
         self.client = client
-        self._bucket = Bucket(client, StoreClock(elapsed))
+        self._bucket = Bucket(client, StoreClock(elapsed), waits)
         self.terms = layout.open_or_create(self._bucket, digest, grace)
         self.digest = self.terms.digest
         self._bucket.sync()
@@ -137,5 +141,15 @@ class ObjectBackend:
                 blobs, size = blobs + 1, size + entry.size
         return Stored(blobs, size)
 
+    @property
+    def at_once(self) -> int:
+        """The number of calls that are useful at the same time, because they wait for a network."""
+        return AT_ONCE if self._bucket.waits.parallel else 1
+
     def close(self) -> None:
+        self.drain()
         self.client.close()
+
+    def drain(self) -> None:
+        """Wait for the deletes that no call waited for. After a crash a sweep does them."""
+        self._bucket.waits.drain()

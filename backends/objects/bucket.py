@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from sessionstore.errors import BackendUnavailable
+from sessionstore._threads import Deferred, run_together
+from sessionstore.errors import BackendUnavailable, SessionStoreError
 
 from . import keys
 from .client import (
@@ -26,7 +27,6 @@ from .client import (
     Upload,
 )
 from .keys import EPOCH
-from .parallel import run
 
 Elapsed = Callable[[], float]
 """Returns the seconds since a fixed moment, including the time that the machine was suspended."""
@@ -141,12 +141,51 @@ class Dated(NamedTuple):
     date: datetime
 
 
+class Waits:
+    """How a backend waits for requests: here one after the other, in the calling thread.
+
+    So it is for a client that does not wait for a network: threads would cost more than they save.
+    """
+
+    parallel: ClassVar[bool] = False
+
+    def together(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Call the tasks and return their results, when all have ended; raise an error of them."""
+        return [task() for task in tasks]
+
+    def later(self, task: Callable[[], object]) -> None:
+        """Call a task that raises nothing. The caller need not wait for it."""
+        task()
+
+    def drain(self) -> None:
+        """Wait for all tasks of ``later``."""
+
+
+class Threads(Waits):
+    """Tasks side by side, in threads; at most ``PENDING`` for later."""
+
+    parallel: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._deferred = Deferred()
+
+    def together(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+        return run_together(tasks)
+
+    def later(self, task: Callable[[], object]) -> None:
+        self._deferred.call(task)
+
+    def drain(self) -> None:
+        self._deferred.drain()
+
+
 class Bucket:
     """One client and one clock. Errors of the client pass through."""
 
-    def __init__(self, client: ObjectClient, clock: StoreClock) -> None:
+    def __init__(self, client: ObjectClient, clock: StoreClock, waits: Waits | None = None) -> None:
         self.client = client
         self.clock = clock
+        self.waits = waits or (Threads() if isinstance(client, TakesSeveral) else Waits())
 
     def now(self) -> datetime:
         """Return a lower bound of the store's time."""
@@ -243,6 +282,19 @@ class Bucket:
             count += len(batch)
         return count
 
+    def delete_later(self, doomed: Sequence[str]) -> None:
+        """Delete keys that no one waits for. After a failure a sweep finds them.
+
+        No key is used twice, so that a late delete takes nothing newer.
+        """
+
+        def delete() -> None:
+            with suppress(SessionStoreError):
+                self.delete(doomed)
+
+        if doomed:
+            self.waits.later(delete)
+
     def upload(self, key: str, payload: Payload, part_size: int) -> None:
         """Upload an object in parts. After an error, try to abort the upload."""
         client = self.client
@@ -262,7 +314,7 @@ class Bucket:
                 )
                 for number, start in enumerate(starts, start=1)
             ]
-            parts = run(tasks, client.at_once if isinstance(client, TakesSeveral) else 1)
+            parts = run_together(tasks, client.at_once if isinstance(client, TakesSeveral) else 1)
             sent = self.clock.elapsed()
             self._note(client.complete(key, upload, parts), sent)
         except NotFound as error:

@@ -71,10 +71,14 @@ class Born(NamedTuple):
 
 
 class CachedVersion(NamedTuple):
-    """The version that was current at the time ``at`` (in ``elapsed()`` seconds)."""
+    """The version that was current at the time ``at`` (in ``elapsed()`` seconds).
+
+    It was saved at ``modified``, or at most a second and one request earlier.
+    """
 
     reference: Reference
     at: float
+    modified: datetime
 
 
 class LookupCache:

@@ -9,13 +9,17 @@ begin with the bytes that were already returned. The read raises only when no co
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from sessionstore import names
+from sessionstore._streams import ReadStream
 from sessionstore.content import CHUNK, hasher, limited
 from sessionstore.errors import BackendUnavailable, Corrupted, FileNotStored
 from sessionstore.model import Reference
@@ -26,7 +30,6 @@ from .cache import RECENT, CachedVersion, LookupCache
 from .client import Download, Entry, NotFound, TakesSeveral
 from .keys import Version
 from .layout import Part
-from .parallel import ReadAhead
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
@@ -80,7 +83,7 @@ class Reader(Part):
         if version is None:
             raise FileNotStored(name)
         reference = to_reference(version, name)
-        self._cache.add(sid, file, CachedVersion(reference, at), ticket)
+        self._cache.add(sid, file, CachedVersion(reference, at, version.modified), ticket)
         return reference
 
     def files(self, sid: str) -> Iterator[Reference]:
@@ -114,7 +117,21 @@ class Reader(Part):
 
         Raises FileNotStored when the version is no longer the current one.
         """
-        self._check(sid, reference)
+        if self._is_recent(sid, reference):
+            return self._stream(reference, start, length)
+        opened: list[BinaryIO] = []
+        # The bytes of a version never change, so they are on the way while it is checked.
+        check = partial(self._check, sid, reference)
+        fetch = lambda: opened.append(self._stream(reference, start, length))  # noqa: E731 - one use
+        try:
+            self._bucket.waits.together([check, fetch])
+        except BaseException:
+            for stream in opened:
+                stream.close()
+            raise
+        return opened[0]
+
+    def _stream(self, reference: Reference, start: int, length: int | None) -> BinaryIO:
         left = max(reference.size - start, 0)
         size = left if length is None else min(length, left)
         if size == 0:
@@ -128,16 +145,17 @@ class Reader(Part):
             self._cache.dead.put(keys.generation(reference.token), value=True)
             raise FileNotStored(reference.name) from error
 
-    def _check(self, sid: str, reference: Reference) -> None:
-        """Raise FileNotStored unless the version was current within the last ``RECENT`` seconds.
+    def _is_recent(self, sid: str, reference: Reference) -> bool:
+        """Return whether the version was current within the last ``RECENT`` seconds.
 
         If the cache has another version, that may be the older one, since the caller may have got
         this one from a later listing. So the file is looked up again.
         """
         sight = self._cache.sight(sid, names.encode(reference.name))
         fresh = sight is not None and self._bucket.clock.elapsed() - sight.at < RECENT
-        if sight is not None and fresh and _is(sight.reference, reference):
-            return
+        return sight is not None and fresh and _is(sight.reference, reference)
+
+    def _check(self, sid: str, reference: Reference) -> None:
         if not _is(self.get(sid, reference.name), reference):
             raise FileNotStored(reference.name)
 
@@ -164,6 +182,9 @@ def to_reference(version: Version, name: str) -> Reference:
 
 READ_AHEAD_ABOVE = 8 << 20
 """Contents larger than this many bytes are read ahead in a thread."""
+
+AHEAD = 4
+"""Chunks that are read ahead: 4 MiB."""
 
 
 class BlobCopy(NamedTuple):
@@ -334,4 +355,48 @@ class _Whole(io.RawIOBase):
 
     def close(self) -> None:
         self._copy.download.stream.close()
+        super().close()
+
+
+class ReadAhead(ReadStream):
+    """A stream that a thread of its own reads ahead, while the caller does other work.
+
+    A caller that computes a digest would otherwise leave the connection idle half of the time. An
+    error of the stream is raised here when the caller reaches it. The thread ends at the end of
+    the stream or when this object is closed; it then closes the stream.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._source = stream
+        self._chunks: SimpleQueue[bytes | Exception] = SimpleQueue()
+        self._room = threading.Semaphore(AHEAD)
+        self._left = b""
+        self._ended = self._over = False
+        threading.Thread(target=self._pump, name="sessionstore-read", daemon=True).start()
+
+    def _take(self, size: int) -> bytes:
+        if not self._left and not self._ended:
+            chunk = self._chunks.get()
+            self._room.release()
+            self._ended = isinstance(chunk, Exception) or not chunk  # nothing comes after it
+            if isinstance(chunk, Exception):
+                raise chunk
+            self._left = chunk
+        taken, self._left = self._left[:size], self._left[size:]
+        return taken
+
+    def _pump(self) -> None:
+        try:
+            while not self._over and (chunk := self._source.read(CHUNK)):
+                self._chunks.put(chunk)
+                self._room.acquire()
+        except Exception as error:  # noqa: BLE001 - ``read`` raises it
+            self._chunks.put(error)
+        finally:
+            self._chunks.put(b"")
+            self._source.close()
+
+    def close(self) -> None:
+        self._over = True
+        self._room.release()
         super().close()

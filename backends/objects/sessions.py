@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 
@@ -156,21 +157,31 @@ class Sessions(Part):
         period = (self._bucket.now() - EPOCH) // self._terms.grace
         self._bucket.put(keys.seen(sid, period), b"")
 
-    def end(self, sid: str) -> None:
-        if self._evidence(sid) is None:
-            return
+    def end(self, sid: str) -> SessionRecord | None:
+        """Implement ``Backend.end``, if the session exists, and return its record.
+
+        An end that was written for a session that never existed, by a process that then died, would
+        end a later session of this id. So the session must have existed, as far as this process
+        knows or the store shows.
+        """
+        if self._cache.keys.get(sid) is None and self._evidence(sid) is None:
+            return None
         key = keys.ended(sid, self._nonce(8))
         self._bucket.put(key, b"")
-        # If the session was dropped in between, take the end back: a new session of this id, made
-        # later, has not ended.
-        if self._evidence(sid) is None:
+        record = self.record(sid)
+        if record is None:  # it was dropped: a new session of this id, made later, has not ended
             self._bucket.delete([key])
+        return record
 
     def resume(self, sid: str) -> None:
         """Implement ``Backend.resume``: record activity, then delete the ends."""
-        self.touch(sid)  # first: a sweep in between then sees an ended session that is active
-        ends = [entry.key for entry in self._bucket.entries(keys.ended(sid))]
-        self._bucket.delete(ends)
+
+        def ends() -> list[str]:
+            return [entry.key for entry in self._bucket.entries(keys.ended(sid))]
+
+        # A sweep before the delete then sees an ended session that is active.
+        _, doomed = self._bucket.waits.together([partial(self.touch, sid), ends])
+        self._bucket.delete(doomed)
 
     # Deleting
 
@@ -198,6 +209,7 @@ class Sessions(Part):
         finally:
             self._forget(sid, doomed.newest)
             self._cache.saved.pop(sid)
+            self._cache.keys.pop(sid)
         files = doomed.newest.values()
         return Dropped(len(files), sum(file.size for file in files)) if tally.exists else None
 
@@ -206,12 +218,16 @@ class Sessions(Part):
         by_file = {names.encode(name): name for name in wanted}
         gone: list[Reference] = []
         doomed: list[Version] = []
-        for file, versions in self._versions(sid, by_file):
+        note = partial(self._note_early, sid, by_file)
+        listed, early = self._bucket.waits.together([partial(self._versions, sid, by_file), note])
+        for file, versions in listed:
             current = self._reader.newest(versions)
             if current is not None:
                 gone.append(to_reference(current, by_file[file]))
             doomed += versions
-        self.remove(sid, doomed)
+        if early and not doomed:  # the files were gone, and maybe the session
+            self._bucket.delete([keys.saved(sid, early)])
+        self.remove(sid, doomed, self._noted(sid, early) if early and doomed else ())
         return gone
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
@@ -232,24 +248,22 @@ class Sessions(Part):
         self.remove(sid, doomed)
         return gone
 
-    def _versions(self, sid: str, files: Iterable[str]) -> Iterator[tuple[str, list[Version]]]:
-        """Yield each of these files that exists, with its versions."""
+    def _versions(self, sid: str, files: Iterable[str]) -> list[tuple[str, list[Version]]]:
+        """Return each of these files that exists, with its versions."""
         wanted = set(files)
         if len(wanted) < _LIST_SESSION_FROM:
-            for file in sorted(wanted):
-                if versions := self._reader.versions(sid, file):
-                    yield file, versions
-        else:
-            all_versions = parsed(self._bucket.entries(keys.files(sid)))
-            for file, versions_of_file in groupby(all_versions, attrgetter("file")):
-                if file in wanted:
-                    yield file, list(versions_of_file)
+            listings = [partial(self._reader.versions, sid, file) for file in sorted(wanted)]
+            found = zip(sorted(wanted), self._bucket.waits.together(listings), strict=True)
+            return [(file, versions) for file, versions in found if versions]
+        all_versions = parsed(self._bucket.entries(keys.files(sid)))
+        by_file = groupby(all_versions, attrgetter("file"))
+        return [(file, list(versions)) for file, versions in by_file if file in wanted]
 
-    def remove(self, sid: str, versions: list[Version]) -> None:
-        """Delete these versions, after writing the note that the session had them."""
+    def remove(self, sid: str, versions: list[Version], notes: Iterable[str] = ()) -> None:
+        """Delete these versions and notes, after writing the note that the session had them."""
         if not versions:
             return
-        doomed = _Doomed()
+        doomed = _Doomed(notes=[*notes])
         for version in versions:
             doomed.add(version)
         doomed.notes += self._note(sid, versions)
@@ -257,6 +271,29 @@ class Sessions(Part):
             doomed.delete_from(self._bucket)
         finally:
             self._forget(sid, doomed.newest)
+
+    def _note_early(self, sid: str, files: Iterable[str]) -> int:
+        """Write the note for files that this process knows, while they are listed.
+
+        Returns the time in the note, 0 for none. Its key is not used twice, so that a delete that
+        finds no file may delete it.
+        """
+        sights = [sight for file in files if (sight := self._cache.sight(sid, file)) is not None]
+        key = self._cache.keys.get(sid)
+        if not sights or key is None or not self._bucket.waits.parallel:
+            return 0
+        time = keys.microseconds(max(sight.modified for sight in sights))
+        time += int(self._nonce(3), 16) % 1_000_000
+        if (self._cache.saved.get(sid) or 0) >= time:
+            return 0
+        self._bucket.put(keys.saved(sid, time), keys.body(key, ""))
+        return time
+
+    def _noted(self, sid: str, time: int) -> list[str]:
+        """Remember the time of a note; return the keys of the notes that it replaces."""
+        before = self._cache.saved.get(sid) or 0
+        self._cache.saved.put(sid, time)
+        return [keys.saved(sid, before)] if 0 < before < time else []
 
     def _note(self, sid: str, doomed: list[Version]) -> list[str]:
         """Write the note with the latest save time of these versions.
@@ -272,8 +309,7 @@ class Sessions(Part):
         if before > now or key is None:
             return []
         self._bucket.put(keys.saved(sid, now), keys.body(key, ""))
-        self._cache.saved.put(sid, now)
-        return [keys.saved(sid, before)] if 0 < before < now else []
+        return self._noted(sid, now)
 
     def _forget(self, sid: str, files: Iterable[str]) -> None:
         self._cache.changed(sid)

@@ -8,22 +8,31 @@ acknowledged only if its reference was that early. docs/protocol-objects.md has 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 
 from sessionstore import names
-from sessionstore.content import Content, Ingest, TempSpool, ingest
+from sessionstore.content import CHUNK, Content, Ingest, TempSpool, ingest
 from sessionstore.errors import BackendUnavailable
 from sessionstore.model import Saved, SessionKey
 
 from . import keys
 from .cache import Born, CachedVersion
-from .client import Entry, NotFound, Payload
+from .client import NotFound, Payload
 from .keys import Version
 from .layout import UPLOAD_LIMIT, Part, Shared
 from .reader import Reader, to_reference
+
+UPLOAD_BESIDE = CHUNK
+"""The largest upload, in bytes, that does not wait for the listing that could make it needless.
+
+At 20 MB/s it takes 50 ms, about one round trip to a bucket across a network; and up to this size
+the content is in memory. A copy that was uploaded in vain is deleted by a sweep.
+"""
 
 MULTIPART_ABOVE = 64 << 20
 """The largest upload in one request, in bytes: at 20 MB/s it takes 3 s, and may be repeated."""
@@ -54,6 +63,7 @@ class Save:
 
     ``created`` is the save time to record, in microseconds since 1970; None: now. A save that
     ``renews`` a version gets the sequence number after that version, even if newer ones exist.
+    ``own`` is the generation that this save uploads.
     """
 
     key: SessionKey
@@ -66,6 +76,7 @@ class Save:
     renews: Version | None = None
     file: str = field(init=False)
     older: list[Version] | None = None
+    own: str | None = None
 
     def __post_init__(self) -> None:
         self.file = names.encode(self.name)
@@ -94,7 +105,6 @@ class Writer(Part):
         micros = 0 if expires is None else keys.microseconds(expires)
         since = None if created is None else keys.microseconds(created)
         save = Save(key, name, content, micros, fresh, self._cache.epoch(key.sid), since)
-        self._cache.keys.put(key.sid, key)
         return self._acknowledged(save, *self._store(save))
 
     def renew(self, version: Version, key: SessionKey, name: str, donor: str) -> bool:
@@ -134,7 +144,8 @@ class Writer(Part):
         """
         self._bucket.sync()
         for _ in range(_ATTEMPTS):
-            generation = self._adopt(save.content) or self._upload(save)
+            save.older = [save.renews] if save.renews else [] if save.fresh else None
+            generation = self._prepare(save)
             at = self._bucket.clock.elapsed()
             version = self._refer(save, generation)
             if self._is_in_time(version, generation):
@@ -148,38 +159,63 @@ class Writer(Part):
 
     # Content
 
-    def _adopt(self, content: Content) -> Generation | None:
-        """Return an existing generation that is young enough to be referenced, or None."""
-        # At most half of ``grace`` old: the rest is the time to write the reference.
-        youngest = self._bucket.clock.latest() - self._terms.grace / 2
+    def _prepare(self, save: Save) -> Generation:
+        """Return a generation to refer to, and list the file's versions.
+
+        None of the requests needs the result of another one, so they are sent side by side: both
+        listings, and the upload of a small content that is unknown here.
+        """
+        chosen = self._known(save.content)
+        most = min(UPLOAD_BESIDE, self.multipart_above) if self._bucket.waits.parallel else -1
+        tasks: list[Callable[[Save], Generation | None]] = []
+        if chosen is None:
+            tasks = [self._adopt, self._upload] if save.content.size <= most else [self._adopt]
+        if save.older is None:
+            tasks.append(self._list)
+        results = self._bucket.waits.together([partial(task, save) for task in tasks])
+        chosen = chosen or next(filter(None, results), None) or self._upload(save)
+        self._cache.born.put(save.content.digest, Born(chosen.id, chosen.birth))
+        return chosen
+
+    def _known(self, content: Content) -> Generation | None:
+        """Return a generation known to this process that is young enough, or None."""
         known = self._cache.born.get(content.digest)
-        if known is None or known.birth < youngest:
-            known = self._find(content)
-            # Read the clock again: the LIST took time.
-            youngest = self._bucket.clock.latest() - self._terms.grace / 2
-            if known is None or known.birth < youngest:
-                return None
-            self._cache.born.put(content.digest, known)
+        if known is None or known.birth < self._oldest():
+            return None
         return Generation(known.generation, known.birth, uploaded=False)
 
-    def _find(self, content: Content) -> Born | None:
-        """Return the youngest copy of a content in the store, or None; one LIST."""
+    def _oldest(self) -> datetime:
+        """Return the least birth of a generation to adopt.
+
+        At most half of ``grace`` ago: the rest is the time to write the reference.
+        """
+        return self._bucket.clock.latest() - self._terms.grace / 2
+
+    def _adopt(self, save: Save) -> Generation | None:
+        """Return an existing generation that is young enough to be referenced; one LIST.
+
+        The oldest one: otherwise each save would adopt the copy that another one uploaded in vain.
+        """
+        content = save.content
         copies = [
             Born(parsed[1], entry.modified)
             for entry in self._bucket.entries(keys.generations(content.digest))
-            if (parsed := keys.parse_blob(entry.key)) and self._is_sound(entry, parsed[1], content)
+            if (parsed := keys.parse_blob(entry.key))
+            and entry.size == content.size
+            and parsed[1] != save.own
+            and not (self._cache.bad.get(parsed[1]) or self._cache.dead.get(parsed[1]))
         ]
-        return max(copies, key=lambda copy: (copy.birth, copy.generation), default=None)
-
-    def _is_sound(self, entry: Entry, generation: str, content: Content) -> bool:
-        suspect = self._cache.bad.get(generation) or self._cache.dead.get(generation)
-        return entry.size == content.size and not suspect
+        oldest = self._oldest()  # now: the LIST took time
+        young = [copy for copy in copies if copy.birth >= oldest]
+        chosen = min(young, key=lambda copy: (copy.birth, copy.generation), default=None)
+        return chosen and Generation(chosen.generation, chosen.birth, uploaded=False)
 
     def _upload(self, save: Save) -> Generation:
         """Upload a content as a new generation, and return it."""
         content = save.content
         # The birth is the time before the upload, so it is not after the store's ``modified``.
         generation = Generation(self._nonce(16), self._bucket.clock.now(), uploaded=True)
+        save.own = generation.id
         blob, payload = keys.blob(content.digest, generation.id), self._payload(content)
         if content.size <= self.multipart_above:
             self._bucket.put(blob, payload)
@@ -188,7 +224,6 @@ class Writer(Part):
                 generation, intent=keys.intent(save.key.sid, content.digest, generation.id)
             )
             self._upload_in_parts(generation, blob, payload)
-        self._cache.born.put(content.digest, Born(generation.id, generation.birth))
         return generation
 
     def _upload_in_parts(self, generation: Generation, blob: str, payload: Payload) -> None:
@@ -214,15 +249,16 @@ class Writer(Part):
 
     # References
 
+    def _list(self, save: Save) -> None:
+        """List the versions of the file."""
+        save.older = self._reader.versions(save.key.sid, save.file)
+
     def _refer(self, save: Save, generation: Generation) -> Version:
         """Write a reference that is newer than all existing versions of the file."""
         sid, content = save.key.sid, save.content
-        if save.older is None:
-            listed = [] if save.fresh or save.renews else self._reader.versions(sid, save.file)
-            save.older = [save.renews] if save.renews else listed
         now = self._bucket.clock.now()
         created = keys.microseconds(now) if save.created is None else save.created
-        newest = max((keys.seq(older.token) for older in save.older), default=0)
+        newest = max((keys.seq(older.token) for older in save.older or ()), default=0)
         nonce = ("b" if generation.intent is None else "i") + self._nonce(8)[1:]
         version = keys.version(
             sid, save.file, max(newest + 1, created), nonce, content.size,
@@ -248,24 +284,20 @@ class Writer(Part):
 
     def _take_back(self, save: Save, version: Version, generation: Generation) -> None:
         """Delete a reference that was written too late, so that the save can start again."""
-        save.older = None
         self._cache.born.pop(save.content.digest)
         self._bucket.delete(_present(version.key, generation.intent))
 
     def _acknowledged(
         self, save: Save, version: Version, generation: Generation, at: float
     ) -> Saved:
-        """Cache the saved version, delete the versions it replaces, and return the result."""
+        """Cache the saved version, let the replaced ones be deleted, and return the result."""
         sid, older = save.key.sid, save.older or []
         replaced = max(older, key=attrgetter("token"), default=None)
         reference = to_reference(version, save.name)
-        self._cache.add(sid, save.file, CachedVersion(reference, at), save.epoch, new=bool(older))
-        if older or generation.intent:
-            # The save has succeeded; if this fails, a sweep deletes the older versions.
-            with suppress(BackendUnavailable):
-                self._bucket.delete(
-                    [*(version.key for version in older), *_present(generation.intent)]
-                )
+        sight = CachedVersion(reference, at, self._bucket.clock.latest())
+        self._cache.add(sid, save.file, sight, save.epoch, new=bool(older))
+        self._cache.keys.put(sid, save.key)
+        self._bucket.delete_later([*(one.key for one in older), *_present(generation.intent)])
         return Saved(
             reference,
             deduplicated=not generation.uploaded,

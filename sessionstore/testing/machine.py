@@ -148,7 +148,7 @@ class BackendMachine(Compares, RuleBasedStateMachine):
 
     @rule(key=keys, mark=st.sampled_from(("touch", "end", "resume")))
     def mark(self, key: SessionKey, mark: str) -> None:
-        self._same(mark, key.sid)
+        self._both(mark, key.sid)
 
     @rule(key=keys)
     def drop(self, key: SessionKey) -> None:

@@ -8,7 +8,7 @@ and two sweeps must leave nothing.
 
     python -m tests.explorer --schedules 100000 --jobs 2
     python -m tests.explorer --variant fixed-keys       # a broken one, to be caught
-    python -m tests.explorer --catch                    # the nine main broken ones
+    python -m tests.explorer --catch                    # the main broken ones
     python -m tests.explorer --seed 4711 --schedules 1  # repeat one schedule
 
 To test an engine or a change to the protocol, run it on your subclass of ``ObjectBackend``:

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from sessionstore import names
 from sessionstore.backend import Reference, SessionKey
 from sessionstore.backends.objects import ObjectBackend
+from sessionstore.backends.objects.bucket import Waits
 from sessionstore.content import Content, hasher
 from sessionstore.errors import BackendUnavailable, FileNotStored
 from tests.explorer.history import Kind, Op
@@ -25,6 +26,7 @@ from tests.explorer.world import (
     Manners,
     Process,
     ProcessClient,
+    Threads,
     World,
 )
 from tests.support.object_client import FakeObjectClient
@@ -246,6 +248,12 @@ def sweeper(actor: Actor) -> None:
         actor.collect()
 
 
+def keeper(actor: Actor) -> None:
+    """Garbage-collect all the time."""
+    for _ in range(6):
+        actor.collect()
+
+
 def reader(actor: Actor) -> None:
     """Read by name, and by a reference that was looked up before."""
     key = actor.world.choices.pick((A, B))
@@ -268,6 +276,7 @@ CAST: Final[tuple[tuple[str, Callable[[Actor], None]], ...]] = (
     ("visitor", visitor),
     ("uploader", uploader),
     ("reader", reader),
+    ("keeper", keeper),
 )
 
 THEMES: Final[tuple[tuple[float, tuple[str, ...]], ...]] = (
@@ -276,6 +285,8 @@ THEMES: Final[tuple[tuple[float, tuple[str, ...]], ...]] = (
     (1.0, ()),
     (0.1, ("replacer", "writer0", "sweeper0")),
     (0.0, ("uploader", "sweeper0", "closer")),
+    (0.0, ("uploader", "keeper", "closer")),
+    (0.0, ("uploader", "keeper", "closer")),
     (0.2, ("uploader", "sweeper0", "closer")),
     (0.1, ("visitor", "dropper", "writer0")),
     (0.1, ("visitor", "sweeper0", "writer0")),
@@ -296,10 +307,10 @@ class Stage:
         self._backend_type = backend_type
         self._nonces = 0
 
-    def backend(self, client: FakeObjectClient) -> ObjectBackend:
+    def backend(self, client: FakeObjectClient, waits: Waits | None = None) -> ObjectBackend:
         """Open a backend for one more process."""
         backend = self._backend_type(
-            client, grace=GRACE, elapsed=self._world.bucket.seconds, nonce=self._nonce
+            client, grace=GRACE, elapsed=self._world.bucket.seconds, nonce=self._nonce, waits=waits
         )
         backend.writer.multipart_above, backend.writer.part_size = 20, 16
         return backend
@@ -322,16 +333,20 @@ class Stage:
         choices = self._world.choices
         common, leading = choices.pick(THEMES)
         for name, script in CAST:
-            if choices.chance(1.0 if name in leading else common):
+            if choices.chance(
+                1.0 if name in leading else common / 3 if name == "keeper" else common
+            ):
                 self._add(name, script)
         long = choices.chance(0.15)
+        # Other processes can harm an upload at few moments, so there they run more often.
+        busy = "uploader" in leading
         self._world.manners = Manners(
-            switch=choices.pick((0.0, 0.02, 0.05, 0.1, 0.3)),
-            time=choices.pick((0.0, 0.03, 0.1, 0.25)),
+            switch=choices.pick((0.1, 0.3) if busy else (0.0, 0.02, 0.05, 0.1, 0.3)),
+            time=choices.pick((0.1, 0.25) if busy else (0.0, 0.03, 0.1, 0.25)),
             steps=LONG_STEPS if long else STEPS,
             fault=choices.pick((0.01, 0.05, 0.15)),
             faults=choices.below(4),
-            slow=choices.pick((0.0, 0.05)),
+            slow=choices.pick((0.3, 0.1) if busy else (0.0, 0.05)),
             splits=choices.chance(0.3),
         )
 
@@ -348,17 +363,18 @@ class Stage:
     def _add(self, name: str, script: Callable[[Actor], None]) -> None:
         world = self._world
         process = Process(name, lambda: script(actor))
-        client = ProcessClient(world, process, world.choices.pick((1000, 3, 2)))
-        actor = Actor(world, process, self._born(client))
+        client = ProcessClient(world, world.choices.pick((1000, 3, 2)))
+        waits = None if world.choices.chance(0.3) else Threads(world)  # None: one request at a time
+        actor = Actor(world, process, self._born(client, waits))
         world.processes.append(process)
 
-    def _born(self, client: ProcessClient) -> ObjectBackend:
+    def _born(self, client: ProcessClient, waits: Waits | None) -> ObjectBackend:
         """Open a backend without giving other processes a turn.
 
         Opening reads only objects that are never written again, so the order does not matter.
         """
         client.asleep = True
-        backend = self.backend(client)
+        backend = self.backend(client, waits)
         client.asleep = False
         return backend
 

@@ -1,17 +1,20 @@
 """Broken variants of the protocol: the explorer must catch each one.
 
 Each leaves out or reverses one step that docs/protocol-objects.md requires. The first nine are
-known from research on such protocols; the others were found while this protocol was built.
+known from research on such protocols, and the next three from sending requests side by side; the
+others were found while this protocol was built.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 
 from sessionstore import names
-from sessionstore.backend import Dropped, Reference, Saved, SessionKey
+from sessionstore.backend import Dropped, Reference, Saved, SessionKey, SessionRecord
 from sessionstore.backends.objects import ObjectBackend, keys
 from sessionstore.backends.objects.cache import RECENT
 from sessionstore.backends.objects.client import Entry
@@ -21,6 +24,7 @@ from sessionstore.backends.objects.reader import Reader, to_reference
 from sessionstore.backends.objects.sessions import Sessions
 from sessionstore.backends.objects.writer import Generation, Save, Writer
 from sessionstore.content import Content
+from sessionstore.errors import BackendUnavailable
 
 
 class NoDeadline(Writer):
@@ -65,12 +69,12 @@ class _Referred(Generations):
 class CopiedReference(Writer):
     """Adds a reference to a content of another session, without a check of its age."""
 
-    def _adopt(self, content: Content) -> Generation | None:
+    def _known(self, content: Content) -> Generation | None:
         for entry in self._bucket.entries(keys.SESSIONS):
             version = keys.parse_version(entry)
             if version is not None and version.digest == content.digest:
                 return Generation(version.generation, self._bucket.clock.now(), uploaded=False)
-        return super()._adopt(content)
+        return super()._known(content)
 
 
 class FixedKeys(Writer):
@@ -137,6 +141,55 @@ class DropTakesIntents(Sessions):
         intents = self._bucket.entries(f"{keys.INTENTS}{sid}/")
         self._bucket.delete([entry.key for entry in intents])
         return dropped
+
+
+class ReferenceBeside(Writer):
+    """Sends a reference beside its content."""
+
+    def _upload(self, save: Save) -> Generation:
+        save.own = self._nonce(16)
+        return Generation(save.own, self._bucket.clock.now(), uploaded=True)
+
+    def _put(self, save: Save, generation: Generation) -> None:
+        blob = keys.blob(save.content.digest, generation.id)
+        self._bucket.put(blob, self._payload(save.content))
+
+    def _refer(self, save: Save, generation: Generation) -> Version:
+        refer = partial(super()._refer, save, generation)
+        if not generation.uploaded:
+            return refer()
+        put = partial(self._put, save, generation)
+        version: Version = self._bucket.waits.together([refer, put])[0]
+        return version
+
+
+class EarlyAcknowledgement(ReferenceBeside):
+    """Acknowledges a save when its reference is stored; its content may still be on its way."""
+
+    def _refer(self, save: Save, generation: Generation) -> Version:
+        def put() -> None:
+            with suppress(BackendUnavailable):
+                self._put(save, generation)
+
+        if generation.uploaded:
+            self._bucket.waits.later(put)
+        return Writer._refer(self, save, generation)
+
+
+class DeleteByName(Writer):
+    """Deletes later the other versions that the name then has, not those that were replaced."""
+
+    def _acknowledged(
+        self, save: Save, version: Version, generation: Generation, at: float
+    ) -> Saved:
+        def delete() -> None:
+            with suppress(BackendUnavailable):
+                versions = self._reader.versions(save.key.sid, save.file)
+                self._bucket.delete([one.key for one in versions if one.key != version.key])
+
+        if save.older:
+            self._bucket.waits.later(delete)
+        return super()._acknowledged(save, version, generation, at)
 
 
 class SharedReferences(Writer):
@@ -226,10 +279,10 @@ class OneSeen(Sessions):
 class OneEnd(Sessions):
     """Writes one fixed key for every end; a late resume may delete it after a new end."""
 
-    def end(self, sid: str) -> None:
+    def end(self, sid: str) -> SessionRecord | None:
         nonce, self._nonce = self._nonce, _zeros
         try:
-            super().end(sid)
+            return super().end(sid)
         finally:
             self._nonce = nonce
 
@@ -250,8 +303,9 @@ class DropLeavesEnd(Sessions):
 class EndsWhatIsNotThere(Sessions):
     """Writes an end without a check that the session exists."""
 
-    def end(self, sid: str) -> None:
+    def end(self, sid: str) -> SessionRecord | None:
         self._bucket.put(keys.ended(sid, self._nonce(8)), b"")
+        return self.record(sid)
 
 
 def _zeros(size: int) -> str:
@@ -285,8 +339,11 @@ NAMED: dict[str, type[ObjectBackend]] = {
     "put-cancels-end": _backend(writer=PutCancelsEnd),
     "from-memory": _backend(writer=FromMemory),
     "drop-takes-intents": _backend(sessions=DropTakesIntents),
+    "believed-reference": _backend(writer=ReferenceBeside, reader=NoFallback),
+    "early-acknowledgement": _backend(writer=EarlyAcknowledgement),
+    "delete-by-name": _backend(writer=DeleteByName),
 }
-"""The nine main variants; the explorer must catch them after every change to the protocol."""
+"""The main variants; the explorer must catch them after every change to the protocol."""
 
 VARIANTS: dict[str, type[ObjectBackend]] = {
     **NAMED,

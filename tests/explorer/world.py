@@ -1,19 +1,22 @@
 """The simulated processes and object store of a run, with the scheduler that controls them.
 
 Each process is a thread, and only the one that holds the baton runs. Before each request it may
-have to pass the baton on. A request may fail, may be carried out although its response is lost, or
-may arrive long after its process died or gave up. The scheduler also decides how much time passes.
+have to pass the baton on. Requests that a process sends side by side, or defers, are threads of
+their own, in any order; they die with their process. A request may fail, may be carried out
+although its response is lost, or may arrive long after its process died or gave up. The scheduler
+also decides how much time passes.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from sessionstore.backends.objects.bucket import Waits
 from sessionstore.backends.objects.client import NotFound
 from sessionstore.errors import BackendUnavailable
 from tests.explorer.choices import Choices
@@ -45,14 +48,34 @@ class Crash(BaseException):
 
 @dataclass(slots=True, eq=False)
 class Process:
-    """One process: a script, and the baton that it waits for."""
+    """One process, or one thread of it: a script, and the baton that it waits for.
+
+    A thread has the ``main`` one of its process, and a share in that one's operation ``op``. A
+    process does not run while it ``awaits`` its threads.
+    """
 
     name: str
     script: Callable[[], None]
-    baton: threading.Lock = field(default_factory=threading.Lock)
+    main: Process | None = None
     op: Op | None = None
+    baton: threading.Lock = field(default_factory=threading.Lock)
     done: bool = False
-    dead: bool = False
+    killed: bool = False
+    awaits: list[Process] = field(default_factory=list)
+
+    @property
+    def dead(self) -> bool:
+        return self.killed or (self.main is not None and self.main.dead)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may run now."""
+        return not self.done and all(thread.done for thread in self.awaits)
+
+    def die(self) -> None:
+        self.killed = True
+        if self.main is not None:
+            self.main.die()
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +121,9 @@ class World:
         self.tracing = tracing
         self.manners = Manners(0, 0, STEPS, 0, 0, 0, splits=False)
         self.history.time_is(START)
+        self.running: Process | None = None
+        """The process or thread with the baton."""
+        self._crew = Crew()
         self._faults = 0
         self._ended = threading.Lock()
 
@@ -117,6 +143,7 @@ class World:
     def run(self, crew: Crew) -> None:
         """Let every process run to its end, one at a time."""
         self._ended.acquire()
+        self._crew = crew
         for process in self.processes:
             crew.assign(process, self)
         if self.processes:
@@ -131,6 +158,7 @@ class World:
 
     def live(self, process: Process) -> None:
         """Run a process from start to end, in its own thread."""
+        self.running = process
         try:
             process.script()
         except Crash:
@@ -139,11 +167,58 @@ class World:
         except Exception as error:  # noqa: BLE001 - any other error is a violation to report
             self.errors.append(f"{process.name} raised {type(error).__name__}: {error}")
         process.done = True
-        remaining = [other for other in self.processes if not other.done]
-        if remaining:
-            self.choices.pick(remaining).baton.release()
-        else:
+        if not self._pass_on(process):
             self._ended.release()
+
+    def _pass_on(self, process: Process) -> bool:
+        """Give the baton to another process that may run; return whether there is one."""
+        others = [other for other in self.processes if other.ready and other is not process]
+        if others:
+            self.choices.pick(others).baton.release()
+        return bool(others)
+
+    def side_by_side(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Run the tasks of the running process in threads of their own, and wait for them all."""
+        process = self.running
+        assert process is not None, "a process is running"  # for mypy
+        ends: list[Any] = [None] * len(tasks)
+        errors: list[BaseException] = []
+
+        def run(number: int) -> None:
+            try:
+                ends[number] = tasks[number]()
+            except (Exception, Crash) as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+
+        process.awaits = [
+            self._begin(process, f"{process.name}.{number}", lambda number=number: run(number))  # type: ignore[misc]  # mypy cannot type the default
+            for number in range(len(tasks))
+        ]
+        self._pass_on(process)
+        process.baton.acquire()
+        self.running = process
+        if process.dead:
+            raise Crash
+        if errors:
+            raise errors[0]
+        return ends
+
+    def defer(self, task: Callable[[], object]) -> None:
+        """Run a task of the running process some time later, as part of no operation."""
+        process = self.running
+        assert process is not None, "a process is running"  # for mypy
+
+        def run() -> None:
+            with suppress(Crash):
+                task()
+
+        self._begin(process, f"{process.name}.later", run).op = None
+
+    def _begin(self, process: Process, name: str, script: Callable[[], None]) -> Process:
+        thread = Process(name, script, process, process.op)
+        self.processes.append(thread)
+        self._crew.assign(thread, self)
+        return thread
 
     def _turn(self, process: Process, *, eager: float) -> None:
         """Perhaps let time pass, deliver a late request, or run another process first."""
@@ -152,11 +227,9 @@ class World:
             self.pass_time(choices.pick(manners.steps))
         if self.late and choices.chance(0.05):
             self._deliver()
-        if choices.chance(min(manners.switch * eager, 1)):
-            others = [other for other in self.processes if not other.done and other is not process]
-            if others:
-                choices.pick(others).baton.release()
-                process.baton.acquire()
+        if choices.chance(min(manners.switch * eager, 1)) and self._pass_on(process):
+            process.baton.acquire()
+            self.running = process
 
     def _deliver(self) -> None:
         """Deliver one late request, or one key of a late delete."""
@@ -171,13 +244,17 @@ class World:
 
     # Requests
 
-    def carry_out(self, process: Process, request: Request[T]) -> Answer[T]:
-        """Carry out one request of a process, or make it fail."""
+    def carry_out(self, request: Request[T]) -> Answer[T]:
+        """Carry out one request of the running process, or make it fail."""
+        process = self.running
+        assert process is not None, "a process is running"  # for mypy
         if process.dead:
             raise Crash
         changes = request.verb in _CHANGES
         eager = 2.0 if changes else 1.0  # two runs differ mostly by the order of their changes
         self._turn(process, eager=eager)
+        if process.dead:  # by another thread of it
+            raise Crash
         if self._faults < self.manners.faults and self.choices.chance(self.manners.fault * eager):
             self._faults += 1
             return self._fail(process, request, changes=changes)
@@ -212,7 +289,7 @@ class World:
             if process.op is not None:
                 process.op.pending += 1
         if dies:
-            process.dead = True
+            process.die()
             raise Crash
         raise BackendUnavailable("The explorer made this request fail.")
 
@@ -228,17 +305,33 @@ class World:
 class ProcessClient(FakeObjectClient):
     """The object client of one process: requests go to the scheduler, except while ``asleep``."""
 
-    def __init__(self, world: World, process: Process, page_size: int) -> None:
+    def __init__(self, world: World, page_size: int) -> None:
         super().__init__(world.bucket, page_size=page_size)
         self.asleep = False
         self._world = world
-        self._process = process
 
     def send(self, request: Request[T]) -> Answer[T]:
         if self.asleep:
             return super().send(request)
         self.requests[request.verb] += 1
-        return self._world.carry_out(self._process, request)
+        return self._world.carry_out(request)
+
+
+class Threads(Waits):
+    """The threads of one process in the world."""
+
+    parallel = True
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def together(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+        if len(tasks) < 2:
+            return [task() for task in tasks]
+        return self._world.side_by_side(tasks)
+
+    def later(self, task: Callable[[], object]) -> None:
+        self._world.defer(task)
 
 
 class Crew:

@@ -26,6 +26,7 @@ from sessionstore.testing import (
 from sessionstore.testing.machine import machine_for
 from sessionstore.testing.subject import race, some_bytes
 from tests.support.object_client import DatelessObjectClient, FakeBucket, FakeObjectClient
+from tests.support.object_contract import KeepsOnceInTheEnd
 
 GRACE = timedelta(hours=1)
 
@@ -92,6 +93,22 @@ class TestDatelessClient(TestObjectBackend):
     @pytest.fixture
     def open_backend(self, bucket: FakeBucket) -> OpenBackend:
         return lambda _: ObjectBackend(DatelessObjectClient(bucket), elapsed=bucket.seconds)
+
+
+class NetworkClient(FakeObjectClient):
+    """One whose requests are sent side by side, as if they took time."""
+
+    at_once = 2
+
+
+class TestSideBySide(KeepsOnceInTheEnd, TestObjectBackend):
+    """The same with requests side by side, and deletes that are not waited for."""
+
+    many = 2000
+
+    @pytest.fixture
+    def open_backend(self, bucket: FakeBucket) -> OpenBackend:
+        return lambda _: ObjectBackend(NetworkClient(bucket), elapsed=bucket.seconds)
 
 
 class TwoSecondClock(FakeClock):

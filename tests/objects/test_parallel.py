@@ -11,7 +11,8 @@ from typing import BinaryIO, cast
 import pytest
 
 from sessionstore import BackendUnavailable
-from sessionstore.backends.objects.parallel import AHEAD, ReadAhead, run
+from sessionstore._threads import run_together
+from sessionstore.backends.objects.reader import AHEAD, ReadAhead
 from sessionstore.content import CHUNK
 
 
@@ -111,13 +112,13 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
         second_done.set()
         return 2
 
-    assert run([first, second], 2) == [1, 2]
+    assert run_together([first, second], 2) == [1, 2]
 
 
 @pytest.mark.parametrize("at_once", [0, 1])
 def test_one_at_a_time_needs_no_threads(at_once: int) -> None:
     here = threading.get_ident()
-    assert run([threading.get_ident, threading.get_ident], at_once) == [here, here]
+    assert run_together([threading.get_ident, threading.get_ident], at_once) == [here, here]
 
 
 def test_after_an_error_nothing_is_begun() -> None:
@@ -135,5 +136,5 @@ def test_after_an_error_nothing_is_begun() -> None:
         return work
 
     with pytest.raises(BackendUnavailable, match="no"):
-        run([task(number) for number in range(100)], 2)
+        run_together([task(number) for number in range(100)], 2)
     assert len(begun) < 10

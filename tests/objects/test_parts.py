@@ -197,7 +197,7 @@ def test_the_least_recently_used_is_forgotten() -> None:
 
 
 def sight(token: str) -> CachedVersion:
-    return CachedVersion(Reference("a", 1, DIGEST, NOW, None, token), 0.0)
+    return CachedVersion(Reference("a", 1, DIGEST, NOW, None, token), 0.0, NOW)
 
 
 def test_a_look_that_began_before_a_change_is_not_remembered() -> None:

@@ -130,6 +130,7 @@ class TimedClient:
     """A client in a fake clock's time. Listings have small pages, so that there are some."""
 
     page_size: ClassVar[int] = 50
+    at_once: ClassVar[int] = 2  # so its requests are sent side by side
 
     def __init__(self, client: ObjectClient, times: Times) -> None:
         self.shows_date = client.shows_date

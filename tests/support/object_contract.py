@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from sessionstore.backend import Stored
 from sessionstore.names import session_key
 from sessionstore.testing import (
     BackendContract,
@@ -18,7 +19,8 @@ from sessionstore.testing import (
     Subject,
     overrides_contract,
 )
-from sessionstore.testing.subject import ALICE, race, some_bytes
+from sessionstore.testing.contract.content import DATA
+from sessionstore.testing.subject import ALICE, BOB, race, some_bytes
 
 RECLAIMS_AFTER = timedelta(hours=1, seconds=2)
 RECHECKS_AFTER = timedelta(seconds=2)
@@ -28,7 +30,23 @@ LARGE = 200_000
 """Bytes of a file that would be seen if it stayed in memory."""
 
 
-class ObjectContract(BackendContract, DetectsDamage, Inspected, LateReclaim, Omitted, Restored):
+class KeepsOnceInTheEnd(BackendContract, LateReclaim):
+    """A backend that uploads a content beside the listing that may show that it is stored."""
+
+    @overrides_contract("An upload beside the listing may be in vain; the next sweep deletes it.")
+    def test_equal_bytes_are_kept_once(self, subject: Subject) -> None:
+        for name in ("a", "a", "b"):
+            subject.put(name, DATA, ALICE)
+            assert subject.read(name) == DATA
+            subject.advance(1)
+        assert subject.backend.stored() == Stored(1, len(DATA))
+        subject.another().put("b", DATA, BOB)
+        assert subject.able.referred() == Stored(1, len(DATA))
+        subject.settle()
+        assert subject.backend.stored() == Stored(1, len(DATA))
+
+
+class ObjectContract(KeepsOnceInTheEnd, DetectsDamage, Inspected, Omitted, Restored):
     reclaims_after = RECLAIMS_AFTER
     rechecks_after = RECHECKS_AFTER
     resolution = RESOLUTION
