@@ -49,6 +49,8 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: export SESSIONSTORE_URL := $(SESSIONSTORE_URL)
+demo: export SESSIONSTORE_LINGER := $(or $(SESSIONSTORE_LINGER),5s)
+demo: export SESSIONSTORE_RESTART := $(or $(SESSIONSTORE_RESTART),drop)
 demo: $(DEMO)/.ready-$(DEMO_EXTRAS)
 	@$(DEMO)/bin/python -u examples/state_cleanup.py
 

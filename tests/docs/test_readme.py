@@ -145,3 +145,21 @@ def test_each_link_to_a_file_leads_somewhere() -> None:
     for guide in GUIDES:
         for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", guide.read_text()):
             assert (guide.parent / link).exists(), f"{guide.name}: {link}"
+
+
+def test_the_backend_of_the_guide_passes_the_contract(tmp_path: Path) -> None:
+    guide = ROOT / "docs" / "backends.md"
+    (tmp_path / "sqlite_backend.py").write_text(blocks(guide, "python")[0])
+    (tmp_path / "test_sqlite_backend.py").write_text(blocks(guide, "py")[0])
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=280"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"^1[0-9]{2} passed", done.stdout, re.MULTILINE)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Playwright, sync_playwright
 
 from tests.conftest import free_port
 
@@ -100,22 +99,24 @@ class Visit:
 
     def generate(self) -> None:
         """Press the button, and return when the page shows one image more."""
-        before = found(r"images: (\d+)", self.page)
+        before = int(self.row.locator("span").nth(1).inner_text().split()[0])
         self.page.get_by_role("button", name="Generate").click()
-        self.page.get_by_text(f"images: {int(before) + 1}").wait_for()
+        self.row.get_by_text(f"{before + 1} images").wait_for()
+
+    @property
+    def row(self) -> Locator:
+        """What the page shows of its own visitor."""
+        return self.page.locator(".visitor", has_text="(you)")
 
 
-def visit(demo: Demo, page: Page) -> Visit:
+def visit(demo: Demo, page: Page, directories: Callable[[], set[str]] | None = None) -> Visit:
+    """Open the page; its directory is the one that is new among ``directories``."""
+    listed = directories or demo.directories
+    before = listed()
     page.goto(demo.url)
-    page.get_by_text("images: 1").wait_for()
-    return Visit(page, found(r"sessions/([a-z0-9-]+)", page))
-
-
-def found(pattern: str, page: Page) -> str:
-    """The pattern's group in what the page shows."""
-    match = re.search(pattern, page.inner_text("body"))
-    assert match is not None
-    return match[1]
+    page.locator(".visitor", has_text="(you)").get_by_text("1 image").wait_for()
+    (directory,) = listed() - before
+    return Visit(page, directory)
 
 
 def digests(folder: Path) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ def files_of(server: seaweed.Server, prefix: str, sid: str) -> list[str]:
     return [each["Key"] for each in found.get("Contents", ())]
 
 
+def directories(server: seaweed.Server, prefix: str) -> set[str]:
+    """The stored names of the visitors' sessions; the adapter's own are called after Gradio."""
+    found = server.client().list_objects_v2(Bucket=seaweed.BUCKET, Prefix=f"{prefix}/s/")
+    names = {
+        each["Key"].removeprefix(f"{prefix}/s/").split("/")[0] for each in found.get("Contents", ())
+    }
+    return {name for name in names if not name.startswith("gradio-")}
+
+
 @pytest.mark.browser
 @pytest.mark.server
 def test_closing_a_tab_removes_the_visitor_s_files_from_the_bucket(
@@ -36,7 +46,8 @@ def test_closing_a_tab_removes_the_visitor_s_files_from_the_bucket(
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=chromium_path, args=[*FLAGS]) as browser,
     ):
-        leaves, stays = (visit(demo, browser.new_context().new_page()) for _ in range(2))
+        listed = partial(directories, seaweed_server, prefix)
+        leaves, stays = (visit(demo, browser.new_context().new_page(), listed) for _ in range(2))
         for each in (leaves, stays):
             each.generate()
         before = files_of(seaweed_server, prefix, leaves.directory)
