@@ -57,8 +57,8 @@ def answers(page: gr.Blocks, asked: Any) -> dict[str, Any]:
     for each in page.fns.values():
         if each.fn is None:
             continue  # it runs in the browser
-        order = ["recent"] if each.inputs else []
-        found[each.fn.__name__] = each.fn(*order, asked)
+        view = ["recent", False] if each.inputs else []
+        found[each.fn.__name__] = each.fn(*view, asked)
     return found
 
 
@@ -113,7 +113,10 @@ def test_what_is_no_visitor_s_is_told_apart(store: SessionStore, clock: FakeCloc
     states = {row.key.id: row.state for row in found.rows}
     assert (states["shared"], states[adapters.id]) == ("shared", "adapter")
     assert (found.sessions, found.own, found.live) == (5, 2, 1)
-    assert "Showing all 3 sessions + 2 internal." in board.sessions(found, 10)
+    shown = board.sessions(found, 10)
+    assert "Showing all 3 sessions + 2 internal." in shown
+    assert "shared files" not in shown
+    assert "shared files" in board.sessions(found, 10, internal=True)
 
 
 def test_a_session_that_does_not_say_whose_it_is_is_shown_as_such(
@@ -244,6 +247,50 @@ def test_the_head_names_the_url_without_its_query_or_else_the_backend() -> None:
     assert "Memory store · sha256" in bare
 
 
+def test_the_newest_deletions_are_shown_with_their_reasons(
+    store: SessionStore, clock: FakeClock
+) -> None:
+    seen = watch(store)
+    assert "Nothing yet in this process" in board.deletions(seen, store.now())
+    fill(store, clock)
+    store.sweep()
+    store.session("large").delete("c.txt")
+    clock.advance(MINUTE)
+
+    shown = board.deletions(seen, store.now())
+    first, second = re.findall(r"<tr>.*?</tr>", shown.partition("<tbody>")[2], re.DOTALL)
+    assert all(text in first for text in ("1m ago", "large", "c.txt", "9 KiB"))
+    assert all(text in second for text in ("old", "1 file", "idle for 3h10m"))
+
+
+def test_of_the_owner_by_a_cookie_eight_digits_are_shown(store: SessionStore) -> None:
+    store.session("one", "visitor-" + "0123456789abcdef" * 2).put("a", b"a")
+    store.session("two", "visitor-of-my-own").put("a", b"a")
+
+    shown = board.sessions(take_snapshot(store, "recent", 9), 9)
+    assert ">visitor-01234567…<" in shown
+    assert ">visitor-of-my-own<" in shown
+
+
+def test_the_chart_names_the_present_value_and_the_peak(
+    store: SessionStore, clock: FakeClock
+) -> None:
+    fill(store, clock)
+    take_snapshot(store, "recent", 9)
+    store.session("large").drop()
+    found = take_snapshot(store, "recent", 9)
+
+    shown = board.overview(found, watch(store), store, exposed=False)
+    assert "now <b>2 KiB</b> · peak 11 KiB" in shown
+
+
+def test_the_head_says_how_often_the_page_refreshes(store: SessionStore) -> None:
+    found = take_snapshot(store, "recent", 1)
+
+    assert "refreshes every 5s" in board.head(found, store, timedelta(seconds=5))
+    assert "refreshes" not in board.head(found, store)
+
+
 def test_nobody_who_is_not_allowed_gets_an_answer(store: SessionStore, clock: FakeClock) -> None:
     fill(store, clock)
     asked = request("mallory")
@@ -305,6 +352,8 @@ def pieces(text: str) -> Iterator[str]:
         yield board.sessions(found, 1)
         yield board.overview(found, watch(store), store, exposed=True)
         yield board.plan([replace(row, reason=text) for row in store.plan()], 1)
+        store.session(text, text).delete(text)
+        yield board.deletions(watch(store), store.now())
         yield board.failure(BackendUnavailable(text))
 
 
@@ -396,6 +445,11 @@ def test_an_administrator_sorts_plans_and_sweeps(served: tuple[Page, SessionStor
     assert len(list(store.sessions())) == 4  # so far it was only looked at
 
     page.get_by_role("button", name="Sweep now").click()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Delete now").wait_for(state="hidden")
+    assert len(list(store.sessions())) == 4  # it asks before it deletes
+    page.get_by_role("button", name="Sweep now").click()
+    page.get_by_role("button", name="Delete now").click()
     page.get_by_text("Sweep finished: deleted 1 session and 1 file").wait_for()
     assert "old" not in ids(page)
     assert (card(page, "Sessions"), card(page, "Storage used")) == ("3", "10 KiB")
@@ -403,6 +457,29 @@ def test_an_administrator_sorts_plans_and_sweeps(served: tuple[Page, SessionStor
 
     page.get_by_role("button", name="Refresh plan").click()
     page.get_by_text("Nothing to delete.").wait_for()
+
+
+@pytest.mark.browser
+def test_a_long_table_has_pages(served: tuple[Page, SessionStore]) -> None:
+    page, store = served
+    for number in range(21):  # with the four of before 25, three pages
+        store.session(f"more-{number}").put("a.txt", b"a")
+    page.get_by_role("button", name="Refresh", exact=True).click()
+    page.get_by_text(re.compile("1.10 of 25")).wait_for()
+
+    def visible() -> int:
+        return page.locator("table.sessions tbody tr:visible").count()
+
+    assert visible() == 10
+    for shown in ("11.20 of 25", "21.25 of 25"):
+        page.get_by_role("button", name="Next").click()
+        page.get_by_text(re.compile(shown)).wait_for()
+    assert visible() == 5
+    page.get_by_role("button", name="Previous").click()
+    page.get_by_text(re.compile("11.20 of 25")).wait_for()
+    store.shared.put("logo.png", b"e")
+    page.get_by_label("Show internal sessions").check()
+    page.get_by_text(re.compile("1.10 of 26")).wait_for()
 
 
 @pytest.mark.browser
@@ -418,7 +495,7 @@ def test_the_example_shows_what_its_demo_keeps_to_who_can_log_in(
 
         admin.on("pageerror", remember)
         visitor.goto(url)
-        visitor.get_by_text("images: 1").wait_for()
+        visitor.get_by_text("(you)").wait_for()
         admin.goto(f"{url}/admin/")
         admin.get_by_label("username").fill("admin")
         admin.get_by_label("password").fill(PASSWORD)
@@ -471,7 +548,7 @@ def test_nothing_is_wider_than_the_window(served: tuple[Page, SessionStore]) -> 
         page.set_viewport_size({"width": width, "height": 900})
 
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        wide = page.locator(".ssd :is(table, .card, .panel, .scroll)").evaluate_all(
+        wide = page.locator(".ssd :is(table, .card, .panel, .box)").evaluate_all(
             "all => all.filter(it => it.getBoundingClientRect().right > innerWidth).length"
         )
         assert wide == 0

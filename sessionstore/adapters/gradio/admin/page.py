@@ -15,16 +15,19 @@ cards.
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import gradio as gr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sessionstore.adapters.gradio.admin.snapshot import (
+    INTERNAL,
     ORDERS,
     Sample,
     Snapshot,
@@ -33,7 +36,7 @@ from sessionstore.adapters.gradio.admin.snapshot import (
     watch,
 )
 from sessionstore.errors import SessionStoreError
-from sessionstore.parsers import check_duration, show_size
+from sessionstore.parsers import check_duration, show_duration, show_size
 
 if TYPE_CHECKING:
     from sessionstore.retention import PlanRow
@@ -53,12 +56,18 @@ _PRIVATE: Final[dict[str, Any]] = (
 
 
 STYLE: Final = files(__package__).joinpath("style.css").read_text("utf-8")
-SCROLL_BACK: Final = """() => {
-    const back = it => { it.scrollTop = it.closest('.ssd-root')?.dataset[it.dataset.of] || 0 };
-    setTimeout(() => document.querySelectorAll('.ssd .scroll').forEach(back), 50);
+PAGE_BACK: Final = """() => {
+    const back = it => {
+        it.dataset.page = (it.closest('.ssd-root')?.dataset[it.dataset.of] || 1) - 1;
+        it.querySelector('.pager button[value="1"]')?.click();
+    };
+    setTimeout(() => document.querySelectorAll('.ssd .paged').forEach(back), 50);
     return [];
 }"""
-"""The script that gives each new table the scroll position of the table before it."""
+"""The script that shows in each new table the page of rows that the table before it had."""
+
+_numbers = count(1)
+"""A number for each dashboard of this process: its scripts find its own root element by it."""
 
 _REFUSED: Final = (
     '<div class="ssd"><p class="note" role="note">Only administrators can see this page.</p></div>'
@@ -90,7 +99,7 @@ def dashboard(
     if every is not None:
         check_duration("every", every)
     watch(store)
-    handlers = _Handlers(store, allow, rows)
+    handlers = _Handlers(store, allow, rows, every)
     page = gr.Blocks(title="sessionstore", analytics_enabled=False)
     with page, warnings.catch_warnings():
         # Gradio 5 warns that api_name has a new name in Gradio 6, but does not accept the new name.
@@ -103,8 +112,9 @@ def dashboard(
 
 
 def _lay_out(page: gr.Blocks, handlers: _Handlers, every: timedelta | None) -> None:
+    root = f"ssd-{next(_numbers)}"
     gr.HTML(f"<style>{STYLE}</style>", padding=False)
-    with gr.Column(elem_classes="ssd-root"):
+    with gr.Column(elem_classes=["ssd-root", root]):
         with gr.Row():
             head = gr.HTML(padding=False)
             refresh = gr.Button("Refresh", size="sm", scale=0, min_width=110)
@@ -114,23 +124,41 @@ def _lay_out(page: gr.Blocks, handlers: _Handlers, every: timedelta | None) -> N
             [(each.label, name) for name, each in ORDERS.items()], value="recent",
             label="Sort", show_label=False, container=False, elem_classes="ssd-sort",
         )  # fmt: skip
+        internal = gr.Checkbox(
+            label="Show internal sessions", container=False, elem_classes="ssd-internal"
+        )
         sessions = gr.HTML(padding=False)
         with gr.Row():
             gr.HTML(_title("Next sweep"), padding=False)
             replan = gr.Button("Refresh plan", size="sm", scale=0, min_width=110)
-            sweep = gr.Button("Sweep now", size="sm", variant="primary", scale=0, min_width=110)
+            ask = gr.Button("Sweep now", size="sm", scale=0, min_width=110, elem_classes="ssd-ask")
+            sweep = gr.Button(
+                "Delete now", size="sm", variant="stop", scale=0, min_width=110,
+                elem_classes="ssd-sure",
+            )  # fmt: skip
+            cancel = gr.Button("Cancel", size="sm", scale=0, min_width=90, elem_classes="ssd-sure")
         plan = gr.HTML(padding=False)
     shown = [head, overview, sessions]
+    view = [order, internal]
     quiet = {"show_progress": "hidden", **_PRIVATE}
-    gr.on([refresh.click], handlers.refresh, [order], [*shown, plan], **_PRIVATE)
-    page.load(handlers.refresh, [order], [*shown, plan], **quiet)
-    order.change(handlers.snapshot, [order], shown, **quiet)
+    gr.on([refresh.click], handlers.refresh, view, [*shown, plan], **_PRIVATE)
+    page.load(handlers.refresh, view, [*shown, plan], **quiet)
+    gr.on([order.change, internal.change], handlers.snapshot, view, shown, **quiet)
     replan.click(handlers.plan, None, [plan], **_PRIVATE)
-    sweep.click(handlers.sweep, [order], [*shown, plan], **_PRIVATE)
+    ask.click(None, js=_asking(root, "true"))
+    cancel.click(None, js=_asking(root, "false"))
+    swept = sweep.click(handlers.sweep, view, [*shown, plan], **_PRIVATE)
+    swept.then(None, js=_asking(root, "false"))
     if every is not None:
         timer = gr.Timer(every.total_seconds())
-        refreshed = timer.tick(handlers.refresh, [order], [*shown, plan], **quiet)
-        refreshed.then(None, js=SCROLL_BACK)
+        refreshed = timer.tick(handlers.refresh, view, [*shown, plan], **quiet)
+        refreshed.then(None, js=PAGE_BACK)
+
+
+def _asking(root: str, state: str) -> str:
+    """Return a script that shows the confirmation of a sweep if ``state`` is true, or hides it."""
+    toggled = f"document.querySelector('.{root}').classList.toggle('asking', {state})"
+    return f"() => {{ {toggled}; return []; }}"
 
 
 def _title(text: str) -> str:
@@ -140,52 +168,79 @@ def _title(text: str) -> str:
 class _Handlers:
     """The handlers of the page's events. Each returns HTML for the components of its event."""
 
-    def __init__(self, store: SessionStore, allow: Allow | None, rows: int) -> None:
+    def __init__(
+        self, store: SessionStore, allow: Allow | None, rows: int, every: timedelta | None
+    ) -> None:
         self._store = store
+        self._every = every
         self._allow = allow
         self._rows = rows
 
-    def snapshot(self, order: str, request: gr.Request) -> tuple[str, str, str]:
-        """Return the head, the overview and the sessions, sorted by ``order``."""
+    def snapshot(
+        self,
+        order: str,
+        internal: bool,  # noqa: FBT001 - Gradio passes the value of the checkbox by position
+        request: gr.Request,
+    ) -> tuple[str, str, str]:
+        """Return the head, the overview and the sessions, sorted by ``order``.
+
+        ``internal`` includes the sessions of the app and of the adapter.
+        """
         if not self._is_allowed(request):
             return _REFUSED, "", ""
-        return self._snapshot(order, request)
+        return self._snapshot(order, internal, request)
 
     def plan(self, request: gr.Request) -> str:
         """Return the plan of the next sweep."""
         return self._plan(self._store.plan) if self._is_allowed(request) else _REFUSED
 
-    def refresh(self, order: str, request: gr.Request) -> tuple[str, str, str, str]:
+    def refresh(
+        self,
+        order: str,
+        internal: bool,  # noqa: FBT001 - Gradio passes the value of the checkbox by position
+        request: gr.Request,
+    ) -> tuple[str, str, str, str]:
         """Return the results of ``snapshot`` and ``plan``."""
-        return (*self.snapshot(order, request), self.plan(request))
+        return (*self.snapshot(order, internal, request), self.plan(request))
 
-    def sweep(self, order: str, request: gr.Request) -> tuple[str, str, str, str]:
+    def sweep(
+        self,
+        order: str,
+        internal: bool,  # noqa: FBT001 - Gradio passes the value of the checkbox by position
+        request: gr.Request,
+    ) -> tuple[str, str, str, str]:
         """Run the sweep, and return ``snapshot`` and the rows that the sweep carried out."""
         if not self._is_allowed(request):
-            return (*self.snapshot(order, request), _REFUSED)
+            return (*self.snapshot(order, internal, request), _REFUSED)
         done = self._plan(self._store.sweep, swept=True)
-        return (*self._snapshot(order, request), done)
+        return (*self._snapshot(order, internal, request), done)
 
     def _is_allowed(self, request: gr.Request) -> bool:
         return self._allow is None or bool(self._allow(request))
 
-    def _snapshot(self, order: str, request: gr.Request) -> tuple[str, str, str]:
+    def _snapshot(
+        self,
+        order: str,
+        internal: bool,  # noqa: FBT001 - Gradio passes the value of the checkbox by position
+        request: gr.Request,
+    ) -> tuple[str, str, str]:
         try:
             found = take_snapshot(self._store, order, self._rows)
         except SessionStoreError as error:
             return "", failure(error), ""
         exposed = self._allow is None and request.username is None
         return (
-            head(found, self._store),
+            head(found, self._store, self._every),
             overview(found, watch(self._store), self._store, exposed=exposed),
-            sessions(found, self._rows),
+            sessions(found, self._rows, internal=internal),
         )
 
     def _plan(self, rows: Callable[[], list[PlanRow]], *, swept: bool = False) -> str:
         try:
-            return plan(rows(), self._rows, swept=swept)
+            planned = plan(rows(), self._rows, swept=swept)
         except SessionStoreError as error:
             return failure(error)
+        return planned + deletions(watch(self._store), self._store.now())
 
 
 _CODES: Final = str.maketrans({each: f"&#{ord(each)};" for each in "{}$`"})
@@ -211,6 +266,11 @@ def _ago(duration: timedelta) -> str:
     return " ".join(f"{count}{unit}" for count, unit in shown if count) + " ago"
 
 
+def _short(owner: str) -> str:
+    """Return an owner for people: of the digest of a cookie eight digits are enough."""
+    return re.sub(r"^(visitor-[0-9a-f]{8})[0-9a-f]{24}$", r"\1…", owner)
+
+
 def _utc(at: datetime, form: str) -> str:
     return f"{at.astimezone(UTC):{form}} UTC"
 
@@ -220,8 +280,8 @@ _environment = Environment(
     trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
 _environment.filters |= {
-    "ago": _ago, "count": _count, "number": "{:,}".format, "percent": _percent, "size": show_size,
-    "utc": _utc,
+    "ago": _ago, "count": _count, "number": "{:,}".format, "percent": _percent, "short": _short,
+    "size": show_size, "utc": _utc,
 }  # fmt: skip
 
 
@@ -238,12 +298,17 @@ def failure(error: Exception) -> str:
     return piece("failure", error=error, kind=type(error).__name__)
 
 
-def head(snapshot: Snapshot, store: SessionStore) -> str:
-    """Render the URL of ``store``, or the kind of its backend, and the time of ``snapshot``."""
+def head(snapshot: Snapshot, store: SessionStore, every: timedelta | None = None) -> str:
+    """Render the URL of ``store``, or the kind of its backend, and the time of ``snapshot``.
+
+    ``every`` is the interval of the automatic refresh.
+    """
     kind = type(store.backend).__name__.removesuffix("Backend")
     url = store.location or f"{kind} store"
-    engine = getattr(store.backend, "engine", "")
-    return piece("head", url=url, engine=engine, digest=store.backend.digest, at=snapshot.at)
+    return piece(
+        "head", url=url, engine=getattr(store.backend, "engine", ""), digest=store.backend.digest,
+        at=snapshot.at, every=None if every is None else show_duration(every),
+    )  # fmt: skip
 
 
 def overview(snapshot: Snapshot, seen: Watch, store: SessionStore, *, exposed: bool) -> str:
@@ -275,10 +340,21 @@ def _line(samples: Sequence[Sample], top: int) -> str:
     return " ".join(f"{600 * x:.1f},{118 - 108 * size / top:.1f}" for x, size in points)
 
 
-def sessions(snapshot: Snapshot, limit: int) -> str:
-    """Render the table of the sessions of ``snapshot``, at most ``limit`` of them."""
-    largest = max((row.bytes for row in snapshot.rows), default=0)
-    return piece("sessions", snapshot=snapshot, limit=limit, orders=ORDERS, largest=largest)
+def sessions(snapshot: Snapshot, limit: int, *, internal: bool = False) -> str:
+    """Render the table of the sessions of ``snapshot``, at most ``limit`` of them.
+
+    ``internal`` includes the sessions of the app and of the adapter.
+    """
+    rows = [row for row in snapshot.rows if internal or row.state not in INTERNAL]
+    largest = max((row.bytes for row in rows), default=0)
+    return piece(
+        "sessions", snapshot=snapshot, rows=rows, limit=limit, orders=ORDERS, largest=largest
+    )
+
+
+def deletions(seen: Watch, now: datetime) -> str:
+    """Render the newest deletions of this process (``seen``)."""
+    return piece("deletions", deleted=list(seen.deleted), now=now, since=seen.since)
 
 
 def plan(rows: Sequence[PlanRow], limit: int, *, swept: bool = False) -> str:

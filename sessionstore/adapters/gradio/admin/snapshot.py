@@ -10,6 +10,7 @@ import heapq
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
 
 State = Literal["live", "idle", "lingering", "shared", "adapter", "nameless"]
 
+INTERNAL: Final = frozenset({"shared", "adapter"})
+"""The states of sessions that are no visitor's."""
+
 SAMPLES: Final = 360
 """The most points of the chart. Beyond it every second point is removed: its memory is bounded."""
+
+DELETIONS: Final = 10
+"""The most recent deletions of this process that the page shows."""
 
 _PAUSE: Final = 20
 """Seconds between samples for each second that a sample took, so at most 5 % of the time."""
@@ -104,7 +111,7 @@ class Snapshot:
     @property
     def own(self) -> int:
         """Return the number of internal sessions of the page: the shared one and the adapter's."""
-        return sum(row.state in {"shared", "adapter"} for row in self.rows)
+        return sum(row.state in INTERNAL for row in self.rows)
 
 
 def take_snapshot(store: SessionStore, order: str, limit: int) -> Snapshot:
@@ -181,6 +188,8 @@ class Watch:
     refused: int = 0
     sweep: Event | None = None
     """The newest event ``sweep_finished``, ``sweep_held`` or ``sweep_failed``."""
+    deleted: deque[Event] = field(default_factory=lambda: deque(maxlen=DELETIONS))
+    """The newest deletions of sessions and files, the newest first."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _not_before: float = 0.0
 
@@ -194,6 +203,8 @@ class Watch:
                 self.duplicate_bytes += event.size
             elif event.kind == "limit_exceeded":
                 self.refused += 1
+            elif event.kind in {"dropped", "expired", "deleted"}:
+                self.deleted.appendleft(event)
             elif event.kind != "sweep_finished" or not self._was_held(event):
                 self.sweep = event
 
@@ -219,7 +230,8 @@ class Watch:
 
 
 _COUNTED: Final = (
-    "saved", "deduplicated", "limit_exceeded", "sweep_finished", "sweep_held", "sweep_failed",
+    "saved", "deduplicated", "limit_exceeded", "dropped", "expired", "deleted", "sweep_finished",
+    "sweep_held", "sweep_failed",
 )  # fmt: skip
 _lock = threading.Lock()
 _watches: weakref.WeakKeyDictionary[SessionStore, Watch] = weakref.WeakKeyDictionary()
