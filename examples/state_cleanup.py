@@ -108,7 +108,7 @@ def watch(request: gr.Request) -> str:
     deleted = "".join(f"<div>{line}</div>" for line in visitors.gone)
     return (
         "<div class='watch'><div class='head'>Who is here</div>"
-        f"<div class='rows'>{rows}</div>"
+        f"<div class='visitors'>{rows}</div>"
         f"<div class='head'>The same picture</div><div class='big'>{copies}</div>"
         f"<div class='head'>Just deleted</div>{deleted or HINT}</div>"
     )
@@ -138,7 +138,10 @@ CSS = """
 .watch .left span:not(:last-child) {opacity: .55}
 .watch .big {font-size: 1.25rem; font-weight: 600}
 .watch .hint {color: var(--body-text-color-subdued)}
-@media (max-width: 480px) {.watch .visitors {font-size: .85em} .watch .visitor span {padding-left: .5rem}}
+@media (max-width: 480px) {
+  .watch .visitors {font-size: .85em}
+  .watch .visitor span {padding-left: .5rem}
+}
 """
 
 with gr.Blocks(title="Files that leave with their visitor") as demo:

@@ -46,9 +46,7 @@ def demo() -> Iterator[str]:
             "GRADIO_ANALYTICS_ENABLED": "False",
         }
         program = [sys.executable, str(ROOT / "examples" / "state_cleanup.py")]
-        with subprocess.Popen(  # noqa: S603 - our own program
-            program, env=environment, stdout=subprocess.DEVNULL
-        ) as process:
+        with subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL) as process:
             try:
                 url = f"http://127.0.0.1:{port}"
                 _wait_for(url)
@@ -134,7 +132,10 @@ def record(url: str) -> Film:
             page.get_by_text(f"Visitor {number} (you)").wait_for()
             page.get_by_text("Built with Gradio").wait_for()
             page.get_by_role("button", name="Use the same picture").click()
-            page.get_by_text("2 images").first.wait_for()
+            page.locator(".visitor", has_text="(you)").get_by_text("2 images").wait_for()
+        for page in pages:
+            page.get_by_text("2 visitors, 1 copy").wait_for()
+            page.wait_for_timeout(1500)  # until the thumbnails are loaded
         film.pages = [*pages]
         film.take(1.6, "Two visitors, each with private files. The same picture is stored once.")
         pages[1].get_by_role("button", name="Generate").click()
