@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
-from typing import BinaryIO, ClassVar, Self, cast
+from typing import BinaryIO, ClassVar, Final, Self, cast
 
 from sessionstore import parsers
 from sessionstore.clock import Clock
@@ -64,7 +64,7 @@ class MemoryBackend:
     def __init__(self, place: Place, clock: Clock) -> None:
         self._place = place
         self._clock = clock
-        self.digest = place.digest
+        self.digest: str = place.digest
 
     @classmethod
     def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
@@ -248,14 +248,14 @@ class Place:
     """
 
     def __init__(self, cap: int = DEFAULT_CAP, digest: str = DIGESTS[0]) -> None:
-        self.lock = threading.RLock()
+        self.lock: Final = threading.RLock()
         self.cap = cap
         self.digest = digest
         self.sessions: dict[str, Session] = {}
         self.blobs: dict[str, Blob] = {}
-        self.secret = secrets.token_bytes(32)
+        self.secret: Final = secrets.token_bytes(32)
         self._kept = 0
-        self.versions = count(1)
+        self.versions: Final = count(1)
         """Tokens: unique in this place."""
         # Weak references: a spool that was never closed gives its bytes back when it is freed.
         self._spools: weakref.WeakSet[MemorySpool] = weakref.WeakSet()
@@ -319,7 +319,7 @@ class MemorySpool:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._bytes = io.BytesIO()
-        self.unkept = 0
+        self.unkept: int = 0
         """Bytes that were written here and are neither saved nor discarded yet."""
 
     def write(self, data: Buffer, /) -> int:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sessionstore.events import Event
     from sessionstore.model import Reference, SessionKey
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 _EVENTS: Final = {
     "deleted": "deleted",
@@ -78,7 +78,7 @@ class Audit:
         With ``fsync`` each line is forced to the disk before the call that deletes returns. Raises
         SettingsError if the file cannot be written.
         """
-        self.path = path.absolute()
+        self.path: Final = path.absolute()
         self._fsync = fsync
         try:
             os.close(self._open())

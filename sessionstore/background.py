@@ -12,12 +12,12 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Final, Self
 
 from sessionstore.clock import Clock
 from sessionstore.parsers import check_duration
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 
 class Timers:

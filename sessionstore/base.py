@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from sessionstore import signing
 from sessionstore.audit import Audit
@@ -51,11 +52,11 @@ class BaseStore:
         cache_size: int | None = None,
         audit: Audit | None = None,
     ) -> None:
-        self.backend = backend
-        self.retention = retention or Retention()
-        self.local_copies = LocalCopies(cache_dir, cache_size)
-        self.clock = clock or SystemClock()
-        self.events = Events()
+        self.backend: Backend = backend
+        self.retention: Retention = retention or Retention()
+        self.local_copies: LocalCopies = LocalCopies(cache_dir, cache_size)
+        self.clock: Clock = clock or SystemClock()
+        self.events: Final = Events()
         self._timers = Timers(self.clock, self.now, self._on_time)
         self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
         if secret is not None and len(secret) < SECRET_LENGTH:
@@ -66,7 +67,7 @@ class BaseStore:
         self._base_url = base_url
         self._redirect = _signing(backend) if redirect else None
         self.audit = audit
-        self.ledger = QuotaLedger(limits or Limits(), backend, self._make_room)
+        self.ledger: Final = QuotaLedger(limits or Limits(), backend, self._make_room)
         """The quotas of this store."""
 
     def _make_room(self, size: int, saving: str) -> None:
@@ -210,7 +211,8 @@ class BaseStore:
         Removes the copies made before. ``copies`` is notified of files and sessions that the store
         deletes. Return a function that restores the previous copies and closes ``copies``.
         """
-        before, self.local_copies = self.local_copies, copies
+        before: Final = self.local_copies
+        self.local_copies = copies
         before.close()
 
         def restore() -> None:
@@ -272,8 +274,8 @@ class SessionHandle:
     __slots__ = ("key", "store")
 
     def __init__(self, store: BaseStore, key: SessionKey) -> None:
-        self.store = store
-        self.key = key
+        self.store: Final = store
+        self.key: Final = key
 
     @property
     def id(self) -> str:

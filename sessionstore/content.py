@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
 
 from sessionstore._os.errors import translated
 from sessionstore._streams import ReadStream
@@ -152,10 +152,10 @@ class Ingest:
         new_spool: Callable[[], Spool],
         admit: Callable[[int], None] | None = None,
     ) -> None:
-        self.algorithm = algorithm
-        self.new_spool = new_spool
-        self.admit = admit
-        self.size = 0
+        self.algorithm: Final = algorithm
+        self.new_spool: Final = new_spool
+        self.admit: Final = admit
+        self.size: int = 0
         self._hasher = hasher(algorithm)
         self._head: bytearray | None = None
         self._spool: Spool | None = None

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 KINDS = (
     "saved",
@@ -28,7 +29,7 @@ KINDS = (
 stored already. ``deleted`` is a deletion on request, ``expired`` one by a sweep; ``dropped`` is a
 whole session. The source of a copy emits ``copied`` and ``copy_finished``."""
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Final, Self
 
 from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
@@ -211,7 +211,7 @@ class QuotaLedger:
         self, limits: Limits, backend: Backend, make_room: Callable[[int, str], None]
     ) -> None:
         self.limits = limits
-        self.limited = limits != Limits()
+        self.limited: Final = limits != Limits()
         """Whether any limit is set."""
         self._sums = limits.max_session is not None or limits.max_session_files is not None
         self._backend = backend

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, Self, overload
 
 from sessionstore import images
 from sessionstore._os.errors import translated
@@ -227,17 +227,17 @@ class Session(SessionHandle):
 
     # Async versions
 
-    put_async = in_thread(put)
-    add_async = in_thread(add)
-    get_async = in_thread(get)
-    read_async = in_thread(read)
-    files_async = in_thread(files)
-    usage_async = in_thread(usage)
-    delete_async = in_thread(delete)
-    drop_async = in_thread(drop)
-    touch_async = in_thread(touch)
-    end_async = in_thread(end)
-    resume_async = in_thread(resume)
+    put_async: Final = in_thread(put)
+    add_async: Final = in_thread(add)
+    get_async: Final = in_thread(get)
+    read_async: Final = in_thread(read)
+    files_async: Final = in_thread(files)
+    usage_async: Final = in_thread(usage)
+    delete_async: Final = in_thread(delete)
+    drop_async: Final = in_thread(drop)
+    touch_async: Final = in_thread(touch)
+    end_async: Final = in_thread(end)
+    resume_async: Final = in_thread(resume)
 
     @overload
     async def open_async(self, name: str, mode: Literal["rb"] = "rb") -> io.BufferedReader: ...
@@ -278,7 +278,9 @@ class PendingSave:
         self._ingest: Ingest | None = None
         self._saved: Saved | None = None
         ledger = session.store.ledger
-        self.reservation = Reservation(ledger, session.sid, name, fresh) if ledger.limited else None
+        self.reservation: Final = (
+            Reservation(ledger, session.sid, name, fresh) if ledger.limited else None
+        )
         """The share of this save in the limits, None if no limit is set."""
 
     @property

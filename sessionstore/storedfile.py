@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sessionstore._threads import in_thread
 from sessionstore.content import CHUNK, read_all
@@ -164,10 +164,10 @@ class StoredFile:
         if self.expires is not None and self.expires <= self._session.store.now():
             raise FileNotStored(self.name)
 
-    read_async = in_thread(read)
-    open_async = in_thread(open)  # noqa: A003 - our own method is meant
-    local_path_async = in_thread(local_path)
-    url_async = in_thread(url)
+    read_async: Final = in_thread(read)
+    open_async: Final = in_thread(open)  # noqa: A003 - our own method is meant
+    local_path_async: Final = in_thread(local_path)
+    url_async: Final = in_thread(url)
 
 
 class _Reader(io.RawIOBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from itertools import groupby, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sessionstore.errors import FileNotStored
 from sessionstore.model import Collected, SessionKey, SessionRecord
@@ -14,7 +14,7 @@ from sessionstore.retention import PlanRow
 if TYPE_CHECKING:
     from sessionstore.base import BaseStore
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 _SPARED = "it was in use, or gone already, when the sweep came to it"
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, ClassVar, Self, cast
+from typing import Any, BinaryIO, ClassVar, Final, Self, cast
 
 from sessionstore._streams import ReadStream
 from sessionstore.clock import Clock
@@ -61,7 +61,7 @@ class FsspecClient:
         self.where = where
         self.opening = True
         self._closed = False
-        self.connection = Connection(where.files)
+        self.connection: Final = Connection(where.files)
         self._marker = Marker(self.get, where.url)
 
     def put(self, key: str, payload: Payload) -> datetime | None:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import Any, BinaryIO, ClassVar, Final, NamedTuple
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
@@ -67,7 +67,7 @@ class Files:
 
     def __init__(self, fs: Any, root: str) -> None:
         self.fs = fs
-        self.root = root.rstrip("/")
+        self.root: Final = root.rstrip("/")
         kind: Any = type(fs)
         self._lists_flat = (
             kind.find is not fsspec.AbstractFileSystem.find

@@ -89,7 +89,7 @@ class LocalBackend:
         self._open = True
         with translated("open the store", str(root)), contextlib.ExitStack() as opened:
             opened.callback(self._workspace.close)
-            self.digest = open_root(root, digest, self._workspace)
+            self.digest: str = open_root(root, digest, self._workspace)
             self._sessions = opened.enter_context(Directory(str(root / "sessions")))
             blobs = opened.enter_context(Directory(str(root / "blobs")))
             self._claim()

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from sessionstore._os.errors import FULL
 from sessionstore._os.locks import lock
@@ -21,7 +22,7 @@ from sessionstore.errors import SettingsError
 from . import journal
 from .directory import Directory, digest_of
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 VERSION = 1
 SECRET_LENGTH = 32

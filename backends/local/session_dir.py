@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Self
+from typing import Final, Self
 
 from sessionstore import names
 from sessionstore._os.locks import lock, unlock
@@ -99,20 +99,21 @@ class SessionDir:
         With ``change`` the directory of files is created if a power cut removed it.
         """
         self.sid = sid
-        self.token = token_of if disk.links else token_of_copy
-        self.owned = False
+        self.token: Final = token_of if disk.links else token_of_copy
+        self.owned: bool = False
         """Whether ``id`` is known to hold the session's id and owner."""
         self._disk = disk
         self._search = partial(disk.tables.lines, sid)
         self._sessions = place
         self._forced = False
-        self._journal = self.seen = -1
+        self._journal = -1
+        self.seen: int = -1
         self._place = f"{sid}/seen"
         self._identity: os.stat_result | None = None
         """The status of ``seen``, once it is open."""
-        self.dir = place.sub(sid)
+        self.dir: Final = place.sub(sid)
         try:
-            self.files = self._open_files(change=change)
+            self.files: Final = self._open_files(change=change)
         except BaseException:
             self.dir.close()
             raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from sessionstore import parsers
 from sessionstore.clock import Clock
@@ -73,27 +73,39 @@ class ObjectBackend:
         ``elapsed``, ``nonce`` and ``waits`` are for tests. Raises SettingsError when the store was
         created with another ``grace`` or ``digest``.
         """
-        self.client = client
+        self.client: ObjectClient = client
         self._bucket = Bucket(client, StoreClock(elapsed), waits)
-        self.terms = layout.open_or_create(self._bucket, digest, grace)
-        self.digest = self.terms.digest
+        self.terms: Final = layout.open_or_create(self._bucket, digest, grace)
+        self.digest: str = self.terms.digest
         self._bucket.sync()
-        self.cache = cache = LookupCache()
+        cache = LookupCache()
+        self.cache: Final = cache
         shared = layout.Shared(self._bucket, cache, self.terms, nonce)
         reader = self.reader_type(shared)
-        self.writer = writer = self.writer_type(shared, reader)
+        writer = self.writer_type(shared, reader)
+        self.writer: Final = writer
         sessions = self.sessions_type(shared, reader)
         self._sweeper = sweeper = self.sweeper_type(shared)
         inspector = Inspector(shared, reader, writer, sessions)
         # The calls of ``Backend``, each by the part that implements it.
-        self.put = self.restore = writer.put
-        self.get, self.open, self.files = reader.get, reader.open, reader.files
-        self.sessions, self.session = sessions.records, sessions.record
-        self.identify, self.touch = sessions.identify, sessions.touch
-        self.end, self.resume = sessions.end, sessions.resume
-        self.delete, self.discard, self.drop = sessions.delete, sessions.discard, sessions.drop
-        self.collect, self.referred = sweeper.collect, sweeper.referred
-        self.inspect, self.omitted = inspector.problems, inspector.omitted
+        self.put: Final = writer.put
+        self.restore: Final = writer.put
+        self.get: Final = reader.get
+        self.open: Final = reader.open
+        self.files: Final = reader.files
+        self.sessions: Final = sessions.records
+        self.session: Final = sessions.record
+        self.identify: Final = sessions.identify
+        self.touch: Final = sessions.touch
+        self.end: Final = sessions.end
+        self.resume: Final = sessions.resume
+        self.delete: Final = sessions.delete
+        self.discard: Final = sessions.discard
+        self.drop: Final = sessions.drop
+        self.collect: Final = sweeper.collect
+        self.referred: Final = sweeper.referred
+        self.inspect: Final = inspector.problems
+        self.omitted: Final = inspector.omitted
 
     @classmethod
     def open_client(cls, location: Location, options: Mapping[str, object]) -> ObjectClient:
@@ -118,7 +130,7 @@ class ObjectBackend:
 
     def wrap_client(self, wrapper: Callable[[ObjectClient], ObjectClient]) -> None:
         """Send every later request through ``wrapper(client)``."""
-        self.client = self._bucket.client = wrapper(self.client)
+        self._bucket.client = self.client = wrapper(self.client)
 
     @classmethod
     def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:

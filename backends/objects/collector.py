@@ -407,7 +407,7 @@ class Generations:
     def __init__(self) -> None:
         self._runs: list[_Run] = []
         self._growing = _Run()
-        self.count = 0
+        self.count: int = 0
 
     def add(self, digest: str, generation: str, size: int, *, old: bool) -> None:
         """Add one copy of a content; ``old``: it may be deleted if it is unreferenced."""

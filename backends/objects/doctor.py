@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from typing import Final
 
 from sessionstore.doctor import Check, Verdict
 from sessionstore.errors import SessionStoreError
@@ -62,7 +63,7 @@ class Examination:
 
     def __init__(self, client: ObjectClient) -> None:
         self.client = client
-        self.bucket = Bucket(client, StoreClock())
+        self.bucket: Final = Bucket(client, StoreClock())
 
     def checks(self) -> Generator[Check, None, None]:
         """Yield all checks in order; delete all objects and uploads at the end."""

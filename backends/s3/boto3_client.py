@@ -51,10 +51,10 @@ class S3Client:
         self._warm = warm
         self._warmer: Warmer | None = None
         self.opening = True
-        self.region = options.region
+        self.region: str | None = options.region
         self._closed = False
         self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
-        self.connection = Connection(self._make)
+        self.connection: Connection = Connection(self._make)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
         small = payload.size <= SMALL

@@ -117,9 +117,9 @@ class ObstoreClient:
 
     def __init__(self, options: Options) -> None:
         refuse_what_it_cannot(options)
-        self.options = options
+        self.options: Options = options
         self.opening = True
-        self.sees_uploads = importlib.util.find_spec("boto3") is not None
+        self.sees_uploads: bool = importlib.util.find_spec("boto3") is not None
         """Whether boto3 is installed, so that ``uploads`` finds those of killed processes."""
         self._closed = False
         self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
@@ -277,7 +277,8 @@ class ObstoreClient:
             self.boto3.probe(key)
             if self.boto3.region is None:
                 raise
-            self.options, self._made = replace(self.options, region=self.boto3.region), None
+            self.options = replace(self.options, region=self.boto3.region)
+            self._made = None
             next(self.list(key))
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:

@@ -17,7 +17,7 @@ from sessionstore.parsers import Parser
 PREFIX_LENGTH = 120
 """The most bytes of a prefix: a key of S3 has up to 1,024, the store needs up to 900 of them."""
 
-PUT_ARGS = {
+PUT_ARGS: Mapping[str, type] = {
     "ACL": str,
     "BucketKeyEnabled": bool,
     "CacheControl": str,

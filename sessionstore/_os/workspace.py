@@ -33,7 +33,7 @@ class Workspace:
 
     def __init__(self, parent: Path) -> None:
         self.parent = parent
-        self.pid = 0
+        self.pid: int = 0
         self._token = ""
         self._own = parent
         self._fd = -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -52,7 +52,7 @@ def status_of(error: SessionStoreError) -> Status:
     return Status.FAILED
 
 
-app = typer.Typer(
+app: Final = typer.Typer(
     name="sessionstore", cls=Commands, help=HELP, no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )  # fmt: skip

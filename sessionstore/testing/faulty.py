@@ -144,7 +144,7 @@ class FaultyBackend(_Verbs):
     def __init__(self, backend: Backend, plan: Plan = no_faults) -> None:
         self.backend = backend
         self.plan = plan
-        self.digest = backend.digest
+        self.digest: str = backend.digest
         self.calls: Counter[str] = Counter()
         self._counting = threading.Lock()
         # As own attributes: a runtime-checkable protocol does not use __getattr__.

@@ -79,15 +79,15 @@ class BackendMachine(Compares, RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resources = ExitStack()
+        self.resources: Final = ExitStack()
         clock = type(self).clock()
-        self.real = Subject(
+        self.real: Subject = Subject(
             self.resources.enter_context(type(self).new_place()), clock, self.reclaims_after
         )
-        self.other = self.real.another()  # a second backend on the place, as in another process
-        self.opened = self.real
+        self.other: Subject = self.real.another()  # as in another process
+        self.opened: Final = self.real
         place = Place()
-        self.model = Subject(lambda clock: MemoryBackend(place, clock), clock)
+        self.model: Final = Subject(lambda clock: MemoryBackend(place, clock), clock)
         self.versions: list[Version] = []
 
     def teardown(self) -> None:

@@ -45,7 +45,7 @@ class Subject:
         self, open_backend: OpenBackend, clock: FakeClock, reclaims_after: timedelta = timedelta(0)
     ) -> None:
         self.clock = clock
-        self.backend = open_backend(clock)
+        self.backend: Backend = open_backend(clock)
         self._open_backend = open_backend
         self._reclaims_after = reclaims_after
         self._others: list[Subject] = []

@@ -65,7 +65,7 @@ A plain function runs in a worker thread. It may raise an HTTPException of Starl
 an upload that is the response; a GET gets the 404 of all others.
 """
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 _UPLOAD: Final = "upload"
 _LINGER: Final = 2.0

@@ -92,7 +92,7 @@ class CacheDir:
         self._started = time.time()
         self._later: dict[str, Stamp] = {}
         """Copies to remove later, since their removal would have waited for a lock."""
-        self.leases = Leases(root / OURS / _PROCESSES)
+        self.leases: Final = Leases(root / OURS / _PROCESSES)
 
     def path(self, name: str) -> Path:
         """Return the path of the copy, whether it exists or not."""

@@ -79,7 +79,7 @@ _EVERYONE: Final = ""
 _LINK: Final = "everyone with the link"
 """The visitor in the path of a file that everyone who has this path may read."""
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 
 class KeptSession(Session):
@@ -113,12 +113,12 @@ class CacheFiles:
         self.store = store
         self.paths = paths
         self.local = local
-        self.seen = LocationCache(seconds)
+        self.seen: Final = LocationCache(seconds)
         self._lock = threading.Lock()
         self._listed: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._pinned: dict[str, Reference] = {}
         self._logged: set[str] = set()
-        self.serving_since = time.time_ns()
+        self.serving_since: Final = time.time_ns()
         self._pins = KeptSession(store, private_key("gradio pinned"))
 
     # Lookup

@@ -65,7 +65,7 @@ _MCP_ID: Final = "mcp-session-id"
 _mcp_id = re.compile(rb"session_id=([0-9a-f]{32})").search
 _one_range = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII).fullmatch
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 
 class SessionFiles:

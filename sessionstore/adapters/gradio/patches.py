@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     """Returns the service of an app or demo, or None if it is not attached."""
 
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 _LARGE: Final = 4 << 20
 """Bytes above which a file is hashed and copied here and not by Gradio."""

@@ -91,7 +91,7 @@ class CachePaths:
     """Makes and parses paths below one cache directory. Writes nothing."""
 
     def __init__(self, root: str | os.PathLike[str], secret: bytes) -> None:
-        self.root = Path(os.path.abspath(root))
+        self.root: Final = Path(os.path.abspath(root))
         self._prefix = str(self.root) + os.sep
         self._secret = secret
 

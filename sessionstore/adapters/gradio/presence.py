@@ -44,7 +44,7 @@ WORKERS: Final = 4
 
 Verb = Literal["resume", "touch", "end"]
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 
 class Visitor(NamedTuple):

@@ -40,7 +40,7 @@ CLAIM: Final = timedelta(minutes=3)
 
 _CLEAN_EVERY: Final = timedelta(minutes=10)
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 
 class OwnedCopies(LocalCopies):
@@ -130,13 +130,15 @@ class Service:
         process has the store with another cache directory, or the store has no secret.
         """
         self.store = store
-        self.secret = store.secret()
+        self.secret: Final = store.secret()
         self.share = share
         """True if the outputs of pages are links too."""
-        self.presences = PresenceTracker(store)
+        self.presences: Final = PresenceTracker(store)
         paths = CachePaths(cache, self.secret)
-        self.files = CacheFiles(store, paths, CacheDir(paths.root, cache_size, keep=keep_local))
-        self.copies = OwnedCopies(paths.root / OURS, store.local_copies.size, store)
+        self.files: Final = CacheFiles(
+            store, paths, CacheDir(paths.root, cache_size, keep=keep_local)
+        )
+        self.copies: Final = OwnedCopies(paths.root / OURS, store.local_copies.size, store)
         self._beating = Sweeping(store.clock, self._beat, store.live_interval, "heartbeat")
         self._sweeping = store.sweeping(every=sweep_every)
         self._lock = threading.Lock()
