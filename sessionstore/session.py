@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
 
 
+ASKED_FOR: Final = "asked for"
+"""The reason of ``Session.drop`` in its event."""
+
 Source = Buffer | os.PathLike[str] | BinaryIO | Iterable[bytes] | Any
 """Content for ``put``. ``Any`` is for PIL images and numpy arrays, which may not be installed."""
 
@@ -205,7 +208,7 @@ class Session(SessionHandle):
 
     def drop(self) -> None:
         """Delete the session and all its files, now."""
-        self.store.drop(self.key, "asked for")
+        self.store.drop(self.key, ASKED_FOR)
 
     # The visitor
 

@@ -32,6 +32,7 @@ from sessionstore.adapters.gradio.events import sender_of
 from sessionstore.adapters.gradio.middleware import SERVICE
 from sessionstore.adapters.gradio.service import CACHE_SIZE, SWEEP_EVERY, Service
 from sessionstore.errors import InvalidName, SettingsError
+from sessionstore.parsers import check_duration
 
 if TYPE_CHECKING:
     from sessionstore.session import Session
@@ -49,6 +50,7 @@ class Attachment:
     def __init__(self, demo: gr.Blocks, service: Service) -> None:
         self._demo = weakref.ref(demo)
         self._delete_cache = demo.delete_cache
+        self._app_id = demo.app_id
         self.service = service
         """The adapter's internal service for the store."""
 
@@ -71,6 +73,7 @@ class Attachment:
                 self.service.close()
             patches.free(demo)
             demo.delete_cache = self._delete_cache
+            demo.app_id = self._app_id
             if not _attachments:
                 patches.uninstall()
         if not compat.is_being_built(demo):
@@ -85,6 +88,7 @@ def attach(
     cache_size: int | None = CACHE_SIZE,
     keep_local: bool = True,
     share: bool = False,
+    history: timedelta | None = None,
 ) -> Attachment:
     """Save the demo's files in ``store``, and its visitors' files in sessions of their own.
 
@@ -104,6 +108,10 @@ def attach(
     link: everyone who has it can fetch the file while its session lives, as always with the results
     of other clients than pages (MCP tools, ``gradio_client``, calls over HTTP).
 
+    Gradio's run history (from 6.24 on) lists a visitor's runs in the browser. The files in it are
+    deleted with their session, so after a reload of the page older ones cannot be shown. With
+    ``history`` they are kept for this time, at most 256 MiB for each visitor.
+
     Raises SettingsError when the demo is running, or is attached to another store; when another
     process uses this store with another cache directory; when replicas would need a ``secret`` that
     is not set; and when this version of Gradio is unknown. Raises ValueError when ``sweep_every``
@@ -117,6 +125,8 @@ def attach(
             return present
         _refuse_bad_moment(demo, present)
         every, age = _sweeping(demo, sweep_every)
+        if history is not None:
+            check_duration("history", history)
         service = _service(
             demo,
             store,
@@ -124,6 +134,7 @@ def attach(
             cache_size=cache_size,
             keep_local=keep_local,
             share=share,
+            history=history,
         )
         attachment = Attachment(demo, service)
         _attachments[demo] = attachment
@@ -132,6 +143,7 @@ def attach(
             patches.force_heartbeat(demo)
             patches.without_workers(demo)
             demo.delete_cache = None
+            demo.app_id = compat.app_id(demo, service.secret)
             if age is not None:
                 service.keep_for(age)
             if not compat.is_being_built(demo):  # else Gradio makes the app after the with block

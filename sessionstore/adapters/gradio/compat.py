@@ -12,6 +12,7 @@ be imported without Gradio, and with a Gradio that lacks a name.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import importlib
 import inspect
 import io
@@ -75,7 +76,9 @@ _ROUTES: Final = (
 """A request for each route that the middleware knows."""
 
 _OF_THE_APP: Final = ("auth", "auth_dependency", "cookie_id", "tokens", "user_middleware")
-_OF_THE_DEMO: Final = ("GRADIO_CACHE", "blocks", "delete_cache", "is_running", "temp_files")
+_OF_THE_DEMO: Final = (
+    "GRADIO_CACHE", "app_id", "blocks", "delete_cache", "fns", "is_running", "temp_files", "title",
+)  # fmt: skip
 
 MCP_SESSION: Final = "x-sessionstore-mcp"
 """The header in which the middleware notes the MCP session of a request."""
@@ -179,6 +182,69 @@ async def login_of(app: App, request: Request) -> str | None:
         if token := request.cookies.get(name):
             return app.tokens.get(token)
     return None
+
+
+def name_of(block_fn: Any, demo: Blocks) -> str:
+    """Return the name of an event in its app."""
+    function = demo.fns[block_fn] if isinstance(block_fn, int) else block_fn
+    return str(function.api_name or function.name)
+
+
+def cache_class() -> Any:
+    """Return the class of the caches of ``gr.cache``; None before Gradio 6.12, which has none."""
+    try:
+        found = find("gradio.caching:_CacheStore")
+    except SettingsError:
+        return None
+    for name, parameters in (("put", ("self", "key_hash")), ("get", ("self", "key_hash"))):
+        if tuple(inspect.signature(getattr(found, name)).parameters)[:2] != parameters:
+            _refuse(f"has another gr.cache, with another {name}")
+    return found
+
+
+def values_in(cache: Any) -> list[Any]:
+    """Return the values of all entries of a cache of ``gr.cache``."""
+    with cache._lock:  # noqa: SLF001 - Gradio has no public way
+        return [value for entry in cache._exact.values() for value in entry.values()]  # noqa: SLF001 - as above
+
+
+# Run history
+
+
+def history_modules() -> tuple[Any, Any] | None:
+    """Return the modules of the run history and of the routes; None before Gradio 6.27."""
+    try:
+        find("gradio.history:record_run"), find("gradio.route_utils:record_run_history")
+        find("gradio.history:resolve_target")
+    except SettingsError:
+        return None
+    return find("gradio:history"), find("gradio:route_utils")
+
+
+def has_history_bucket(app: App, run: dict[str, Any]) -> bool:
+    """Return whether Gradio saves this run in a bucket of the visitor's."""
+    chosen = {name: run.get(name) for name in ("bucket_id", "app_id")}
+    return find("gradio.history:resolve_target")(app, run["request"], **chosen) is not None
+
+
+def is_in_history(app: App, run: dict[str, Any]) -> bool:
+    """Return whether the history of the page shows this run."""
+    shown = run.get("is_final", True) and run["fn"].api_visibility == "public"
+    return bool(shown and getattr(app.get_blocks(), "run_history", False))
+
+
+def app_id(demo: Blocks, secret: bytes) -> int:
+    """Return an id that all replicas and restarts of an app have, until its parts change.
+
+    Gradio makes a random one for each process. The run history is filed under it, and a page that
+    reconnects to another id reloads itself.
+    """
+    # Not the ids: they count all components of the process.
+    parts = [str(demo.title), *(type(block).__name__ for block in demo.blocks.values())]
+    parts += [str(function.api_name) for function in demo.fns.values()]
+    text = "\n".join(["gradio app id", *parts]).encode(errors="surrogatepass")
+    digest = hmac.new(secret, text, hashlib.sha256).digest()
+    return int.from_bytes(digest[:6], "big")  # JavaScript has whole numbers of up to 53 bits
 
 
 # Senders of events

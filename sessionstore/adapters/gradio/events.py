@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
+import logging
+import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 
-from sessionstore.adapters.gradio import compat
+from sessionstore.adapters.gradio import compat, values
 from sessionstore.adapters.gradio.files import FoundFile
 from sessionstore.adapters.gradio.middleware import ARRIVED
 from sessionstore.adapters.gradio.paths import links_in, with_links
 from sessionstore.adapters.gradio.presence import Visitor, mcp_visitor
-from sessionstore.storedfile import StoredFile
+from sessionstore.errors import SessionStoreError
 
 if TYPE_CHECKING:
     from gradio import Request
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from sessionstore.adapters.gradio.cache import CacheDir
     from sessionstore.adapters.gradio.service import Service
     from sessionstore.model import Reference
+    from sessionstore.storedfile import StoredFile
+
+log = logging.getLogger("sessionstore")
 
 
 MCP_HOLD: Final = 60.0
@@ -101,6 +105,10 @@ class Event:
     sender: Sender = field(init=False)
     inputs: bool = False
     """True while inputs are processed, which come from the client; False for outputs."""
+    place: str = ""
+    """The name of the event in the app."""
+    cached: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+    """New entries of the app's caches, each with its cache."""
     later: list[str] = field(default_factory=list)
     """Files moved by synchronous code, which cannot wait; they are saved before the response."""
     nested: bool = False
@@ -153,11 +161,60 @@ class Event:
         else:
             found = files.keep(sender.visitor, sender.owner, name)
         if found is None:
-            return path
+            recalled = self._recall(name)
+            if recalled is None:
+                return path
+            found = files.keep(sender.visitor, sender.owner, name)
+            if found is None:  # the path is that of a copy by ``local_path()``
+                return self._give(recalled.sid, recalled.reference, files.paths.absolute(name))
         if self._is_linked(found):
             return self._give(found.sid, found.reference, files.paths.absolute(name))
         self._use(found)
         return path
+
+    def _recall(self, name: str) -> FoundFile | None:
+        """Fetch a file by a path that the app remembers, or log once for each place it is gone."""
+        found = self.service.files.obtain(self.sender.owner, name)
+        found = found or self.service.cached.restore(name)
+        if found is None and self.place not in self.service.places:
+            self.service.places.add(self.place)
+            log.warning(
+                "The event %r used %s, which was deleted with the session %s: keep a StoredFile "
+                "instead of a path, as session(request).put(...) and store.shared.put(...) return.",
+                self.place, self.service.files.paths.absolute(name),
+                self.service.files.dropped.get(name, "of its visitor"),
+            )  # fmt: skip
+        return found
+
+    def missing(self, outputs: Any) -> list[str]:
+        """Return the paths in Gradio's cache among a handler's outputs that have no file."""
+        paths = values.cache_paths(outputs, str(self.service.files.paths.root))
+        return [path for path in paths if not os.path.lexists(path)]
+
+    def recall(self, paths: list[str]) -> None:
+        """Fetch the files of ``missing``: components look at a file before it is moved."""
+        for path in paths:
+            self.opens(path, os.O_RDONLY)
+
+    def opens(self, path: str, flags: int) -> None:
+        """Fetch a file that the handler is about to read, if it is missing in Gradio's cache."""
+        paths = self.service.files.paths
+        writes = flags & (os.O_WRONLY | os.O_RDWR)
+        if writes or not path.startswith(f"{paths.root}{os.sep}") or os.path.lexists(path):
+            return
+        name = paths.relative(path)
+        if name is None or not (
+            paths.kept(name) or paths.pointer(name) or name in self.service.cached
+        ):
+            return
+        token = current.set(None)  # the files that this opens are its own
+        try:
+            if self._recall(name) is not None:
+                self.pins.add(name)
+        except SessionStoreError as error:
+            log.warning("A file could not be fetched: %s", error)
+        finally:
+            current.reset(token)
 
     def _is_linked(self, found: FoundFile) -> bool:
         """Return whether the client gets a link in place of the path of this file."""
@@ -192,10 +249,10 @@ class Event:
         if self.sender.visitor is not None:
             self.service.presences.used(self.sender.visitor, self.sender.arrived, wait=False)
 
-    def given(self, values: Any) -> None:
+    def given(self, arguments: Any) -> None:
         """Note the files among the handler's arguments that did not go through ``move``."""
         prefix = str(self.service.files.paths.root)
-        for path in _cache_paths(values, prefix):
+        for path in values.cache_paths(arguments, prefix):
             name = self.service.files.paths.relative(path)
             if name is not None:
                 self.pins.made(name)
@@ -228,6 +285,15 @@ class Event:
         names, self.later = self.later, []
         for name in names:
             await run_in_threadpool(self._move, name, "")
+
+    async def keep_cached(self) -> None:
+        """Save the files of ``cached``, so that they outlive the visitor."""
+        entries, self.cached = self.cached, []
+        for cache, entry in entries:
+            try:
+                await run_in_threadpool(self.service.cached.keep, cache, entry)
+            except SessionStoreError as error:
+                log.warning("A file in a cache of the app could not be saved: %s", error)
 
 
 current: Final[ContextVar[Event | None]] = ContextVar("sessionstore_event", default=None)
@@ -299,72 +365,3 @@ def _on_event_loop(work: Callable[[], None]) -> Callable[[], None]:
             loop.call_soon_threadsafe(work)
 
     return soon
-
-
-def _cache_paths(values: Any, prefix: str) -> Iterator[str]:
-    """Yield the paths below ``prefix`` among a handler's arguments."""
-    if isinstance(values, str):
-        if values.startswith(prefix):
-            yield str(values)
-    elif isinstance(values, dict | list | tuple):
-        for value in values.values() if isinstance(values, dict) else values:
-            yield from _cache_paths(value, prefix)
-
-
-def has_stored(value: Any) -> bool:
-    """Return whether a handler's return value has a stored file anywhere inside."""
-    if value is None or isinstance(value, str | bytes | int | float):
-        return False
-    return isinstance(value, StoredFile) or any(has_stored(part) for part in _parts(value))
-
-
-def with_paths(value: Any, path: Callable[[StoredFile], str]) -> Any:
-    """Return a copy of ``value`` with paths in place of stored files."""
-    if isinstance(value, StoredFile):
-        return path(value)
-    if isinstance(value, dict):
-        return {key: _entry(value, key, item, path) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_paths(item, path) for item in value]
-    if isinstance(value, tuple):
-        items = [with_paths(item, path) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if not has_stored(value):
-        return value
-    changed = copy.copy(value)
-    if _is_message(value):
-        changed.content = _content(value.content, path)
-    else:
-        calls = [with_paths(arguments, path) for arguments in compat.arguments_of(value)]
-        compat.set_arguments(changed, calls)
-    return changed
-
-
-def _entry(whole: dict[Any, Any], key: Any, value: Any, path: Callable[[StoredFile], str]) -> Any:
-    """Return the converted value of one key of a dict."""
-    # In a chat message, content that is a path must say so: other content is text.
-    return (
-        _content(value, path) if key == "content" and "role" in whole else with_paths(value, path)
-    )
-
-
-def _content(value: Any, path: Callable[[StoredFile], str]) -> Any:
-    if isinstance(value, StoredFile):
-        return {"path": path(value)}
-    if isinstance(value, list):
-        return [_content(item, path) for item in value]
-    return with_paths(value, path)
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    """Return the parts of a value that may be or contain a stored file."""
-    if isinstance(value, dict):
-        return value.values()
-    if isinstance(value, list | tuple):
-        return value
-    return [value.content] if _is_message(value) else compat.arguments_of(value)
-
-
-def _is_message(value: Any) -> bool:
-    """Return whether the value is a ``gr.ChatMessage`` or has its attributes."""
-    return hasattr(value, "role") and hasattr(value, "content")

@@ -29,10 +29,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from sessionstore import content
 from sessionstore.adapters.gradio.cache import CacheDir, Stamp
@@ -57,8 +57,14 @@ if TYPE_CHECKING:
 UNCLAIMED: Final = timedelta(hours=6)
 """The time until an unused upload is deleted: a form may be left open over lunch."""
 
+HISTORY_SIZE: Final = 256 << 20
+"""The most bytes of files in the run history of one owner."""
+
 _TABS_SEARCHED: Final = 100
 """The most sessions of one owner in which a file is searched; a visitor has a few tabs."""
+
+_SETTLED: Final = timedelta(seconds=2)
+"""Lists used more recently are not deleted: some stores count in whole seconds."""
 
 _TRIES: Final = 10
 _SMALL: Final = 64 << 10
@@ -115,11 +121,15 @@ class CacheFiles:
         self.local = local
         self.seen: Final = LocationCache(seconds)
         self._lock = threading.Lock()
-        self._listed: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._listed: OrderedDict[tuple[str, str], datetime] = OrderedDict()
+        self.dropped: OrderedDict[str, str] = OrderedDict()
+        """The sessions of files that were deleted with them, by name, at most ``REMEMBERED``."""
         self._pinned: dict[str, Reference] = {}
         self._logged: set[str] = set()
         self.serving_since: Final = time.time_ns()
         self._pins = KeptSession(store, private_key("gradio pinned"))
+        self.history: timedelta | None = None
+        """The time for which the files of a page's run history are kept, None for no such time."""
 
     # Lookup
 
@@ -153,6 +163,8 @@ class CacheFiles:
             tabs = self.store.backend.files(_tabs(owner).sid)
             newest = sorted(tabs, key=lambda tab: tab.created, reverse=True)
             yield from (tab.name for tab in newest[:_TABS_SEARCHED])
+        if owner is not None and self.history is not None:
+            yield self._runs(owner).sid
         yield self._pins.sid
 
     def _look(self, sid: str, owner: str | None, name: str) -> Reference | None:
@@ -434,15 +446,33 @@ class CacheFiles:
 
     def _record_tab(self, owner: str, sid: str) -> None:
         """Record in the store that this session has files of its owner."""
-        key = (owner, sid)
+        key, now = (owner, sid), self.store.now()
         with self._lock:
-            if key in self._listed:
+            # A session that was not used for the linger may have been dropped, and its entry too.
+            present = self._listed.get(key, now) - now + self.store.retention.linger
+            is_listed = key in self._listed and present > timedelta(0)
+            self._remember(self._listed, key, now)
+            if is_listed:
                 return
         Session(self.store, _tabs(owner)).put(sid, b"")
-        with self._lock:
-            self._listed[key] = None
-            while len(self._listed) > REMEMBERED:
-                self._listed.popitem(last=False)
+
+    @staticmethod
+    def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+        known[key] = value
+        while len(known) > REMEMBERED:
+            known.popitem(last=False)
+
+    def tidy(self, owner: str, sid: str) -> None:
+        """Forget a dropped session of the owner, and delete the owner's lists that are empty."""
+        for key in (_tabs(owner), self.unclaimed(owner).key):
+            record = self.store.backend.session(key.sid)
+            if record is None:
+                continue
+            others = [file for file in self.store.backend.files(key.sid) if file.name != sid]
+            if others:
+                Session(self.store, key).delete(sid)
+            elif self.store.now() - record.active > _SETTLED:
+                self.store.drop(key, "its owner left", unless_active_after=record.active)
 
     def touch_tabs(self, owner: str) -> None:
         """Mark the owner's list of sessions as used, so that it does not become idle."""
@@ -481,6 +511,10 @@ class CacheFiles:
                 self.seen.add(owner, name, pointer.sid, reference)
                 return FoundFile(name, pointer.sid, reference)
         self._gone(pointer.sid, name)
+        if owner is not None and self.history is not None:
+            sid = self._runs(owner).sid
+            kept = self._look(sid, owner, name)
+            return None if kept is None else FoundFile(name, sid, kept)
         return None
 
     def _named(self, pointer: Pointer) -> Reference | None:
@@ -500,6 +534,30 @@ class CacheFiles:
         if sid == shared_key().sid:
             return _EVERYONE
         return "anonymous" if owner is None else f"owner {owner}"
+
+    # Run history
+
+    def _runs(self, owner: str) -> KeptSession:
+        """Return the private session of the files in the owner's run history."""
+        return KeptSession(self.store, private_key("gradio history", owner))
+
+    def keep_run(self, owner: str, names: Iterable[str]) -> None:
+        """Save the files of a run, and delete the owner's oldest beyond ``HISTORY_SIZE``."""
+        runs = self._runs(owner)
+        for name in names:
+            found = self.obtain(owner, name)
+            if found is None or found.sid == self._pins.sid or not self.local.pin(name):
+                continue
+            try:
+                runs.put(name, self.local.path(name), self.history)
+            finally:
+                self.local.unpin(name)
+        total = 0
+        files = self.store.backend.files(runs.sid)
+        for file in sorted(files, key=lambda file: file.created, reverse=True):
+            total += file.size
+            if total > HISTORY_SIZE:
+                runs.delete(file.name.removeprefix(HIDDEN))
 
     # Pinned
 
@@ -541,7 +599,9 @@ class CacheFiles:
 
     def forget_session(self, sid: str) -> None:
         """Drop the cached data of a session that was deleted from the store."""
-        self.seen.discard_session(sid)
+        with self._lock:
+            for name in self.seen.discard_session(sid):
+                self._remember(self.dropped, name, sid)
         self.local.release(sid)
 
     def forget_file(self, sid: str, name: str) -> None:

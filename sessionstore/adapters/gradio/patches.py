@@ -8,6 +8,9 @@
 * ``Block.async_move_resource_to_block_cache`` and its synchronous version, which every file goes
   through on its way to a handler or a page.
 * ``GradioUploadFile``: a file of an upload while it is received.
+* ``record_run`` and ``record_run_history`` of the run history, where this version has it.
+* ``put`` of ``gr.cache``, where this version has it: the files of cached results. An audit hook of
+  Python shows the files that a handler opens, so that one which it remembers can be fetched.
 * ``get_config_file`` of an attached demo: Gradio's pages open a heartbeat only when the demo has a
   ``gr.State`` or an ``unload`` event (``gradio.utils.connect_heartbeat``). Pages of an
   attached demo always do.
@@ -25,13 +28,14 @@ import html
 import inspect
 import logging
 import os
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from gradio import Error
 from starlette.concurrency import run_in_threadpool
 
-from sessionstore.adapters.gradio import compat, events, uploads
+from sessionstore.adapters.gradio import compat, events, uploads, values
 from sessionstore.adapters.gradio.cache import large_to_cache
 from sessionstore.adapters.gradio.middleware import SessionFiles
 from sessionstore.adapters.visitor_errors import reply_to
@@ -57,10 +61,11 @@ log: Final = logging.getLogger("sessionstore")
 _LARGE: Final = 4 << 20
 """Bytes above which a file is hashed and copied here and not by Gradio."""
 
-_installed: Final[dict[tuple[type, str], tuple[Any, Any]]] = {}
-"""The patched functions: by class and name, the replacement and the original."""
+_installed: Final[dict[tuple[Any, str], tuple[Any, Any]]] = {}
+"""The patched functions: by class or module and name, the replacement and the original."""
 
 _seeds: Final[list[bytes]] = []
+_hooks: Final[list[Any]] = []
 
 
 def install(service_of: ServiceOf, hash_seed: bytes) -> None:
@@ -84,8 +89,20 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     _replace(block, "move_resource_to_block_cache", _move(move))
     _replace(file, "__init__", _file_begins(file.__init__))
     _replace(file, "write", _file_grows(file.write))
+    history = compat.history_modules()
+    if history is not None:
+        recorder, routes = history
+        _replace(recorder, "record_run", _record_run(recorder.record_run, service_of))
+        finished = routes.record_run_history
+        _replace(routes, "record_run_history", _record_history(finished, service_of))
+    cache = compat.cache_class()
+    if cache is not None:
+        _replace(cache, "put", _cache_put(cache.put))
     _seeds.append(compat.hash_seed())
     compat.set_hash_seed(hash_seed)
+    if not _hooks:
+        _hooks.append(_audit)
+        sys.addaudithook(_audit)
 
 
 def uninstall() -> None:
@@ -101,7 +118,7 @@ def uninstall() -> None:
         compat.set_hash_seed(_seeds.pop())
 
 
-def _replace(owner: type, name: str, by: Any) -> None:
+def _replace(owner: Any, name: str, by: Any) -> None:
     original = getattr(owner, name)
     setattr(owner, name, _as_attribute(name, functools.wraps(original)(by)))
     _installed[owner, name] = getattr(owner, name), original
@@ -136,8 +153,12 @@ def _process_api(
             event = _event(service, events.senders(_requests(given)))
             if event is None:
                 return await original(self, *args, **kwargs)
+            event.place = compat.name_of(given["block_fn"], self)
             with events.running(event, given.get("iterator")):
-                output = await original(self, *args, **kwargs)
+                try:
+                    output = await original(self, *args, **kwargs)
+                finally:
+                    await event.keep_cached()
                 await event.keep_later()
                 event.generator = output.get("iterator")
                 return output
@@ -193,10 +214,10 @@ def _preprocess_data(
         event = events.current.get()
         if event is not None:
             event.next_sample(inputs=True)
-        values = await original(self, *args, **kwargs)
+        given = await original(self, *args, **kwargs)
         if event is not None:
-            event.given(values)
-        return values
+            event.given(given)
+        return given
 
     return preprocess_data
 
@@ -210,12 +231,14 @@ def _postprocess_data(
         event = events.current.get()
         if event is not None:
             event.next_sample(inputs=False)
-            if events.has_stored(predictions):
+            if missing := event.missing(predictions):
+                await run_in_threadpool(event.recall, missing)
+            if values.has_stored(predictions):
                 predictions = await run_in_threadpool(
                     _for_components, block_fn, predictions, event.give
                 )
-        values = await original(self, block_fn, predictions, *args, **kwargs)
-        return values if event is None else cast("list[Any]", await event.adopt(values))
+        outputs = await original(self, block_fn, predictions, *args, **kwargs)
+        return outputs if event is None else cast("list[Any]", await event.adopt(outputs))
 
     return postprocess_data
 
@@ -225,7 +248,7 @@ def _for_components(block_fn: Any, predictions: Any, path: Callable[[StoredFile]
     outputs = list(block_fn.outputs)
 
     def convert(output: Any, value: Any) -> Any:
-        return value if output.stateful else events.with_paths(value, path)
+        return value if output.stateful else values.with_paths(value, path)
 
     if isinstance(predictions, dict) and set(predictions) <= set(outputs):
         return {output: convert(output, value) for output, value in predictions.items()}
@@ -280,6 +303,68 @@ def _move(original: Callable[[Block, Any], str | None]) -> Callable[[Block, Any]
         return moved
 
     return move_resource_to_block_cache
+
+
+def _record_run(
+    original: Callable[..., Awaitable[Any]], service_of: ServiceOf
+) -> Callable[..., Awaitable[Any]]:
+    """Keep the copies of a run's files while Gradio copies them to the visitor's own bucket."""
+
+    async def record_run(app: App, **run: Any) -> Any:
+        service = service_of(app)
+        senders = events.senders(run["request"])
+        if service is None or not senders or not compat.has_history_bucket(app, run):
+            return await original(app, **run)
+        pins = events.Pins(service.files.local)
+        try:
+            files = [run["inputs"], run["outputs"]]
+            await run_in_threadpool(service.pin_run, senders[0].owner, files, pins.add)
+            return await original(app, **run)
+        finally:
+            pins.release()
+
+    return record_run
+
+
+def _record_history(original: Callable[..., None], service_of: ServiceOf) -> Callable[..., None]:
+    """Keep the files of a run that the page's history shows, after the response."""
+
+    def record_run_history(app: App, **run: Any) -> None:
+        original(app, **run)
+        service = service_of(app)
+        if service is None or service.files.history is None or not compat.is_in_history(app, run):
+            return
+        senders = events.senders(run["gr_request"])
+        values = [run["inputs"], run["outputs"] or []]
+        if run.get("batched"):
+            values = [list(zip(*each, strict=False)) for each in values]
+            samples = list(zip(senders, *values, strict=False))
+        else:
+            samples = [(sender, *values) for sender in senders[:1]]
+        for sender, *files in samples:
+            if sender.owner is not None and not sender.program:
+                loop = asyncio.get_running_loop()
+                loop.run_in_executor(None, service.keep_run, sender.owner, files)
+
+    return record_run_history
+
+
+def _cache_put(original: Callable[..., None]) -> Callable[..., None]:
+    def put(self: Any, key_hash: str, **entry: Any) -> None:
+        original(self, key_hash, **entry)
+        event, kept = events.current.get(), self.get(key_hash)
+        if event is not None and kept is not None:
+            event.cached.append((self, kept))
+
+    return put
+
+
+def _audit(name: str, args: tuple[Any, ...]) -> None:
+    """Take part in each opening of a file. Python has no way to remove such a hook."""
+    if name == "open" and isinstance(args[0], str):
+        event = events.current.get()
+        if event is not None and not event.over:
+            event.opens(args[0], args[2])
 
 
 def _file_begins(original: Callable[..., None]) -> Callable[..., None]:

@@ -199,11 +199,13 @@ class LocationCache:
         with self._lock:
             self._gone(sid, name)
 
-    def discard_session(self, sid: str) -> None:
-        """Note that the session was deleted."""
+    def discard_session(self, sid: str) -> list[str]:
+        """Note that the session was deleted; return the names of its files."""
         with self._lock:
-            for name in list(self._by_session.get(sid, ())):
+            names = list(self._by_session.get(sid, ()))
+            for name in names:
                 self._gone(sid, name)
+        return names
 
     def _gone(self, sid: str, name: str) -> None:
         owners = self._by_name.get(name, {})

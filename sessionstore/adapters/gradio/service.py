@@ -9,24 +9,26 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.files import CacheFiles
 from sessionstore.adapters.gradio.paths import OURS, CachePaths, links_in
 from sessionstore.adapters.gradio.presence import PresenceTracker
+from sessionstore.adapters.gradio.values import CachedResults, cache_paths
 from sessionstore.background import Sweeping
-from sessionstore.errors import FileNotStored, SettingsError
+from sessionstore.errors import FileNotStored, SessionStoreError, SettingsError
 from sessionstore.local_copies import LocalCopies
 from sessionstore.names import private_key
-from sessionstore.session import Session
+from sessionstore.session import ASKED_FOR, Session
 from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
     from gradio import Blocks
     from gradio.routes import App
 
+    from sessionstore.events import Event
     from sessionstore.model import Reference
     from sessionstore.store import SessionStore
 
@@ -123,6 +125,7 @@ class Service:
         cache_size: int | None,
         keep_local: bool,
         share: bool = False,
+        history: timedelta | None = None,
     ) -> None:
         """Use Gradio's ``cache`` directory for local copies.
 
@@ -138,7 +141,11 @@ class Service:
         self.files: Final = CacheFiles(
             store, paths, CacheDir(paths.root, cache_size, keep=keep_local)
         )
+        self.files.history = history
+        self.places: Final[set[str]] = set()
+        """The events that used a path of a file that is gone, each logged once."""
         self.copies: Final = OwnedCopies(paths.root / OURS, store.local_copies.size, store)
+        self.cached: Final = CachedResults(self.files, self.copies.whose)
         self._beating = Sweeping(store.clock, self._beat, store.live_interval, "heartbeat")
         self._sweeping = store.sweeping(every=sweep_every)
         self._lock = threading.Lock()
@@ -146,6 +153,7 @@ class Service:
         self._done = {"renew pins": store.now(), "touch tabs": store.now()}
         self._claim_path()
         self._retention = store.retention
+        self._stop_listening = store.on("dropped", self._dropped)
         self._move_copies_back = store.use_local_copies(self.copies)
         self.copies.files = self.files
 
@@ -183,6 +191,7 @@ class Service:
         with self._lock:
             self._apps.clear()
             self._stop()
+            self._stop_listening()
             self._move_copies_back()
             self.store.retention = self._retention
 
@@ -191,13 +200,44 @@ class Service:
         self._beating.stop()
         self.presences.stop()
 
+    def _dropped(self, event: Event) -> None:
+        """Delete the lists of an owner whose last session is gone."""
+        if event.owner is None or event.session_id is None or event.reason == ASKED_FOR:
+            return  # a visitor whose session the app dropped may still be here
+        try:
+            self.files.tidy(event.owner, self.store.session(event.session_id, event.owner).sid)
+        except SessionStoreError as error:
+            log.warning("The lists of a visitor who left could not be deleted: %s", error)
+
+    # Run history
+
+    def pin_run(self, owner: str | None, run: Any, pin: Callable[[str], bool]) -> None:
+        """Fetch the files of a run, and ``pin`` each."""
+        for name in self._names(run):
+            while self.files.obtain(owner, name) is not None and not pin(name):
+                pass  # another file's fetch evicted it at once
+
+    def keep_run(self, owner: str, run: Any) -> None:
+        """Keep the files of a run for the owner's history."""
+        try:
+            self.files.keep_run(owner, self._names(run))
+        except SessionStoreError as error:
+            log.warning("The files of a run could not be kept for the run history: %s", error)
+
+    def _names(self, run: Any) -> list[str]:
+        paths = cache_paths(run, str(self.files.paths.root))
+        names = (self.files.paths.relative(path) for path in paths)
+        return list(dict.fromkeys(name for name in names if name is not None))
+
     # Heartbeat
 
     def _beat(self) -> None:
         self.presences.beat()
         now = self.store.now()
-        if self._is_due("renew pins", now, self.files.pinned_for / 3):
+        again = self._is_due("renew pins", now, self.files.pinned_for / 3)
+        if again:
             self.files.renew_pins()
+        self.cached.renew(again=again)
         idle = self.store.retention.idle
         if idle is not None and self._is_due("touch tabs", now, idle / 3):
             # The lists of sessions of present owners would become idle otherwise.
