@@ -273,7 +273,6 @@ def test_the_run_history_can_show_files_of_a_session_that_is_gone(
     for _ in answers:
         runs.get(timeout=PATIENCE)
     leaves(replica, one)
-    replica.lose_disk()
     again = replica.tab(cookies=one.cookies)
 
     assert [again.fetch(answer).text for answer in answers] == ["note", "note"]
