@@ -108,9 +108,16 @@ def test_what_each_visitor_leaves_is_seen(place: Place, leak: str, seen: str) ->
 
 
 def test_memory_that_grows_is_seen() -> None:
-    run = Run("leaks", before=NOTHING, after=NOTHING)
-    run.samples = [NOTHING._replace(memory=200_000 + 300 * each) for each in range(60)]
+    run = Run("leaks")
+    run.thirds = [NOTHING._replace(memory=200_000 + 7_000 * each) for each in range(3)]
     assert run.verdict() == "memory grew"
+
+
+def test_what_stays_as_it_is_after_the_second_third_is_flat() -> None:
+    run = Run("pools", thirds=[NOTHING, NOTHING._replace(memory=9_000), NOTHING])
+    assert run.verdict() == "flat"
+    run.thirds[-1] = NOTHING._replace(sessions=soak.LEFT.sessions + 1)
+    assert run.verdict() == "sessions grew, sessions were left"
 
 
 def test_visitors_of_a_gradio_app_leave_nothing_each(
