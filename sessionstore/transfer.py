@@ -19,10 +19,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+from sessionstore._threads import run_together
 from sessionstore.backend import Backend, Omits, Restores
 from sessionstore.content import CHUNK, Content, Ingest, ingest
 from sessionstore.errors import Corrupted, FileNotStored
@@ -39,6 +41,9 @@ from sessionstore.verification import (
 
 if TYPE_CHECKING:
     from sessionstore.base import BaseStore
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +88,25 @@ Report = Callable[[Progress], object]
 _NOT_AS_IT_IS = "It is not copied as it is; verify() says what can be done."
 
 WORKERS = 8
-"""Files of a session that are copied in parallel: a bucket takes some milliseconds per request, and
-a file needs about ten requests."""
+"""Files that are copied in parallel: a file needs about ten requests to a bucket."""
+
+_BATCH = 256
+"""Files of a session that are copied before its next ones are listed."""
 
 
 def copy(source: BaseStore, target: BaseStore, *, progress: Report | None, workers: int) -> Copied:
     """Copy a store: the implementation of ``SessionStore.copy_to``."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1 (got {workers}).")
-    with futures.ThreadPoolExecutor(workers, "sessionstore-copy") as pool:
-        return _Copy(source, target, progress or (lambda _: None), workers, pool).run()
+    return _Copy(source, target, progress or (lambda _: None), workers).run()
 
 
 class _Copy:
     """One copy in progress."""
 
-    def __init__(
-        self, source: BaseStore, target: BaseStore, report: Report, workers: int,
-        pool: futures.Executor,
-    ) -> None:  # fmt: skip
-        self._pool = pool
+    def __init__(self, source: BaseStore, target: BaseStore, report: Report, workers: int) -> None:
         self._workers = workers
+        self._files = threading.Semaphore(workers)  # sessions are copied in parallel too
         self._lock = threading.Lock()
         self._store = source
         self._source = source.backend
@@ -117,12 +120,7 @@ class _Copy:
         """Session and token of files that were listed but could no longer be opened."""
 
     def run(self) -> Copied:
-        for record in self._source.sessions():
-            key = self._key(record.sid)
-            if key is None:
-                self._is_gone()
-            else:
-                self._session(key)
+        self._together(self._session, self._source.sessions(), self._workers)
         if isinstance(self._source, Omits):
             for problem in self._source.omitted():
                 if problem.sid is not None and problem.reference is not None:
@@ -163,26 +161,31 @@ class _Copy:
         with self._lock:
             self._done = replace(self._done, gone=self._done.gone + 1)
 
-    def _session(self, key: SessionKey) -> None:
-        self._sessions += 1
-        under_way: set[futures.Future[None]] = set()
-        try:
-            for reference in self._source.files(key.sid):
-                if reference.expires is not None and reference.expires <= self._source.now():
-                    self._is_gone()
-                    continue
-                under_way.add(self._pool.submit(self._try_file, key, reference))
-                if len(under_way) > self._workers:
-                    under_way = _settled(under_way, futures.FIRST_COMPLETED)
-            _settled(under_way, futures.ALL_COMPLETED)
-        finally:
-            for future in under_way:
-                future.cancel()
-        record = self._source.session(key.sid)
-        if record is not None:
-            carry_over(record, self._target)
+    def _together(self, copy: Callable[[T], None], all_of: Iterator[T], batch: int) -> None:
+        """Copy all of them, ``batch`` at a time, by at most ``workers`` threads."""
+        while tasks := [partial(copy, one) for one in islice(all_of, batch)]:
+            run_together(tasks, self._workers)
+
+    def _session(self, record: SessionRecord) -> None:
+        key = self._key(record.sid)
+        if key is None:
+            self._is_gone()
+            return
+        with self._lock:
+            self._sessions += 1
+        self._together(partial(self._try_file, key), self._source.files(key.sid), _BATCH)
+        now = self._source.session(key.sid)
+        if now is not None:
+            carry_over(now, self._target)
 
     def _try_file(self, key: SessionKey, reference: Reference) -> None:
+        if reference.expires is not None and reference.expires <= self._source.now():
+            self._is_gone()
+            return
+        with self._files:
+            self._try_alive(key, reference)
+
+    def _try_alive(self, key: SessionKey, reference: Reference) -> None:
         try:
             self._file(key, reference)
         except FileNotStored:
@@ -271,14 +274,6 @@ def carry_over(record: SessionRecord, target: Backend) -> None:
         target.resume(record.sid)
     elif record.active > copy_record.active:
         target.touch(record.sid)
-
-
-def _settled(under_way: set[futures.Future[None]], when: str) -> set[futures.Future[None]]:
-    """Wait for the first future, or all; return the unfinished ones. Raises their errors."""
-    done, left = futures.wait(under_way, return_when=when)
-    for future in done:
-        future.result()
-    return left
 
 
 def _not_copied(

@@ -9,9 +9,9 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from sessionstore._threads import Deferred, run_together
+from sessionstore._threads import WAITS, Deferred, run_together
 from sessionstore.errors import BackendUnavailable, SessionStoreError
 
 from . import keys
@@ -142,41 +142,27 @@ class Dated(NamedTuple):
 
 
 class Waits:
-    """How a backend waits for requests: here one after the other, in the calling thread.
+    """Requests side by side and in the background, in threads.
 
-    So it is for a client that does not wait for a network: threads would cost more than they save.
+    Not ``parallel``: one after the other, in the calling thread. That is for a client that does not
+    wait for a network, where threads cost more than they save.
     """
 
-    parallel: ClassVar[bool] = False
-
-    def together(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Call the tasks and return their results, when all have ended; raise an error of them."""
-        return [task() for task in tasks]
-
-    def later(self, task: Callable[[], object]) -> None:
-        """Call a task that raises nothing. The caller need not wait for it."""
-        task()
-
-    def drain(self) -> None:
-        """Wait for all tasks of ``later``."""
-
-
-class Threads(Waits):
-    """Tasks side by side, in threads; at most ``PENDING`` for later."""
-
-    parallel: ClassVar[bool] = True
-
-    def __init__(self) -> None:
+    def __init__(self, *, parallel: bool) -> None:
+        self.parallel = parallel
         self._deferred = Deferred()
+        self.drain = self._deferred.drain
 
     def together(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
-        return run_together(tasks)
+        """Call the tasks; return their results when all have ended, or raise an error of them."""
+        return run_together(tasks, WAITS if self.parallel else 1)
 
     def later(self, task: Callable[[], object]) -> None:
-        self._deferred.call(task)
-
-    def drain(self) -> None:
-        self._deferred.drain()
+        """Call a task that raises nothing, which the caller need not wait for; see ``drain``."""
+        if self.parallel:
+            self._deferred.call(task)
+        else:
+            task()
 
 
 class Bucket:
@@ -185,7 +171,7 @@ class Bucket:
     def __init__(self, client: ObjectClient, clock: StoreClock, waits: Waits | None = None) -> None:
         self.client = client
         self.clock = clock
-        self.waits = waits or (Threads() if isinstance(client, TakesSeveral) else Waits())
+        self.waits = waits or Waits(parallel=isinstance(client, TakesSeveral))
 
     def now(self) -> datetime:
         """Return a lower bound of the store's time."""

@@ -212,7 +212,7 @@ def test_an_interrupted_copy_goes_on_where_it_was(clock: FakeClock) -> None:
     fill(source)
     backend.plan = on("put", Fault(unavailable), number=3)
     with pytest.raises(BackendUnavailable):
-        source.copy_to(target)
+        source.copy_to(target, workers=1)
     assert source.copy_to(target) == Copied(
         files=2, bytes=sum(map(len, list(contents(source).values())[2:])), skipped=2
     )
@@ -295,6 +295,22 @@ def test_stores_of_other_digests_are_copied_and_passed_over_too(clock: FakeClock
     source.copy_to(target)
     assert contents(target) == contents(source)
     assert source.copy_to(target) == Copied(files=0, bytes=0, skipped=4)
+
+
+def test_files_of_several_sessions_are_copied_together(clock: FakeClock) -> None:
+    source, backend = memory_store(clock), FaultyBackend(MemoryBackend(Place(), clock))
+    for name in "abc":
+        source.session(name).put("file", name.encode())
+    met = threading.Barrier(3)
+
+    def plan(call: Call) -> None:
+        if call.verb == "put":
+            met.wait(PATIENCE)  # all of them at once, or this breaks
+
+    backend.plan = plan
+    target = SessionStore(backend, clock=clock)
+    source.copy_to(target, workers=3)
+    assert contents(target) == contents(source)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

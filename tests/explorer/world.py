@@ -320,9 +320,8 @@ class ProcessClient(FakeObjectClient):
 class Threads(Waits):
     """The threads of one process in the world."""
 
-    parallel = True
-
     def __init__(self, world: World) -> None:
+        super().__init__(parallel=True)
         self._world = world
 
     def together(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
