@@ -385,5 +385,5 @@ class Given(ThreadPoolExecutor):
 def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     """Return an executor that counts, in the place of ours."""
     executor = Given(THREADS)
-    monkeypatch.setattr(_threads, "_made", executor)
+    monkeypatch.setattr(_threads, "_made", {"sessionstore-async": executor})
     return executor
