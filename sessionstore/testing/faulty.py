@@ -12,14 +12,9 @@ A *plan* gets each call and returns the fault to inject, or None::
     backend.plan = on("open", Fault(unavailable, at=1000))      # a stream breaks after 1000 bytes
     backend.plan = on("spool", Fault(disk_full, at=1 << 20))    # the disk is full after 1 MiB
     backend.plan = sometimes(0.05, Fault(unavailable), seed=7)  # one call in twenty
-    backend.plan = either(on("drop", Fault(unavailable)), on("collect", Fault(unavailable)))
-    backend.plan = no_faults
 
-A plan can also be your own function, here for "the put of b.png"::
-
-    def plan(call: Call) -> Fault | None:
-        wanted = call.verb == "put" and call.arguments["name"] == "b.png"
-        return Fault(unavailable) if wanted else None
+A plan can also be your own function. It may look at the arguments of a call, as in
+``call.verb == "put" and call.arguments["name"] == "b.png"``.
 """
 
 from __future__ import annotations

@@ -104,9 +104,7 @@ class CountsClosedBackends(MemoryBackend):
         return self._opened[id(self._place)] == 1
 
 
-@caught_by(
-    "changed_bytes_are_found", "another_length_is_found", "wrong_bytes_are_not_handed_out_whole"
-)
+@caught_by("damage_is_found", "wrong_bytes_are_not_handed_out_whole")
 class TrustsItsMedium(MemoryBackend):
     """Never checks bytes. The memory backend does the same: its bytes cannot change elsewhere."""
 

@@ -80,9 +80,7 @@ class Hoarding(Place):
         self.blobs[reference.digest].references -= 1
 
 
-@caught_by(
-    "content_goes_with_its_last_file", "discarded_and_replaced_content_goes", "dropped_content_goes"
-)
+@caught_by("content_goes_with_its_last_file", "discarded_and_replaced_content_goes")
 class NeverReclaims(MemoryBackend):
     def __init__(self, place: Place, clock: Clock) -> None:
         super().__init__(place, clock)
@@ -132,7 +130,7 @@ class BoastsOfCollecting(MemoryBackend):
         return Collected(1, 1, 0)
 
 
-@caught_by("content_in_use_is_not_collected", "another_backend_s_files_are_not_collected")
+@caught_by("content_in_use_is_not_collected")
 class CollectsWhatOneFileNeeds(MemoryBackend):
     def collect(self, *, force: bool = False) -> Collected:
         with self._place.lock:

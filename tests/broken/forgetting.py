@@ -19,7 +19,7 @@ class DeletesNothing(MemoryBackend):
         return [file for file in self.files(sid) if file.name in set(names)]
 
 
-@caught_by("delete_leaves_other_names")
+@caught_by("delete_tells_what_was_there_and_leaves_other_names")
 class DeletesAllNamesThatBeginSo(MemoryBackend):
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
         begin = tuple(names)
@@ -28,7 +28,7 @@ class DeletesAllNamesThatBeginSo(MemoryBackend):
         )
 
 
-@caught_by("delete_tells_what_was_there")
+@caught_by("delete_tells_what_was_there_and_leaves_other_names")
 class DeletesWithoutAWord(MemoryBackend):
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
         super().delete(sid, names)

@@ -92,7 +92,7 @@ class KeepsTheCallersBuffer(MemoryBackend):
         return saved
 
 
-@caught_by("fresh_files_are_kept_as_others_are")
+@caught_by("lists_very_many_files")
 class LosesFreshFiles(MemoryBackend):
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
         saved = super().put(key, name, content, **more)

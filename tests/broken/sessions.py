@@ -29,7 +29,7 @@ class SharesOneDirectory(MemoryBackend):
         return super().files("all")
 
 
-@caught_by("another_owner_s_session_is_another_one")
+@caught_by("equal_names_are_two_files")
 class IgnoresTheOwner(MemoryBackend):
     def put(self, key: SessionKey, name: str, content: Content, **more: Any) -> Saved:
         same = (
@@ -186,13 +186,13 @@ class Misjudging(MemoryBackend):
         return record and self.misjudged(record)
 
 
-@caught_by("no_file_was_created_before_oldest")
+@caught_by("oldest_and_expiring_are_bounds_of_every_file")
 class TakesTheNewestForTheOldest(Misjudging):
     def misjudged(self, record: SessionRecord) -> SessionRecord:
         return replace(record, oldest=record.active)
 
 
-@caught_by("no_file_expires_before_expiring")
+@caught_by("oldest_and_expiring_are_bounds_of_every_file")
 class TellsTheLastExpiry(Misjudging):
     def misjudged(self, record: SessionRecord) -> SessionRecord:
         every = [file.expires for file in self.files(record.sid) if file.expires]

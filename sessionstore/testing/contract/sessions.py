@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from sessionstore import names
 from sessionstore.errors import FileNotStored
+from sessionstore.model import SessionKey
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, BOB, NOBODY, Subject, some_bytes
 
@@ -131,40 +133,30 @@ class SessionsHaveActivity(Rig):
         subject.clock.advance(self.rechecks_after)
         assert subject.record().ended is None
 
-    def test_no_file_was_created_before_oldest(self, subject: Subject) -> None:
-        subject.put("a", b"1")
+    def test_oldest_and_expiring_are_bounds_of_every_file(self, subject: Subject) -> None:
         first = subject.backend.now()
-        subject.advance(100)
-        subject.put("b", b"2")
-        assert subject.record().oldest <= first + self.resolution
-        subject.backend.delete(ALICE.sid, ["b"])
-        assert subject.record().oldest <= first + self.resolution
-
-    def test_no_file_expires_before_expiring(self, subject: Subject) -> None:
-        soonest = subject.backend.now() + timedelta(seconds=60)
         for name, ttl in (("a", 600), ("b", 60), ("c", 6000), ("d", None)):
             subject.put(name, name.encode(), ttl=ttl)
-        expiring = subject.record().expiring
-        assert expiring is not None
-        assert expiring <= soonest + self.resolution
+        subject.advance(10)
+        subject.put("e", b"e")
+        for gone in ((), ("a", "e")):
+            subject.backend.delete(ALICE.sid, gone)
+            record = subject.record()
+            assert record.oldest <= first + self.resolution
+            assert record.expiring is not None
+            assert record.expiring <= first + timedelta(seconds=60) + self.resolution
 
 
 class KeepsApart(Rig):
     """Tests with two sessions: equal names, equal bytes, and references of the other session."""
 
-    def test_equal_names_are_two_files(self, subject: Subject) -> None:
-        subject.put("a", b"alice's", ALICE)
-        subject.put("a", b"bob's", BOB)
-        assert subject.contents(ALICE) == {"a": b"alice's"}
-        assert subject.contents(BOB) == {"a": b"bob's"}
-
-    def test_another_owner_s_session_is_another_one(self, subject: Subject) -> None:
-        mine = names.session_key("shared id", owner="me")
-        yours = names.session_key("shared id", owner="you")
-        subject.put("a", b"mine", mine)
-        subject.put("b", b"yours", yours)
-        assert subject.names(mine) == ["a"]
-        assert subject.names(yours) == ["b"]
+    @pytest.mark.parametrize(
+        "keys", [(ALICE, BOB), [names.session_key("same", owner=owner) for owner in ("me", "you")]]
+    )
+    def test_equal_names_are_two_files(self, subject: Subject, keys: Sequence[SessionKey]) -> None:
+        for key in keys:
+            subject.put("a", key.sid.encode(), key)
+        assert [subject.contents(key) for key in keys] == [{"a": key.sid.encode()} for key in keys]
 
     def test_names_that_look_like_the_other_s_place_do_not_lead_there(
         self, subject: Subject
