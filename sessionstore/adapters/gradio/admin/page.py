@@ -268,7 +268,7 @@ def _ago(duration: timedelta) -> str:
 
 def _short(owner: str) -> str:
     """Return an owner for people: of the digest of a cookie eight digits are enough."""
-    return re.sub(r"^(visitor-[0-9a-f]{8})[0-9a-f]{24}$", r"\1…", owner)
+    return re.sub(r"^(visitor-(?:program-)?[0-9a-f]{8})[0-9a-f]{24}$", r"\1…", owner)
 
 
 def _utc(at: datetime, form: str) -> str:
