@@ -1,4 +1,4 @@
-"""Files that an app remembers longer than their visitor is here, and what is left of a visitor."""
+"""Files that an app remembers longer than their visitor is here, and the lists of a visitor."""
 
 from __future__ import annotations
 

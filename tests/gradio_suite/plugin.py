@@ -30,6 +30,7 @@ from gradio.context import Context
 
 from sessionstore import SessionStore
 from sessionstore.adapters.gradio import attach
+from sessionstore.adapters.gradio.files import CacheFiles, FoundFile
 from sessionstore.names import HIDDEN
 
 ATTACHED = os.environ.get("GRADIO_SUITE_ATTACH") == "1"
@@ -44,6 +45,8 @@ class Stores:
     def __init__(self) -> None:
         self._stores: dict[str, SessionStore] = {}
         self._stack = ExitStack()
+        self.links: dict[Path, tuple[CacheFiles, FoundFile]] = {}
+        """The paths that programs got, as these tests are, with the files that they lead to."""
 
     def attach(self, demo: gr.Blocks) -> None:
         cache = demo.GRADIO_CACHE
@@ -64,6 +67,13 @@ class Stores:
                         path.write_bytes(store.backend.open(record.sid, file).read())
                         counts["read-backs"] -= 1  # the count is of what an attached demo does
                         counts["put back for a test to look at"] += 1
+
+        for path, (files, found) in self.links.items():
+            if not path.exists() and files.store in self._stores.values():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(files.store.backend.open(found.sid, found.reference).read())
+                counts["read-backs"] -= 1
+                counts["put back for a test to look at"] += 1
 
     def close(self) -> None:
         self._stack.close()
@@ -89,6 +99,19 @@ def counting(original: Callable[..., Any], what: str) -> Callable[..., Any]:
 
 stores = Stores()
 """Those of the test that runs, or is collected: demos can be built in a module."""
+
+
+def note_links() -> None:
+    """Note each path that a program gets in place of the one in Gradio's cache."""
+    original = CacheFiles.give
+
+    @wraps(original)
+    def give(self: CacheFiles, *args: Any, **kwargs: Any) -> FoundFile:
+        found = original(self, *args, **kwargs)
+        stores.links[self.paths.absolute(found.name)] = self, found
+        return found
+
+    CacheFiles.give = give  # type: ignore[method-assign]  # what this plug-in is for
 
 
 def attach_when_built() -> None:
@@ -123,6 +146,7 @@ def putting_back(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 if ATTACHED:
+    note_links()
     attach_when_built()
     put_back_for_tests()
 

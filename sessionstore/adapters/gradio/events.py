@@ -107,6 +107,8 @@ class Event:
     """True while inputs are processed, which come from the client; False for outputs."""
     place: str = ""
     """The name of the event in the app."""
+    lost: set[str] = field(default_factory=set)
+    """The paths in Gradio's cache that the event used, and that lead to no file."""
     cached: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
     """New entries of the app's caches, each with its cache."""
     later: list[str] = field(default_factory=list)
@@ -174,16 +176,19 @@ class Event:
 
     def _recall(self, name: str) -> FoundFile | None:
         """Fetch a file by a path that the app remembers, or log once for each place it is gone."""
-        found = self.service.files.obtain(self.sender.owner, name)
-        found = found or self.service.cached.restore(name)
-        if found is None and self.place not in self.service.places:
-            self.service.places.add(self.place)
-            log.warning(
-                "The event %r used %s, which was deleted with the session %s: keep a StoredFile "
-                "instead of a path, as session(request).put(...) and store.shared.put(...) return.",
-                self.place, self.service.files.paths.absolute(name),
-                self.service.files.dropped.get(name, "of its visitor"),
-            )  # fmt: skip
+        if name in self.lost:  # a handler may try again and again: it looks for a file of its own
+            return None
+        files = self.service.files
+        found = files.obtain(self.sender.owner, name) or self.service.cached.restore(name)
+        if found is None:
+            self.lost.add(name)
+            if name in files.dropped and self.place not in self.service.places:
+                self.service.places.add(self.place)
+                log.warning(
+                    "The event %r used %s, which was deleted with the session %s: keep a "
+                    "StoredFile instead of a path, as session(request).put(...) returns.",
+                    self.place, files.paths.absolute(name), files.dropped[name],
+                )  # fmt: skip
         return found
 
     def missing(self, outputs: Any) -> list[str]:
@@ -342,14 +347,14 @@ def running(event: Event, iterator: Any) -> Iterator[None]:
         event.over = True
         if event.nested:
             pass  # the pins are those of the outer event, which uses the results
-        elif event.sender.mcp:
-            asyncio.get_running_loop().call_later(MCP_HOLD, event.pins.release)
-        elif event.generator is None:
-            event.pins.release()
-        else:
+        elif event.generator is not None:
             _generators[event.generator] = event.pins
             if event.generator is not iterator:  # one finalizer a generator, not one a value
                 weakref.finalize(event.generator, _on_event_loop(event.pins.release))
+        elif event.sender.mcp:
+            asyncio.get_running_loop().call_later(MCP_HOLD, event.pins.release)
+        else:
+            event.pins.release()
 
 
 def _on_event_loop(work: Callable[[], None]) -> Callable[[], None]:
