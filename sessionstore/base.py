@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import secrets
 import weakref
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sessionstore import signing
 from sessionstore.audit import Audit
@@ -30,6 +31,10 @@ from sessionstore.settings.resolver import SECRET_LENGTH
 _SHARED = shared_key()
 _KEPT_SECRET = 32
 """The minimum length, in bytes, of a secret that a backend made: a shorter one can be guessed."""
+
+
+_open: weakref.WeakValueDictionary[str, BaseStore] = weakref.WeakValueDictionary()
+"""The stores of this process, each by a random mark that forked processes inherit."""
 
 
 class BaseStore:
@@ -52,6 +57,7 @@ class BaseStore:
         cache_size: int | None = None,
         audit: Audit | None = None,
     ) -> None:
+        _open[secrets.token_hex(16)] = self
         self.backend: Backend = backend
         self.retention: Retention = retention or Retention()
         self.local_copies: LocalCopies = LocalCopies(cache_dir, cache_size)
@@ -292,6 +298,11 @@ class SessionHandle:
         """Return the stored name: the folder or key prefix of the session's files."""
         return self.key.sid
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the handle: a process that has its store open can unpickle it."""
+        mark = next(mark for mark, store in _open.items() if store is self.store)
+        return _unpickled, (type(self), mark, self.store.location, self.key)
+
     def __repr__(self) -> str:
         return f"<Session {self.sid}>"
 
@@ -313,3 +324,20 @@ class SessionHandle:
         """Raise FileNotStored unless this version is still the current one and has not expired."""
         if self._alive(reference.name).token != reference.token:
             raise FileNotStored(reference.name)
+
+
+def _unpickled(
+    kind: type[SessionHandle], mark: str, location: str | None, key: SessionKey
+) -> SessionHandle:
+    """Return a pickled handle, in its store or in one of this process at the same ``location``.
+
+    Raises SettingsError when this process has neither.
+    """
+    stores = [store for store in _open.values() if location and store.location == location]
+    store = _open.get(mark) or (stores[0] if stores else None)
+    if store is None:
+        raise SettingsError(
+            f"The store of the pickled file, {location or 'without a URL'}, is not open in this "
+            "process: call SessionStore.open() with its URL first."
+        )
+    return kind(store, key)

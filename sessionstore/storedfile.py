@@ -27,7 +27,7 @@ class StoredFile:
 
     It refers to the saved bytes, not to the name: reading raises FileNotStored after the file was
     deleted, replaced by other bytes, or has expired. ``session.get(name)`` returns the current
-    version.
+    version. It can be pickled, without its bytes.
     """
 
     __slots__ = ("_reference", "_session")

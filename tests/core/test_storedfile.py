@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
+import multiprocessing
 import os
+import pickle
 import shutil
 import stat
 import zipfile
@@ -438,3 +441,36 @@ class TestUrl:
     def test_a_short_secret_is_refused_by_the_constructor_too(self, clock: FakeClock) -> None:
         with pytest.raises(SettingsError, match="at least 16 characters"):
             SessionStore(MemoryBackend(Place(), clock), clock=clock, secret="")
+
+
+def saved_in_another_process(url: str) -> StoredFile:
+    return SessionStore.open(url).session("k3j9x", "ada").put("note.txt", b"kept")
+
+
+def test_a_file_comes_back_from_a_process_pool(tmp_path: Path) -> None:
+    url = (tmp_path / "store").as_uri()
+    with SessionStore.open(url) as store:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            file = pool.apply(saved_in_another_process, (url,))
+
+        assert file.session.store is store
+        assert file == store.session("k3j9x", "ada").get("note.txt")
+        assert file.read() == b"kept"
+
+
+def test_a_pickled_file_opens_in_its_own_store_first(tmp_path: Path) -> None:
+    url = (tmp_path / "store").as_uri()
+    with SessionStore.open(url), SessionStore.open(url) as store:
+        file = store.session("k3j9x").put("note.txt", b"kept")
+
+        assert pickle.loads(pickle.dumps(file)).session.store is store
+
+
+def test_a_pickled_file_needs_its_store() -> None:
+    with SessionStore.open("memory://") as store:
+        pickled = pickle.dumps(store.session("k3j9x").put("note.txt", b"kept"))
+    del store
+    gc.collect()
+
+    with pytest.raises(SettingsError, match="memory://"):
+        pickle.loads(pickled)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.routes import App
+from gradio.utils import BaseReloader
 
-from sessionstore.adapters.gradio import attach
+from sessionstore import SessionStore
+from sessionstore.adapters.gradio import Attachment, attach, session
 from tests.support.gradio_rig import (
     GRADIO_S_OWN,
+    Heard,
     MakeReplicas,
     Replica,
+    Tab,
     launched,
     replicas,
+    save,
     sites,
 )
 
@@ -210,3 +219,138 @@ def test_what_an_earlier_process_left_for_a_visitor_is_not_for_everyone(
     thief.call("echo", f'<img src="/gradio_api/file={left}">')
 
     assert thief.fetch({"path": str(left)}).status_code == 403
+
+
+# gr.Server
+
+
+@pytest.mark.skipif(not hasattr(gr, "Server"), reason="this Gradio has no gr.Server")
+def test_a_server_is_attached_and_its_visitors_have_sessions(tmp_path: Path) -> None:
+    def write(text: str) -> gr.FileData:
+        return gr.FileData(path=str(written(text)))
+
+    def save_note(text: str, request: gr.Request) -> str:
+        return session(request).put("note.txt", text.encode()).name
+
+    with sites(tmp_path / "cache") as make_site:
+        site = make_site()
+        server = gr.Server()
+        server.api(write, name="write")
+        server.api(save_note, name="save")
+        attachment = attach(server, site.store)
+        site.stack.callback(attachment.detach)
+        tab = site.tab(site.stack.enter_context(launched(server))).load()
+        other = site.tab(tab.url).load()
+
+        file = tab.call("write", "from a server")
+        tab.call("save", "kept")
+
+        assert tab.fetch(file).text == "from a server"
+        assert other.fetch(file).status_code == 403
+        assert site.files() == {tab.session_hash: ["note.txt"]}
+        assert attach(server, site.store) is attachment
+
+
+# Hot reload
+
+
+class Reloader(BaseReloader):
+    """What ``gradio app.py`` does with a changed file, at one call."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    @property
+    def running_app(self) -> App:
+        return self._app
+
+    def reload(self, demo: gr.Blocks) -> None:
+        self.swap_blocks(demo)
+        demo.config = demo.get_config_file()
+
+
+def our_threads() -> list[str]:
+    return sorted(each.name for each in threading.enumerate() if "sessionstore" in each.name)
+
+
+def test_reloads_leave_no_thread_and_no_store(tmp_path: Path) -> None:
+    with sites(tmp_path / "cache") as make_site:
+        site = make_site()
+        stores: list[weakref.ref[SessionStore]] = []
+        attachments: list[Attachment] = []
+
+        def attached() -> gr.Blocks:
+            store = SessionStore.open(tmp_path / "store", clock=site.clock)
+            stores.append(weakref.ref(store))
+            demo = linking(written)()
+            attachments[:] = [attach(demo, store)]
+            return demo
+
+        demo = attached()
+        url = site.stack.enter_context(launched(demo))
+        app = demo.app
+        del demo
+        tab = site.tab(url).load()
+        threads = our_threads()
+        for _ in range(4):
+            Reloader(app).reload(attached())
+            tab.call("linked", "after a reload")
+        gc.collect()
+
+        assert our_threads() == threads
+        assert sum(store() is not None for store in stores) <= 2
+        attachments[0].detach()
+
+
+def test_a_page_from_before_a_reload_still_ends_its_session(tmp_path: Path) -> None:
+    with sites(tmp_path / "cache") as make_site:
+        site = make_site()
+        reopened = make_site((tmp_path / "store").as_uri())
+        site.attach()
+        url = site.stack.enter_context(launched(site.demo))
+        tab = site.tab(url).load()
+        reopened.attach()
+        Reloader(site.demo.app).reload(reopened.demo)
+        heard = Heard(reopened.store, "ended")
+        tab.call("save", "file")
+
+        tab.close()
+
+        assert heard.next().session_id == tab.session_hash
+
+
+# OAuth
+
+
+@pytest.mark.filterwarnings("ignore:Gradio does not support OAuth")  # it mocks the login here
+def test_a_login_by_oauth_is_the_owner(monkeypatch: pytest.MonkeyPatch, make: MakeReplicas) -> None:
+    user = {"type": "user", "name": "ada", "fullname": "Ada", "avatarUrl": ""}
+    monkeypatch.setattr("gradio.oauth.get_token", lambda: "a token")
+    monkeypatch.setattr("gradio.oauth.whoami", lambda: user)
+
+    def build() -> gr.Blocks:
+        demo: gr.Blocks
+        with gr.Blocks() as demo:
+            gr.LoginButton()
+            gr.on(fn=save, inputs=gr.Textbox(), outputs=gr.File(), api_name="save")
+        return demo
+
+    app = make(build)
+    tab, again, stranger = app.tab(), app.tab(), app.tab()
+    for each in (tab, again):
+        for cookie in logged_in(each):
+            each.client.cookies.set("session", cookie)
+        each.load()
+    stranger.load()
+
+    file = tab.call("save", "note.txt")
+
+    assert owner_of(app) == "ada"
+    assert again.fetch(file).is_success, "the same login in another browser"
+    assert stranger.fetch(file).status_code == 403
+
+
+def logged_in(tab: Tab) -> Iterator[str]:
+    """Log in, and give the cookie, which is for https only."""
+    answer = tab.client.get(tab.url + "/login/callback", follow_redirects=False)
+    yield from re.findall(r"session=([^;]+)", answer.headers["set-cookie"])

@@ -64,8 +64,8 @@ def closed_loops() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def launched(demo: gr.Blocks, **options: Any) -> Iterator[str]:
-    """The demo served by ``launch``; gives its URL."""
+def launched(demo: Any, **options: Any) -> Iterator[str]:
+    """The demo, or ``gr.Server``, served by ``launch``; gives its URL."""
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:  # Gradio gives its own page 3 s, and then refuses
         patch.setattr(gr.networking, "url_ok", lambda _url: True)
@@ -73,7 +73,7 @@ def launched(demo: gr.Blocks, **options: Any) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        demo.close(verbose=False)
+        (demo if isinstance(demo, gr.Blocks) else demo.blocks).close(verbose=False)
 
 
 def app_with(demo: gr.Blocks, **options: Any) -> fastapi.FastAPI:

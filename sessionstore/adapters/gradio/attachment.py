@@ -35,22 +35,26 @@ from sessionstore.errors import InvalidName, SettingsError
 from sessionstore.parsers import check_duration
 
 if TYPE_CHECKING:
+    from gradio.routes import App
+
     from sessionstore.session import Session
     from sessionstore.store import SessionStore
 
 __all__ = ["Attachment", "attach", "dashboard", "session"]
 
 _lock = threading.RLock()
-_attachments: weakref.WeakKeyDictionary[gr.Blocks, Attachment] = weakref.WeakKeyDictionary()
+_attachments: weakref.WeakKeyDictionary[gr.Blocks | App, Attachment] = weakref.WeakKeyDictionary()
+_served: weakref.WeakKeyDictionary[FastAPI, gr.Blocks] = weakref.WeakKeyDictionary()
+"""The demo that each app serves, or served before a hot reload."""
 
 
 class Attachment:
     """The link between a demo and its store. ``attach`` makes it, ``detach`` removes it."""
 
-    def __init__(self, demo: gr.Blocks, service: Service) -> None:
+    def __init__(self, demo: gr.Blocks | App, service: Service) -> None:
         self._demo = weakref.ref(demo)
-        self._delete_cache = demo.delete_cache
-        self._app_id = demo.app_id
+        self._delete_cache = getattr(demo, "delete_cache", None)
+        self._app_id: int = getattr(demo, "app_id", 0)
         self.service = service
         """The adapter's internal service for the store."""
 
@@ -69,19 +73,23 @@ class Attachment:
             if demo is None or _attachments.get(demo) is not self:
                 return
             del _attachments[demo]
+            made = demo.blocks if isinstance(demo, FastAPI) else None
+            if made is not None and made in _attachments:
+                _attachments[made].detach()
             if not any(other.service is self.service for other in _attachments.values()):
                 self.service.close()
             patches.free(demo)
-            demo.delete_cache = self._delete_cache
-            demo.app_id = self._app_id
+            if isinstance(demo, gr.Blocks):
+                demo.delete_cache = self._delete_cache
+                demo.app_id = self._app_id
             if not _attachments:
                 patches.uninstall()
-        if not compat.is_being_built(demo):
+        if isinstance(demo, gr.Blocks) and not compat.is_being_built(demo):
             patches.rebuild(demo)
 
 
 def attach(
-    demo: gr.Blocks,
+    demo: gr.Blocks | App,
     store: SessionStore,
     *,
     sweep_every: timedelta | None = None,
@@ -92,7 +100,8 @@ def attach(
 ) -> Attachment:
     """Save the demo's files in ``store``, and its visitors' files in sessions of their own.
 
-    Call it before the demo is launched or mounted, in its ``with`` block or after it. Calling it
+    ``demo`` is any ``gr.Blocks``, or a ``gr.Server``. Call it before the demo is launched or
+    mounted, in its ``with`` block or after it. Calling it
     again with the same store changes nothing. Demos that share a store share one sweeper and one
     cache, with the options of the first ``attach``.
 
@@ -139,6 +148,9 @@ def attach(
         attachment = Attachment(demo, service)
         _attachments[demo] = attachment
         patches.install(_service_of, _hash_seed(service))
+        if isinstance(demo, FastAPI):
+            patches.at_launch(demo, lambda made: attach(made, store))
+            return attachment
         try:
             patches.force_heartbeat(demo)
             patches.without_workers(demo)
@@ -155,15 +167,16 @@ def attach(
     return attachment
 
 
-def _sweeping(demo: gr.Blocks, every: timedelta | None) -> tuple[timedelta, timedelta | None]:
+def _sweeping(demo: gr.Blocks | App, every: timedelta | None) -> tuple[timedelta, timedelta | None]:
     """Return the interval of the sweeper, and the maximum age that ``delete_cache`` sets."""
-    if demo.delete_cache is None:
+    delete_cache = getattr(demo, "delete_cache", None)
+    if delete_cache is None:
         return SWEEP_EVERY if every is None else every, None
     try:
-        frequency, age = (timedelta(seconds=count) for count in demo.delete_cache)
+        frequency, age = (timedelta(seconds=count) for count in delete_cache)
     except OverflowError as error:
         raise ValueError(
-            f"invalid delete_cache={demo.delete_cache}: at most a hundred years are allowed."
+            f"invalid delete_cache={delete_cache}: at most a hundred years are allowed."
         ) from error
     return frequency if every is None else every, age
 
@@ -215,28 +228,51 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
     return mine
 
 
-def _refuse_bad_moment(demo: gr.Blocks, present: Attachment | None) -> None:
+def _refuse_bad_moment(demo: gr.Blocks | App, present: Attachment | None) -> None:
     if present is not None:
         raise SettingsError(
             "The demo is attached to another store: call detach() of that attachment first."
         )
-    if demo.is_running:
+    if demo.blocks is not None if isinstance(demo, FastAPI) else demo.is_running:
         raise SettingsError("The demo is running: call attach(demo, store) before launch().")
 
 
-def _service(demo: gr.Blocks, store: SessionStore, **options: Any) -> Service:
+def _service(demo: gr.Blocks | App, store: SessionStore, **options: Any) -> Service:
     """Return the store's service, which all demos attached to the store share."""
     for attachment in _attachments.values():
         if attachment.store is store:
             return attachment.service
-    return Service(store, Path(demo.GRADIO_CACHE), **options)
+    cache = demo.uploaded_file_dir if isinstance(demo, FastAPI) else demo.GRADIO_CACHE
+    return Service(store, Path(cache), **options)
 
 
 def _service_of(app_or_demo: Any) -> Service | None:
     """Return the service of a demo or of an app's demo; None when it is not attached."""
-    demo = getattr(app_or_demo, "blocks", None) if isinstance(app_or_demo, FastAPI) else app_or_demo
+    demo = app_or_demo
+    if isinstance(app_or_demo, FastAPI):
+        demo = getattr(app_or_demo, "blocks", None)
+        if demo is not None and (served := _served.get(app_or_demo)) is not demo:
+            _served[app_or_demo] = demo
+            if served is not None:
+                _reloaded(served, demo, app_or_demo)
     attachment = _attachments.get(demo) if demo is not None else None
     return attachment.service if attachment is not None else None
+
+
+def _reloaded(before: gr.Blocks, demo: gr.Blocks, app: Any) -> None:
+    """Let go of the demo that a hot reload of the app has replaced by ``demo``.
+
+    Gradio itself keeps a replaced demo. Its visitors are those of the new one.
+    """
+    with _lock:
+        old, new = _attachments.pop(before, None), _attachments.get(demo)
+        if old is None or (new is not None and new.service is old.service):
+            return
+        old.service.stopped(app)
+        if all(other.service is not old.service for other in _attachments.values()):
+            if new is not None:
+                new.service.presences.take_over(old.service.presences)
+            old.service.close()
 
 
 def _on_event_loop() -> bool:

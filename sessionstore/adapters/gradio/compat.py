@@ -20,6 +20,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
+from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.routing import Match
@@ -91,7 +92,7 @@ _file = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL).fullmatch
 # Checks
 
 
-def check(demo: Blocks) -> None:
+def check(demo: Blocks | App) -> None:
     """Raise SettingsError, naming the difference, when this Gradio is not one we know."""
     for path, parameters in _PARAMETERS.items():
         actual = tuple(inspect.signature(find(path)).parameters)[: len(parameters)]
@@ -104,7 +105,7 @@ def check(demo: Blocks) -> None:
         _refuse("has no GradioUploadFile.sha")
     if not _arguments_are_noted():
         _refuse("has no Component._constructor_args")
-    for name in _OF_THE_DEMO:
+    for name in () if isinstance(demo, FastAPI) else _OF_THE_DEMO:
         if not hasattr(demo, name):
             _refuse(f"has no Blocks.{name}")
 
@@ -161,8 +162,19 @@ def _arguments_are_noted() -> bool:
 
 
 def owner_of(login: str | None, request: Request) -> str | None:
-    """Return the owner of a request: its login, else its cookie, else None."""
+    """Return the owner of a request: its login (or OAuth login), else its cookie, else None."""
+    login = _oauth_login(request) if login is None else login
     return cookies.owner(request) if login is None else cookies.of_login(login)
+
+
+def _oauth_login(request: Request) -> str | None:
+    """Return the user name of a login by ``gr.LoginButton``, None without one.
+
+    It stays when the token expires: a page that is open keeps its files.
+    """
+    info = request.scope.get("session", {}).get("oauth_info")
+    name = info.get("userinfo", {}).get("preferred_username") if isinstance(info, dict) else None
+    return name if isinstance(name, str) and name else None
 
 
 def needs_login(app: App) -> bool:

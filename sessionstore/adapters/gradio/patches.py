@@ -30,10 +30,12 @@ import logging
 import os
 import sys
 import weakref
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from gradio import Error
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 
 from sessionstore.adapters.gradio import compat, events, uploads, values
 from sessionstore.adapters.gradio.cache import large_to_cache
@@ -66,6 +68,11 @@ _installed: Final[dict[tuple[Any, str], tuple[Any, Any]]] = {}
 
 _seeds: Final[list[bytes]] = []
 _hooks: Final[list[Any]] = []
+
+_made_by_server: Final[ContextVar[Callable[[Blocks], object] | None]] = ContextVar(
+    "sessionstore_made_by_server", default=None
+)
+"""The function to call with the demo that a ``gr.Server`` builds when it is launched."""
 
 
 def install(service_of: ServiceOf, hash_seed: bytes) -> None:
@@ -130,6 +137,10 @@ def _as_attribute(name: str, function: Any) -> Any:
 
 def _create_app(original: Callable[..., App], service_of: ServiceOf) -> Callable[..., App]:
     def create_app(*args: Any, **kwargs: Any) -> App:
+        made = _made_by_server.get()
+        if made is not None:
+            _made_by_server.set(None)
+            made(args[0] if args else kwargs["blocks"])
         app = original(*args, **kwargs)
         if service_of(app) is not None:
             compat.check_app(app)
@@ -409,8 +420,23 @@ def without_workers(demo: Blocks) -> None:
     demo.launch = launch  # type: ignore[method-assign]  # this is the hook
 
 
-def free(demo: Blocks) -> None:
-    """Undo ``force_heartbeat`` and ``without_workers``."""
+def at_launch(server: App, made: Callable[[Blocks], object]) -> None:
+    """Make the ``launch`` of a ``gr.Server`` call ``made`` with the demo that it builds."""
+    original = server.launch  # type: ignore[attr-defined]  # a server is an app with this method
+
+    @functools.wraps(original)
+    def launch(*args: Any, **kwargs: Any) -> Any:
+        token = _made_by_server.set(made)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            _made_by_server.reset(token)
+
+    server.launch = launch  # type: ignore[attr-defined]  # this is the hook
+
+
+def free(demo: Blocks | App) -> None:
+    """Undo ``force_heartbeat``, ``without_workers`` and ``at_launch``."""
     vars(demo).pop("get_config_file", None)
     vars(demo).pop("launch", None)
 
@@ -437,9 +463,11 @@ def rebuild(demo: Blocks) -> None:
 
 def _equip(app: App, service_of: ServiceOf) -> None:
     """Add the middleware, once, and the lifespan, which a reload of the app replaces."""
-    present: list[object] = [middleware.cls for middleware in app.user_middleware]
-    if SessionFiles not in present:
-        app.add_middleware(SessionFiles, service_of=service_of)
+    names = [getattr(middleware.cls, "__name__", "") for middleware in app.user_middleware]
+    if SessionFiles.__name__ not in names:
+        # Inside the one that reads the cookie of gr.LoginButton, which names the owner.
+        place = names.index("SessionMiddleware") + 1 if "SessionMiddleware" in names else 0
+        app.user_middleware.insert(place, Middleware(SessionFiles, service_of=service_of))
     inner = app.router.lifespan_context
 
     @contextlib.asynccontextmanager
@@ -452,6 +480,7 @@ def _equip(app: App, service_of: ServiceOf) -> None:
             try:
                 yield state
             finally:
+                service = service_of(app)  # a reload may have changed it
                 if service is not None:
                     await run_in_threadpool(service.stopped, app)
 

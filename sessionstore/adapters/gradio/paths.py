@@ -47,7 +47,7 @@ _links = re.compile(r"/file=([^\s\"'<>()\\?#]+)")
 
 
 def links_in(values: Any) -> Iterator[str]:
-    """Yield the paths that texts among ``values`` link to by Gradio's route for files."""
+    """Yield the paths of files among ``values``, and those that texts link to."""
     if isinstance(values, str):
         if "file=" in values:
             for link in _links.finditer(values):
@@ -55,9 +55,12 @@ def links_in(values: Any) -> Iterator[str]:
     elif isinstance(values, list | tuple):
         for value in values:
             yield from links_in(value)
-    elif isinstance(values, dict) and "path" not in values:  # a file went through ``move``
-        for value in values.values():
-            yield from links_in(value)
+    elif isinstance(values, dict):
+        if isinstance(values.get("path"), str):  # of a ``gr.Server``, which moves no files
+            yield values["path"]
+        else:
+            for value in values.values():
+                yield from links_in(value)
 
 
 def with_links(values: Any, paths: dict[str, str]) -> Any:
@@ -68,7 +71,9 @@ def with_links(values: Any, paths: dict[str, str]) -> Any:
         return _links.sub(lambda link: "/file=" + _replaced(link[1], paths), values)
     if isinstance(values, list | tuple):
         return [with_links(value, paths) for value in values]
-    if isinstance(values, dict) and "path" not in values:
+    if isinstance(values, dict) and isinstance(values.get("path"), str):
+        return {**values, "path": paths.get(values["path"], values["path"])}
+    if isinstance(values, dict):
         return {key: with_links(value, paths) for key, value in values.items()}
     return values
 

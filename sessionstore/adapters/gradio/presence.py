@@ -42,6 +42,8 @@ STRANGERS: Final = 32
 STRANGERS_PER_SECOND: Final = 8.0
 WORKERS: Final = 4
 
+_moments = itertools.count(1)  # of the process: a reload hands visitors to another tracker
+
 Verb = Literal["resume", "touch", "end"]
 
 log: Final = logging.getLogger("sessionstore")
@@ -98,9 +100,10 @@ class PresenceTracker:
         self._store = store
         self._strangers = strangers or TokenBucket(STRANGERS, STRANGERS_PER_SECOND)
         self._lock = threading.Lock()
-        self._moments = itertools.count(1)
         self._visitors: OrderedDict[Visitor, _Presence] = OrderedDict()
         self._pool: ThreadPoolExecutor | None = None
+        self._newest = [self]
+        """The tracker that has the visitors now; after reloads all trackers share the list."""
         self._stop_listening: Callable[[], None] = lambda: None
 
     def start(self) -> None:
@@ -118,9 +121,20 @@ class PresenceTracker:
             self._stop_listening()
             pool.shutdown()
 
+    def take_over(self, before: PresenceTracker) -> None:
+        """Take the visitors of another tracker, which passes the ends of their heartbeats on."""
+        with before._lock, self._lock:
+            self._newest = before._newest
+            self._newest[0] = self
+            for visitor, presence in before._visitors.items():
+                mine = self._remember(visitor)
+                mine.heartbeats += presence.heartbeats
+                mine.used, mine.left = presence.used, presence.left
+            before._visitors.clear()
+
     def moment(self) -> int:
         """Return the next number in this process's order of arrivals and departures."""
-        return next(self._moments)
+        return next(_moments)
 
     def opened(self, visitor: Visitor) -> None:
         """Note that a heartbeat of the visitor opened. Raises InvalidName for an invalid id."""
@@ -134,6 +148,10 @@ class PresenceTracker:
     def closed(self, visitor: Visitor, *, left: bool) -> None:
         """Note that a heartbeat closed: the client ``left``, or else the server stops."""
         with self._lock:
+            newest = self._newest[0]
+            if newest is not self:
+                newest.closed(visitor, left=left)
+                return
             presence = self._visitors[visitor]
             presence.heartbeats -= 1
             if left and presence.heartbeats == 0:
@@ -215,7 +233,7 @@ class PresenceTracker:
 
     def _take_verb(self, visitor: Visitor) -> Verb | None:
         with self._lock:
-            presence = self._visitors[visitor]
+            presence = self._visitors.get(visitor) or _Presence()  # another tracker took it over
             verb, presence.wanted = presence.wanted, None
             presence.scheduled = verb is not None
         return verb
