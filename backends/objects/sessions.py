@@ -8,7 +8,7 @@ the session exists, and a sweep deletes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -20,6 +20,7 @@ from sessionstore.model import Dropped, Reference, SessionKey, SessionRecord
 
 from . import keys
 from .bucket import Bucket
+from .cache import CachedVersion
 from .client import Entry
 from .keys import EPOCH, Mark, Version
 from .layout import Part, Shared
@@ -218,7 +219,9 @@ class Sessions(Part):
         by_file = {names.encode(name): name for name in wanted}
         gone: list[Reference] = []
         doomed: list[Version] = []
-        note = partial(self._note_early, sid, by_file)
+        sights = [self._cache.sight(sid, file) for file in by_file]
+        known = [sight for sight in sights if sight is not None]
+        note = partial(self._note_early, sid, known)
         listed, early = self._bucket.waits.together([partial(self._versions, sid, by_file), note])
         for file, versions in listed:
             current = self._reader.newest(versions)
@@ -227,7 +230,8 @@ class Sessions(Part):
             doomed += versions
         if early and not doomed:  # the files were gone, and maybe the session
             self._bucket.delete([keys.saved(sid, early)])
-        self.remove(sid, doomed, self._noted(sid, early) if early and doomed else ())
+        covered = {sight.reference.token for sight in known} if early else set()
+        self.remove(sid, doomed, covered, self._noted(sid, early) if early and doomed else ())
         return gone
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
@@ -259,40 +263,47 @@ class Sessions(Part):
         by_file = groupby(all_versions, attrgetter("file"))
         return [(file, list(versions)) for file, versions in by_file if file in wanted]
 
-    def remove(self, sid: str, versions: list[Version], notes: Iterable[str] = ()) -> None:
-        """Delete these versions and notes, after writing the note that the session had them."""
+    def remove(
+        self,
+        sid: str,
+        versions: list[Version],
+        covered: Collection[str] = (),
+        notes: Iterable[str] = (),
+    ) -> None:
+        """Delete these versions and notes, after writing the note that the session had them.
+
+        Not if a note for the newest version of each file, by its token, is already ``covered``.
+        """
         if not versions:
             return
         doomed = _Doomed(notes=[*notes])
         for version in versions:
             doomed.add(version)
-        doomed.notes += self._note(sid, versions)
+        if not all(newest.token in covered for newest in doomed.newest.values()):
+            doomed.notes += self._note(sid, versions)
         try:
             doomed.delete_from(self._bucket)
         finally:
             self._forget(sid, doomed.newest)
 
-    def _note_early(self, sid: str, files: Iterable[str]) -> int:
+    def _note_early(self, sid: str, known: Collection[CachedVersion]) -> int:
         """Write the note for files that this process knows, while they are listed.
 
         Returns the time in the note, 0 for none. Its key is not used twice, so that a delete that
         finds no file may delete it.
         """
-        sights = [sight for file in files if (sight := self._cache.sight(sid, file)) is not None]
         key = self._cache.keys.get(sid)
-        if not sights or key is None or not self._bucket.waits.parallel:
+        if not known or key is None or not self._bucket.waits.parallel:
             return 0
-        time = keys.microseconds(max(sight.modified for sight in sights))
+        time = keys.microseconds(max(sight.modified for sight in known))
         time += int(self._nonce(3), 16) % 1_000_000
-        if (self._cache.saved.get(sid) or 0) >= time:
-            return 0
         self._bucket.put(keys.saved(sid, time), keys.body(key, ""))
         return time
 
     def _noted(self, sid: str, time: int) -> list[str]:
         """Remember the time of a note; return the keys of the notes that it replaces."""
         before = self._cache.saved.get(sid) or 0
-        self._cache.saved.put(sid, time)
+        self._cache.saved.put(sid, max(before, time))
         return [keys.saved(sid, before)] if 0 < before < time else []
 
     def _note(self, sid: str, doomed: list[Version]) -> list[str]:
@@ -300,13 +311,12 @@ class Sessions(Part):
 
         Returns the keys of the notes that this one replaces.
         """
-        before = self._cache.saved.get(sid) or 0
         now = keys.microseconds(max(version.modified for version in doomed))
         newest_first = sorted(doomed, key=attrgetter("token"), reverse=True)
         session_keys = (self._session_key(sid, version.key) for version in newest_first)
         key = next((key for key in session_keys if key is not None), None)
         # None: another process has deleted all these versions, and has written the note.
-        if before > now or key is None:
+        if key is None:
             return []
         self._bucket.put(keys.saved(sid, now), keys.body(key, ""))
         return self._noted(sid, now)

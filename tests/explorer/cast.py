@@ -237,6 +237,17 @@ def dropper(actor: Actor) -> None:
         actor.discard(key, reference)
 
 
+def deleter(actor: Actor) -> None:
+    """Save a file and delete it, several times."""
+    choices = actor.world.choices
+    for _ in range(2 + choices.below(2)):
+        name = choices.pick(NAMES)
+        actor.put(A, name, choices.below(LARGE))
+        if choices.chance(0.3):
+            actor.read(A, name)
+        actor.delete(A, name)
+
+
 def closer(actor: Actor) -> None:
     """Drop a session that is in use."""
     actor.drop(A)
@@ -277,6 +288,7 @@ CAST: Final[tuple[tuple[str, Callable[[Actor], None]], ...]] = (
     ("uploader", uploader),
     ("reader", reader),
     ("keeper", keeper),
+    ("deleter", deleter),
 )
 
 THEMES: Final[tuple[tuple[float, tuple[str, ...]], ...]] = (
@@ -289,6 +301,7 @@ THEMES: Final[tuple[tuple[float, tuple[str, ...]], ...]] = (
     (0.0, ("uploader", "keeper", "closer")),
     (0.2, ("uploader", "sweeper0", "closer")),
     (0.1, ("visitor", "dropper", "writer0")),
+    (0.1, ("deleter", "closer")),
     (0.1, ("visitor", "sweeper0", "writer0")),
 )
 """The processes of a run: the probability that each one takes part, and the names of those that
@@ -334,7 +347,7 @@ class Stage:
         common, leading = choices.pick(THEMES)
         for name, script in CAST:
             if choices.chance(
-                1.0 if name in leading else common / 3 if name == "keeper" else common
+                1.0 if name in leading else common / 3 if name in {"keeper", "deleter"} else common
             ):
                 self._add(name, script)
         long = choices.chance(0.15)
