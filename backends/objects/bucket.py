@@ -24,7 +24,6 @@ from .client import (
     ObjectClient,
     Payload,
     TakesSeveral,
-    Upload,
 )
 from .keys import EPOCH
 
@@ -254,11 +253,6 @@ class Bucket:
         """Return the object of that key as listed, or None if it does not exist."""
         return next((entry for entry in self.entries(key) if entry.key == key), None)
 
-    def first(self, prefix: str, *, start_after: str = "") -> Entry | None:
-        """Return the first object with a key prefix, or None; one request."""
-        page = next(self.pages(prefix, start_after=start_after, page_size=1))
-        return next(iter(page.entries), None)
-
     def delete(self, doomed: Iterable[str]) -> int:
         """Delete these keys in order, ``BATCH`` in each request; return their number."""
         waiting, count = iter(doomed), 0
@@ -311,9 +305,6 @@ class Bucket:
             with suppress(BackendUnavailable):  # a sweep aborts it when it is old
                 client.abort(key, upload)
             raise
-
-    def uploads(self) -> Iterator[Upload]:
-        return self.client.uploads(keys.BLOBS)
 
     def _note(self, date: datetime | None, sent: float) -> None:
         if date is not None:

@@ -200,7 +200,7 @@ class Collector(Part):
 
     def _abort_uploads(self) -> int:
         now = self._bucket.now()
-        uploads = self._bucket.uploads()
+        uploads = self._bucket.client.uploads(keys.BLOBS)
         abandoned = [upload for upload in uploads if upload.started + ABANDONED < now]
         for upload in abandoned:
             self._bucket.client.abort(upload.key, upload.id)

@@ -37,11 +37,6 @@ class Connection:
                     self._client = self._make()
         return self._client
 
-    def renew(self, make: Callable[[], Client]) -> None:
-        """Close the client and create later ones with ``make``."""
-        self.close()
-        self._make = make
-
     def close(self) -> None:
         """Close the client, if any; the next use creates a new one."""
         client, self._client = self._client, None

@@ -310,7 +310,7 @@ class Inspector(Part):
             if keys.parse_intent(entry.key) is not None and age > UPLOAD_LIMIT:
                 yield _interrupted(entry.key, age, partial(_done, self._bucket.delete, [entry.key]))
         known: set[str] = set()
-        for upload in self._bucket.uploads():
+        for upload in self._bucket.client.uploads(keys.BLOBS):
             known.add(upload.id)
             age = now - upload.started
             if age > UPLOAD_LIMIT:

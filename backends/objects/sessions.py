@@ -45,27 +45,20 @@ class Tally:
         """Add one entry; return it parsed, or None if it is neither a version nor a note."""
         version = keys.parse_version(entry)
         if version is not None:
-            self._add_version(version)
+            self.exists = True
+            self.active = max(self.active, version.modified)
+            if self.oldest is None or version.token < self.oldest:
+                self.oldest = version.token
+            if version.expires and (not self.expiring or version.expires < self.expiring):
+                self.expiring = version.expires
             return version
         mark = keys.parse_mark(entry)
         if mark is not None:
-            self._add_mark(mark)
+            self.active = max(self.active, mark.time)
+            self.exists |= mark.kind == "saved"
+            if mark.kind == "ended":
+                self.ended = max(self.ended or EPOCH, mark.time)
         return mark
-
-    def _add_version(self, version: Version) -> None:
-        self.exists = True
-        self.active = max(self.active, version.modified)
-        if self.oldest is None or version.token < self.oldest:
-            self.oldest = version.token
-        if version.expires and (not self.expiring or version.expires < self.expiring):
-            self.expiring = version.expires
-
-    def _add_mark(self, mark: Mark) -> None:
-        self.active = max(self.active, mark.time)
-        if mark.kind == "ended":
-            self.ended = max(self.ended or EPOCH, mark.time)
-        elif mark.kind == "saved":
-            self.exists = True
 
     def record(self) -> SessionRecord | None:
         """Return the session's record, or None if the session does not exist."""
@@ -112,7 +105,8 @@ class Sessions(Part):
 
     def records(self) -> Iterator[SessionRecord]:
         """Yield the records of all sessions; one LIST."""
-        for sid, entries in grouped(self._bucket.entries(keys.SESSIONS)):
+        all_entries = self._bucket.entries(keys.SESSIONS)
+        for sid, entries in groupby(all_entries, lambda entry: entry.key.split("/", 2)[1]):
             record = _tallied(sid, entries).record()
             if record is not None:
                 yield record
@@ -143,7 +137,8 @@ class Sessions(Part):
     def _evidence(self, sid: str) -> Entry | None:
         """Return an object that proves that the session exists, or None; one LIST."""
         # The listing has files first, then ``saved``, then ``seen``, which proves nothing.
-        first = self._bucket.first(keys.session(sid), start_after=keys.after_ends(sid))
+        pages = self._bucket.pages(keys.session(sid), start_after=keys.after_ends(sid), page_size=1)
+        first = next(iter(next(pages).entries), None)
         is_seen = first is not None and first.key.startswith(keys.seen(sid))
         return None if is_seen else first
 
@@ -325,11 +320,6 @@ class Sessions(Part):
         self._cache.changed(sid)
         for file in files:
             self._cache.forget(sid, file)
-
-
-def grouped(entries: Iterable[Entry]) -> Iterator[tuple[str, Iterator[Entry]]]:
-    """Group the entries below ``s/`` by session."""
-    return groupby(entries, lambda entry: entry.key.split("/", 2)[1])
 
 
 def _tallied(sid: str, entries: Iterable[Entry]) -> Tally:
