@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml  # type: ignore[import-untyped] # it comes with Gradio, its types do not
 
 from tests.conftest import free_port
-from tests.docs.test_readme import GUIDES, ROOT
+from tests.docs.test_readme import GUIDES, ROOT, blocks
 
 EXAMPLE = ROOT / "examples" / "compose"
 PAGES = "\n".join(guide.read_text() for guide in GUIDES)
@@ -41,6 +44,24 @@ http {{
 @pytest.mark.parametrize("name", ["app.py", "Dockerfile", "compose.yaml", "nginx.conf"])
 def test_a_page_shows_the_whole_file(name: str) -> None:
     assert (EXAMPLE / name).read_text().strip() in PAGES
+
+
+@pytest.mark.parametrize(
+    ("language", "parse"),
+    [
+        ("yaml", lambda text: list(yaml.safe_load_all(text))),
+        ("toml", tomllib.loads),
+        ("json", json.loads),
+    ],
+)
+def test_each_configuration_of_a_page_can_be_parsed(
+    language: str, parse: Callable[[str], object]
+) -> None:
+    found = [block for guide in GUIDES for block in blocks(guide, language)]
+
+    assert found
+    for block in found:
+        parse(block)
 
 
 @contextmanager
