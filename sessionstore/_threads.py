@@ -58,6 +58,18 @@ async def run_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwa
         return await loop.run_in_executor(_executor(), call)
 
 
+async def run_waiting(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function that mostly waits for a network, like ``run_in_thread``.
+
+    It has threads of its own: it may itself wait for calls of ``run_together``.
+    """
+    import asyncio  # here for the same reason as above
+
+    call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+    executor = _executor(WAITS, "sessionstore-events")
+    return await asyncio.get_running_loop().run_in_executor(executor, call)
+
+
 def in_thread(
     method: Callable[Concatenate[S, P], R],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 
+from sessionstore._threads import run_waiting
 from sessionstore.adapters.gradio import compat, values
 from sessionstore.adapters.gradio.files import FoundFile
 from sessionstore.adapters.gradio.middleware import ARRIVED
@@ -71,14 +75,21 @@ class Pins:
 
     def __init__(self, local: CacheDir) -> None:
         self._local = local
+        self._lock = threading.Lock()
         self._names: set[str] = set()
         self._made: set[str] = set()
 
     def add(self, name: str, *, wait: bool = True) -> bool:
         """Pin a copy, once, and return whether it exists. For ``wait`` see ``CacheDir.pin``."""
-        if name not in self._names and not self._local.pin(name, wait=wait):
+        if name in self._names:
+            return True
+        if not self._local.pin(name, wait=wait):
             return False
-        self._names.add(name)
+        with self._lock:
+            again = name in self._names
+            self._names.add(name)
+        if again:  # another thread pinned it at the same time
+            self._local.unpin(name)
         return True
 
     def made(self, name: str) -> None:
@@ -120,6 +131,14 @@ class Event:
     over: bool = False
     began: int = field(default_factory=now_of_files)
     _samples: dict[bool, int] = field(default_factory=dict)
+    _moves: dict[str, asyncio.Task[str | None]] = field(default_factory=dict)
+    """The moves of the current sample that were begun, by name."""
+    _saves: list[asyncio.Task[str | None]] = field(default_factory=list)
+    """The outputs that are being saved while Gradio goes on; ``saved`` waits for them."""
+    _pending: set[asyncio.Task[str | None]] = field(default_factory=set)
+    _failures: dict[bool, BaseException] = field(default_factory=dict)
+    """The first error of the inputs and of the outputs; no further move starts after it."""
+    _turns: asyncio.Semaphore | None = None
 
     def __post_init__(self) -> None:
         self.sender = self.senders[0]
@@ -130,13 +149,14 @@ class Event:
         self._samples[inputs] = index + 1
         self.inputs = inputs
         self.sender = self.senders[min(index, len(self.senders) - 1)]
+        self._moves = {}
 
     async def move(self, path: str) -> str:
         """Save an output, or claim and fetch an input, and return its path in the cache.
 
-        The returned path differs for a file that ``local_path()`` made. Raises Gradio's
-        InvalidPathError, with Gradio's message, for an input that is not the visitor's; and as
-        ``Session.put``.
+        An output with its own path is saved while Gradio goes on, until ``saved``. The returned
+        path differs for a file that ``local_path()`` made. Raises Gradio's InvalidPathError, with
+        Gradio's message, for an input that is not the visitor's; and as ``Session.put``.
         """
         files = self.service.files
         name = files.paths.relative(path)
@@ -149,7 +169,51 @@ class Event:
         stored = self.service.copies.whose(path)
         if stored is not None and not self.inputs:
             return await run_in_threadpool(self.give, stored, Path(path))
-        return await run_in_threadpool(self._move, name, path)
+        # The path of a file that is not on the disk may be one that the app remembers.
+        is_here = files.paths.kept(name) is not None and files.local.stamp(name) is not None
+        if not self.inputs and not self._links and is_here:
+            self._saves.append(self._begun(name, path))
+            return path
+        moved = await asyncio.shield(self._begun(name, path))
+        return moved if moved is not None else await run_waiting(self._move, name, path)
+
+    def expect(self, inputs: Any) -> None:
+        """Begin to move the files among these inputs, all at the same time."""
+        files, sender = self.service.files, self.sender
+        paths = {path: files.paths.relative(path) for path in values.input_paths(inputs)}
+        for path, name in paths.items():
+            if name and files.settled(sender.visitor, sender.owner, name) is None:
+                self._begun(name, path)
+
+    def _begun(self, name: str, path: str) -> asyncio.Task[str | None]:
+        """Return the task that moves the file for the current sample. It may have been begun."""
+        task = self._moves.get(name)
+        if task is None or (task.done() and not self.inputs):  # the file may have changed since
+            if self._turns is None:
+                backend = self.service.store.backend
+                self._turns = asyncio.Semaphore(getattr(backend, "at_once", 1))
+            # The copy keeps the sender of this sample of a batch.
+            move = partial(Event._move, copy.copy(self), name, path)
+            task = asyncio.create_task(self._in_turn(self._turns, move, inputs=self.inputs))
+            self._moves[name] = task
+            self._pending.add(task)
+        return task
+
+    async def _in_turn(
+        self, turns: asyncio.Semaphore, move: Callable[[], str], *, inputs: bool
+    ) -> str | None:
+        """Call ``move`` in its turn. After an error of another, raise it, or return None."""
+        async with turns:
+            failure = self._failures.get(inputs)
+            if failure is not None and inputs:  # Gradio names the first wrong input in its error
+                return None
+            if failure is not None:
+                raise failure
+            try:
+                return await run_waiting(move)
+            except BaseException as error:
+                self._failures[inputs] = error
+                raise
 
     def _move(self, name: str, path: str) -> str:
         files, sender = self.service.files, self.sender
@@ -285,11 +349,29 @@ class Event:
         self._use(found)
         return path
 
-    async def keep_later(self) -> None:
-        """Save the files of ``later``."""
+    async def saved(self) -> None:
+        """Wait until all outputs are saved, with those of ``later``; raise the first's error."""
         names, self.later = self.later, []
-        for name in names:
-            await run_in_threadpool(self._move, name, "")
+        self._saves += [self._begun(name, "") for name in names]
+        await self.settle()
+        saves, self._saves = self._saves, []
+        for task in saves:
+            task.result()
+
+    async def settle(self) -> None:
+        """Wait until no file of the event is being moved, also when the event is cancelled."""
+        cancelled: asyncio.CancelledError | None = None
+        while self._pending:
+            try:
+                done, self._pending = await asyncio.wait(self._pending)
+            except asyncio.CancelledError as error:
+                cancelled = error
+            else:
+                for task in done:
+                    if not task.cancelled():
+                        task.exception()  # asyncio would log one that it believes to be lost
+        if cancelled is not None:
+            raise cancelled
 
     async def keep_cached(self) -> None:
         """Save the files of ``cached``, so that they outlive the visitor."""

@@ -21,20 +21,23 @@ that is deleted anywhere is served nowhere after that time.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hmac
 import logging
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from sessionstore import content
+from sessionstore._threads import run_together
 from sessionstore.adapters.gradio.cache import CacheDir, Stamp
 from sessionstore.adapters.gradio.paths import REMEMBERED, CachePaths, LocationCache, Pointer
 from sessionstore.adapters.gradio.presence import Visitor
@@ -54,6 +57,8 @@ from sessionstore.session import Session
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
 
+T = TypeVar("T")
+
 UNCLAIMED: Final = timedelta(hours=6)
 """The time until an unused upload is deleted: a form may be left open over lunch."""
 
@@ -67,6 +72,7 @@ _SETTLED: Final = timedelta(seconds=2)
 """Lists used more recently are not deleted: some stores count in whole seconds."""
 
 _TRIES: Final = 10
+_LOCKS: Final = 64
 _SMALL: Final = 64 << 10
 """Bytes up to which a file is hashed on the event loop.
 
@@ -124,6 +130,7 @@ class CacheFiles:
         self._listed: OrderedDict[tuple[str, str], datetime] = OrderedDict()
         self.dropped: OrderedDict[str, str] = OrderedDict()
         """The sessions of files that were deleted with them, by name, at most ``REMEMBERED``."""
+        self._listing = [threading.Lock() for _ in range(_LOCKS)]
         self._pinned: dict[str, Reference] = {}
         self._logged: set[str] = set()
         self.serving_since: Final = time.time_ns()
@@ -413,12 +420,21 @@ class CacheFiles:
         *,
         whole: bool = False,
     ) -> FoundFile:
-        file, stamp = self._put(home, name, ttl, whole=whole)
+        tasks: list[Callable[[], Any]] = [partial(self._put, home, name, ttl, whole=whole)]
+        if ttl is None and owner is not None and home.owner == owner:
+            tasks.append(partial(self._record_tab, owner, home.sid))
+        file, stamp = self.together(tasks)[0]
         self.local.note(name, file, home.sid, stamp)
         self.seen.add(owner, name, home.sid, file)
-        if ttl is None and owner is not None and home.owner == owner:
-            self._record_tab(owner, home.sid)
         return FoundFile(name, home.sid, file)
+
+    def together(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """Call the tasks, on a bucket at the same time, and return their results in order.
+
+        After an error no further task starts; it is raised when the running ones have ended.
+        """
+        calls = [partial(contextvars.copy_context().run, task) for task in tasks]
+        return run_together(calls, getattr(self.store.backend, "at_once", 1))
 
     def _put(
         self, home: KeptSession, name: str, ttl: timedelta | None, *, whole: bool
@@ -447,14 +463,15 @@ class CacheFiles:
     def _record_tab(self, owner: str, sid: str) -> None:
         """Record in the store that this session has files of its owner."""
         key, now = (owner, sid), self.store.now()
-        with self._lock:
-            # A session that was not used for the linger may have been dropped, and its entry too.
-            present = self._listed.get(key, now) - now + self.store.retention.linger
-            is_listed = key in self._listed and present > timedelta(0)
-            self._remember(self._listed, key, now)
-            if is_listed:
-                return
-        Session(self.store, _tabs(owner)).put(sid, b"")
+        with self._listing[hash(key) % _LOCKS]:  # the files of an event are saved together
+            with self._lock:
+                # A session that was not used for the linger may have been dropped, and its entry.
+                present = self._listed.get(key, now) - now + self.store.retention.linger
+                is_listed = key in self._listed and present > timedelta(0)
+            if not is_listed:
+                Session(self.store, _tabs(owner)).put(sid, b"")
+            with self._lock:
+                self._remember(self._listed, key, now)
 
     @staticmethod
     def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -20,6 +20,7 @@ import logging
 import re
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyio import CancelScope
@@ -323,10 +324,8 @@ async def _upload(
 
 def _keep(upload: Upload, files: CacheFiles, owner: str | None, body: bytes) -> None:
     upload.count_no_more()  # each save counts for itself
-    for path in json.loads(body):
-        name = files.paths.relative(path)
-        if name is not None:
-            files.keep_upload(owner, name)
+    names = dict.fromkeys(map(files.paths.relative, json.loads(body)))
+    files.together([partial(files.keep_upload, owner, name) for name in names if name is not None])
     upload.kept = True
 
 

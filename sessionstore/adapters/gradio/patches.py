@@ -168,9 +168,13 @@ def _process_api(
             with events.running(event, given.get("iterator")):
                 try:
                     output = await original(self, *args, **kwargs)
+                except BaseException:
+                    event.later.clear()
+                    await event.saved()  # the error of an output came before Gradio's
+                    raise
                 finally:
                     await event.keep_cached()
-                await event.keep_later()
+                await event.saved()
                 event.generator = output.get("iterator")
                 return output
         except SessionStoreError as error:
@@ -221,11 +225,14 @@ def _process_events(original: Callable[..., Awaitable[None]]) -> Callable[..., A
 def _preprocess_data(
     original: Callable[..., Awaitable[list[Any]]],
 ) -> Callable[..., Awaitable[list[Any]]]:
-    async def preprocess_data(self: Blocks, *args: Any, **kwargs: Any) -> list[Any]:
+    async def preprocess_data(
+        self: Blocks, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any
+    ) -> list[Any]:
         event = events.current.get()
         if event is not None:
             event.next_sample(inputs=True)
-        given = await original(self, *args, **kwargs)
+            event.expect(inputs)
+        given = await original(self, block_fn, inputs, *args, **kwargs)
         if event is not None:
             event.given(given)
         return given
@@ -249,7 +256,10 @@ def _postprocess_data(
                     _for_components, block_fn, predictions, event.give
                 )
         outputs = await original(self, block_fn, predictions, *args, **kwargs)
-        return outputs if event is None else cast("list[Any]", await event.adopt(outputs))
+        if event is None:
+            return outputs
+        await event.saved()
+        return cast("list[Any]", await event.adopt(outputs))
 
     return postprocess_data
 

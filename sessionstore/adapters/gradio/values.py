@@ -100,6 +100,20 @@ class CachedResults:
                     del self._kept[name]
 
 
+def input_paths(value: Any) -> Iterator[str]:
+    """Yield the paths of the files in a value that a client sent, as Gradio finds them."""
+    if isinstance(value, dict):
+        path = value.get("path")
+        if isinstance(path, str) and "meta" in value:
+            yield path
+        else:
+            for item in value.values():
+                yield from input_paths(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from input_paths(item)
+
+
 def cache_paths(values: Any, prefix: str) -> Iterator[str]:
     """Yield the paths below ``prefix`` among a handler's arguments."""
     if isinstance(values, str):

@@ -1,0 +1,154 @@
+"""The files of one event, and of one upload, are saved at the same time."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+from PIL import Image
+
+from sessionstore import LimitExceeded
+from tests.support.gradio_rig import GRADIO_S_OWN, PATIENCE, MakeReplicas, Replica, Tab, replicas
+
+pytestmark = GRADIO_S_OWN
+
+MANY = 6
+
+
+class Meeting:
+    """Saves of files that the app makes, each of which waits until ``MANY`` are in progress.
+
+    ``refused`` is the number of the save, by its arrival, that fails; then the others go on.
+    """
+
+    def __init__(self, refused: int | None = None) -> None:
+        self._together = threading.Barrier(MANY)
+        self._lock = threading.Lock()
+        self._refused = refused
+        self.begun = self.ended = 0
+
+    def watch(self, site: Replica) -> None:
+        backend: Any = site.store.backend
+        put = backend.put
+
+        def met(key: Any, name: str, content: Any, **kwargs: Any) -> Any:
+            if not name.endswith((".webp", ".txt")):
+                return put(key, name, content, **kwargs)
+            with self._lock:
+                number, self.begun = self.begun, self.begun + 1
+            try:
+                self._together.wait(PATIENCE)
+                if number == self._refused:
+                    raise LimitExceeded("the store is full", limit="max_store")
+                return put(key, name, content, **kwargs)
+            finally:
+                self.ended += 1
+
+        backend.put, backend.at_once = met, MANY
+
+
+def pictures() -> list[Any]:
+    """Return pictures that no other event made."""
+    return [Image.frombytes("RGB", (2, 2), secrets.token_bytes(12)) for _ in range(MANY)]
+
+
+def sizes(paths: list[str]) -> str:
+    return str([Path(path).stat().st_size for path in paths])
+
+
+def build() -> gr.Blocks:
+    demo: gr.Blocks
+    with gr.Blocks() as demo:
+        files = gr.File(file_count="multiple")
+        gr.on(fn=pictures, outputs=gr.Gallery(), api_name="gallery")
+        gr.on(fn=pictures, outputs=[gr.Image() for _ in range(MANY)], api_name="images")
+        gr.on(fn=sizes, inputs=files, outputs=gr.Textbox(), api_name="sizes")
+    return demo
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeReplicas]:
+    with replicas(tmp_path) as make:
+        yield make
+
+
+def uploaded(tab: Tab) -> list[dict[str, Any]]:
+    """Upload files in one request."""
+    files = [("files", (f"{number}.txt", b"." * number)) for number in range(MANY)]
+    paths = tab.client.post(tab.api("upload"), files=files).raise_for_status().json()
+    return [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
+
+
+@pytest.mark.parametrize("name", ["gallery", "images"])
+def test_the_files_of_a_result_are_saved_at_the_same_time(make: MakeReplicas, name: str) -> None:
+    site = make(build, url="memory://")
+    tab = site.tab().load()
+    meeting = Meeting()
+    meeting.watch(site)
+
+    tab.call(name)
+
+    assert (meeting.begun, meeting.ended) == (MANY, MANY)  # the answer came after all of them
+
+
+def test_an_error_of_one_is_the_visitor_s_and_the_others_have_ended_by_then(
+    make: MakeReplicas,
+) -> None:
+    site = make(build, url="memory://")
+    tab = site.tab().load()
+    meeting = Meeting(refused=MANY - 2)
+    meeting.watch(site)
+
+    with pytest.raises(RuntimeError, match="free space"):
+        tab.call("gallery")
+
+    assert (meeting.begun, meeting.ended) == (MANY, MANY)
+
+
+def test_the_files_of_an_upload_are_saved_and_claimed_at_the_same_time(make: MakeReplicas) -> None:
+    site = make(build, url="memory://")
+    tab = site.tab().load()
+    meeting = Meeting()
+    meeting.watch(site)
+
+    files = uploaded(tab)
+    assert (meeting.begun, meeting.ended) == (MANY, MANY)
+
+    assert tab.call("sizes", files) == str(list(range(MANY)))
+    assert (meeting.begun, meeting.ended) == (2 * MANY, 2 * MANY)
+
+
+def test_a_refused_file_of_an_upload_refuses_it_when_the_others_have_ended(
+    make: MakeReplicas,
+) -> None:
+    site = make(build, url="memory://")
+    tab = site.tab().load()
+    meeting = Meeting(refused=1)
+    meeting.watch(site)
+
+    with pytest.raises(httpx.HTTPStatusError):
+        uploaded(tab)
+
+    assert (meeting.begun, meeting.ended) == (MANY, MANY)
+
+
+def test_the_first_files_of_a_tab_record_it_once(make: MakeReplicas) -> None:
+    site = make(build, url="memory://")
+    tab = site.tab().load()
+    backend: Any = site.store.backend
+    put, saved = backend.put, []
+
+    def noted(key: Any, name: str, content: Any, **kwargs: Any) -> Any:
+        saved.append(name)
+        return put(key, name, content, **kwargs)
+
+    backend.put, backend.at_once = noted, MANY
+    tab.call("gallery")
+
+    assert len([name for name in saved if not name.endswith(".webp")]) == 1
