@@ -98,10 +98,11 @@ coverage: .venv/.ready-test
 	    tests/test_memory_backend.py
 	$(BIN)/python scripts/branches.py
 
+# Pyright looks for the package in the environment of the first python on the PATH.
+types: export PATH := $(CURDIR)/.venv-types/bin:$(PATH)
 types: .venv-types/.ready-types
-	@.venv-types/bin/pyright --verifytypes sessionstore --ignoreexternal | tail -n 22 | \
-	    grep -E "score|exported by|type:" && \
-	    .venv-types/bin/pyright --verifytypes sessionstore --ignoreexternal >/dev/null
+	@pyright --verifytypes sessionstore --ignoreexternal > .types.txt || { cat .types.txt; exit 1; }
+	@grep -E "exported by|type: |score" .types.txt
 
 dist: .venv-dist/.ready-dist
 	@.venv-dist/bin/python scripts/dist.py

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sessionstore._threads import WAITS, Deferred, run_together
 from sessionstore.errors import BackendUnavailable, SessionStoreError
@@ -150,7 +150,7 @@ class Waits:
     def __init__(self, *, parallel: bool) -> None:
         self.parallel = parallel
         self._deferred = Deferred()
-        self.drain = self._deferred.drain
+        self.drain: Final = self._deferred.drain
 
     def together(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
         """Call the tasks; return their results when all have ended, or raise an error of them."""
@@ -170,7 +170,7 @@ class Bucket:
     def __init__(self, client: ObjectClient, clock: StoreClock, waits: Waits | None = None) -> None:
         self.client = client
         self.clock = clock
-        self.waits = waits or Waits(parallel=isinstance(client, TakesSeveral))
+        self.waits: Final = waits or Waits(parallel=isinstance(client, TakesSeveral))
 
     def now(self) -> datetime:
         """Return a lower bound of the store's time."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Final
 
 import boto3
 import botocore.session
@@ -95,10 +95,10 @@ class Warmer(threading.Thread):
 
     def __init__(self, client: Client) -> None:
         super().__init__(name="sessionstore-warm", daemon=True)
-        self.used = time.monotonic()
+        self.used: float = time.monotonic()
         self._client = weakref.ref(client)
         self._over = threading.Event()
-        self.stop = self._over.set
+        self.stop: Final = self._over.set
 
     def run(self) -> None:
         while not self._over.wait(TICK) and (client := self._client()) is not None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sessionstore.model import Reference
     from sessionstore.storedfile import StoredFile
 
-log = logging.getLogger("sessionstore")
+log: Final = logging.getLogger("sessionstore")
 
 
 MCP_HOLD: Final = 60.0
