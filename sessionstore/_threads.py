@@ -128,7 +128,7 @@ def run_together(tasks: Sequence[Callable[[], T]], at_once: int = WAITS) -> list
     """Call the tasks, at most ``at_once`` at the same time, and return their results in order.
 
     After an error no further task starts; it is raised when the running ones have ended. The
-    calling thread does what no other thread has begun. So a task may itself run tasks together.
+    calling thread calls the tasks that no other thread has begun, so a task may itself do the same.
     """
     numbers, results, failed = iter(range(len(tasks))), {}, threading.Event()
 

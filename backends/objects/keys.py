@@ -84,7 +84,7 @@ class Version(NamedTuple):
 
     @property
     def by_intent(self) -> bool:
-        """Whether an intent protected the content until this reference was written."""
+        """Return whether an intent protected the content until this reference was written."""
         return self.token[17] == "i"  # the first character of the nonce, after 16 of seq and a dot
 
     @property
