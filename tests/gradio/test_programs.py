@@ -20,8 +20,8 @@ import pytest
 from gradio.external import from_spaces_blocks
 from gradio_client import Client  # type: ignore[import-untyped]  # Gradio has no types for it
 from mcp import ClientSession
+from mcp.client import streamable_http
 from mcp.client.sse import sse_client
-from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
 from sessionstore import StoredFile
@@ -96,7 +96,10 @@ def build(folder: Path) -> Callable[[], gr.Blocks]:
 async def connected(replica: Replica, transport: str) -> AsyncIterator[ClientSession]:
     """An MCP client of the app, as the package ``mcp`` has it."""
     root = f"{replica.url}/gradio_api/mcp/"
-    client: Any = streamable_http_client(root) if transport == "http" else sse_client(f"{root}sse")
+    # The older name is that of the mcp that Gradio 5 takes.
+    over_http: Any = vars(streamable_http).get("streamable_http_client")
+    over_http = over_http or vars(streamable_http)["streamablehttp_client"]
+    client: Any = over_http(root) if transport == "http" else sse_client(f"{root}sse")
     async with client as streams, ClientSession(streams[0], streams[1]) as mcp:
         await mcp.initialize()
         yield mcp
