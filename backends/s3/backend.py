@@ -70,7 +70,9 @@ class Choice(NamedTuple):
     def __str__(self) -> str:
         """Return the package and its version, and the reason."""
         because = f" ({self.why})" if self.why else ""
-        return f"{self.name} {metadata.version(self.name)}{because}"
+        with suppress(metadata.PackageNotFoundError):  # frozen programs may have no metadata
+            return f"{self.name} {metadata.version(self.name)}{because}"
+        return f"{self.name}{because}"
 
 
 def choose(options: Options, engine: str) -> Choice:

@@ -135,10 +135,12 @@ def _is_closed(connection: Any) -> bool:
     """
     if connection is None or connection.sock is None:
         return True
+    timeout = connection.sock.gettimeout()
     try:
-        connection.sock.settimeout(0)  # every request sets its own
+        connection.sock.settimeout(0)
         connection.sock.recv(1)
     except (BlockingIOError, ssl.SSLWantReadError):
+        connection.sock.settimeout(timeout)
         return False
     except OSError:
         return True
