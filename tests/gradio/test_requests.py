@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sessionstore import SessionStore
+from sessionstore import FileNotStored, SessionStore
+from sessionstore.adapters.gradio import files as module
 from sessionstore.adapters.gradio.cache import CacheDir
-from sessionstore.adapters.gradio.files import CacheFiles
+from sessionstore.adapters.gradio.files import CacheFiles, VisitorSession
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.backends.objects import ObjectBackend
+from sessionstore.names import session_key
 from sessionstore.testing import FakeClock
+from tests.support.gradio_rig import PATIENCE
 from tests.support.object_client import FakeBucket, FakeObjectClient
 
 ANNA = Visitor("anna-s-tab", "anna")
@@ -268,3 +274,108 @@ def test_a_pinned_file_that_is_gone_is_served_to_nobody(a: Process) -> None:
     a.files._pins.delete(NAME)
 
     assert a.serves(NAME, "boris") is None
+
+
+def test_no_event_waits_for_the_deletion_of_an_upload_that_it_used(
+    a: Process, b: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deletion is of that upload: one that the visitor sends meanwhile stays."""
+    backend: Any = a.store.backend
+    monkeypatch.setattr(type(backend), "at_once", 4)
+    discard, go_on = backend.discard, threading.Event()
+    asked: list[Any] = []
+
+    def slow(sid: str, doomed: Any) -> Any:
+        asked.append(doomed)
+        assert go_on.wait(PATIENCE)
+        return discard(sid, doomed)
+
+    backend.discard = slow
+    for replica in (a, b):
+        replica.makes(NAME, b"note")
+    a.files.keep_upload("anna", NAME)
+    unclaimed = a.files.unclaimed("anna").sid
+
+    claimed = a.files.claim(ANNA, "anna", NAME)
+    b.files.keep_upload("anna", NAME)
+    go_on.set()
+    a.files.drain()
+
+    assert claimed is not None
+    assert claimed.sid == a.files.home(ANNA, "anna").sid
+    assert len(asked) == 1
+    assert len(list(b.store.backend.files(unclaimed))) == 1
+
+
+def test_a_limit_counts_an_upload_that_an_event_used_no_longer(
+    a: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit the event waits for the deletion."""
+    monkeypatch.setattr(type(a.store.backend), "at_once", 4)
+    monkeypatch.setattr(a.store.ledger, "limited", True)
+    a.makes(NAME, b"note")
+    a.files.keep_upload("anna", NAME)
+    later: list[Any] = []
+    monkeypatch.setattr(a.files._deferred, "call", later.append)
+
+    a.files.claim(ANNA, "anna", NAME)
+
+    assert not later
+    assert list(a.store.backend.files(a.files.unclaimed("anna").sid)) == []
+
+
+@pytest.mark.parametrize("source", ["bytes", "path"])
+def test_a_file_that_was_just_saved_here_is_not_fetched(
+    a: Process, tmp_path: Path, source: str
+) -> None:
+    session = VisitorSession(a.store, session_key(*ANNA), a.files)
+    path = tmp_path / "own.bin"
+    path.write_bytes(b"own")
+    file = session.add(b"own" if source == "bytes" else path, ".bin")
+    found = a.files.give(session.sid, file.reference, "anna")
+
+    with a.counting() as requests:
+        assert a.files.fetch(found).read_bytes() == b"own"
+
+    assert requests() == {}
+
+
+def test_a_file_that_was_changed_after_its_save_is_fetched(a: Process, tmp_path: Path) -> None:
+    session = VisitorSession(a.store, session_key(*ANNA), a.files)
+    path = tmp_path / "own.bin"
+    path.write_bytes(b"own")
+    file = session.add(path)
+    path.write_bytes(b"new")
+
+    found = a.files.give(session.sid, file.reference, "anna")
+
+    assert a.files.fetch(found).read_bytes() == b"own"
+
+
+def test_a_file_that_was_deleted_after_its_save_is_not_given(a: Process) -> None:
+    session = VisitorSession(a.store, session_key(*ANNA), a.files)
+    file = session.put("own.bin", b"own")
+    session.delete("own.bin")
+    a.files.forget_file(session.sid, "own.bin")  # as an attached store has it called
+
+    found = a.files.give(session.sid, file.reference, "anna")
+
+    with pytest.raises(FileNotStored):
+        a.files.fetch(found)
+
+
+def test_the_bytes_of_files_just_saved_are_remembered_up_to_a_size(
+    a: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SOURCES", 5)
+    session = VisitorSession(a.store, session_key(*ANNA), a.files)
+    for name in ("one", "two"):
+        session.put(name, b"1234")
+
+    assert [name for _, name in a.files._sources] == ["two"]
+
+
+def test_a_file_of_a_visitor_can_be_pickled(a: Process) -> None:
+    file = VisitorSession(a.store, session_key(*ANNA), a.files).put("own.bin", b"own")
+
+    assert pickle.loads(pickle.dumps(file)) == file

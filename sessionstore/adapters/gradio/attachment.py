@@ -29,6 +29,7 @@ from fastapi import FastAPI
 from sessionstore.adapters.gradio import compat, patches
 from sessionstore.adapters.gradio.admin.page import dashboard
 from sessionstore.adapters.gradio.events import sender_of
+from sessionstore.adapters.gradio.files import VisitorSession
 from sessionstore.adapters.gradio.middleware import SERVICE
 from sessionstore.adapters.gradio.service import CACHE_SIZE, SWEEP_EVERY, Service
 from sessionstore.errors import InvalidName, SettingsError
@@ -225,6 +226,7 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
                 "mount_gradio_app() or App.create_app()."
             )
         service.presences.used(sender.visitor, sender.arrived, wait=not _on_event_loop())
+        return VisitorSession(store, mine.key, service.files)
     return mine
 
 

@@ -23,7 +23,9 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import hmac
+import io
 import logging
+import os
 import re
 import threading
 import time
@@ -33,15 +35,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeVar
 
-from sessionstore import content
-from sessionstore._threads import run_together
+from sessionstore import content, images
+from sessionstore._threads import Deferred, run_together
 from sessionstore.adapters.gradio.cache import CacheDir, Stamp
 from sessionstore.adapters.gradio.paths import REMEMBERED, CachePaths, LocationCache, Pointer
 from sessionstore.adapters.gradio.presence import Visitor
-from sessionstore.errors import BackendUnavailable, FileNotStored
+from sessionstore.content import verified
+from sessionstore.errors import BackendUnavailable, Corrupted, FileNotStored, SessionStoreError
+from sessionstore.local_copies import RECHECK
 from sessionstore.model import Reference, SessionKey
 from sessionstore.names import (
     HIDDEN,
@@ -52,10 +56,11 @@ from sessionstore.names import (
     session_key,
     shared_key,
 )
-from sessionstore.session import Session
+from sessionstore.session import Session, Source
 
 if TYPE_CHECKING:
     from sessionstore.store import SessionStore
+    from sessionstore.storedfile import StoredFile
 
 T = TypeVar("T")
 
@@ -79,6 +84,9 @@ _SMALL: Final = 64 << 10
 That takes about 50 microseconds, less than the use of a worker thread.
 """
 
+_SOURCES: Final = 32 << 20
+"""The most bytes of files just saved that are remembered for events that return them."""
+
 _LOGGED: Final = 100
 """The most refused links that are logged: a visitor can make up any number."""
 
@@ -101,6 +109,37 @@ class KeptSession(Session):
 
     def _named(self, name: str) -> str:
         return file_name(HIDDEN + name)
+
+
+class VisitorSession(Session):
+    """The session of a visitor, whose new files the page gets without a request to the store."""
+
+    __slots__ = ("_cache",)
+
+    def __init__(self, store: SessionStore, key: SessionKey, files: CacheFiles) -> None:
+        super().__init__(store, key)
+        self._cache = files
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session(self.store, self.key).__reduce__()
+
+    def _save(
+        self, name: str, content: Source, ttl: timedelta | None, *, fresh: bool
+    ) -> StoredFile:
+        if images.is_image(content):
+            content = images.encode(content, PurePath(name).suffix)
+        file = super()._save(name, content, ttl, fresh=fresh)
+        if type(content) is bytes or isinstance(content, os.PathLike):
+            self._cache.saved_here(self.sid, file.reference, content)
+        return file
+
+
+class _Source(NamedTuple):
+    """The bytes of a file that was saved here ``at`` that time, or a local file with them."""
+
+    reference: Reference
+    content: bytes | os.PathLike[str]
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +169,8 @@ class CacheFiles:
         self._listed: OrderedDict[tuple[str, str], datetime] = OrderedDict()
         self.dropped: OrderedDict[str, str] = OrderedDict()
         """The sessions of files that were deleted with them, by name, at most ``REMEMBERED``."""
+        self._deferred = Deferred()
+        self._sources: OrderedDict[tuple[str, str], _Source] = OrderedDict()
         self._listing = [threading.Lock() for _ in range(_LOCKS)]
         self._pinned: dict[str, Reference] = {}
         self._logged: set[str] = set()
@@ -209,9 +250,47 @@ class CacheFiles:
         # Another process that shares the directory may have made this copy.
         if self._is_unchanged(found):
             return self.local.path(found.name)
-        return self.local.make(
-            found.name, found.reference, found.sid, lambda: self._open(found), equal
-        )
+        make = partial(self.local.make, found.name, found.reference, found.sid)
+        source = self._source(found)
+        if source is not None:
+            # The file of ``source`` may be gone, or have other bytes by now.
+            with contextlib.suppress(OSError, Corrupted):
+                return make(source)
+        return make(lambda: self._open(found), equal)
+
+    def saved_here(self, sid: str, reference: Reference, content: bytes | os.PathLike[str]) -> None:
+        """Remember the content of a file for ``RECHECK`` seconds: an event may return the file."""
+        now = self.seen.seconds()
+        with self._lock:
+            self._sources.pop((sid, reference.name), None)
+            self._sources[sid, reference.name] = _Source(reference, content, now)
+            held = sum(_bytes_of(it) for it in self._sources.values())
+            while self._sources:
+                oldest = next(iter(self._sources.values()))
+                if now - oldest.at < RECHECK and held <= _SOURCES:
+                    break
+                held -= _bytes_of(oldest)
+                self._sources.popitem(last=False)
+
+    def _source(self, found: FoundFile) -> Callable[[], BinaryIO] | None:
+        """Return a function that opens the content of a file just saved here, else None."""
+        reference = found.reference
+        with self._lock:
+            source = self._sources.get((found.sid, reference.name))
+        if (
+            source is None
+            or source.reference != reference
+            or self.seen.seconds() - source.at >= RECHECK
+            or (reference.expires is not None and reference.expires <= self.store.now())
+        ):
+            return None
+
+        def open_source() -> BinaryIO:
+            data = source.content
+            stream: Any = io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb")  # noqa: SIM115 - closed with the stream around it
+            return verified(stream, reference, self.store.backend.digest)
+
+        return open_source
 
     def obtain(self, owner: str | None, name: str) -> FoundFile | None:
         """Find the file and fetch it. Return None when the owner has no such file.
@@ -360,7 +439,11 @@ class CacheFiles:
         if self.paths.kept(name) is None:
             return self.obtain(owner, name)
         home = self.home(visitor, owner)
-        mine = self._known_in(home.sid, owner, name)
+        looks = [partial(self._known_in, home.sid, owner, name)]
+        if visitor is not None and name not in self._pinned:
+            # Another replica may have received the upload, so this looks in the store.
+            looks.append(partial(self._known_in, self.unclaimed(owner).sid, owner, name, look=True))
+        mine, *uploads = self.together(looks)
         ready = mine is not None and self.ready(mine)
         found = mine if ready else self.obtain(owner, name) or self._obtain_in(home, owner, name)
         if found is None or found.sid == self._pins.sid or visitor is None:
@@ -368,7 +451,7 @@ class CacheFiles:
         claimed = (
             found if found.sid == home.sid else self._keep(home, owner, name, None, whole=True)
         )
-        self._take_from_unclaimed(owner, name)
+        self._take_from_unclaimed(owner, name, *uploads)
         return claimed
 
     def _obtain_in(self, home: KeptSession, owner: str | None, name: str) -> FoundFile | None:
@@ -380,19 +463,38 @@ class CacheFiles:
         self.fetch(found)
         return found
 
-    def _take_from_unclaimed(self, owner: str | None, name: str) -> None:
-        """Delete the owner's unclaimed upload of a file that a session now has.
+    def _take_from_unclaimed(
+        self, owner: str | None, name: str, upload: FoundFile | None = None
+    ) -> None:
+        """Delete the owner's unclaimed ``upload`` of a file that a session now has.
 
-        Another replica may have received the upload, so this looks in the store.
+        On a bucket no event waits for that. After a crash the upload expires.
         """
         unclaimed = self.unclaimed(owner)
-        upload = self.seen.recent(owner, name, unclaimed.sid) or self._current(
-            unclaimed.sid, owner, name
-        )
-        if upload is not None:  # this version only: another tab may upload the file again right now
-            gone = self.store.backend.discard(unclaimed.sid, [upload])
-            self.store.on_removed(unclaimed.key, gone, "deleted", "an event used it")
         self._gone(unclaimed.sid, name)
+        if upload is None:
+            return
+
+        def discard() -> None:
+            # This version only: another tab may upload the file again right now.
+            gone = self.store.backend.discard(unclaimed.sid, [upload.reference])
+            self.store.on_removed(unclaimed.key, gone, "deleted", "an event used it")
+
+        def discard_later() -> None:
+            try:
+                discard()
+            except SessionStoreError as error:
+                log.warning("An upload that an event used was not deleted yet: %s", error)
+
+        # A late deletion would be counted late in a limit.
+        if self._at_once > 1 and not self.store.ledger.limited:
+            self._deferred.call(discard_later)
+        else:
+            discard()
+
+    def drain(self) -> None:
+        """Wait for the deletions that no event waited for."""
+        self._deferred.drain()
 
     def home(self, visitor: Visitor | None, owner: str | None) -> KeptSession:
         """Return the session for an event's files. Raises InvalidName for an invalid session id."""
@@ -404,10 +506,15 @@ class CacheFiles:
         """Return the private session of the owner's uploads that no event has used."""
         return KeptSession(self.store, private_key("gradio unclaimed", owner))
 
-    def _known_in(self, sid: str, owner: str | None, name: str) -> FoundFile | None:
-        """Return the file if this process saw it in the session and it is still there."""
+    def _known_in(
+        self, sid: str, owner: str | None, name: str, *, look: bool = False
+    ) -> FoundFile | None:
+        """Return the file if this process saw it in the session and it is still there.
+
+        With ``look`` also if another process has saved it.
+        """
         reference = self.seen.recent(owner, name, sid)
-        if reference is None and sid in self.seen.sessions(owner, name):
+        if reference is None and (look or sid in self.seen.sessions(owner, name)):
             reference = self._current(sid, owner, name)
         return None if reference is None else FoundFile(name, sid, reference)
 
@@ -434,7 +541,11 @@ class CacheFiles:
         After an error no further task starts; it is raised when the running ones have ended.
         """
         calls = [partial(contextvars.copy_context().run, task) for task in tasks]
-        return run_together(calls, getattr(self.store.backend, "at_once", 1))
+        return run_together(calls, self._at_once)
+
+    @property
+    def _at_once(self) -> int:
+        return getattr(self.store.backend, "at_once", 1)
 
     def _put(
         self, home: KeptSession, name: str, ttl: timedelta | None, *, whole: bool
@@ -617,12 +728,16 @@ class CacheFiles:
     def forget_session(self, sid: str) -> None:
         """Drop the cached data of a session that was deleted from the store."""
         with self._lock:
+            for key in [key for key in self._sources if key[0] == sid]:
+                del self._sources[key]
             for name in self.seen.discard_session(sid):
                 self._remember(self.dropped, name, sid)
         self.local.release(sid)
 
     def forget_file(self, sid: str, name: str) -> None:
         """Drop the cached data of a deleted file; ``name`` is its name in the store."""
+        with self._lock:
+            self._sources.pop((sid, name), None)
         if name.startswith(HIDDEN):
             self._gone(sid, name.removeprefix(HIDDEN))
         stored = encode(name)
@@ -643,6 +758,10 @@ class CacheFiles:
                 self.forget_session(sid)
         self.local.renew()
         self.local.make_room()
+
+
+def _bytes_of(source: _Source) -> int:
+    return len(source.content) if isinstance(source.content, bytes) else 0
 
 
 def _tabs(owner: str) -> SessionKey:

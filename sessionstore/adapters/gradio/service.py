@@ -104,6 +104,7 @@ class OwnedCopies(LocalCopies):
     def close(self) -> None:
         super().close()
         if self.files is not None:
+            self.files.drain()
             self.files.local.clear()
             self.files.local.leases.go()
 
