@@ -15,7 +15,7 @@ import pytest
 from sessionstore import FileNotStored, SessionStore
 from sessionstore.adapters.gradio import files as module
 from sessionstore.adapters.gradio.cache import CacheDir
-from sessionstore.adapters.gradio.files import CacheFiles, VisitorSession
+from sessionstore.adapters.gradio.files import CacheFiles, KeptSession, VisitorSession
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.backends.objects import ObjectBackend
@@ -379,3 +379,29 @@ def test_a_file_of_a_visitor_can_be_pickled(a: Process) -> None:
     file = VisitorSession(a.store, session_key(*ANNA), a.files).put("own.bin", b"own")
 
     assert pickle.loads(pickle.dumps(file)) == file
+
+
+@pytest.mark.parametrize("hours", [0, 5], ids=["in the store", "too old to be adopted"])
+def test_the_bytes_of_a_large_upload_are_not_read_again(
+    a: Process, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    monkeypatch.setattr(type(a.store.backend), "at_once", 4)
+    data = bytes((1 << 20) + 1)
+    a.makes(NAME, data)
+    a.files.keep_upload("anna", NAME)
+    clock.advance(timedelta(hours=hours))
+    puts: list[str] = []
+    put = KeptSession.put
+
+    def noted(self: KeptSession, name: str, *args: Any) -> Any:
+        puts.append(name)
+        return put(self, name, *args)
+
+    monkeypatch.setattr(KeptSession, "put", noted)
+    claimed = a.files.claim(ANNA, "anna", NAME)
+    a.files.drain()
+
+    assert claimed is not None
+    assert claimed.sid == a.files.home(ANNA, "anna").sid
+    assert a.files.home(ANNA, "anna").read(NAME) == data
+    assert puts == ([NAME] if hours else [])

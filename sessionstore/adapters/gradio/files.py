@@ -110,6 +110,38 @@ class KeptSession(Session):
     def _named(self, name: str) -> str:
         return file_name(HIDDEN + name)
 
+    def refer(self, name: str, known: Reference) -> Reference:
+        """Save a file with the bytes of ``known``; raise _Needed if the store must have them again.
+
+        So it is for a backend that adopts the bytes that it has, by their digest.
+        """
+        with self.pending_save(self._named(name), None, fresh=False) as saving:
+            if saving.reservation is not None:
+                saving.reservation.admit(known.size)
+            bytes_ = content.Content(known.digest, known.size, spool=_Absent())
+            return saving.keep(bytes_).reference
+
+
+class _Needed(Exception):
+    """The bytes of a content are needed that were not given."""
+
+
+class _Absent(content.TempSpool):
+    """A spool without the bytes."""
+
+    def __init__(self) -> None:
+        """Make no file."""
+
+    @property
+    def file(self) -> Any:  # type: ignore[override]  # nothing sets it
+        raise _Needed
+
+    def chunks(self) -> Iterator[bytes]:
+        raise _Needed
+
+    def close(self) -> None:
+        """Close nothing."""
+
 
 class VisitorSession(Session):
     """The session of a visitor, whose new files the page gets without a request to the store."""
@@ -448,11 +480,23 @@ class CacheFiles:
         found = mine if ready else self.obtain(owner, name) or self._obtain_in(home, owner, name)
         if found is None or found.sid == self._pins.sid or visitor is None:
             return found
-        claimed = (
-            found if found.sid == home.sid else self._keep(home, owner, name, None, whole=True)
-        )
+        claimed = found if found.sid == home.sid else self._claimed(home, owner, found)
         self._take_from_unclaimed(owner, name, *uploads)
         return claimed
+
+    def _claimed(self, home: KeptSession, owner: str | None, found: FoundFile) -> FoundFile:
+        """Save a file that another session has, without reading the bytes of a large one again."""
+        stamp = self.local.stamp(found.name)
+        large = found.reference.size > content.CHUNK and self._at_once > 1
+        if large and stamp is not None and self._takes_temporary() and self.ready(found):
+            with contextlib.suppress(_Needed):
+                refer = partial(home.refer, found.name, found.reference)
+                return self._saved(home, owner, found.name, lambda: (refer(), stamp))
+        return self._keep(home, owner, found.name, None, whole=True)
+
+    def _takes_temporary(self) -> bool:
+        with contextlib.closing(self.store.backend.spool()) as spool:
+            return isinstance(spool, content.TempSpool)
 
     def _obtain_in(self, home: KeptSession, owner: str | None, name: str) -> FoundFile | None:
         """Fetch a file of the session itself, which is in no list if it has no owner."""
@@ -527,8 +571,21 @@ class CacheFiles:
         *,
         whole: bool = False,
     ) -> FoundFile:
-        tasks: list[Callable[[], Any]] = [partial(self._put, home, name, ttl, whole=whole)]
-        if ttl is None and owner is not None and home.owner == owner:
+        put = partial(self._put, home, name, ttl, whole=whole)
+        return self._saved(home, owner, name, put, lasting=ttl is None)
+
+    def _saved(
+        self,
+        home: KeptSession,
+        owner: str | None,
+        name: str,
+        put: Callable[[], tuple[Reference, Stamp]],
+        *,
+        lasting: bool = True,
+    ) -> FoundFile:
+        """Save a file by ``put``, and record its session for the owner if it is ``lasting``."""
+        tasks: list[Callable[[], Any]] = [put]
+        if lasting and owner is not None and home.owner == owner:
             tasks.append(partial(self._record_tab, owner, home.sid))
         file, stamp = self.together(tasks)[0]
         self.local.note(name, file, home.sid, stamp)
