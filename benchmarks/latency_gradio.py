@@ -164,6 +164,8 @@ class Visitor:
     def of(cls, here: Served, other: Served) -> Visitor:
         """Return a visitor who has a page and a session with a file."""
         visitor = cls(here, other, secrets.token_hex(5))
+        here.client.cookies.clear()  # the cookie of a program came with the config
+        here.client.headers["user-agent"] = "Mozilla/5.0"
         here.client.get(f"{here.url}/app/").raise_for_status()
         visitor.call("image")
         return visitor
