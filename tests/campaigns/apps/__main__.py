@@ -1,7 +1,7 @@
 """Run a folder of Gradio apps plain and attached, and compare the results of their clients.
 
     python -m tests.campaigns.apps [FOLDER] [--store local|s3|URL] [--only NAME ...]
-        [--ignore WORD ...] [--short]
+        [--ignore WORD ...] [--jobs N] [--short]
     python -m tests.campaigns.apps --catch
 
 Without a FOLDER the apps of ``corpus/`` are run. Each app is served twice, by two processes: as it
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -175,17 +176,19 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=CORPUS)
     parser.add_argument("--store", default="local", help="local, s3, or a URL")
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME")
+    parser.add_argument("--jobs", type=int, default=2, help="apps at a time")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--ignore", nargs="+", default=(), metavar="WORD")
     parser.add_argument("--catch", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the apps' servers end too
     apps = apps_in(options.folder.resolve())
     if options.only:
         apps = [app for app in apps if name_of(app) in options.only]
     with stores(options.store) as new_store:
         if options.catch:
             return 0 if caught(new_store) else 1
-        counts = run(Driver(new_store, options.short, options.ignore), apps)
+        counts = run(Driver(new_store, options.short, options.ignore, jobs=options.jobs), apps)
     total = counts.pop("steps")
     _say(f"{len(apps)} apps, {total} steps: {', '.join(f'{n} {v}' for v, n in counts.items())}")
     return 1 if counts["worse"] or not apps else 0
