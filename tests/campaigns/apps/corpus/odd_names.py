@@ -1,3 +1,4 @@
+#: documented named: a link to a file has a name that is safe on every disk (no dot in front)
 import tempfile
 from pathlib import Path
 
