@@ -85,10 +85,16 @@ def uploaded(tab: Tab) -> list[dict[str, Any]]:
     return [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
 
 
-@pytest.mark.parametrize("name", ["gallery", "images"])
-def test_the_files_of_a_result_are_saved_at_the_same_time(make: MakeReplicas, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "headers"),
+    [("gallery", {}), ("images", {}), ("gallery", {"x-gradio-user": "api"})],
+    ids=["one output", "several outputs", "links"],
+)
+def test_the_files_of_a_result_are_saved_at_the_same_time(
+    make: MakeReplicas, name: str, headers: dict[str, str]
+) -> None:
     site = make(build, url="memory://")
-    tab = site.tab().load()
+    tab = site.tab(headers=headers).load()
     meeting = Meeting()
     meeting.watch(site)
 

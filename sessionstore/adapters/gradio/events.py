@@ -171,16 +171,16 @@ class Event:
             return await run_in_threadpool(self.give, stored, Path(path))
         # The path of a file that is not on the disk may be one that the app remembers.
         is_here = files.paths.kept(name) is not None and files.local.stamp(name) is not None
-        if not self.inputs and not self._links and is_here:
+        if not self.inputs and not self.links and is_here:
             self._saves.append(self._begun(name, path))
             return path
         moved = await asyncio.shield(self._begun(name, path))
         return moved if moved is not None else await run_waiting(self._move, name, path)
 
-    def expect(self, inputs: Any) -> None:
-        """Begin to move the files among these inputs, all at the same time."""
+    def expect(self, files_in: Any) -> None:
+        """Begin to move the files in these inputs or outputs, all at the same time."""
         files, sender = self.service.files, self.sender
-        paths = {path: files.paths.relative(path) for path in values.input_paths(inputs)}
+        paths = {path: files.paths.relative(path) for path in values.file_paths(files_in)}
         for path, name in paths.items():
             if name and files.settled(sender.visitor, sender.owner, name) is None:
                 self._begun(name, path)
@@ -287,10 +287,11 @@ class Event:
 
     def _is_linked(self, found: FoundFile) -> bool:
         """Return whether the client gets a link in place of the path of this file."""
-        return not self.inputs and self._links and self.service.files.is_of_session(found)
+        return not self.inputs and self.links and self.service.files.is_of_session(found)
 
     @property
-    def _links(self) -> bool:
+    def links(self) -> bool:
+        """Return whether the client gets links in place of paths."""
         return self.sender.program or self.service.share
 
     def give(self, file: StoredFile, copy: Path | None = None) -> str:
@@ -301,7 +302,7 @@ class Event:
 
     def _give(self, sid: str, reference: Reference, copy: Path | None) -> str:
         files = self.service.files
-        found = files.give(sid, reference, self.sender.owner, link=self._links)
+        found = files.give(sid, reference, self.sender.owner, link=self.links)
         self._use(found, copy)
         return str(files.paths.absolute(found.name))
 

@@ -7,6 +7,7 @@
 * ``Queue.process_events``: the senders of the samples of a batch, which Gradio 5 does not pass on.
 * ``Block.async_move_resource_to_block_cache`` and its synchronous version, which every file goes
   through on its way to a handler or a page.
+* ``async_move_files_to_cache``, which moves the files of one output: all links are made together.
 * ``GradioUploadFile``: a file of an upload while it is received.
 * ``record_run`` and ``record_run_history`` of the run history, where this version has it.
 * ``put`` of ``gr.cache``, where this version has it: the files of cached results. An audit hook of
@@ -94,6 +95,9 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     name = "async_move_resource_to_block_cache"
     _replace(block, name, _async_move(getattr(block, name), move))
     _replace(block, "move_resource_to_block_cache", _move(move))
+    processing = compat.find("gradio:processing_utils")
+    moves = _move_files(processing.async_move_files_to_cache)
+    _replace(processing, "async_move_files_to_cache", moves)
     _replace(file, "__init__", _file_begins(file.__init__))
     _replace(file, "write", _file_grows(file.write))
     history = compat.history_modules()
@@ -302,6 +306,22 @@ def _async_move(
         return None if moved is None else await event.move(moved)
 
     return async_move_resource_to_block_cache
+
+
+def _move_files(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def async_move_files_to_cache(
+        data: Any,
+        block: Block,
+        postprocess: bool = False,  # noqa: FBT001, FBT002 - as Gradio
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        event = events.current.get()
+        if event is not None and postprocess and event.links:
+            event.expect(data.model_dump() if hasattr(data, "model_dump") else data)
+        return await original(data, block, postprocess, *args, **kwargs)
+
+    return async_move_files_to_cache
 
 
 def _from_outside(move: Callable[[Block, Any], str | None], block: Block, path: str) -> str | None:

@@ -100,18 +100,18 @@ class CachedResults:
                     del self._kept[name]
 
 
-def input_paths(value: Any) -> Iterator[str]:
-    """Yield the paths of the files in a value that a client sent, as Gradio finds them."""
+def file_paths(value: Any) -> Iterator[str]:
+    """Yield the paths of the files in the value of a component, as Gradio finds them."""
     if isinstance(value, dict):
         path = value.get("path")
         if isinstance(path, str) and "meta" in value:
             yield path
         else:
             for item in value.values():
-                yield from input_paths(item)
+                yield from file_paths(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from input_paths(item)
+            yield from file_paths(item)
 
 
 def cache_paths(values: Any, prefix: str) -> Iterator[str]:
