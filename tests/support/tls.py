@@ -130,6 +130,9 @@ def relay(endpoint: str, certificate: Path) -> Iterator[str]:
             context.wrap_socket(raw, server_side=True) as client,
             socket.create_connection((parts.hostname or HERE, parts.port or 80)) as server,
         ):
+            server.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+            )  # a body follows its headers
             start(pump, server, client)
             pump(client, server)
 
