@@ -31,7 +31,7 @@ from sessionstore.parsers import Parser
 from ..objects import keys
 from ..objects.backend import ObjectBackend
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
-from ..objects.engine import CLOSED, Connection, Marker
+from ..objects.engine_parts import CLOSED, Connection, Marker
 from .filesystems import Files, Found
 from .protocols import Where, translate
 

@@ -14,7 +14,7 @@ import fsspec
 from sessionstore.errors import SessionStoreError, SettingsError
 from sessionstore.model import Location
 
-from ..objects.engine import ErrorRow, by_class, one_line
+from ..objects.engine_parts import ErrorRow, by_class, one_line
 from .filesystems import Files, LocalFiles, MemoryFiles
 
 CHAINED = "fsspec+"

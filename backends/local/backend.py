@@ -52,9 +52,9 @@ from sessionstore.names import encode, is_sid
 from sessionstore.parsers import Parser
 
 from . import session_dir
+from .damage import Inspector
 from .directory import Blobs, Directory
 from .eraser import Eraser
-from .inspect import Inspector
 from .layout import NO_LINKS, keep_secret, open_root
 from .save import SMALL, LocalSpool, Save, SaveLock, can_be_unfinished, can_be_unnamed
 from .session_dir import NEW, Disk, SessionDir, SessionDirPool

@@ -27,7 +27,7 @@ from .bucket import Bucket, Elapsed, StoreClock, Waits, boot_time
 from .cache import LookupCache
 from .client import ObjectClient
 from .collector import Collector
-from .inspect import Inspector
+from .damage import Inspector
 from .reader import Reader
 from .sessions import Sessions
 from .writer import Writer

@@ -21,7 +21,7 @@ from botocore.exceptions import NoCredentialsError, ProfileNotFound
 from botocore.utils import determine_content_length, parse_timestamp
 from urllib3.exceptions import HTTPError
 
-from ..objects.engine import Client
+from ..objects.engine_parts import Client
 from .options import Options
 
 CONNECTIONS = 128

@@ -39,7 +39,7 @@ from sessionstore._streams import ReadStream
 from sessionstore.errors import BackendUnavailable, SessionStoreError, SettingsError
 
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
-from ..objects.engine import CLOSED, Marker, is_harmless
+from ..objects.engine_parts import CLOSED, Marker, is_harmless
 from .errors import TASKS, ErrorContext, from_boto3, from_obstore
 from .obstore_store import (
     extras,

@@ -47,15 +47,15 @@ from sessionstore import Limits, Retention, SessionStore
 from sessionstore import limits as limits_module
 from sessionstore.adapters.gradio import (
     attach,
+    attached_store,
     paths,
     presence,
-    service,
 )
 from sessionstore.adapters.gradio import (
     cache as gradio_local,
 )
 from sessionstore.adapters.gradio import (
-    files as gradio_files,
+    path_map as gradio_files,
 )
 from sessionstore.backends.local import LocalBackend
 from sessionstore.backends.objects import ObjectBackend
@@ -253,7 +253,7 @@ def shortened(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gradio_files, "UNCLAIMED", timedelta(seconds=20))
     patch.setattr(gradio_local, "LEASE", 20.0)
     patch.setattr(gradio_local, "_RENEW", 7.0)
-    patch.setattr(service, "_CLEAN_EVERY", timedelta(seconds=10))
+    patch.setattr(attached_store, "_CLEAN_EVERY", timedelta(seconds=10))
     patch.setenv("GRADIO_ANALYTICS_MAX_EVENTS", str(REMEMBERED))
 
 

@@ -17,9 +17,9 @@ from gradio.route_utils import GradioUploadFile
 
 from sessionstore import BackendUnavailable, LimitExceeded, Limits, SessionStore
 from sessionstore.adapters.gradio.cache import CacheDir
-from sessionstore.adapters.gradio.files import CacheFiles
+from sessionstore.adapters.gradio.path_map import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
-from sessionstore.adapters.gradio.uploads import Upload, arriving
+from sessionstore.adapters.gradio.uploads_in_progress import Upload, arriving
 from tests.support.gradio_rig import GRADIO_S_OWN, PATIENCE, MakeReplicas, Replica, Tab, replicas
 
 pytestmark = GRADIO_S_OWN
@@ -240,7 +240,7 @@ def test_the_disk_of_the_cache_keeps_its_free_space(
 ) -> None:
     made = files(Limits(min_free=100))
     upload, (file,) = incoming(made, "one")
-    usage = "sessionstore.adapters.gradio.uploads.shutil.disk_usage"
+    usage = "sessionstore.adapters.gradio.uploads_in_progress.shutil.disk_usage"
     monkeypatch.setattr(usage, Mock(return_value=Mock(free=103)))
     monkeypatch.setattr(type(made.store.backend), "free", lambda _: 1 << 60)  # another disk
     write(upload, file, b"123")

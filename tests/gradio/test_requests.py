@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from sessionstore import FileNotStored, SessionStore
-from sessionstore.adapters.gradio import files as module
+from sessionstore.adapters.gradio import path_map as module
 from sessionstore.adapters.gradio.cache import CacheDir
-from sessionstore.adapters.gradio.files import CacheFiles, KeptSession, VisitorSession
+from sessionstore.adapters.gradio.path_map import CacheFiles, KeptSession, VisitorSession
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.backends.objects import ObjectBackend

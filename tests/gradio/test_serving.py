@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from sessionstore import LimitExceeded, Limits
-from sessionstore.adapters.gradio import middleware
+from sessionstore.adapters.gradio import file_routes
 from tests.support.gradio_rig import GRADIO_S_OWN, SERVED, MakeReplicas, Replica, Tab, replicas
 
 pytestmark = GRADIO_S_OWN
@@ -212,7 +212,7 @@ def test_an_upload_that_the_store_refuses_is_an_answer_in_words(make: MakeReplic
 
 
 def test_a_full_disk_is_a_507_that_shows_no_path() -> None:
-    answer = middleware._failure(
+    answer = file_routes._failure(
         LimitExceeded("Could not write a file in /srv/app: the disk is full.")
     )
 

@@ -22,9 +22,9 @@ from botocore.utils import parse_timestamp
 from urllib3 import HTTPConnectionPool
 
 from sessionstore import BackendUnavailable
-from sessionstore.backends.objects import engine as _connection
+from sessionstore.backends.objects import engine_parts as _connection
 from sessionstore.backends.objects.client import BATCH, Payload
-from sessionstore.backends.objects.engine import Connection
+from sessionstore.backends.objects.engine_parts import Connection
 from sessionstore.backends.s3 import boto3_session
 from sessionstore.backends.s3.boto3_client import S3Client
 from sessionstore.backends.s3.options import Options

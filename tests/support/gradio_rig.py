@@ -30,7 +30,7 @@ from PIL import Image
 
 from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import Attachment, attach, session
-from sessionstore.adapters.gradio.middleware import SessionFiles
+from sessionstore.adapters.gradio.file_routes import SessionFiles
 from sessionstore.events import Event
 from sessionstore.local_copies import RECHECK
 from sessionstore.testing import FakeClock

@@ -28,10 +28,10 @@ from fastapi import FastAPI
 
 from sessionstore.adapters.gradio import compat, patches
 from sessionstore.adapters.gradio.admin.page import dashboard
+from sessionstore.adapters.gradio.attached_store import CACHE_SIZE, SWEEP_EVERY, Service
 from sessionstore.adapters.gradio.events import sender_of
-from sessionstore.adapters.gradio.files import VisitorSession
-from sessionstore.adapters.gradio.middleware import SERVICE
-from sessionstore.adapters.gradio.service import CACHE_SIZE, SWEEP_EVERY, Service
+from sessionstore.adapters.gradio.file_routes import SERVICE
+from sessionstore.adapters.gradio.path_map import VisitorSession
 from sessionstore.errors import InvalidName, SettingsError
 from sessionstore.parsers import check_duration
 

@@ -28,8 +28,8 @@ from starlette.concurrency import run_in_threadpool
 
 from sessionstore._threads import run_waiting
 from sessionstore.adapters.gradio import compat, values
-from sessionstore.adapters.gradio.files import FoundFile
-from sessionstore.adapters.gradio.middleware import ARRIVED
+from sessionstore.adapters.gradio.file_routes import ARRIVED
+from sessionstore.adapters.gradio.path_map import FoundFile
 from sessionstore.adapters.gradio.paths import links_in, with_links
 from sessionstore.adapters.gradio.presence import Visitor, mcp_visitor
 from sessionstore.errors import SessionStoreError
@@ -37,8 +37,8 @@ from sessionstore.errors import SessionStoreError
 if TYPE_CHECKING:
     from gradio import Request
 
+    from sessionstore.adapters.gradio.attached_store import Service
     from sessionstore.adapters.gradio.cache import CacheDir
-    from sessionstore.adapters.gradio.service import Service
     from sessionstore.model import Reference
     from sessionstore.storedfile import StoredFile
 

@@ -38,9 +38,9 @@ from gradio import Error
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from sessionstore.adapters.gradio import compat, events, uploads, values
+from sessionstore.adapters.gradio import compat, events, uploads_in_progress, values
 from sessionstore.adapters.gradio.cache import large_to_cache
-from sessionstore.adapters.gradio.middleware import SessionFiles
+from sessionstore.adapters.gradio.file_routes import SessionFiles
 from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.errors import SessionStoreError
 from sessionstore.storedfile import StoredFile
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from gradio.route_utils import GradioUploadFile
     from gradio.routes import App
 
-    from sessionstore.adapters.gradio.service import Service
+    from sessionstore.adapters.gradio.attached_store import Service
 
     ServiceOf = Callable[[Any], Service | None]
     """Returns the service of an app or demo, or None if it is not attached."""
@@ -411,7 +411,7 @@ def _audit(name: str, args: tuple[Any, ...]) -> None:
 def _file_begins(original: Callable[..., None]) -> Callable[..., None]:
     def init(self: GradioUploadFile, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        upload = uploads.current.get()
+        upload = uploads_in_progress.current.get()
         if upload is not None:
             upload.began(self)
 
@@ -420,7 +420,7 @@ def _file_begins(original: Callable[..., None]) -> Callable[..., None]:
 
 def _file_grows(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     async def write(self: GradioUploadFile, data: bytes) -> None:
-        upload = uploads.current.get()
+        upload = uploads_in_progress.current.get()
         if upload is None:
             await original(self, data)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from sessionstore.adapters.gradio import events, files, middleware
+from sessionstore.adapters.gradio import events, file_routes, path_map
 from sessionstore.errors import BackendUnavailable
 
 
@@ -16,12 +16,12 @@ def refuses_files() -> None:
     async def serving(*_: Any) -> None:
         return None
 
-    middleware._serving = serving  # type: ignore[assignment]  # the defect
+    file_routes._serving = serving  # type: ignore[assignment]  # the defect
 
 
 def drops_outputs() -> None:
     """Delete each output from the store and the disk as soon as it is saved."""
-    keep = files.CacheFiles.keep
+    keep = path_map.CacheFiles.keep
 
     def keep_and_drop(self: Any, visitor: Any, owner: Any, name: str) -> Any:
         found = keep(self, visitor, owner, name)
@@ -31,12 +31,12 @@ def drops_outputs() -> None:
             self._gone(found.sid, name)
         return found
 
-    files.CacheFiles.keep = keep_and_drop  # type: ignore[method-assign]  # the defect
+    path_map.CacheFiles.keep = keep_and_drop  # type: ignore[method-assign]  # the defect
 
 
 def changes_bytes() -> None:
     """Save other bytes than an event has made."""
-    put = files.CacheFiles._put
+    put = path_map.CacheFiles._put
 
     def put_changed(self: Any, home: Any, name: str, ttl: Any, *, whole: bool) -> Any:
         path: Path = self.local.path(name)
@@ -44,7 +44,7 @@ def changes_bytes() -> None:
             path.write_bytes(path.read_bytes()[:-1] + b"?")
         return put(self, home, name, ttl, whole=whole)
 
-    files.CacheFiles._put = put_changed  # type: ignore[method-assign]  # the defect
+    path_map.CacheFiles._put = put_changed  # type: ignore[method-assign]  # the defect
 
 
 def fails_events() -> None:

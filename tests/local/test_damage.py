@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sessionstore import SessionStore
-from sessionstore.backends.local import inspect as _local_inspect
+from sessionstore.backends.local import damage as _local_inspect
 from sessionstore.backends.local import save
 from sessionstore.testing import FakeClock
 from tests.core.test_verification import damage, flipped

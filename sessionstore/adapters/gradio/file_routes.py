@@ -32,7 +32,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from sessionstore.adapters import cookies
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.presence import PresenceTracker, Visitor, mcp_visitor
-from sessionstore.adapters.gradio.uploads import Upload, uploading
+from sessionstore.adapters.gradio.uploads_in_progress import Upload, uploading
 from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.errors import InvalidName, SessionStoreError
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from gradio.routes import App
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from sessionstore.adapters.gradio.files import CacheFiles
-    from sessionstore.adapters.gradio.service import Service
+    from sessionstore.adapters.gradio.attached_store import Service
+    from sessionstore.adapters.gradio.path_map import CacheFiles
     from sessionstore.model import Reference
 
 ARRIVED: Final = "sessionstore.arrived"

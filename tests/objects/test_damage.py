@@ -11,7 +11,7 @@ import pytest
 from sessionstore import BackendUnavailable, Corrupted, FileNotStored, SessionStore
 from sessionstore.backends.objects import ObjectBackend, keys
 from sessionstore.backends.objects.client import Download
-from sessionstore.backends.objects.inspect import CONDEMNED
+from sessionstore.backends.objects.damage import CONDEMNED
 from sessionstore.testing import FakeClock
 from tests.core.test_verification import flipped
 from tests.support.object_client import FakeBucket, FakeObjectClient
@@ -336,7 +336,7 @@ def test_many_generations_are_looked_at_in_parts(
     damaged = [b"%d" % number for number in range(0, 40, 7)]
     for data in damaged:
         spoil(bucket, only_copy_of(bucket, data), data + b"!")
-    monkeypatch.setattr("sessionstore.backends.objects.inspect.AT_ONCE", 10)
+    monkeypatch.setattr("sessionstore.backends.objects.damage.AT_ONCE", 10)
     assert isinstance(store.backend, ObjectBackend)
     assert {it.name for it in store.verify()} == {data.decode() for data in damaged}
     assert len(store.verify(repair=True)) == len(damaged)
