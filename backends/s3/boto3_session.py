@@ -19,7 +19,6 @@ from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.exceptions import NoCredentialsError, ProfileNotFound
 from botocore.utils import determine_content_length, parse_timestamp
-from urllib3.exceptions import HTTPError
 
 from ..objects.engine_parts import Client
 from .options import Options
@@ -106,7 +105,7 @@ class Warmer(threading.Thread):
                 manager = getattr(client._endpoint.http_session, "_manager", None)  # noqa: SLF001 - see above
                 pools = getattr(manager, "pools", {})
                 for key in pools.keys():  # noqa: SIM118 - it refuses to be iterated over
-                    with suppress(OSError, HTTPError, AttributeError):  # gone, closed or changed
+                    with suppress(Exception):  # whatever it is, the next request meets it too
                         reopen(pools.get(key))
 
 
