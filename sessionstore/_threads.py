@@ -166,21 +166,32 @@ class Deferred:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._calls: set[Future[object]] = set()
+        self._calls: dict[Future[object], Callable[[], object]] = {}
 
     def call(self, function: Callable[[], object]) -> None:
         """Call a function that raises nothing: soon, or now if ``PENDING`` calls wait already."""
         if self._process != os.getpid():  # forked: the parent makes its own calls
-            self._process, self._calls = os.getpid(), set()
+            self._process, self._calls = os.getpid(), {}
         future = _start(function) if len(self._calls) < PENDING else None
         if future is None:
             function()
             return
-        self._calls.add(future)
-        future.add_done_callback(self._calls.discard)
+        self._calls[future] = function
+        future.add_done_callback(lambda done: self._calls.pop(done, None))
 
     def drain(self) -> None:
-        """Wait until all calls of this process are made."""
+        """Wait until all calls of this process are made; make those that no thread has begun.
+
+        So a thread of the same executor may wait too, even if all of its threads do.
+        """
+        from concurrent.futures import CancelledError
+
         if self._process == os.getpid():
-            for future in list(self._calls):
-                future.exception()
+            for future, function in list(self._calls.items()):
+                if future.cancel():
+                    function()
+                    continue
+                try:
+                    future.exception()
+                except CancelledError:  # another caller of ``drain`` makes it
+                    continue

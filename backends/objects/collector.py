@@ -104,6 +104,7 @@ class Collector(Part):
 
         Unreferenced content still occupies space for ``grace`` plus the time to the next sweep.
         """
+        self._bucket.waits.drain()  # replaced versions would count until they are deleted
         self._bucket.sync()
         blobs = size = 0
         last: str | None = ""

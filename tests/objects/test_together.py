@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import pytest
 
 from sessionstore import BackendUnavailable, FileNotStored, SessionStore
-from sessionstore._threads import PENDING, Deferred
+from sessionstore._threads import PENDING, WAITS, Deferred, run_together
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.testing import FakeClock, Subject
 from sessionstore.testing.subject import ALICE, BOB
@@ -262,3 +263,34 @@ def test_an_end_knows_the_session_from_a_save(subject: Subject, network: Network
     assert record.ended is not None
     assert network.requests == {"PUT": 1, "LIST": 1}
     assert subject.backend.end(BOB.sid) is None
+
+
+def test_all_threads_of_the_executor_may_drain() -> None:
+    """Deferred calls that no thread has begun are made by those who wait for them."""
+    deferred, ready = Deferred(), threading.Barrier(WAITS + 1, timeout=PATIENCE)
+    made: list[int] = []
+
+    def work() -> None:
+        ready.wait()  # no thread is left for the deferred calls
+        for number in range(3):
+            deferred.call(partial(made.append, number))
+        deferred.drain()
+
+    run_together([work] * (WAITS + 1), WAITS + 1)  # one in the calling thread
+
+    assert sorted(made) == sorted([0, 1, 2] * (WAITS + 1))
+
+
+def test_replaced_content_is_not_referred_to_before_its_version_is_deleted(
+    subject: Subject, network: Network
+) -> None:
+    late = threading.Event()
+
+    def hold(request: Request[object]) -> None:
+        if request.verb == "DELETE":
+            late.wait(0.2)  # the answer to ``referred`` comes after it
+
+    subject.put("a", b"replaced")
+    network.hold = hold
+    subject.put("a", b"kept")
+    assert subject.able.referred().bytes == len(b"kept")
