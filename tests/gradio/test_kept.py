@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -134,7 +135,12 @@ def local(site: Replica) -> list[Path]:
 
 def with_bytes(site: Replica) -> list[Path]:
     """Those that are not empty; Gradio makes an empty one for each file that is an input."""
-    return [path for path in local(site) if path.stat().st_size]
+    found = []
+    for path in local(site):
+        with contextlib.suppress(FileNotFoundError):  # it goes while we look
+            if path.stat().st_size:
+                found.append(path)
+    return found
 
 
 def gone(site: Replica, tab: Tab) -> None:
