@@ -177,9 +177,21 @@ class _SessionQuota:
                 each.replaced = None
         elif change.certain:
             for reference in change.gone:
-                self.files = max(self.files - 1, 0)
-                self.bytes = max(self.bytes - reference.size, 0)
+                counted = self._counted(reference)
+                # At least 0: another replica may have saved the file since the last listing.
+                self.files = max(self.files - (counted is not None), 0)
+                self.bytes = max(self.bytes - (counted or 0), 0)
                 self._now_has(reference.name, None)
+
+    def _counted(self, gone: Reference) -> int | None:
+        """Return the size that the sums have for a file that is gone now, None for no file.
+
+        That is not its own size if an uncertain save of its name is not in the sums yet.
+        """
+        for save in tuple(self.saves):
+            if save.over and save.name == gone.name:
+                return save.replaced
+        return gone.size
 
     def _now_has(self, name: str, size: int | None) -> None:
         """Set the size of the file that saves of that name replace, None for no file."""

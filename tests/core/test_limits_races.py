@@ -191,6 +191,20 @@ class TestAHeldCall:
             saving.enter_context(session.open("a", "wb")).write(bytes(50))
         assert is_exact(session)
 
+    def test_a_file_that_the_sums_do_not_have_is_not_taken_off_them(
+        self, store: SessionStore, session: Session
+    ) -> None:
+        """The sums are uncertain, and no listing makes them anew while ``other`` is saved."""
+        session.put("kept", bytes(30))
+        with held(store, "put", lambda: session.put("other", bytes(1))):
+            with held(store, "put", lambda: session.put("a", bytes(60))):
+                session.put("a", bytes(60))  # which of the two is the last one is unknown
+            session.delete("a")
+            session.put("a", bytes(60))
+            with pytest.raises(LimitExceeded):
+                session.put("b", bytes(30))
+        assert is_exact(session)
+
     def test_a_save_goes_on_when_uncertain_sums_were_replaced(
         self, store: SessionStore, session: Session
     ) -> None:
