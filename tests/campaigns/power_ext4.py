@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sessionstore.backends.local import directory
 from tests.campaigns.power_loss import (
+    FEW,
     Expected,
     History,
     Tally,
@@ -159,7 +160,7 @@ def _write(root: Path, log: Path, seed: str, *, durable: bool) -> None:
 
 def _work(root: Path, ticks: Ticks, seed: str, *, durable: bool) -> History:
     history = History(ticks, forced=True)
-    with few_lines():
+    with few_lines(FEW[1]):
         writer = Writer(root, history, random.Random(f"work {seed}"), durable=durable)
         writer.work(_STEPS if durable else 40)
     if ticks.log is None:

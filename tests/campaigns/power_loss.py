@@ -57,8 +57,8 @@ VISITORS = ("ada", "bob", "eve", LOOSE)
 NAMES = ("a.txt", "b.bin", "c/d.txt")
 HOT = b"the same for all "
 TTL = timedelta(hours=1)
-FEW = 1 << 11
-"""Bytes of a journal beyond which it is compacted while the writer is recorded."""
+FEW = (1 << 9, 1 << 11)
+"""Bytes of a journal beyond which it is compacted while a writer is recorded: one of these."""
 
 File = tuple[str, str]
 """A visitor and a name."""
@@ -339,7 +339,7 @@ def written(
     history = History(recorder, forced)
     older = contextlib.nullcontext() if forced else BROKEN["root unforced"].broken()
     try:
-        with few_lines(), recorder.recording(), older:
+        with few_lines(rng.choice(FEW)), recorder.recording(), older:
             writer = Writer(box / "s", history, rng, durable=durable)
             writer.work(steps)
         yield recorder, history
@@ -349,9 +349,9 @@ def written(
 
 
 @contextlib.contextmanager
-def few_lines() -> Iterator[None]:
-    """Let journals be compacted that have few lines."""
-    small, journal.SMALL = journal.SMALL, FEW
+def few_lines(size: int) -> Iterator[None]:
+    """Let journals be compacted beyond that size."""
+    small, journal.SMALL = journal.SMALL, size
     try:
         yield
     finally:

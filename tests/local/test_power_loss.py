@@ -14,8 +14,9 @@ from tests.campaigns.power_variants import BROKEN
 from tests.campaigns.recorded import Recorder
 from tests.support.local import spoil
 
-MOST = 200
-"""States of each variant; as a rule one of the first eight shows it."""
+MOST = 3000
+"""States of each variant; as a rule one of the first eight shows it. When journals are compacted
+depends on the digits of inodes, so that a seed may need some hundred more on another day."""
 
 
 def test_no_state_of_the_disk_is_wrong() -> None:
