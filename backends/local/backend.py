@@ -282,9 +282,8 @@ class LocalBackend:
                         break
                     version: Reference | None = None
                     for file, version in wanted[start : start + _AT_ONCE]:
-                        # ``described`` also finds a file that a power cut tore.
-                        found = folder.described(file)[1] if version else folder.find(file)
-                        if version is None or found == version:
+                        found = version or folder.find(file)
+                        if version is None or folder.is_version(file, version):
                             self._remove(folder, file, found)
                             deleted += [found] if found else []
                     folder.settle()

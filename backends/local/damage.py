@@ -165,7 +165,8 @@ class Inspector:
 
     def _session(self, folder: SessionDir) -> Iterator[Problem]:
         known: set[str] = set()
-        for file, _, reference in folder.links():
+        for file, status, found in folder.links():
+            reference = found or self._of_damaged_blob(folder, file, status)
             if reference is not None:
                 known.add(file)
                 bad = self._look_at_file(folder, file, reference)
@@ -186,6 +187,14 @@ class Inspector:
                     "It is deleted, as the next save of that name would do.",
                     partial(self._remove, folder.sid, file, SessionDir.is_unfinished),
                 )
+
+    def _of_damaged_blob(
+        self, folder: SessionDir, file: str, status: os.stat_result
+    ) -> Reference | None:
+        """Return the reference of a link to a damaged blob that a repair has just removed."""
+        reference = folder.written_to(file, status)
+        bad = None if reference is None else self._bad.get(reference.digest)
+        return reference if bad is not None and bad.inode == status.st_ino else None
 
     def _besides(self, folder: SessionDir, known: set[str]) -> Iterator[Problem]:
         """Yield problems of the entries of a session's folder, except of files in ``known``.
@@ -304,7 +313,7 @@ class Inspector:
         self.disk.blobs.forget(reference.digest, bad.inode)
         file = encode(reference.name)
         with self.folders.changing(sid) as folder:
-            if folder is None or folder.described(file)[1] != reference:
+            if folder is None or not folder.is_version(file, reference):
                 return False
             folder.dir.unlink(NEW)
             if not self._link(reference.digest, donor, folder.dir):

@@ -403,14 +403,33 @@ class SessionDir:
             return saved[-1]._replace(token=self.token(status))
         name = names.decode(file)
         if name is None or digest is None or not self._is_blob(digest, status):
-            written_to = journal.find_inode(self.dir, file, status.st_ino, self._search)
+            written_to = self.written_to(file, status)
             if written_to is None or not self._is_blob(written_to.digest, status):
                 return None
-            return written_to._replace(token=self.token(status))
+            return written_to
         expiring = self.dir.stat_or_none("expiring")
         expires = None if expiring is None else moment(expiring.st_mtime_ns)
         created = moment(status.st_ctime_ns)
         return Reference(name, status.st_size, digest, created, expires, self.token(status))
+
+    def written_to(self, file: str, status: os.stat_result) -> Reference | None:
+        """Return the reference of a line that names the inode of ``status`` with another time.
+
+        It describes the stored ``file`` only if the inode is that of the line's content.
+        """
+        found = journal.find_inode(self.dir, file, status.st_ino, self._search)
+        return None if found is None else found._replace(token=self.token(status))
+
+    def is_version(self, file: str, reference: Reference) -> bool:
+        """Return whether the stored ``file``, which may be damaged, still is that version.
+
+        The version of a file that was written to is proven by its blob. A repair may have removed
+        the blob since ``reference`` was read, so the token decides when nothing describes the file.
+        """
+        status, found = self.described(file)
+        if status is None or found is not None:
+            return found == reference
+        return self.token(status) == reference.token
 
     def _is_blob(self, digest: str, status: os.stat_result) -> bool:
         blob = self._disk.blobs.stat(digest)

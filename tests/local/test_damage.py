@@ -77,6 +77,56 @@ class TestAnotherCopy:
         assert (problem.repair(), store.session("alice", "her").read("cat.png")) == (False, b"new")
 
 
+class TestFilesThatSomethingWroteTo:
+    """A write also changes the time of the inode, so no line of the journal names the file."""
+
+    @staticmethod
+    def write_to_the_blob(root: Path) -> None:
+        (blob,) = blobs(root)
+        blob.chmod(0o644)
+        blob.write_bytes(flipped(CAT))
+        os.utime(blob, (1, 1))
+
+    def test_all_of_them_are_deleted_and_can_be_saved_again(
+        self, store: SessionStore, tmp_path: Path
+    ) -> None:
+        store.session("bob").put("same.png", CAT)
+        self.write_to_the_blob(tmp_path)
+        heard = Heard(store)
+        found = {(it.session_id, it.name, it.kind, it.repaired) for it in store.verify(repair=True)}
+        assert found == {
+            ("alice", "cat.png", "damaged", True),
+            ("bob", "same.png", "damaged", True),
+        }
+        assert heard.kinds() == ["deleted", "deleted"]
+        assert store.verify() == []
+        store.session("bob").put("same.png", CAT)
+        assert store.session("bob").read("same.png") == CAT
+
+    def test_all_of_them_are_linked_to_another_copy(
+        self, store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with_two_copies(store, monkeypatch)
+        store.session("carol").put("copy.png", CAT)
+        self.write_to_the_blob(tmp_path)  # the content of bob and carol
+        found = {(it.session_id, it.repaired) for it in store.verify(repair=True)}
+        assert found == {("bob", True), ("carol", True)}
+        assert store.session("bob").read("same.png") == CAT
+        assert store.session("carol").read("copy.png") == CAT
+        assert store.verify() == []
+
+    def test_one_that_was_replaced_meanwhile_stays(
+        self, store: SessionStore, tmp_path: Path
+    ) -> None:
+        store.session("bob").put("same.png", CAT)
+        self.write_to_the_blob(tmp_path)
+        problems = list(backend_of(store).inspect())
+        store.session("bob").put("same.png", b"new")
+        assert sorted(it.repair() for it in problems) == [False, True]
+        assert store.session("bob").read("same.png") == b"new"
+        assert names(store.session("alice", "her")) == []
+
+
 class TestBlobsWithoutFiles:
     def test_damaged_ones_are_found_and_deleted(self, store: SessionStore, tmp_path: Path) -> None:
         held = backend_of(store)._workspace.path / "held"
