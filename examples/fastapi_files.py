@@ -68,7 +68,7 @@ def files(mine: Mine) -> dict[str, object]:
     return {
         "files": [described(file) for file in kept],
         "used": sum(file.size for file in kept),
-        "room": store.ledger.limits.max_session,
+        "room": store.limits.max_session,
     }
 
 

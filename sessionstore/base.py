@@ -60,6 +60,7 @@ class BaseStore:
         _open[secrets.token_hex(16)] = self
         self.backend: Backend = backend
         self.retention: Retention = retention or Retention()
+        self.limits: Limits = limits or Limits()
         self.local_copies: LocalCopies = LocalCopies(cache_dir, cache_size)
         self.clock: Clock = clock or SystemClock()
         self.events: Final = Events()
@@ -73,7 +74,7 @@ class BaseStore:
         self._base_url = base_url
         self._redirect = _signing(backend) if redirect else None
         self.audit = audit
-        self.ledger: Final = QuotaLedger(limits or Limits(), backend, self._make_room)
+        self.ledger: Final = QuotaLedger(self.limits, backend, self._make_room)
         """The quotas of this store."""
 
     def _make_room(self, size: int, saving: str) -> None:
