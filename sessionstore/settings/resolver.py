@@ -173,8 +173,13 @@ class Settings:
         values |= {key: self.backend_options.get(key) for key in self.backend.options}
         if isinstance(self.backend, Chooses):
             values |= self.backend.effective(self.location, self.backend_options)
+        parsers = {**CORE, **self.backend.options}
         return [
-            Shown(key, _shown_value(key, value), self.sources.get(key, "default"))
+            Shown(
+                key,
+                _unset(parsers[key]) if value is None else _shown_value(key, value),
+                self.sources.get(key, "default"),
+            )
             for key, value in values.items()
         ]
 
@@ -337,10 +342,16 @@ def _described(key: str, given: Value) -> str:
     return f"{key}={value} ({given.source})"
 
 
+def _unset(parser: Parser) -> str:
+    """Return the words for a setting without a value: ``none`` only where that can be written."""
+    try:
+        return "none" if parser("none") is None else "not set"
+    except ValueError:
+        return "not set"
+
+
 def _shown_value(key: str, value: object) -> str:
     """Return a value in the form in which it is written in a file."""
-    if value is None:
-        return "none"
     if _is_secret(key):
         return "***"
     if isinstance(value, Mapping):

@@ -417,6 +417,15 @@ def test_config_says_what_is_in_force_and_whence(
     assert not root.exists()
 
 
+def test_config_tells_a_setting_that_is_off_from_one_that_is_not_set() -> None:
+    done = run("config", "-s", "s3://bucket/prefix")
+    shown = {row[0]: (row[1], row[2]) for row in done.rows}
+    assert shown["max_age"] == ("none", "default")  # can be written: no age is too high
+    assert shown["cache_size"] == ("none", "default")
+    for name in ("grace", "secret", "cache_dir", "region", "put_args"):
+        assert shown[name] == ("not set", "default"), name
+
+
 def test_config_shows_no_secret_of_a_bucket() -> None:
     url = (
         "s3://key:hidden1@bucket/prefix?access_key_id=hidden2&secret_access_key=hidden3"
