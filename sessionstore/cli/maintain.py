@@ -158,7 +158,7 @@ def verify(
     if json:
         output.as_json_list(output.fields(finding) for finding in findings)
     else:
-        output.findings(findings)
+        output.findings(findings, "" if repair else "With --repair: ")
         output.note(f"{count(len(findings), 'finding')}.")
     if findings:
         raise typer.Exit(output.Status.FOUND)

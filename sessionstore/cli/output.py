@@ -107,12 +107,12 @@ def wrapped(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False).print(grid)
 
 
-def findings(listed: Sequence[Finding]) -> None:
+def findings(listed: Sequence[Finding], before_remedy: str = "") -> None:
     """Write a table of findings; write nothing if the list is empty."""
     rows = [
         (finding.kind, short(finding.session_id),
          name(finding.name or finding.place), "yes" if finding.repaired else "no",
-         plain(f"{finding.problem} {finding.remedy}"))
+         plain(f"{finding.problem} {before_remedy}{finding.remedy}"))
         for finding in listed
     ]  # fmt: skip
     if rows:

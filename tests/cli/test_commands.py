@@ -359,6 +359,7 @@ def test_verify_shows_damage_and_repairs_it(store: SessionStore, root: Path) -> 
     found = run("verify", "-s", root)
     assert found.status == 4
     assert found.rows[0][:4] == ["damaged", "ada", "notes/a.txt", "no"]
+    assert "With --repair: The file is deleted" in found.out
     (value,) = run("verify", "--repair", "--json", "-s", root).value
     assert (value["name"], value["repaired"]) == ("notes/a.txt", True)
     assert run("verify", "-s", root).status == 0
