@@ -65,3 +65,16 @@ def test_types_are_read_as_the_running_interpreter_reads_them() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
 
     assert "python_version" not in settings
+
+
+def test_each_action_is_fixed_by_a_commit_with_its_version_beside_it() -> None:
+    workflows = (ROOT / ".github" / "workflows").glob("*.yml")
+    used = [
+        line.partition("uses:")[2].strip()
+        for workflow in workflows
+        for line in workflow.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert used
+    fixed = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [each for each in used if not fixed.fullmatch(each)] == []
