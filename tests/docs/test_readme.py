@@ -147,6 +147,16 @@ def test_each_link_to_a_file_leads_somewhere() -> None:
             assert (guide.parent / link).exists(), f"{guide.name}: {link}"
 
 
+def test_each_page_is_linked_from_another_page() -> None:
+    linked = {
+        (guide.parent / link).resolve()
+        for guide in GUIDES
+        for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", guide.read_text())
+        if (guide.parent / link).resolve() != guide
+    }
+    assert [str(guide) for guide in GUIDES if guide not in {*linked, README}] == []
+
+
 def test_the_backend_of_the_guide_passes_the_contract(tmp_path: Path) -> None:
     guide = ROOT / "docs" / "backends.md"
     (tmp_path / "sqlite_backend.py").write_text(blocks(guide, "python")[0])
