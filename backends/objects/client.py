@@ -26,12 +26,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import BinaryIO, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+from sessionstore._streams import ReadStream
 from sessionstore.content import Buffer
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
 
 BATCH = 1000
 """Keys in one delete request: the maximum of S3's DeleteObjects."""
@@ -53,15 +51,15 @@ class Page(NamedTuple):
     """One response to a LIST; ``date`` is its Date, None when the client cannot see it."""
 
     entries: Sequence[Entry]
-    date: datetime | None
+    date: datetime | None = None
 
 
 class Download(NamedTuple):
     """The response to a GET: the requested bytes; ``etag`` is for messages."""
 
     stream: BinaryIO
-    etag: str
-    date: datetime | None
+    etag: str = ""
+    date: datetime | None = None
 
 
 class Upload(NamedTuple):
@@ -79,7 +77,7 @@ class Part(NamedTuple):
     etag: str
 
 
-class Window(io.RawIOBase):
+class Window(ReadStream):
     """A range of a buffer or of a seekable file, as a seekable file of its own.
 
     Several threads may read windows of one file; all these windows share the file's ``lock``.
@@ -93,9 +91,6 @@ class Window(io.RawIOBase):
         self._start = start
         self._size = size
         self._position = 0
-
-    def readable(self) -> bool:
-        return True
 
     def seekable(self) -> bool:
         return True
@@ -112,22 +107,18 @@ class Window(io.RawIOBase):
         self._position = max(base + offset, 0)
         return self._position
 
-    def readinto(self, buffer: AnyBuffer, /) -> int:
-        into = memoryview(buffer).cast("B")
-        into = into[: max(self._size - self._position, 0)]
-        count = self._fill(into, self._start + self._position)
-        self._position += count
-        return count
-
-    def _fill(self, into: memoryview, position: int) -> int:
+    def _take(self, size: int) -> bytes:
+        start, size = self._start + self._position, min(size, self._size - self._position)
+        if size <= 0:
+            return b""
         if isinstance(self._source, bytes | bytearray | memoryview):
-            into[:] = memoryview(self._source)[position : position + len(into)]
-            return len(into)
-        with self._lock:
-            self._source.seek(position)
-            chunk = self._source.read(len(into))
-        into[: len(chunk)] = chunk
-        return len(chunk)
+            data = bytes(memoryview(self._source)[start : start + size])
+        else:
+            with self._lock:
+                self._source.seek(start)
+                data = self._source.read(size)
+        self._position += len(data)
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +147,7 @@ class Payload:
         """Return all bytes at once."""
         if isinstance(self.source, bytes) and len(self.source) == self.size:
             return self.source
-        if isinstance(self.source, bytes | bytearray | memoryview):
-            return bytes(memoryview(self.source)[self.start : self.start + self.size])
-        return self.open().readall() or b""
+        return self.open().readall()
 
     def part(self, start: int, size: int) -> Payload:
         """Return a part of this payload, without a digest."""

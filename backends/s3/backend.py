@@ -4,9 +4,9 @@
     s3://bucket/prefix?endpoint_url=http://127.0.0.1:9000
     s3://bucket/prefix?engine=boto3
 
-obstore makes the requests where it can, else boto3 (``choose``). ``ObjectBackend`` implements the
-protocol. boto3 finds the credentials as always (environment, shared files, SSO, role of the
-machine) unless settings name them. docs/s3.md lists the settings, the permissions and the errors.
+obstore makes the requests where it can, else boto3. ``ObjectBackend`` implements the protocol.
+boto3 finds the credentials as always (environment, shared files, SSO, role of the machine) unless
+settings name them. docs/s3.md lists the settings, the permissions and the errors.
 """
 
 from __future__ import annotations
@@ -68,38 +68,10 @@ class Choice(NamedTuple):
     why: str = ""
 
     def __str__(self) -> str:
-        """Return the package and its version, and the reason."""
         because = f" ({self.why})" if self.why else ""
         with suppress(metadata.PackageNotFoundError):  # frozen programs may have no metadata
             return f"{self.name} {metadata.version(self.name)}{because}"
         return f"{self.name}{because}"
-
-
-def choose(options: Options, engine: str) -> Choice:
-    """Return the engine of the setting ``engine`` for a store with these ``options``.
-
-    For "auto" it is obstore, unless boto3 is installed and one of these is true: obstore is not
-    installed; moto is active, which intercepts boto3 only, so a test would use the real bucket; a
-    setting is one that only boto3 supports.
-    """
-    if engine != "auto":
-        return Choice(engine)
-    has = {name: importlib.util.find_spec(name) is not None for name in ENGINES}
-    if not any(has.values()):
-        raise SettingsError(
-            "s3:// stores need obstore or boto3, and none of them is installed: "
-            "pip install 'sessionstore[s3]'."
-        )
-    if not has["boto3"]:
-        return Choice("obstore")
-    if not has["obstore"]:
-        return Choice("boto3", "obstore is not installed")
-    if _is_mocked():
-        return Choice("boto3", "moto is active")
-    from .obstore_store import only_boto3
-
-    reason = only_boto3(options)
-    return Choice("boto3", reason) if reason else Choice("obstore")
 
 
 def _is_mocked() -> bool:
@@ -129,8 +101,29 @@ class S3Backend(ObjectBackend):
 
     @classmethod
     def chosen_engine(cls, location: Location, options: Mapping[str, object]) -> Choice:
-        """Return the engine of a store there."""
-        return choose(Options.of(location, options), str(options.get("engine", "auto")))
+        """Return the engine of a store there.
+
+        For "auto" it is obstore, unless boto3 is installed and one of these is true: obstore is not
+        installed; moto is active, which intercepts boto3 only, so a test would use the real bucket;
+        a setting is one that only boto3 supports.
+        """
+        engine, own = str(options.get("engine", "auto")), Options.of(location, options)
+        if engine != "auto":
+            return Choice(engine)
+        has = {name: importlib.util.find_spec(name) is not None for name in ENGINES}
+        if not any(has.values()):
+            raise SettingsError(
+                "s3:// stores need obstore or boto3, and none of them is installed: "
+                "pip install 'sessionstore[s3]'."
+            )
+        reason = ""
+        if not has["obstore"]:
+            reason = "obstore is not installed"
+        elif has["boto3"]:
+            from .obstore_store import only_boto3
+
+            reason = "moto is active" if _is_mocked() else only_boto3(own)
+        return Choice("boto3" if reason else "obstore", reason)
 
     @classmethod
     def effective(cls, location: Location, options: Mapping[str, object]) -> Mapping[str, object]:
@@ -191,9 +184,8 @@ class S3Backend(ObjectBackend):
         if not SHORTEST <= expires <= LONGEST:
             raise ValueError(f"expires must be from 1 second to 5 minutes (got {expires}).")
         blob = keys.blob(reference.digest, keys.generation(reference.token))
-        return self.client.sign(
-            blob, media_type=media_type, disposition=disposition, expires=expires
-        )
+        headers = {"media_type": media_type, "disposition": disposition}
+        return self.client.sign(blob, **headers, expires=expires)
 
 
 def _engine(name: str, options: Options) -> Engine:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, ClassVar, cast
@@ -57,15 +58,11 @@ class S3Client:
         self.connection: Connection = Connection(self._make)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
-        small = payload.size <= SMALL
-        body = payload.read() if small else payload.open()
+        body = payload.read() if payload.size <= SMALL else payload.open()
         digest = bytes.fromhex(payload.sha256) if payload.sha256 else None
         if digest is None and isinstance(body, bytes):
             digest = hashlib.sha256(body).digest()
-        if digest is None:
-            checksum = self._md5(payload)
-        else:
-            checksum = {"ChecksumSHA256": base64.b64encode(digest).decode()}
+        checksum = _base64("ChecksumSHA256", digest) if digest else self._md5(payload)
         return _date(self._put("put_object", key, Body=body, **checksum))
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
@@ -123,11 +120,9 @@ class S3Client:
         uploaded = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         try:
             response = self._object_request(
-                "complete_multipart_upload",
-                key,
-                UploadId=upload,
+                "complete_multipart_upload", key, UploadId=upload,
                 MultipartUpload={"Parts": uploaded},
-            )
+            )  # fmt: skip
         except NotFound:
             # The upload was aborted, or it is complete already: botocore retries a request when
             # the response was lost. The key tells which, since no other writer uses it.
@@ -138,10 +133,8 @@ class S3Client:
         return _date(response)
 
     def abort(self, key: str, upload: str) -> None:
-        try:
+        with suppress(NotFound):
             self._object_request("abort_multipart_upload", key, UploadId=upload)
-        except NotFound:
-            return
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
         own = len(self.options.prefix)
@@ -163,13 +156,12 @@ class S3Client:
 
     def close(self) -> None:
         self._closed = True
-        self._cool()
-        self.connection.close()
+        self._disconnect()
 
     # Operations of S3 beyond the object protocol
 
     def probe(self, key: str) -> None:
-        """Check with one listing request that the bucket exists and can be used.
+        """Implement ``Engine.probe`` with one listing request.
 
         It also settles the region, which the signature of a URL contains: if none is set, take the
         region that the store reports for the bucket. Raises SettingsError if another one is set.
@@ -184,24 +176,20 @@ class S3Client:
                 f"{actual!r}; set region to that."
             )
         self.region = actual
-        self._cool()
-        self.connection.close()
+        self._disconnect()
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
-        """Return a presigned URL to GET the object, valid for ``expires``. No request."""
         parameters = {
             "Bucket": self.options.bucket,
             "Key": f"{self.options.prefix}{key}",
             "ResponseContentType": media_type,
             "ResponseContentDisposition": disposition,
         }
-        url: str = self._send(
-            "generate_presigned_url",
-            ClientMethod="get_object",
-            Params=parameters,
-            ExpiresIn=int(expires.total_seconds()),
+        seconds = int(expires.total_seconds())
+        method = "generate_presigned_url"
+        return str(
+            self._send(method, ClientMethod="get_object", Params=parameters, ExpiresIn=seconds)
         )
-        return url
 
     # Requests
 
@@ -217,7 +205,7 @@ class S3Client:
         body = payload.open()
         while chunk := body.read(CHUNK):
             digest.update(chunk)
-        return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
+        return _base64("ContentMD5", digest.digest())
 
     def _make(self) -> Client:
         client = make_client(self.options, self.region)
@@ -226,9 +214,10 @@ class S3Client:
             self._warmer.start()
         return client
 
-    def _cool(self) -> None:
+    def _disconnect(self) -> None:
         if self._warmer is not None:
             self._warmer.stop()
+        self.connection.close()
 
     def _list(self, prefix: str, **arguments: Any) -> Response:
         method = "list_objects_v2"
@@ -274,19 +263,15 @@ class S3Client:
         to the fields of the response that hold them. Raises BackendUnavailable when the listing
         does not continue, since a part of a listing must never pass for the whole.
         """
-        for marker in markers.values():
-            if not response.get(marker):
-                raise self._broken_off(f"without {marker}")
-        following = {name: str(response[marker]) for name, marker in markers.items()}
-        if following == after:
-            raise self._broken_off("at the place where the page began")
+        following = {name: str(response.get(marker, "")) for name, marker in markers.items()}
+        missing = [marker for name, marker in markers.items() if not following[name]]
+        if missing or following == after:
+            how = f"without {missing[0]}" if missing else "at the place where the page began"
+            raise BackendUnavailable(
+                f"Could not list the objects in {self.options.url}: the listing breaks off {how}; "
+                "check endpoint_url."
+            )
         return following
-
-    def _broken_off(self, how: str) -> BackendUnavailable:
-        return BackendUnavailable(
-            f"Could not list the objects in {self.options.url}: the listing breaks off {how}; "
-            "check endpoint_url."
-        )
 
 
 class _Body(ReadStream):
@@ -308,6 +293,10 @@ class _Body(ReadStream):
 
     def readall(self) -> bytes:
         return self._take(None)
+
+
+def _base64(name: str, digest: bytes) -> dict[str, str]:
+    return {name: base64.b64encode(digest).decode()}
 
 
 def _range(start: int, length: int | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -74,48 +75,48 @@ OBSTORE: dict[str, ErrorRow] = {}
 def _row(
     why: str,
     codes: str = "",
-    *,
-    statuses: Iterable[int] = (),
     classes: str = "",
     obstore: Iterable[str] = (),
+    *,
     setting: bool = False,
     full: bool = False,
 ) -> ErrorRow:
-    """Return a row, entered into the tables; ``codes`` and ``classes`` are words."""
+    """Return a row, entered into the tables; ``codes`` may have statuses among its words."""
     row = ErrorRow(why, setting, full)
-    CODES.update(dict.fromkeys(codes.split(), row))
-    STATUSES.update(dict.fromkeys(statuses, row))
+    for code in codes.split():
+        if code.isdigit():
+            STATUSES[int(code)] = row
+        else:
+            CODES[code] = row
     EXCEPTIONS.update(dict.fromkeys(classes.split(), row))
     OBSTORE.update(dict.fromkeys(obstore, row))
     return row
 
 
+_setting = partial(_row, setting=True)
+_full = partial(_row, full=True)
+
 # Responses
 
-_row(
+_setting(
     "there is no bucket {bucket!r}; create it, or set url to one that exists",
     "NoSuchBucket InvalidBucketName",
-    setting=True,
 )
-_row(
+_setting(
     "the credentials lack the permission {permission}; grant it, or use other credentials",
     "AccessDenied AccessDeniedException AllAccessDisabled AccountProblem",
-    setting=True,
 )
-_row(
+_setting(
     "the store forbids it ({code}: {detail}); make sure that the credentials have the permission "
     "{permission}",
-    statuses=[403],
-    setting=True,
+    "403",
 )
-_REGION = _row(
+_REGION = _setting(
     "the bucket is in {region}; set region to that",
     "PermanentRedirect TemporaryRedirect AuthorizationHeaderMalformed "
-    "IllegalLocationConstraintException",
-    statuses=[301, 302, 307, 308],
-    setting=True,
+    "IllegalLocationConstraintException 301 302 307 308",
 )
-_MOVED = _row("it redirects to {location}; set endpoint_url to that", setting=True)
+_MOVED = _setting("it redirects to {location}; set endpoint_url to that")
 _row(
     "the clock of this machine differs from the store's{skew}; correct it, with NTP if possible",
     "RequestTimeTooSkewed RequestExpired",
@@ -123,94 +124,73 @@ _row(
 _row(
     "the store is overloaded ({code}); try again later, with fewer requests at once",
     "SlowDown ServiceUnavailable Throttling ThrottlingException RequestLimitExceeded "
-    "TooManyRequests BandwidthLimitExceeded RequestTimeout OperationAborted",
-    statuses=[408, 429, 503],
+    "TooManyRequests BandwidthLimitExceeded RequestTimeout OperationAborted 408 429 503",
 )
 _row(
     "the store failed ({code}: {detail}); try again later, or read its log",
-    "InternalError",
-    statuses=[500, 502, 504],
+    "InternalError 500 502 504",
 )
-_row(
+_setting(
     "the store does not know the access key; check the credentials and endpoint_url",
     "InvalidAccessKeyId",
-    setting=True,
 )
-_row(
+_setting(
     "the secret key does not match the access key; check the credentials for a typing error",
     "SignatureDoesNotMatch",
-    setting=True,
 )
-_row(
+_setting(
     "the credentials have expired; renew them (aws sso login, or a new session token)",
     "ExpiredToken ExpiredTokenException TokenRefreshRequired",
-    classes="SSOError LoginError TokenRetrievalError",
-    setting=True,
+    "SSOError LoginError TokenRetrievalError",
 )
-_row(
+_setting(
     "invalid session token; get a new one, or unset AWS_SESSION_TOKEN if you do not use one",
     "InvalidToken",
-    setting=True,
 )
-_row(
+_setting(
     "the KMS key cannot be used ({code}: {detail}); check kms_key_id and the key's policy",
     "KMS.DisabledException KMS.NotFoundException KMS.KMSInvalidStateException "
     "KMS.InvalidKeyUsageException",
-    setting=True,
 )
-_row(
+_setting(
     "the store refused an argument ({code}: {detail}); check sse, kms_key_id and put_args",
     "InvalidArgument InvalidRequest InvalidStorageClass InvalidEncryptionAlgorithmError "
     "MalformedACLError AccessControlListNotSupported",
-    setting=True,
 )
-_row(
+_setting(
     "the store does not know this request ({code}); check that endpoint_url leads to S3",
-    "MethodNotAllowed NotImplemented",
-    statuses=[405, 501],
-    setting=True,
+    "MethodNotAllowed NotImplemented 405 501",
 )
-_row(
+_full(
     "the store has no space left ({code}); free some, or set max_store",
-    "QuotaExceeded XMinioStorageFull XMinioAdminBucketQuotaExceeded",
-    statuses=[507],
-    full=True,
+    "QuotaExceeded XMinioStorageFull XMinioAdminBucketQuotaExceeded 507",
 )
-_row(
-    "the object is larger than the store accepts ({code}); set max_file",
-    "EntityTooLarge",
-    statuses=[413],
-    full=True,
-)
+_full("the object is larger than the store accepts ({code}); set max_file", "EntityTooLarge 413")
 _REFUSED = _row("the store answered {code}: {detail}")
 
 # Requests without a response
 
-_row(
+_setting(
     "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, set profile, or "
     "give this machine a role",
     classes="NoCredentialsError NoAuthTokenError",
     obstore=["169.254."],  # the metadata server, the last place where it looks
-    setting=True,
 )
-_row("the credentials are incomplete: {detail}", classes="PartialCredentialsError", setting=True)
-_ROLE = _row(
+_setting("the credentials are incomplete: {detail}", classes="PartialCredentialsError")
+_ROLE = _setting(
     "the credentials cannot be obtained: {detail}; check profile and the role",
     classes="CredentialRetrievalError MetadataRetrievalError RefreshWithMFAUnsupportedError "
     "MissingDependencyException",
-    setting=True,
 )
-_row(
+_setting(
     "{detail}; set profile (or AWS_PROFILE) to a profile of the AWS configuration",
     classes="ProfileNotFound",
-    setting=True,
 )
-_row(
+_setting(
     "invalid AWS configuration: {detail}",
     classes="UnknownCredentialError InvalidConfigError ConfigParseError ConfigNotFound "
     "InvalidRetryConfigurationError InvalidS3UsEast1RegionalEndpointConfigError "
     "InvalidProxiesConfigError InvalidDefaultsMode",
-    setting=True,
 )
 _row(
     "nothing answers at {endpoint}; check endpoint_url, region and the network",
@@ -230,7 +210,8 @@ _row(
         "kind: Request",
         "kind: Interrupted",
         "kind: Decode",
-        *("IncompleteBody", "ConnectionReset"),
+        "IncompleteBody",
+        "ConnectionReset",
     ],
 )
 _TLS = _row(
@@ -239,25 +220,21 @@ _TLS = _row(
     classes="SSLError",
 )
 _row("{detail}; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY", classes="ProxyConnectionError")
-_row("no region is set; set region", classes="NoRegionError", setting=True)
-_row(
+_setting("no region is set; set region", classes="NoRegionError")
+_setting(
     "{detail}; set region to one such as eu-central-1",
     classes="InvalidRegionError UnknownRegionError",
-    setting=True,
 )
-_row(
+_setting(
     "{detail}; set endpoint_url to a URL such as http://127.0.0.1:9000, and check the bucket's "
     "name and addressing",
     # ParamValidationError: botocore checks only the bucket's name here. ValueError is botocore's
     # "Invalid endpoint".
     classes="BaseEndpointResolverError EndpointProviderError InvalidEndpointConfigurationError "
     "ParamValidationError InvalidHostLabelError ValueError",
-    setting=True,
 )
-_NOT_S3 = _row(
-    "the server at {endpoint} does not speak S3; check endpoint_url",
-    classes="ResponseParserError",
-    setting=True,
+_NOT_S3 = _setting(
+    "the server at {endpoint} does not speak S3; check endpoint_url", classes="ResponseParserError"
 )
 _row(
     "the response was damaged in transit: {detail}; try again",
@@ -305,20 +282,22 @@ def from_response(
 
     ``response`` has the form of a ClientError's ``response``.
     """
-    error = response.get("Error", {})
-    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    error, metadata = response.get("Error", {}), response.get("ResponseMetadata", {})
+    status, headers = int(metadata.get("HTTPStatusCode", 0)), metadata.get("HTTPHeaders", {})
     code, detail = str(error.get("Code") or status), str(error.get("Message") or "nothing more")
-    permission, region, location = _action(detail), _region(response), _location(response)
+    permission, host = _action(detail), _host_region(str(error.get("Endpoint", "")))
+    region = error.get("Region") or headers.get("x-amz-bucket-region") or (host and host[1])
+    moved = urlsplit(headers.get("location", ""))
     facts = {
         "code": code,
         "detail": " ".join(detail.split()).removesuffix("."),
         "permission": permission[1] if permission else task.permission,
         "region": f"the region {region}" if region else "another region",
-        "location": location or "",
-        "skew": _skew(response),
+        "location": f"{moved.scheme}://{moved.netloc}",
+        "skew": _skew(headers),
     }
     row = CODES.get(code) or STATUSES.get(status) or _REFUSED
-    if row is _REGION and not region and location:
+    if row is _REGION and not region and moved.netloc:
         row = _MOVED
     return _error(row, task, place, facts, opening=opening)
 
@@ -336,29 +315,10 @@ def _error(
     return row.error(task.doing, place.url, facts, opening=opening)
 
 
-def _headers(response: Mapping[str, Any]) -> Mapping[str, str]:
-    headers: Mapping[str, str] = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return headers
-
-
-def _region(response: Mapping[str, Any]) -> str | None:
-    """Return the region of the bucket; None if the response does not name it."""
-    error = response.get("Error", {})
-    host = _host_region(str(error.get("Endpoint", "")))
-    region = error.get("Region") or _headers(response).get("x-amz-bucket-region")
-    return region or (host[1] if host else None)
-
-
-def _location(response: Mapping[str, Any]) -> str | None:
-    """Return the server that a redirect leads to; None if the response is no redirect."""
-    parts = urlsplit(_headers(response).get("location", ""))
-    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else None
-
-
-def _skew(response: Mapping[str, Any]) -> str:
+def _skew(headers: Mapping[str, str]) -> str:
     """Return " by " and the difference of the clocks; empty if the response has no valid Date."""
     try:
-        date = parsedate_to_datetime(_headers(response)["date"])
+        date = parsedate_to_datetime(headers["date"])
         seconds = round(abs((datetime.now(UTC) - date).total_seconds()))
         return f" by {show_duration(timedelta(seconds=seconds))}"
     except (KeyError, ValueError, TypeError):
@@ -406,7 +366,9 @@ def from_obstore(
     if (reason := _insecure(text)) is not None:
         return _error(_TLS, task, place, {"detail": reason}, opening=opening)
     row = next((row for part, row in OBSTORE.items() if part in text), _OTHER)
-    return _error(row, task, place, {"detail": _first_line(text)}, opening=opening)
+    # The first line; a description of the error follows.
+    detail = " ".join(text.partition("\n")[0].split()).removesuffix(".") or "no reason is given"
+    return _error(row, task, place, {"detail": detail}, opening=opening)
 
 
 def _insecure(text: str) -> str | None:
@@ -424,8 +386,3 @@ def _parsed(text: str) -> dict[str, Any]:
     error = {name: next(filter(None, it.groups()), "") if it else "" for name, it in found.items()}
     status = error.pop("Status")
     return {"Error": error, "ResponseMetadata": {"HTTPStatusCode": int(status or 0)}}
-
-
-def _first_line(text: str) -> str:
-    """Return the first line of ``text``, without the description of the error that follows."""
-    return " ".join(text.partition("\n")[0].split()).removesuffix(".") or "no reason is given"

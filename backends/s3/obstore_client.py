@@ -1,7 +1,7 @@
 """The requests of the object protocol, made with obstore, the faster engine.
 
 obstore is written in Rust; a request takes a sixth of the CPU that boto3 needs, and does not hold
-the interpreter's lock. It has limits, and this module works around them:
+the interpreter's lock. It has limits, which docs/s3.md lists; this module works around them:
 
 * It does not expose the headers of a response. To read the store's clock, a small object is written
   now and then.
@@ -9,13 +9,8 @@ the interpreter's lock. It has limits, and this module works around them:
   on and filters the keys.
 * It reads a web page, from a proxy for example, as an empty listing. An empty listing is therefore
   accepted only if the store's marker can be read.
-* It makes multipart uploads itself, but it cannot list or abort those of other processes, and it
-  cannot presign a URL with a media type and a file name. boto3 does these if it is installed.
-  Without boto3, let a lifecycle rule of the bucket abort unfinished uploads.
-* It reads no AWS configuration files, and does not report the region of a bucket. boto3 finds the
-  credentials and the region, if it is installed and the settings and the environment have none.
-* In the child of a fork it hangs, and there it can disturb the connections of the parent. boto3
-  makes the requests in such a process.
+* It cannot list or abort uploads, sign a URL with headers, read AWS configuration files, or work in
+  the child of a fork, where it can disturb the connections of the parent. boto3 does all of these.
 """
 
 from __future__ import annotations
@@ -28,7 +23,6 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 
 import obstore
@@ -59,10 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["ObstoreClient"]
 
 WHOLE = 5 << 20
-"""Bytes up to which an object is sent in one request, from memory.
-
-Also the size of the parts of larger objects: the least that S3 accepts.
-"""
+"""Bytes of an object sent in one request, from memory, and of a larger one's parts: S3's least."""
 
 AT_ONCE = 2
 """Parts that are sent in parallel: 15 MiB together with the part that is being filled."""
@@ -87,13 +78,11 @@ class _Process:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.used = False
-        self.lost = False
+        self.used = self.lost = False
         self.clients: weakref.WeakSet[ObstoreClient] = weakref.WeakSet()
         self.kept: list[object] = []
 
     def forked(self) -> None:
-        """Update the state in the child of a fork."""
         self.lock = threading.Lock()
         self.lost = self.lost or self.used
         if self.lost:
@@ -174,7 +163,7 @@ class ObstoreClient:
         while ignored and (data := stream.read(min(ignored, PIECE))):
             ignored -= len(data)
         stream.left = stream.left if length is None else min(stream.left, length)
-        return Download(cast("BinaryIO", stream), str(response.meta["e_tag"] or ""), None)
+        return Download(cast("BinaryIO", stream), str(response.meta["e_tag"] or ""))
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
         """Yield pages of up to 1,000 objects, a request each; ``page_size`` is ignored."""
@@ -189,12 +178,12 @@ class ObstoreClient:
             matching = [e for e in entries if e.key.startswith(prefix)] if rest else entries
             if matching:
                 seen = True
-                yield Page(matching, None)
+                yield Page(matching)
             if done:
                 break
         if not seen:
             self._marker.confirm(prefix, opening=self.opening)
-            yield Page([], None)
+            yield Page([])
 
     def _to_the_end(self, prefix: str, directory: str, offset: str) -> Iterator[Sequence[Entry]]:
         """Yield the pages of ``directory`` after the key ``offset``, to the listing's real end.
@@ -206,7 +195,7 @@ class ObstoreClient:
         pages, last, confirming = self._pages(directory, offset), offset, False
         first_keys: set[str] = set()  # of each listing; the same one twice: there is no progress
         while True:
-            page = self._call("list_objects_v2", partial(_next, pages))
+            page = self._call("list_objects_v2", lambda _, pages=pages: next(pages, None))
             if page is None:
                 if confirming or is_harmless(prefix):
                     return
@@ -383,38 +372,25 @@ class _Body(ReadStream):
     """
 
     def __init__(self, chunks: Iterator[Buffer], left: int, client: ObstoreClient) -> None:
-        self._chunks: Iterator[Buffer] | None = chunks
+        self._chunks = chunks
         self.left = left
         self._client = client
         self._rest = memoryview(b"")
 
     def _take(self, size: int) -> bytes:
         size = min(size, self.left)
-        if not self._rest and size:
-            self._rest = self._next()
+        try:
+            while size and not self._rest and (chunk := next(self._chunks, None)) is not None:
+                self._rest = memoryview(chunk)
+        except _FAILURES as error:
+            raise self._client.ours(error, "get_object") from error
         part, self._rest = self._rest[:size], self._rest[size:]
         self.left -= len(part)
         return bytes(part)
 
-    def _next(self) -> memoryview:
-        if self._chunks is None:
-            return memoryview(b"")
-        try:
-            for chunk in self._chunks:
-                if data := memoryview(chunk):
-                    return data
-        except _FAILURES as error:
-            raise self._client.ours(error, "get_object") from error
-        return memoryview(b"")
-
     def close(self) -> None:
-        """Give the connection back to obstore."""
-        self._chunks = None
+        self._chunks = iter(())  # this gives the connection back to obstore
         super().close()
-
-
-def _next(pages: Iterator[Sequence[Any]], _: S3Store) -> Sequence[Any] | None:
-    return next(pages, None)
 
 
 def _range(start: int, length: int | None) -> Any:
