@@ -22,6 +22,7 @@ from .client import (
     Multipart,
     NotFound,
     ObjectClient,
+    Part,
     Payload,
     TakesSeveral,
 )
@@ -133,13 +134,6 @@ _PROBE_AFTER = 300.0
 """Seconds after which the time is requested again, with a client that sees no Date."""
 
 
-class Dated(NamedTuple):
-    """A page of a listing; ``date`` is a lower bound of the store's time when it was made."""
-
-    entries: Iterable[Entry]
-    date: datetime
-
-
 class Waits:
     """Requests side by side and in the background, in threads.
 
@@ -179,14 +173,12 @@ class Bucket:
 
     def sync(self) -> None:
         """Request the store's time if it is unknown, or old and not renewed by every response."""
-        age = self.clock.age()
-        if age == float("inf") or (not self.client.shows_date and age > _PROBE_AFTER):
-            self._probe()
-
-    def _probe(self) -> None:
+        age, dated = self.clock.age(), self.client.shows_date
+        if age < float("inf") and (dated or age <= _PROBE_AFTER):
+            return
         sent = self.clock.elapsed()
         self.put(keys.PROBE, b"")
-        if not self.client.shows_date or self.clock.age() == float("inf"):
+        if not dated or self.clock.age() == float("inf"):
             # A client that shows dates got none here: with moto's decorator only listings have one.
             probe = self.find(keys.PROBE)
             if probe is None:
@@ -232,8 +224,11 @@ class Bucket:
 
     def pages(
         self, prefix: str, *, start_after: str = "", page_size: int = BATCH
-    ) -> Iterator[Dated]:
-        """Yield the pages of a listing; each is one request, made when it is needed."""
+    ) -> Iterator[tuple[Sequence[Entry], datetime]]:
+        """Yield each page of a listing, with a lower bound of the store's time when it was made.
+
+        Each is one request, made when it is needed.
+        """
         pages = self.client.list(prefix, start_after=start_after, page_size=page_size)
         while True:
             sent = self.clock.elapsed()
@@ -242,12 +237,12 @@ class Bucket:
                 return
             self._note(page.date, sent)
             # Without a Date: a lower bound from before the request, so nothing seems too old.
-            yield Dated(page.entries, page.date or self.clock.reached(sent))
+            yield page.entries, page.date or self.clock.reached(sent)
 
     def entries(self, prefix: str, *, start_after: str = "") -> Iterator[Entry]:
         """Yield all objects with a key prefix, after the key ``start_after``."""
-        for page in self.pages(prefix, start_after=start_after):
-            yield from page.entries
+        for page, _ in self.pages(prefix, start_after=start_after):
+            yield from page
 
     def find(self, key: str) -> Entry | None:
         """Return the object of that key as listed, or None if it does not exist."""
@@ -283,17 +278,13 @@ class Bucket:
             return
         upload = client.begin(key)
         try:
-            starts = range(0, payload.size, part_size)
-            tasks = [
-                partial(
-                    client.upload_part,
-                    key,
-                    upload,
-                    number,
-                    payload.part(start, min(part_size, payload.size - start)),
-                )
-                for number, start in enumerate(starts, start=1)
-            ]
+
+            def send(number: int, start: int) -> Part:
+                part = payload.part(start, min(part_size, payload.size - start))
+                return client.upload_part(key, upload, number, part)
+
+            starts = enumerate(range(0, payload.size, part_size), start=1)
+            tasks = [partial(send, number, start) for number, start in starts]
             parts = run_together(tasks, client.at_once if isinstance(client, TakesSeveral) else 1)
             sent = self.clock.elapsed()
             self._note(client.complete(key, upload, parts), sent)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
@@ -63,11 +64,18 @@ class Lru(Generic[K, V]):
         return len(self._items)
 
 
-class Born(NamedTuple):
-    """A generation and its birth: a time, by the store's clock, that is not after its creation."""
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A copy of a content.
 
-    generation: str
+    ``birth`` is a time, by the store's clock, that is not after its creation. ``uploaded``: the
+    save that refers to it made it, by a multipart upload if it has the key of an ``intent``.
+    """
+
+    id: str
     birth: datetime
+    uploaded: bool = False
+    intent: str | None = None
 
 
 class CachedVersion(NamedTuple):
@@ -85,7 +93,7 @@ class LookupCache:
     """The caches of one backend."""
 
     def __init__(self) -> None:
-        self.born: Lru[str, Born] = Lru()  # by digest
+        self.born: Lru[str, Generation] = Lru()  # by digest
         self.dead: Lru[str, bool] = Lru()  # by generation
         self.bad: Lru[str, bool] = Lru()  # by generation
         self.keys: Lru[str, SessionKey] = Lru()  # by sid; they never change
@@ -99,13 +107,15 @@ class LookupCache:
         """Return the session's change counter. Take it before a lookup, and pass it to ``add``."""
         return self._changes[_stripe(sid)]
 
-    def changed(self, sid: str) -> None:
-        """Note that files of the session were deleted or replaced.
+    def changed(self, sid: str, *files: str) -> None:
+        """Note that these files of the session were deleted or replaced.
 
         Results of lookups that started earlier are then not cached.
         """
         with self._lock:
             self._changes[_stripe(sid)] += 1
+        for file in files:
+            self._sights.pop((sid, file))
 
     def add(
         self, sid: str, file: str, sight: CachedVersion, ticket: int, *, new: bool = False
@@ -126,9 +136,6 @@ class LookupCache:
     def sight(self, sid: str, file: str) -> CachedVersion | None:
         """Return the last cached lookup of the file, or None."""
         return self._sights.get((sid, file))
-
-    def forget(self, sid: str, file: str) -> None:
-        self._sights.pop((sid, file))
 
 
 def _stripe(sid: str) -> int:

@@ -169,7 +169,6 @@ class ObjectClient(Protocol):
 
         A client that is not ``Multipart`` takes payloads of any size here, in little memory.
         """
-        ...
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         """Get ``length`` bytes of an object from ``start`` on, or all the rest.
@@ -177,7 +176,6 @@ class ObjectClient(Protocol):
         The caller requests at least one byte, in a range within the object; only for the whole of
         an empty object may it be none. Raises NotFound here, not when the stream is read.
         """
-        ...
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = 1000) -> Iterator[Page]:
         """Yield the objects with keys that begin with ``prefix`` and come after ``start_after``.
@@ -185,7 +183,6 @@ class ObjectClient(Protocol):
         Each page is one request, made when the page is needed. Keys of one directory come
         together. A listing never ends early without an error. An empty listing is one empty page.
         """
-        ...
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
         """Delete at most ``BATCH`` objects, in this order if the store supports an order.
@@ -193,19 +190,15 @@ class ObjectClient(Protocol):
         A missing key is not an error. Raises BackendUnavailable if an object could not be deleted,
         after deleting the others.
         """
-        ...
 
     def abort(self, key: str, upload: str) -> None:
         """Abort an upload and delete its parts. A missing upload is not an error."""
-        ...
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """Yield uploads that are neither completed nor aborted; one request for each page."""
-        ...
 
     def close(self) -> None:
         """Release the connections. Closing twice is not an error."""
-        ...
 
 
 @runtime_checkable
@@ -214,15 +207,12 @@ class Multipart(Protocol):
 
     def begin(self, key: str) -> str:
         """Start a multipart upload; return its id."""
-        ...
 
     def upload_part(self, key: str, upload: str, number: int, payload: Payload) -> Part:
         """Upload one part; all except the last have the same size of at least 5 MiB."""
-        ...
 
     def complete(self, key: str, upload: str, parts: Sequence[Part]) -> datetime | None:
         """Create the object from its parts, atomically; return the response's Date."""
-        ...
 
 
 @runtime_checkable

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -25,8 +25,9 @@ from . import keys
 from .bucket import Bucket
 from .client import Entry
 from .keys import Mark, Version
-from .layout import ABANDONED, Part, StoreParams
+from .layout import ABANDONED, Part
 from .reader import parsed
+from .sessions import Tally
 
 AT_ONCE = 2_000_000
 """Generations in one pass: 57 bytes each, 114 MB. A larger store takes several passes."""
@@ -77,9 +78,8 @@ class Collector(Part):
     at_once = AT_ONCE
 
     def collect(self, *, force: bool = False) -> Collected:
-        """Implement ``Backend.collect``."""
         self._bucket.sync()
-        guard = SafetyCheck(self._bucket, self._terms)
+        guard = SafetyCheck(self._bucket, self._terms.grace)
         blobs = size = 0
         last: str | None = ""
         found = Found()
@@ -100,10 +100,7 @@ class Collector(Part):
         return Collected(blobs, size, leftovers)
 
     def referred(self) -> Stored:
-        """Implement ``ReclaimsLate.referred``.
-
-        Unreferenced content still occupies space for ``grace`` plus the time to the next sweep.
-        """
+        """Implement ``ReclaimsLate.referred``."""
         self._bucket.waits.drain()  # replaced versions would count until they are deleted
         self._bucket.sync()
         blobs = size = 0
@@ -118,8 +115,7 @@ class Collector(Part):
 
     def _look(self, last: str, dangling: list[Version]) -> tuple[Pass, Found]:
         """List content, then intents, then references: one pass, in the order of the proof."""
-        part = self._content(last)
-        found = Found(dangling=dangling)
+        part, found = self._content(last), Found(dangling=dangling)
         self._intents(part, found)
         self._references(part, found)
         return part, found
@@ -133,12 +129,12 @@ class Collector(Part):
         return entry.modified + self._terms.grace < date
 
     def _intents(self, part: Pass, found: Found) -> None:
-        for page in self._bucket.pages(keys.INTENTS):
-            for entry in page.entries:
+        for entries, date in self._bucket.pages(keys.INTENTS):
+            for entry in entries:
                 protected = keys.parse_intent(entry.key)
                 if protected is not None:
                     part.generations.refer(*protected)
-                    if entry.modified + ABANDONED < page.date:
+                    if entry.modified + ABANDONED < date:
                         found.doomed.append(entry.key)
 
     def _references(self, part: Pass, found: Found) -> None:
@@ -146,22 +142,24 @@ class Collector(Part):
 
         The age of a note at the start of the listing decides: a note that was young then stays.
         """
-        began: datetime | None = None
+        before: datetime | None = None
         session = _Session("")
-        for page in self._bucket.pages(keys.SESSIONS):
-            began = began or page.date
-            for entry in page.entries:
-                sid = entry.key.split("/", 2)[1]
+        for entries, date in self._bucket.pages(keys.SESSIONS):
+            before = before or date - self._terms.grace - self._terms.margin
+            for entry in entries:
+                sid = keys.sid(entry)
                 if sid != session.sid:
-                    found.doomed += session.needless(began - self._terms.grace - self._terms.margin)
+                    found.doomed += session.needless(before)
                     session = _Session(sid)
-                version = session.add(entry)
-                if version is not None:
-                    self._reference(version, part, found, page.date)
-                    if session.is_crowded_by(version):
-                        found.crowded.append((sid, version.file))
-        if began is not None:
-            found.doomed += session.needless(began - self._terms.grace - self._terms.margin)
+                one = session.add(entry)
+                if isinstance(one, Version):
+                    self._reference(one, part, found, date)
+                    if session.is_crowded_by(one):
+                        found.crowded.append((sid, one.file))
+                elif one is not None:
+                    session.marks.append(one)
+        if before is not None:
+            found.doomed += session.needless(before)
 
     def _reference(self, version: Version, part: Pass, found: Found, date: datetime) -> None:
         found.references += 1
@@ -176,11 +174,8 @@ class Collector(Part):
         """Delete references without content, replaced versions and needless notes."""
         doomed = list(found.doomed)
         # This check of the content begins after the listing that showed the reference.
-        doomed += [
-            version.key
-            for version in found.dangling[:_CHECKS]
-            if self._bucket.find(version.blob) is None
-        ]
+        dangling = found.dangling[:_CHECKS]
+        doomed += [one.key for one in dangling if self._bucket.find(one.blob) is None]
         for sid, file in found.crowded[:_CHECKS]:
             doomed += self._replaced(sid, file)
         return self._bucket.delete(doomed)
@@ -191,7 +186,7 @@ class Collector(Part):
         A firm version cannot be taken back or lose its content. Older versions stay when a save
         dies after it was acknowledged, or when two saves run at once.
         """
-        versions = parsed(self._bucket.entries(keys.versions(sid, file)))
+        versions = parsed(self._bucket.entries(keys.files(sid, file)))
         has_firm = False
         for version in sorted(versions, key=attrgetter("token"), reverse=True):
             if has_firm:
@@ -217,8 +212,8 @@ def content(
     """
     index = Generations()
     low = high = last[2:4]  # of "b/<2 hex>/...": the first byte of the last pass's last digest
-    for page in bucket.pages(keys.BLOBS, start_after=last):
-        for entry in page.entries:
+    for entries, date in bucket.pages(keys.BLOBS, start_after=last):
+        for entry in entries:
             parsed = keys.parse_blob(entry.key)
             if parsed is None:
                 continue
@@ -227,30 +222,21 @@ def content(
                 index.seal()
                 return Pass(index, low, high, last)
             high, last = digest[:2], entry.key
-            old = is_old(entry, page.date)
+            old = is_old(entry, date)
             if old is not None:
                 index.add(digest, generation, entry.size, old=old)
     index.seal()
     return Pass(index, low, "ff", None)
 
 
-class _Session:
+class _Session(Tally):
     """The state of one session while a sweep goes through its entries."""
 
     def __init__(self, sid: str) -> None:
-        self.sid = sid
-        self._exists = False
+        super().__init__(sid)
+        self.marks: list[Mark] = []
         self._file = ""
         self._crowded = False
-        self._marks: list[Mark] = []
-
-    def add(self, entry: Entry) -> Version | None:
-        version = keys.parse_version(entry)
-        mark = None if version is not None else keys.parse_mark(entry)
-        if mark is not None:
-            self._marks.append(mark)
-        self._exists |= version is not None or (mark is not None and mark.kind == "saved")
-        return version
 
     def is_crowded_by(self, version: Version) -> bool:
         """Return whether ``version`` is the second listed version of its file."""
@@ -264,10 +250,11 @@ class _Session:
 
         A note is needless if a newer one of its kind replaces it, or if the session does not exist.
         """
-        self._marks.sort(key=attrgetter("kind", "time"))
-        for _, marks_of_kind in groupby(self._marks, attrgetter("kind")):
-            *replaced, newest = marks_of_kind
-            idle: Iterable[Mark] = replaced if self._exists else [*replaced, newest]
+        self.marks.sort(key=attrgetter("kind", "time"))
+        for _, marks_of_kind in groupby(self.marks, attrgetter("kind")):
+            *idle, newest = marks_of_kind
+            if not self.exists:
+                idle.append(newest)
             yield from (mark.entry.key for mark in idle if mark.entry.modified < before)
 
 
@@ -290,9 +277,9 @@ class SafetyCheck:
     stale record delays a sweep or lets it pass; safety does not depend on it.
     """
 
-    def __init__(self, bucket: Bucket, terms: StoreParams) -> None:
+    def __init__(self, bucket: Bucket, grace: timedelta) -> None:
         self._bucket = bucket
-        self._terms = terms
+        self._grace = grace
         self._last = bucket.load(keys.SWEEP, _count)
 
     def problem(self, references: int, idle: int) -> str | None:
@@ -300,21 +287,20 @@ class SafetyCheck:
 
         ``references`` were listed, and ``idle`` blobs would be deleted.
         """
-        expected = 0 if self._last is None else self._last.references
-        few = references == 0 if self._last is None else references * _SHARE < expected
+        last = self._last or Count()
+        few = references * _SHARE < last.references if self._last else references == 0
         if idle <= _FEW or not few:
             return None
-        now, last = keys.microseconds(self._bucket.now()), self._last or Count()
-        grace = self._terms.grace
-        if last.low is not None and now - last.since >= grace.total_seconds() * 1e6:
-            return None  # it has been low for ``grace``: believe it
+        now = keys.microseconds(self._bucket.now())
         if last.low is None:
             self._write(Count(last.references, references, now))
+        elif now - last.since >= self._grace.total_seconds() * 1e6:
+            return None  # it has been low for ``grace``: believe it
         return (
             f"{idle} stored blobs would be deleted, because only {references} references are "
-            f"listed ({expected} before): check the store's URL and the permission to list. If "
-            f"the number is still low {show_duration(grace)} after it was first seen, a sweep "
-            "deletes them; force deletes them now."
+            f"listed ({last.references} before): check the store's URL and the permission to list. "
+            f"If the number is still low {show_duration(self._grace)} after it was first seen, a "
+            "sweep deletes them; force deletes them now."
         )
 
     def note(self, references: int) -> None:
@@ -377,7 +363,8 @@ class _Run:
                 rows += self.rows[at * _ROW : (at + 1) * _ROW]
             self.heads, self.rows = array("Q", (heads[at] for at in order)), rows
             self.flags = bytearray(self.flags[at] for at in order)
-        self.low, self.high = self.heads[0], self.heads[-1]
+        if heads:
+            self.low, self.high = self.heads[0], self.heads[-1]
 
     def refer(self, head: int, rest: bytes) -> bool:
         at = bisect_left(self.heads, head)
@@ -406,26 +393,23 @@ class Generations:
     """All generations of one pass: first ``add`` them, then ``seal``, then ``refer``."""
 
     def __init__(self) -> None:
-        self._runs: list[_Run] = []
-        self._growing = _Run()
+        self._runs = [_Run()]  # the last one grows until it is sealed
         self.count: int = 0
 
     def add(self, digest: str, generation: str, size: int, *, old: bool) -> None:
         """Add one copy of a content; ``old``: it may be deleted if it is unreferenced."""
         head, rest = _split(digest, generation)
-        run = self._growing
+        run = self._runs[-1]
         run.heads.append(head)
         run.rows += rest + size.to_bytes(8, "big")
         run.flags.append(_OLD if old else 0)
         self.count += 1
         if len(run.flags) == RUN:
             self.seal()
+            self._runs.append(_Run())
 
     def seal(self) -> None:
-        if self._growing.flags:
-            self._growing.seal()
-            self._runs.append(self._growing)
-            self._growing = _Run()
+        self._runs[-1].seal()
 
     def refer(self, digest: str, generation: str) -> bool:
         """Mark a generation as referenced; return whether the index has it."""

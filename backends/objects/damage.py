@@ -33,7 +33,7 @@ from .client import Entry, NotFound
 from .collector import AT_ONCE, Pass, content
 from .keys import Version
 from .layout import ABANDONED, UPLOAD_LIMIT, Part, Shared
-from .reader import Reader, to_reference
+from .reader import Reader, parsed, to_reference
 from .sessions import Sessions
 from .writer import Writer
 
@@ -59,16 +59,12 @@ _READS = 4
 class _Bad:
     """A damaged generation; ``files`` is the number of files with it that are not yet repaired."""
 
-    digest: str
+    key: str
     problem: str
     size: int
     """The content's size in bytes; the stored object's size while no file of it is known."""
-    condemned: bool = False
+    condemned: bool
     files: int = 0
-    used: bool = False
-
-    def blob(self, generation: str) -> str:
-        return keys.blob(self.digest, generation)
 
 
 class Inspector(Part):
@@ -87,7 +83,6 @@ class Inspector(Part):
             bad: dict[str, _Bad] = {}  # by generation
             part = content(self._bucket, last, AT_ONCE, partial(self._is_sound, bad))
             yield from self._files(part, bad)
-            yield from self._unused(bad)
             last = part.last
             del part  # free it before the next pass: the memory limit is for one
         yield from self._unknown()
@@ -101,8 +96,7 @@ class Inspector(Part):
         if not files:
             yield from self._unknown(keys.SESSIONS)
             return
-        parsed_entries = map(keys.parse_version, self._bucket.entries(keys.SESSIONS))
-        versions = (version for version in parsed_entries if version is not None)
+        versions = parsed(self._bucket.entries(keys.SESSIONS))
         for _, versions_of_file in groupby(versions, attrgetter("sid", "file")):
             yield from self._unlisted(list(versions_of_file))
         yield from self._unknown()
@@ -133,7 +127,7 @@ class Inspector(Part):
         problem = self._problem(entry, digest)
         if problem is None:
             return False
-        bad[generation] = _Bad(digest, problem, entry.size, problem == _NOTED)
+        bad[generation] = _Bad(entry.key, problem, entry.size, problem == _NOTED)
         self._cache.bad.put(generation, value=True)
         self._cache.born.pop(digest)
         return None
@@ -164,7 +158,6 @@ class Inspector(Part):
         return {self._digest_of(BytesIO(note))[1] for note in (CONDEMNED, _LONGER)}
 
     def _digest_of(self, stream: BinaryIO) -> tuple[int, str]:
-        """Return the size and the digest of a stream's bytes, and close it."""
         stream_hash, size = hasher(self._terms.digest), 0
         with closing(stream):
             while chunk := stream.read(CHUNK):
@@ -172,68 +165,70 @@ class Inspector(Part):
                 size += len(chunk)
         return size, stream_hash.hexdigest()
 
-    def _unused(self, bad: dict[str, _Bad]) -> Iterator[Problem]:
-        for generation, one in bad.items():
-            if not one.used and not one.condemned:
-                yield Problem(
-                    "damaged",
-                    one.blob(generation),
-                    f"Stored bytes that no file refers to are damaged: {one.problem}.",
-                    "They are marked as unusable, and a sweep deletes them.",
-                    partial(self._condemn, one.blob(generation), one),
-                )
-
     # Files
 
     def _files(self, part: Pass, bad: dict[str, _Bad]) -> Iterator[Problem]:
         """Yield the problems of files. A pass finds all of them before the first is repaired."""
         bad_versions: list[tuple[Version, _Bad | None]] = []
-        for entry in self._bucket.entries(keys.SESSIONS):
-            version = keys.parse_version(entry)
-            if version is None or not part.holds(version.digest):
+        for version in parsed(self._bucket.entries(keys.SESSIONS)):
+            if not part.holds(version.digest):
                 continue
             own = bad.get(version.generation)
             if own is not None:
-                own.files, own.used, own.size = own.files + 1, True, version.size
+                own.files, own.size = own.files + 1, version.size
             if own is not None or not part.generations.refer(version.digest, version.generation):
                 bad_versions.append((version, own))
             elif names.decode(version.file) is None and self._reader.name(version) is None:
                 yield from self._nameless(version)
+        unused = [one for one in bad.values() if not one.files]
         for version, own in bad_versions:
             yield from self._version_problem(version, own)
+        for one in unused:
+            if not one.condemned:
+                yield Problem(
+                    "damaged",
+                    one.key,
+                    f"Stored bytes that no file refers to are damaged: {one.problem}.",
+                    "They are marked as unusable, and a sweep deletes them.",
+                    partial(self._condemn, one),
+                )
 
     def _version_problem(self, version: Version, bad: _Bad | None) -> Iterator[Problem]:
         """Yield the problem of a version with damaged or missing content, if it is still one."""
         if bad is None and self._bucket.find(version.blob) is not None:
             return  # the content was written after the pass listed it
         if self._bucket.find(version.key) is None:  # the version was deleted or replaced
-            self._file_done(version, bad)
+            if bad is not None:
+                bad.files -= 1
             return
         current = self._reader.current(version.sid, version.file)
         if current is not None and current.key != version.key:
+            drop = partial(_done, self._bucket.delete, [version.key])
             yield Problem(
                 "leftover",
                 version.key,
                 "A file was replaced, and its old version, with missing or damaged content, "
                 "stayed.",
                 "The old version is deleted.",
-                partial(self._drop_version, version, bad),
+                partial(self._repair, bad, drop),
                 version.sid,
             )
             return
         name = self._reader.name(version) or version.file
         donor = self._donor(version)
+        if donor is None:
+            remedy = "There is no other copy: the file is deleted, and can be saved again."
+            repair = partial(self._delete_file, version)
+        else:
+            remedy = f"The file gets a copy of {donor}, which is sound."
+            repair = partial(self._renew, version, name, donor)
         problem = "is not there" if bad is None else f"is damaged: {bad.problem}"
         yield Problem(
             "missing" if bad is None else "damaged",
             version.key,
             f"The content of {name!r}, {version.blob}, {problem}.",
-            f"The file gets a copy of {donor}, which is sound."
-            if donor
-            else "There is no other copy: the file is deleted, and can be saved again.",
-            partial(self._renew, version, name, bad, donor)
-            if donor
-            else partial(self._delete_file, version, bad),
+            remedy,
+            partial(self._repair, bad, repair),
             version.sid,
             to_reference(version, name),
             lost=donor is None,
@@ -251,47 +246,40 @@ class Inspector(Part):
 
     def _donor(self, version: Version) -> str | None:
         """Return the key of another, sound copy of the same content, or None."""
-        for entry in self._bucket.entries(keys.generations(version.digest)):
-            parsed = keys.parse_blob(entry.key)
-            if parsed is None or parsed[1] == version.generation or entry.size != version.size:
-                continue
-            if self._problem(entry, version.digest) is None:
+        for entry in self._bucket.entries(keys.blob(version.digest)):
+            blob = keys.parse_blob(entry.key)
+            other = blob is not None and blob[1] != version.generation
+            if other and entry.size == version.size and not self._problem(entry, version.digest):
                 return entry.key
         return None
 
     # Repairs
 
-    def _renew(self, version: Version, name: str, bad: _Bad | None, donor: str) -> bool:
-        key = self._sessions.identify(version.sid)
-        done = key is not None and self._writer.renew(version, key, name, donor)
-        self._file_done(version, bad, condemn=True)
-        return done
-
-    def _delete_file(self, version: Version, bad: _Bad | None) -> bool:
-        versions = self._reader.versions(version.sid, version.file)
-        newest = max(versions, key=attrgetter("token"), default=None)
-        done = newest is not None and newest.key == version.key
-        if done:
-            self._sessions.remove(version.sid, versions)
-        self._file_done(version, bad, condemn=True)
-        return done
-
-    def _drop_version(self, version: Version, bad: _Bad | None) -> bool:
-        self._bucket.delete([version.key])
-        self._file_done(version, bad, condemn=True)
-        return True
-
-    def _file_done(self, version: Version, bad: _Bad | None, *, condemn: bool = False) -> None:
-        """Count one file less with the damaged generation; after the last, condemn it if wanted."""
+    def _repair(self, bad: _Bad | None, repair: Callable[[], bool]) -> bool:
+        """Repair a version; after the last one with the damaged generation, condemn that."""
+        done = repair()
         if bad is not None:
             bad.files -= 1
-            if condemn and not bad.files:
-                self._condemn(version.blob, bad)
+            if not bad.files:
+                self._condemn(bad)
+        return done
 
-    def _condemn(self, key: str, bad: _Bad) -> bool:
+    def _renew(self, version: Version, name: str, donor: str) -> bool:
+        key = self._sessions.identify(version.sid)
+        return key is not None and self._writer.renew(version, key, name, donor)
+
+    def _delete_file(self, version: Version) -> bool:
+        versions = self._reader.versions(version.sid, version.file)
+        newest = max(versions, key=attrgetter("token"), default=None)
+        if newest is None or newest.key != version.key:
+            return False
+        self._sessions.remove(version.sid, versions)
+        return True
+
+    def _condemn(self, bad: _Bad) -> bool:
         # If a sweep has deleted it, do not create it again.
-        if not bad.condemned and self._bucket.find(key) is not None:
-            self._bucket.put(key, _LONGER if bad.size == len(CONDEMNED) else CONDEMNED)
+        if not bad.condemned and self._bucket.find(bad.key) is not None:
+            self._bucket.put(bad.key, _LONGER if bad.size == len(CONDEMNED) else CONDEMNED)
         return True
 
     # Other objects, and uploads

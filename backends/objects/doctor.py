@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import statistics
 import timeit
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -80,16 +80,14 @@ class Examination:
                 ("unfinished uploads", self._unfinished),
                 ("speed", self._speed),
             ):
-                yield self._guarded(name, check)
+                try:
+                    yield Check(name, *check())
+                except (SessionStoreError, NotFound) as error:
+                    words = str(error) or "an object that was just written is missing"
+                    yield Check(name, "bad", words)
         finally:
             cleaned = Check("cleaning up", *self._clean_up())
         yield cleaned
-
-    def _guarded(self, name: str, check: Callable[[], Result]) -> Check:
-        try:
-            return Check(name, *check())
-        except (SessionStoreError, NotFound) as error:
-            return Check(name, "bad", str(error) or "an object that was just written is missing")
 
     # The properties that the protocol relies on
 

@@ -43,25 +43,27 @@ class Connection:
         if client is not None:
             client.close()
 
-    def forget(self) -> None:
-        """Reset the connection in the child of a fork, without closing the parent's sockets.
+    def forget(self) -> Client | None:
+        """Return the client, and create another one at the next use.
 
-        The lock is replaced: a thread that exists only in the parent may hold it.
+        The lock is replaced: after a fork, a thread that exists only in the parent may hold it.
         """
         self._lock = threading.Lock()
-        self._client = None
+        client, self._client = self._client, None
+        return client
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_parents: list[Client] = []
+"""The clients of the parent, in the child of a fork: to free them would touch their connections."""
 
 
-def _forget_all() -> None:
-    for connection in _connections:
-        connection.forget()
+def _after_fork() -> None:
+    _parents.extend(filter(None, [connection.forget() for connection in _connections]))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 # Errors
@@ -80,19 +82,17 @@ class ErrorRow:
     setting: bool = False
     full: bool = False
 
-    def kind(self, *, opening: bool) -> type[SessionStoreError]:
-        """Return the class of the error; ``opening``: the store is being opened."""
-        if self.full:
-            return LimitExceeded
-        return SettingsError if self.setting and opening else BackendUnavailable
-
     def error(
         self, doing: str, url: str, facts: Mapping[str, str], *, opening: bool
     ) -> SessionStoreError:
-        """Return the error to raise. ``doing`` completes "Could not ..."; ``url`` is the store."""
-        doing = "open the store" if opening else doing
-        why = self.why.format_map(facts)
-        return self.kind(opening=opening)(f"Could not {doing} in {url}: {why}.")
+        """Return the error to raise. ``doing`` completes "Could not ..."; ``url`` is the store.
+
+        ``opening``: the store is being opened.
+        """
+        kind: type[SessionStoreError] = LimitExceeded if self.full else BackendUnavailable
+        if opening:
+            doing, kind = "open the store", SettingsError if self.setting else kind
+        return kind(f"Could not {doing} in {url}: {self.why.format_map(facts)}.")
 
 
 CLOSED = ErrorRow("the store is closed")

@@ -97,14 +97,9 @@ class Version(NamedTuple):
         return blob(self.digest, self.generation)
 
 
-def blob(digest: str, generation: str) -> str:
-    """Return the key of one generation of a content."""
+def blob(digest: str, generation: str = "") -> str:
+    """Return the key of one generation of a content; without it, the prefix of all its copies."""
     return f"b/{digest[:2]}/{digest}/{generation}"
-
-
-def generations(digest: str) -> str:
-    """Return the key prefix of all copies of a content."""
-    return f"b/{digest[:2]}/{digest}/"
 
 
 def intent(sid: str, digest: str, generation: str) -> str:
@@ -117,14 +112,14 @@ def session(sid: str) -> str:
     return f"s/{sid}/"
 
 
-def files(sid: str) -> str:
-    """Return the key prefix of all references of a session."""
-    return f"s/{sid}/f/"
+def sid(entry: Entry) -> str:
+    """Return the session of an entry below ``SESSIONS``."""
+    return entry.key.split("/", 2)[1]
 
 
-def versions(sid: str, file: str) -> str:
-    """Return the key prefix of all versions of a file; ``file`` is its stored name."""
-    return f"s/{sid}/f/{file}/"
+def files(sid: str, file: str | None = None) -> str:
+    """Return the key prefix of all references of a session, or of the versions of a stored name."""
+    return f"s/{sid}/f/" if file is None else f"s/{sid}/f/{file}/"
 
 
 def version(  # noqa: PLR0917 - the parts of a key, in their order
@@ -154,19 +149,14 @@ def saved(sid: str, micros: int) -> str:
 
 
 def ended(sid: str, nonce: str = "") -> str:
-    """Return the key of one ``ended`` note; without a nonce, the prefix of all of them."""
+    """Return the key of one ``ended`` note; without a nonce (hex), the prefix of all of them."""
     return f"s/{sid}/ended.{nonce}"
-
-
-def after_ends(sid: str) -> str:
-    """Return a ``start_after`` that skips the ends: files follow, then ``saved``, then ``seen``."""
-    return f"s/{sid}/ended.g"  # nonces are hex, so every "ended.<nonce>" sorts before "ended.g"
 
 
 def parse_blob(key: str) -> tuple[str, str] | None:
     """Return the digest and generation of a blob's key; None for another key."""
     match = _is_blob(key)
-    return None if match is None else (match[2], match[3])
+    return match and (match[2], match[3])
 
 
 def parse_version(entry: Entry) -> Version | None:
@@ -192,7 +182,7 @@ def parse_mark(entry: Entry) -> Mark | None:
 def parse_intent(key: str) -> tuple[str, str] | None:
     """Return the digest and generation that an intent protects; None for another key."""
     match = _is_intent(key)
-    return None if match is None else (match[1], match[2])
+    return match and (match[1], match[2])
 
 
 def microseconds(time: datetime) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -98,16 +99,7 @@ class Part:
     """A part of a backend: the reader, the writer, the sessions, the collector."""
 
     def __init__(self, shared: Shared) -> None:
-        self._shared = shared
         self._bucket, self._cache, self._terms, self._nonce = shared
-
-
-class Layout(NamedTuple):
-    """The parsed content of the ``layout`` object; ``grace`` in seconds."""
-
-    version: int
-    digest: str
-    grace: float
 
 
 def open_or_create(bucket: Bucket, digest: str | None, wanted: timedelta | None) -> StoreParams:
@@ -116,13 +108,13 @@ def open_or_create(bucket: Bucket, digest: str | None, wanted: timedelta | None)
     ``digest`` and ``wanted`` (the grace) may be None: then the store's own value applies. Raises
     SettingsError for a store that has other values, or that a later version of this library made.
     """
-    layout = _read(bucket)
-    if layout is None:
-        new = Layout(VERSION, digest or "sha256", (wanted or GRACE).total_seconds())
-        hasher(new.digest)  # raises for a digest that is not installed, before the first write
-        bucket.put(keys.LAYOUT, json.dumps(new._asdict()).encode())
-        layout = _read(bucket) or new  # read it back: another process may have created it too
-    terms = StoreParams(timedelta(seconds=layout.grace), layout.digest)
+    terms = _read(bucket)
+    if terms is None:
+        terms = StoreParams(wanted or GRACE, digest or "sha256")
+        hasher(terms.digest)  # raises for a digest that is not installed, before the first write
+        fields = {"digest": terms.digest, "grace": terms.grace.total_seconds()}
+        bucket.put(keys.LAYOUT, json.dumps({"version": VERSION, **fields}).encode())
+        terms = _read(bucket) or terms  # read it back: another process may have created it too
     hasher(terms.digest)
     if digest not in {None, terms.digest}:
         raise SettingsError(
@@ -138,29 +130,24 @@ def open_or_create(bucket: Bucket, digest: str | None, wanted: timedelta | None)
     return terms
 
 
-def _read(bucket: Bucket) -> Layout | None:
+def _read(bucket: Bucket) -> StoreParams | None:
     for _ in range(READS):
         data = bucket.read(keys.LAYOUT)
         if data is None:
             return None
-        if (layout := _parsed(data)) is not None:
+        with suppress(ValueError, KeyError, TypeError):
+            fields = json.loads(data)
+            version, grace = int(fields["version"]), timedelta(seconds=float(fields["grace"]))
+            terms = StoreParams(grace, str(fields["digest"]))
             break
     else:
         raise SettingsError(
             "The object 'layout' was not written by this library: another program uses this "
             "bucket and prefix; use another prefix."
         )
-    if layout.version != VERSION:
+    if version != VERSION:
         raise SettingsError(
-            f"The store has layout version {layout.version}, and this library supports only "
-            f"{VERSION}: use the version of the library that made the store, or a newer one."
+            f"The store has layout version {version}, and this library supports only {VERSION}: "
+            "use the version of the library that made the store, or a newer one."
         )
-    return layout
-
-
-def _parsed(data: bytes) -> Layout | None:
-    try:
-        fields = json.loads(data)
-        return Layout(int(fields["version"]), str(fields["digest"]), float(fields["grace"]))
-    except (ValueError, KeyError, TypeError):
-        return None
+    return terms

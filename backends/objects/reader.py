@@ -11,12 +11,13 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, NoReturn, cast
 
 from sessionstore import names
 from sessionstore._streams import ReadStream
@@ -27,12 +28,9 @@ from sessionstore.model import Reference
 from . import keys
 from .bucket import Bucket
 from .cache import RECENT, CachedVersion, LookupCache
-from .client import Download, Entry, NotFound, TakesSeveral
+from .client import Entry, NotFound, TakesSeveral
 from .keys import Version
 from .layout import Part
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
 
 
 class Reader(Part):
@@ -41,8 +39,8 @@ class Reader(Part):
     # The current version
 
     def versions(self, sid: str, file: str) -> list[Version]:
-        """Return all listed versions of a file; one LIST."""
-        return parsed(self._bucket.entries(keys.versions(sid, file)))
+        """Return all versions of a file; one LIST."""
+        return list(parsed(self._bucket.entries(keys.files(sid, file))))
 
     def current(self, sid: str, file: str) -> Version | None:
         """Return the current version of a file, chosen by ``newest``. Usually one LIST."""
@@ -76,7 +74,7 @@ class Reader(Part):
     # References
 
     def get(self, sid: str, name: str) -> Reference:
-        """Return the current version of the file ``name``. Raises FileNotStored."""
+        """Implement ``Backend.get``."""
         file = names.encode(name)
         ticket, at = self._cache.epoch(sid), self._bucket.clock.elapsed()
         version = self.current(sid, file)
@@ -88,9 +86,7 @@ class Reader(Part):
 
     def files(self, sid: str) -> Iterator[Reference]:
         """Yield the session's files in the order of their keys."""
-        entries = self._bucket.entries(keys.files(sid))
-        parsed_entries = map(keys.parse_version, entries)
-        versions = (version for version in parsed_entries if version is not None)
+        versions = parsed(self._bucket.entries(keys.files(sid)))
         for _, versions_of_file in groupby(versions, attrgetter("file")):
             version = self.newest(list(versions_of_file))
             name = None if version is None else self.name(version)
@@ -113,10 +109,7 @@ class Reader(Part):
     def open(
         self, sid: str, reference: Reference, start: int = 0, length: int | None = None
     ) -> BinaryIO:
-        """Return a stream of a version's bytes.
-
-        Raises FileNotStored when the version is no longer the current one.
-        """
+        """Implement ``Backend.open``."""
         if self._is_recent(sid, reference):
             return self._stream(reference, start, length)
         opened: list[BinaryIO] = []
@@ -165,9 +158,9 @@ def _is(one: Reference, other: Reference) -> bool:
     return (one.token, one.digest) == (other.token, other.digest)
 
 
-def parsed(entries: Iterable[Entry]) -> list[Version]:
-    """Return the versions among ``entries``."""
-    return [version for version in map(keys.parse_version, entries) if version is not None]
+def parsed(entries: Iterable[Entry]) -> Iterator[Version]:
+    """Yield the versions among ``entries``."""
+    return filter(None, map(keys.parse_version, entries))
 
 
 def to_reference(version: Version, name: str) -> Reference:
@@ -188,10 +181,10 @@ AHEAD = 4
 
 
 class BlobCopy(NamedTuple):
-    """One object that should have the bytes, and the response to a GET of it."""
+    """A response to a GET of an object that should have the bytes; ``label`` is for messages."""
 
-    key: str
-    download: Download
+    label: str
+    stream: BinaryIO
 
 
 def whole(bucket: Bucket, cache: LookupCache, reference: Reference, algorithm: str) -> BinaryIO:
@@ -199,15 +192,16 @@ def whole(bucket: Bucket, cache: LookupCache, reference: Reference, algorithm: s
 
     Raises NotFound when the version's own copy does not exist.
     """
-    key = keys.blob(reference.digest, keys.generation(reference.token))
-    first, broken_off = BlobCopy(key, _get(bucket, key, reference.size)), False
+    copies = _copies(bucket, cache, reference)
+    first, broken_off = next(copies), False
     if reference.size <= CHUNK:
-        data, broken_off = _read_up_to(first.download.stream, reference.size)
-        if _matches(data, reference, algorithm):
+        data, broken_off = _read_up_to(first.stream, reference.size)
+        digest = hasher(algorithm)
+        digest.update(data)
+        if len(data) == reference.size and digest.hexdigest() == reference.digest:
             return io.BytesIO(data)
-        first = BlobCopy(key, first.download._replace(stream=io.BytesIO(data)))
-    others = _other_copies(bucket, cache, reference, key)
-    stream = _Whole(first, others, reference, algorithm, broken_off=broken_off)
+        first = first._replace(stream=io.BytesIO(data))
+    stream = _Whole(first, copies, reference, algorithm, broken_off=broken_off)
     return io.BufferedReader(stream, min(CHUNK, reference.size))
 
 
@@ -224,43 +218,34 @@ def _read_up_to(stream: BinaryIO, size: int) -> tuple[bytes, bool]:
     return data, False
 
 
-def _matches(data: bytes, reference: Reference, algorithm: str) -> bool:
-    if len(data) != reference.size:
-        return False
-    digest = hasher(algorithm)
-    digest.update(data)
-    return digest.hexdigest() == reference.digest
+def _copies(bucket: Bucket, cache: LookupCache, reference: Reference) -> Iterator[BlobCopy]:
+    """Yield the version's own copy twice, then every other copy of its content.
 
-
-def _other_copies(
-    bucket: Bucket, cache: LookupCache, reference: Reference, key: str
-) -> Iterator[BlobCopy]:
-    """Yield the same copy again, then every other copy."""
-    yield from _copies(bucket, [key], reference.size)
+    Raises NotFound when the version's own copy does not exist at first.
+    """
+    generation = keys.generation(reference.token)
+    own = keys.blob(reference.digest, generation)
+    yield _get(bucket, own, reference.size)
+    with suppress(NotFound):
+        yield _get(bucket, own, reference.size)
     # It was wrong twice: no save may adopt it, so a save of this content uploads a new copy.
-    cache.bad.put(keys.generation(reference.token), value=True)
+    cache.bad.put(generation, value=True)
     cache.born.pop(reference.digest)
-    listed = [entry.key for entry in bucket.entries(keys.generations(reference.digest))]
-    yield from _copies(bucket, (other for other in listed if other != key), reference.size)
+    for entry in list(bucket.entries(keys.blob(reference.digest))):
+        if entry.key != own:
+            with suppress(NotFound):
+                yield _get(bucket, entry.key, reference.size)
 
 
-def _get(bucket: Bucket, key: str, size: int) -> Download:
+def _get(bucket: Bucket, key: str, size: int) -> BlobCopy:
     """Return the response to a GET; a long one is read ahead."""
-    download = bucket.get(key)
-    if size <= READ_AHEAD_ABOVE or not isinstance(bucket.client, TakesSeveral):
-        return download
-    return download._replace(stream=cast("BinaryIO", ReadAhead(download.stream)))
+    stream, etag, _ = bucket.get(key)
+    if size > READ_AHEAD_ABOVE and isinstance(bucket.client, TakesSeveral):
+        stream = cast("BinaryIO", ReadAhead(stream))
+    return BlobCopy(f"{key} (ETag {etag})", stream)
 
 
-def _copies(bucket: Bucket, wanted: Iterable[str], size: int) -> Iterator[BlobCopy]:
-    for key in wanted:
-        try:
-            yield BlobCopy(key, _get(bucket, key, size))
-        except NotFound:
-            continue
-
-
-class _Whole(io.RawIOBase):
+class _Whole(ReadStream):
     """A stream that reads one copy after the other, until one is right."""
 
     def __init__(
@@ -272,70 +257,55 @@ class _Whole(io.RawIOBase):
         *,
         broken_off: bool,
     ) -> None:
-        self._copy = first
+        self._label, self._stream = first
         self._others = others
         self._reference = reference
         self._algorithm = algorithm
         self._position = 0
         self._hasher = hasher(algorithm)
-        self._returned = ""
-        """The digest of the bytes already returned, set at each attempt to read more."""
         self._wrong: list[str] = []
         self._broken_off = broken_off
 
-    def readable(self) -> bool:
-        return True
+    def _take(self, size: int) -> bytes:
+        size = min(size, CHUNK, self._reference.size - self._position)
+        while size:
+            returned, data = self._hasher.hexdigest(), self._read(size)
+            self._hasher.update(data)
+            if data and (self._position + len(data) < self._reference.size or self._is_right()):
+                self._position += len(data)
+                return data
+            self._switch_copy(returned)
+        return b""
 
-    def readinto(self, buffer: AnyBuffer, /) -> int:
-        into = memoryview(buffer).cast("B")[: self._reference.size - self._position]
-        if not into:
-            return 0
-        while not self._fill(into):
-            self._switch_copy()
-        self._position += len(into)
-        return len(into)
-
-    def readall(self) -> bytes:
-        buffer = bytearray(self._reference.size - self._position)
-        self.readinto(buffer)
-        return bytes(buffer)
-
-    def _fill(self, into: memoryview) -> bool:
-        """Fill ``into``; return whether that succeeded.
-
-        At the end of the content it succeeds only if size and digest match too.
-        """
-        self._returned = self._hasher.hexdigest()
-        done = 0
-        while done < len(into) and (chunk := self._read(min(len(into) - done, CHUNK))):
-            self._hasher.update(chunk)
-            into[done : done + len(chunk)] = chunk
-            done += len(chunk)
-        if done < len(into):
-            return False
-        if self._position + done < self._reference.size:
-            return True
+    def _is_right(self) -> bool:
+        """Return whether the content, read to its end, has the right digest and size."""
         return self._hasher.hexdigest() == self._reference.digest and not self._read(1)
 
     def _read(self, size: int) -> bytes:
         try:
-            return self._copy.download.stream.read(size)
+            data: bytes = self._stream.read(size)
         except BackendUnavailable:
             self._broken_off = True
             return b""  # broken off; if the store is unavailable, the next GET raises
+        return data
 
-    def _switch_copy(self) -> None:
-        """Continue with the next copy that begins with the bytes already returned."""
+    def _switch_copy(self, returned: str) -> None:
+        """Continue with the next copy that begins with the bytes already returned.
+
+        ``returned`` is their digest.
+        """
         while True:
-            self._copy.download.stream.close()
-            self._wrong.append(f"{self._copy.key} (ETag {self._copy.download.etag})")
-            self._copy = self._next_copy()
-            if self._has_returned_bytes():
+            self._stream.close()
+            self._wrong.append(self._label)
+            self._label, self._stream = next(self._others, None) or self._give_up()
+            self._hasher, left = hasher(self._algorithm), self._position
+            while left and (chunk := self._read(min(left, CHUNK))):
+                self._hasher.update(chunk)
+                left -= len(chunk)
+            if not left and self._hasher.hexdigest() == returned:
                 return
 
-    def _next_copy(self) -> BlobCopy:
-        for copy in self._others:
-            return copy
+    def _give_up(self) -> NoReturn:
         # The only read broke off and no copy is left: the file was deleted, not damaged.
         if self._broken_off and len(self._wrong) == 1:
             raise FileNotStored(self._reference.name)
@@ -344,18 +314,6 @@ class _Whole(io.RawIOBase):
             f"return {self._reference.size} bytes with the {self._algorithm} digest "
             f"{self._reference.digest}: {', '.join(self._wrong)}. Save the file again."
         )
-
-    def _has_returned_bytes(self) -> bool:
-        self._hasher = hasher(self._algorithm)
-        left = self._position
-        while left and (chunk := self._read(min(left, CHUNK))):
-            self._hasher.update(chunk)
-            left -= len(chunk)
-        return not left and self._hasher.hexdigest() == self._returned
-
-    def close(self) -> None:
-        self._copy.download.stream.close()
-        super().close()
 
 
 class ReadAhead(ReadStream):

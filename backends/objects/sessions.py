@@ -47,10 +47,9 @@ class Tally:
         if version is not None:
             self.exists = True
             self.active = max(self.active, version.modified)
-            if self.oldest is None or version.token < self.oldest:
-                self.oldest = version.token
-            if version.expires and (not self.expiring or version.expires < self.expiring):
-                self.expiring = version.expires
+            self.oldest = min(self.oldest or version.token, version.token)
+            if version.expires:
+                self.expiring = min(self.expiring or version.expires, version.expires)
             return version
         mark = keys.parse_mark(entry)
         if mark is not None:
@@ -104,9 +103,8 @@ class Sessions(Part):
     # Listing
 
     def records(self) -> Iterator[SessionRecord]:
-        """Yield the records of all sessions; one LIST."""
-        all_entries = self._bucket.entries(keys.SESSIONS)
-        for sid, entries in groupby(all_entries, lambda entry: entry.key.split("/", 2)[1]):
+        """Implement ``Backend.sessions``; one LIST."""
+        for sid, entries in groupby(self._bucket.entries(keys.SESSIONS), keys.sid):
             record = _tallied(sid, entries).record()
             if record is not None:
                 yield record
@@ -118,29 +116,28 @@ class Sessions(Part):
         """Implement ``Backend.identify``: read the body of one of the session's objects."""
         for _ in range(3):  # the object may be replaced or deleted before it is read
             evidence = self._evidence(sid)
-            key = None if evidence is None else self._session_key(sid, evidence.key)
-            if evidence is None or key is not None:
+            if evidence is None:
+                return None
+            if (key := self._session_key(sid, evidence.key)) is not None:
                 return key
         return None
 
     def _session_key(self, sid: str, object_key: str) -> SessionKey | None:
         """Return the session's id and owner, from the cache or from the body of an object."""
-        cached = self._cache.keys.get(sid)
-        if cached is not None:
-            return cached
-        body = self._bucket.load(object_key, lambda data: keys.parse_body(sid, data))
-        if body is None:
-            return None
-        self._cache.keys.put(sid, body[0])
-        return body[0]
+        key = self._cache.keys.get(sid)
+        if key is None:
+            body = self._bucket.load(object_key, lambda data: keys.parse_body(sid, data))
+            if body is not None:
+                key = body[0]
+                self._cache.keys.put(sid, key)
+        return key
 
     def _evidence(self, sid: str) -> Entry | None:
         """Return an object that proves that the session exists, or None; one LIST."""
-        # The listing has files first, then ``saved``, then ``seen``, which proves nothing.
-        pages = self._bucket.pages(keys.session(sid), start_after=keys.after_ends(sid), page_size=1)
-        first = next(iter(next(pages).entries), None)
-        is_seen = first is not None and first.key.startswith(keys.seen(sid))
-        return None if is_seen else first
+        # After "ended.<hex>" come the files, then ``saved``, then ``seen``, which proves nothing.
+        after = keys.ended(sid, "g")
+        entries, _ = next(self._bucket.pages(keys.session(sid), start_after=after, page_size=1))
+        return next((one for one in entries[:1] if not one.key.startswith(keys.seen(sid))), None)
 
     # The visitor
 
@@ -171,13 +168,10 @@ class Sessions(Part):
 
     def resume(self, sid: str) -> None:
         """Implement ``Backend.resume``: record activity, then delete the ends."""
-
-        def ends() -> list[str]:
-            return [entry.key for entry in self._bucket.entries(keys.ended(sid))]
-
+        ends = self._bucket.entries(keys.ended(sid))
         # A sweep before the delete then sees an ended session that is active.
-        _, doomed = self._bucket.waits.together([partial(self.touch, sid), ends])
-        self._bucket.delete(doomed)
+        _, found = self._bucket.waits.together([partial(self.touch, sid), partial(list, ends)])
+        self._bucket.delete(entry.key for entry in found)
 
     # Deleting
 
@@ -203,19 +197,17 @@ class Sessions(Part):
         try:
             doomed.delete_from(self._bucket)
         finally:
-            self._forget(sid, doomed.newest)
+            self._cache.changed(sid, *doomed.newest)
             self._cache.saved.pop(sid)
             self._cache.keys.pop(sid)
         files = doomed.newest.values()
         return Dropped(len(files), sum(file.size for file in files)) if tally.exists else None
 
     def delete(self, sid: str, wanted: Iterable[str]) -> list[Reference]:
-        """Implement ``Backend.delete``."""
         by_file = {names.encode(name): name for name in wanted}
         gone: list[Reference] = []
         doomed: list[Version] = []
-        sights = [self._cache.sight(sid, file) for file in by_file]
-        known = [sight for sight in sights if sight is not None]
+        known = [sight for file in by_file if (sight := self._cache.sight(sid, file))]
         note = partial(self._note_early, sid, known)
         listed, early = self._bucket.waits.together([partial(self._versions, sid, by_file), note])
         for file, versions in listed:
@@ -279,7 +271,7 @@ class Sessions(Part):
         try:
             doomed.delete_from(self._bucket)
         finally:
-            self._forget(sid, doomed.newest)
+            self._cache.changed(sid, *doomed.newest)
 
     def _note_early(self, sid: str, known: Collection[CachedVersion]) -> int:
         """Write the note for files that this process knows, while they are listed.
@@ -302,24 +294,15 @@ class Sessions(Part):
         return [keys.saved(sid, before)] if 0 < before < time else []
 
     def _note(self, sid: str, doomed: list[Version]) -> list[str]:
-        """Write the note with the latest save time of these versions.
-
-        Returns the keys of the notes that this one replaces.
-        """
+        """Note the latest save time of these versions; return the keys of replaced notes."""
         now = keys.microseconds(max(version.modified for version in doomed))
         newest_first = sorted(doomed, key=attrgetter("token"), reverse=True)
         session_keys = (self._session_key(sid, version.key) for version in newest_first)
-        key = next((key for key in session_keys if key is not None), None)
-        # None: another process has deleted all these versions, and has written the note.
-        if key is None:
+        key = next(filter(None, session_keys), None)
+        if key is None:  # another process has deleted all these versions, and written the note
             return []
         self._bucket.put(keys.saved(sid, now), keys.body(key, ""))
         return self._noted(sid, now)
-
-    def _forget(self, sid: str, files: Iterable[str]) -> None:
-        self._cache.changed(sid)
-        for file in files:
-            self._cache.forget(sid, file)
 
 
 def _tallied(sid: str, entries: Iterable[Entry]) -> Tally:

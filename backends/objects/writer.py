@@ -21,7 +21,7 @@ from sessionstore.errors import BackendUnavailable
 from sessionstore.model import Saved, SessionKey
 
 from . import keys
-from .cache import Born, CachedVersion
+from .cache import CachedVersion, Generation
 from .client import NotFound, Payload
 from .keys import Version
 from .layout import UPLOAD_LIMIT, Part, Shared
@@ -43,37 +43,22 @@ PART_SIZE = 16 << 20
 _ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """A copy of a content that a save refers to.
-
-    ``birth`` is not after its ``modified`` time by the store's clock. ``intent`` is the key of the
-    intent that protects it, if this save made it by a multipart upload.
-    """
-
-    id: str
-    birth: datetime
-    uploaded: bool
-    intent: str | None = None
-
-
 @dataclass(slots=True)
 class Save:
     """One save in progress; ``older`` are the existing versions, None before they are listed.
 
-    ``created`` is the save time to record, in microseconds since 1970; None: now. A save that
-    ``renews`` a version gets the sequence number after that version, even if newer ones exist.
-    ``own`` is the generation that this save uploads.
+    ``known`` are the versions that the caller knows; None: they must be listed. ``created`` is the
+    save time to record, in microseconds since 1970; None: now. ``own`` is the generation that this
+    save uploads.
     """
 
     key: SessionKey
     name: str
     content: Content
     expires: int
-    fresh: bool
     epoch: int
+    known: list[Version] | None = None
     created: int | None = None
-    renews: Version | None = None
     file: str = field(init=False)
     older: list[Version] | None = None
     own: str | None = None
@@ -104,7 +89,8 @@ class Writer(Part):
         """Implement ``Backend.put`` and, with ``created``, ``Restores.restore``."""
         micros = 0 if expires is None else keys.microseconds(expires)
         since = None if created is None else keys.microseconds(created)
-        save = Save(key, name, content, micros, fresh, self._cache.epoch(key.sid), since)
+        known: list[Version] | None = [] if fresh else None
+        save = Save(key, name, content, micros, self._cache.epoch(key.sid), known, since)
         return self._acknowledged(save, *self._store(save))
 
     def renew(self, version: Version, key: SessionKey, name: str, donor: str) -> bool:
@@ -117,18 +103,17 @@ class Writer(Part):
             if content.digest != version.digest:
                 return False
             ticket = self._cache.epoch(key.sid)
-            save = Save(key, name, content, version.expires, False, ticket, 0, version)  # noqa: FBT003 - not fresh
+            # Its sequence number is the next one, even if newer versions exist.
+            save = Save(key, name, content, version.expires, ticket, [version], created=0)
             renewed, generation, _ = self._store(save)
             # If the old version was deleted or replaced in between, that must stay so.
             gone = self._bucket.find(version.key) is None
             obsolete = renewed.key if gone else version.key
             self._bucket.delete([obsolete, *_present(generation.intent)])
-        self._cache.changed(key.sid)
-        self._cache.forget(key.sid, version.file)
+        self._cache.changed(key.sid, version.file)
         return not gone
 
     def _fetched(self, key: str) -> Content:
-        """Return the content of an object, read from the store."""
         into = Ingest(self._terms.digest, TempSpool, lambda _: None)
         try:
             with suppress(NotFound), closing(self._bucket.get(key).stream) as stream:
@@ -144,7 +129,7 @@ class Writer(Part):
         """
         self._bucket.sync()
         for _ in range(_ATTEMPTS):
-            save.older = [save.renews] if save.renews else [] if save.fresh else None
+            save.older = save.known
             generation = self._prepare(save)
             at = self._bucket.clock.elapsed()
             version = self._refer(save, generation)
@@ -174,15 +159,13 @@ class Writer(Part):
             tasks.append(self._list)
         results = self._bucket.waits.together([partial(task, save) for task in tasks])
         chosen = chosen or next(filter(None, results), None) or self._upload(save)
-        self._cache.born.put(save.content.digest, Born(chosen.id, chosen.birth))
+        self._cache.born.put(save.content.digest, Generation(chosen.id, chosen.birth))
         return chosen
 
     def _known(self, content: Content) -> Generation | None:
         """Return a generation known to this process that is young enough, or None."""
         known = self._cache.born.get(content.digest)
-        if known is None or known.birth < self._oldest():
-            return None
-        return Generation(known.generation, known.birth, uploaded=False)
+        return None if known is None or known.birth < self._oldest() else known
 
     def _oldest(self) -> datetime:
         """Return the least birth of a generation to adopt.
@@ -198,8 +181,8 @@ class Writer(Part):
         """
         content = save.content
         copies = [
-            Born(parsed[1], entry.modified)
-            for entry in self._bucket.entries(keys.generations(content.digest))
+            Generation(parsed[1], entry.modified)
+            for entry in self._bucket.entries(keys.blob(content.digest))
             if (parsed := keys.parse_blob(entry.key))
             and entry.size == content.size
             and parsed[1] != save.own
@@ -207,8 +190,7 @@ class Writer(Part):
         ]
         oldest = self._oldest()  # now: the LIST took time
         young = [copy for copy in copies if copy.birth >= oldest]
-        chosen = min(young, key=lambda copy: (copy.birth, copy.generation), default=None)
-        return chosen and Generation(chosen.generation, chosen.birth, uploaded=False)
+        return min(young, key=attrgetter("birth", "id"), default=None)
 
     def _upload(self, save: Save) -> Generation:
         """Upload a content as a new generation, and return it."""
@@ -219,23 +201,16 @@ class Writer(Part):
         blob, payload = keys.blob(content.digest, generation.id), self._payload(content)
         if content.size <= self.multipart_above:
             self._bucket.put(blob, payload)
-        else:
-            generation = replace(
-                generation, intent=keys.intent(save.key.sid, content.digest, generation.id)
-            )
-            self._upload_in_parts(generation, blob, payload)
-        return generation
-
-    def _upload_in_parts(self, generation: Generation, blob: str, payload: Payload) -> None:
-        intent = _present(generation.intent)
-        for key in intent:
-            self._bucket.put(key, b"")
+            return generation
+        intent = keys.intent(save.key.sid, content.digest, generation.id)
+        self._bucket.put(intent, b"")
         try:
             self._bucket.upload(blob, payload, self.part_size)
         except Exception:
             with suppress(BackendUnavailable):  # a sweep deletes it when it is old
-                self._bucket.delete(intent)
+                self._bucket.delete([intent])
             raise
+        return replace(generation, intent=intent)
 
     def _payload(self, content: Content) -> Payload:
         sha256 = content.digest if self._terms.digest == "sha256" else None
@@ -250,7 +225,6 @@ class Writer(Part):
     # References
 
     def _list(self, save: Save) -> None:
-        """List the versions of the file."""
         save.older = self._reader.versions(save.key.sid, save.file)
 
     def _refer(self, save: Save, generation: Generation) -> Version:

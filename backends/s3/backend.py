@@ -51,14 +51,12 @@ class Engine(ObjectClient, Protocol):
 
     def probe(self, key: str) -> None:
         """Check that the bucket exists and can be listed. Raises SettingsError."""
-        ...
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
         """Return a presigned URL to GET the object, valid for ``expires``.
 
         The response has ``media_type`` as Content-Type and ``disposition`` as Content-Disposition.
         """
-        ...
 
 
 class Choice(NamedTuple):

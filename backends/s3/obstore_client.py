@@ -18,8 +18,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -33,7 +31,7 @@ from sessionstore._streams import ReadStream
 from sessionstore.errors import BackendUnavailable, SessionStoreError, SettingsError
 
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
-from ..objects.engine_parts import CLOSED, Marker, is_harmless
+from ..objects.engine_parts import CLOSED, Connection, Marker, is_harmless
 from .errors import TASKS, ErrorContext, from_boto3, from_obstore
 from .obstore_store import (
     extras,
@@ -73,20 +71,12 @@ class _Process:
     """Records whether obstore works in this process: its threads do not survive a fork.
 
     ``used``: obstore was used here or in a parent. ``lost``: and the process was forked afterwards.
-    ``kept`` are the stores of the parent. They are never freed: that would touch its connections.
     """
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.used = self.lost = False
-        self.clients: weakref.WeakSet[ObstoreClient] = weakref.WeakSet()
-        self.kept: list[object] = []
+    used = lost = False
 
     def forked(self) -> None:
-        self.lock = threading.Lock()
-        self.lost = self.lost or self.used
-        if self.lost:
-            self.kept += [client.leave() for client in self.clients]
+        self.lost = self.used
 
 
 _process = _Process()
@@ -114,10 +104,9 @@ class ObstoreClient:
         self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
         self._extras = extras(options)
         self._authority = own_authority()
-        self._made: S3Store | None = None
-        self._boto3: S3Client | None = None
+        self._connection = Connection(self._make)
+        self._boto3 = Connection(self._make_boto3)
         self._marker = Marker(self.get, options.url)
-        _process.clients.add(self)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
         if _process.lost:
@@ -247,9 +236,8 @@ class ObstoreClient:
 
     def close(self) -> None:
         self._closed = True
-        self._made = None
-        if self._boto3 is not None:
-            self._boto3.close()
+        self._connection.forget()
+        self._boto3.close()
 
     # Operations of S3 beyond the object protocol
 
@@ -267,39 +255,34 @@ class ObstoreClient:
             if self.boto3.region is None:
                 raise
             self.options = replace(self.options, region=self.boto3.region)
-            self._made = None
+            self._connection.forget()
             next(self.list(key))
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
         """Return a presigned URL to GET the object, made with boto3. No request."""
         return self.boto3.sign(key, media_type=media_type, disposition=disposition, expires=expires)
 
-    def leave(self) -> S3Store | None:
-        """Stop using the parent's store, in the child of a fork; return it."""
-        made, self._made = self._made, None
-        return made
-
     # boto3, for the requests that obstore cannot make
 
     @property
     def boto3(self) -> S3Client:
         """Return the boto3 client of the same bucket, made at its first use."""
-        if self._boto3 is None:
-            if not self.sees_uploads:
-                raise self._without_boto3()
-            from .boto3_client import S3Client
+        client: S3Client = self._boto3.client
+        client.opening = self.opening
+        return client
 
-            if _process.lost:
-                _log.warning(
-                    "obstore does not work in a process that was forked after its first use: boto3 "
-                    "makes the requests to %s here. Open the store after the fork.",
-                    self.options.url,
-                )
-            with _process.lock:
-                if self._boto3 is None:
-                    self._boto3 = S3Client(for_boto3(self.options), warm=_process.lost)
-        self._boto3.opening = self.opening
-        return self._boto3
+    def _make_boto3(self) -> S3Client:
+        if not self.sees_uploads:
+            raise self._without_boto3()
+        from .boto3_client import S3Client
+
+        if _process.lost:
+            _log.warning(
+                "obstore does not work in a process that was forked after its first use: boto3 "
+                "makes the requests to %s here. Open the store after the fork.",
+                self.options.url,
+            )
+        return S3Client(for_boto3(self.options), warm=_process.lost)
 
     def _without_boto3(self) -> Exception:
         if _process.lost:
@@ -315,14 +298,9 @@ class ObstoreClient:
 
     # Requests
 
-    @property
-    def _store(self) -> S3Store:
-        if self._made is None:
-            with _process.lock:
-                if self._made is None:
-                    _process.used = True
-                    self._made = make_store(self.options, self._authority, self._credentials())
-        return self._made
+    def _make(self) -> S3Store:
+        _process.used = True
+        return make_store(self.options, self._authority, self._credentials())
 
     def _credentials(self) -> Any:
         """Return boto3's credentials; None if obstore is to find them, or if boto3 is missing."""
@@ -353,8 +331,8 @@ class ObstoreClient:
         if self._closed:
             raise CLOSED.error(TASKS[method].doing, self.options.url, {}, opening=False)
         try:
-            return function(self._store, *args, **named)
-        except SessionStoreError:  # from ``_store``
+            return function(self._connection.client, *args, **named)
+        except SessionStoreError:  # from ``_credentials``
             raise
         except _FAILURES as error:
             raise self.ours(error, method) from error

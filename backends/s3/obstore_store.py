@@ -108,17 +108,15 @@ def own_authority() -> bytes | None:
     try:
         with open(path, "rb") as file:
             bundle = file.read()
+        if b"-----BEGIN CERTIFICATE-----" in bundle:
+            return bundle
+        why, cause = "has no certificate", None
     except OSError as error:
-        raise SettingsError(
-            f"invalid AWS_CA_BUNDLE={path!r}: the file cannot be read ({error.strerror}); "
-            "name a file of certificates in PEM form, or unset it."
-        ) from error
-    if b"-----BEGIN CERTIFICATE-----" not in bundle:
-        raise SettingsError(
-            f"invalid AWS_CA_BUNDLE={path!r}: the file has no certificate; name a file of "
-            "certificates in PEM form, or unset it."
-        )
-    return bundle
+        why, cause = f"cannot be read ({error.strerror})", error
+    raise SettingsError(
+        f"invalid AWS_CA_BUNDLE={path!r}: the file {why}; name a file of certificates in PEM form, "
+        "or unset it."
+    ) from cause
 
 
 def for_boto3(options: Options) -> Options:
@@ -136,7 +134,17 @@ def make_store(options: Options, authority: bytes | None = None, provider: Any =
     ``provider`` gives credentials, if obstore is not to find them itself. Errors of obstore for
     invalid settings pass through.
     """
-    config: Any = {**_place(options), **_credentials(options), **_encryption(options)}
+    given = {
+        **_place(options),
+        "region": options.region,
+        "access_key_id": options.access_key_id,
+        "secret_access_key": options.secret_access_key,
+        "session_token": options.session_token,
+        "server_side_encryption": options.sse,
+        "sse_kms_key_id": options.kms_key_id,
+        "sse_bucket_key_enabled": options.put_args.get("BucketKeyEnabled"),
+    }
+    config: Any = {name: value for name, value in given.items() if value is not None}
     if str(config.get("endpoint")).startswith("http:"):
         config["checksum_algorithm"] = "SHA256"  # SeaweedFS does not compare the signed digest
     return S3Store(
@@ -148,7 +156,7 @@ def make_store(options: Options, authority: bytes | None = None, provider: Any =
             "read_timeout": READ_TIMEOUT,
             "timeout": TIMEOUT,
             "allow_http": True,  # for an endpoint_url with http
-            **({} if authority is None else {"root_certificate": authority}),
+            **({"root_certificate": authority} if authority else {}),
         },
         credential_provider=provider,
         retry_config={"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT},
@@ -156,36 +164,14 @@ def make_store(options: Options, authority: bytes | None = None, provider: Any =
 
 
 def _place(options: Options) -> Mapping[str, Any]:
-    place: dict[str, Any] = {}
-    if options.region is not None:
-        place["region"] = options.region
     variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # obstore would not add the bucket
     endpoint = options.endpoint_url or next(filter(None, map(os.environ.get, variables)), None)
     in_host = options.addressing == "virtual" or (
         # As in boto3: virtual at Amazon's, except that no certificate covers dots in the name.
         options.addressing != "path" and endpoint is None and "." not in options.bucket
     )
-    place["virtual_hosted_style_request"] = in_host
     if endpoint is not None:
         parts = urlsplit(endpoint.rstrip("/"))
         host = f"{options.bucket}.{parts.netloc}" if in_host else parts.netloc
-        place["endpoint"] = parts._replace(netloc=host).geturl()
-    return place
-
-
-def _credentials(options: Options) -> Mapping[str, str]:
-    given = {
-        "access_key_id": options.access_key_id,
-        "secret_access_key": options.secret_access_key,
-        "session_token": options.session_token,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _encryption(options: Options) -> Mapping[str, Any]:
-    given = {
-        "server_side_encryption": options.sse,
-        "sse_kms_key_id": options.kms_key_id,
-        "sse_bucket_key_enabled": options.put_args.get("BucketKeyEnabled"),
-    }
-    return {name: value for name, value in given.items() if value is not None}
+        endpoint = parts._replace(netloc=host).geturl()
+    return {"virtual_hosted_style_request": in_host, "endpoint": endpoint}

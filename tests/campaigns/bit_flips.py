@@ -125,7 +125,7 @@ def in_bucket(endpoint: str) -> Iterator[tuple[SessionStore, Flip]]:
         client = store.backend.client
 
         def flip(digest: str, rng: random.Random) -> None:
-            for page in client.list(keys.generations(digest)):
+            for page in client.list(keys.blob(digest)):
                 for entry in page.entries:
                     with client.get(entry.key).stream as stream:
                         data = stream.read()

@@ -16,13 +16,13 @@ from operator import attrgetter
 from sessionstore import names
 from sessionstore.backend import Dropped, Reference, Saved, SessionKey, SessionRecord
 from sessionstore.backends.objects import ObjectBackend, keys
-from sessionstore.backends.objects.cache import RECENT
+from sessionstore.backends.objects.cache import RECENT, Generation
 from sessionstore.backends.objects.client import Entry
 from sessionstore.backends.objects.collector import Collector, Found, Generations, Pass
 from sessionstore.backends.objects.keys import Version
 from sessionstore.backends.objects.reader import Reader, to_reference
 from sessionstore.backends.objects.sessions import Sessions
-from sessionstore.backends.objects.writer import Generation, Save, Writer
+from sessionstore.backends.objects.writer import Save, Writer
 from sessionstore.content import Content
 from sessionstore.errors import BackendUnavailable
 
@@ -241,7 +241,7 @@ class TidiesTooMuch(Collector):
     """Deletes versions in a sweep as replaced, also if the newer version may be taken back."""
 
     def _replaced(self, sid: str, file: str) -> Iterator[str]:
-        entries = sorted(self._bucket.entries(keys.versions(sid, file)))
+        entries = sorted(self._bucket.entries(keys.files(sid, file)))
         yield from (entry.key for entry in entries[:-1])
 
 
@@ -257,7 +257,7 @@ class DiscardLeavesOlder(Sessions):
                     self._note(sid, [version])
                     self._bucket.delete([entry.key])
                     discarded.append(to_reference(version, reference.name))
-        self._forget(sid, [])
+        self._cache.changed(sid)
         return discarded
 
 
