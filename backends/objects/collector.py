@@ -153,20 +153,16 @@ class Collector(Part):
                     session = _Session(sid)
                 one = session.add(entry)
                 if isinstance(one, Version):
-                    self._reference(one, part, found, date)
+                    found.references += 1
+                    is_listed = part.generations.refer(one.digest, one.generation)
+                    if not is_listed and part.holds(one.digest) and self._is_old(entry, date):
+                        found.dangling.append(one)
                     if session.is_crowded_by(one):
                         found.crowded.append((sid, one.file))
                 elif one is not None:
                     session.marks.append(one)
         if before is not None:
             found.doomed += session.needless(before)
-
-    def _reference(self, version: Version, part: Pass, found: Found, date: datetime) -> None:
-        found.references += 1
-        is_listed = part.generations.refer(version.digest, version.generation)
-        old = version.modified + self._terms.grace < date
-        if old and not is_listed and part.holds(version.digest):
-            found.dangling.append(version)
 
     # Tidying up
 

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from queue import SimpleQueue
@@ -110,13 +109,23 @@ class Reader(Part):
         self, sid: str, reference: Reference, start: int = 0, length: int | None = None
     ) -> BinaryIO:
         """Implement ``Backend.open``."""
-        if self._is_recent(sid, reference):
+        now = self._bucket.clock.elapsed()
+        sight = self._cache.sight(sid, names.encode(reference.name))
+        # If the cache has another version, that may be the older one, since the caller may have got
+        # this one from a later listing. So the file is looked up again.
+        if sight is not None and now - sight.at < RECENT and _is(sight.reference, reference):
             return self._stream(reference, start, length)
         opened: list[BinaryIO] = []
-        # The bytes of a version never change, so they are on the way while it is checked.
-        check = partial(self._check, sid, reference)
-        fetch = lambda: opened.append(self._stream(reference, start, length))  # noqa: E731 - one use
+
+        def check() -> None:
+            if not _is(self.get(sid, reference.name), reference):
+                raise FileNotStored(reference.name)
+
+        def fetch() -> None:
+            opened.append(self._stream(reference, start, length))
+
         try:
+            # The bytes of a version never change, so they are on the way while it is checked.
             self._bucket.waits.together([check, fetch])
         except BaseException:
             for stream in opened:
@@ -137,20 +146,6 @@ class Reader(Part):
         except NotFound as error:
             self._cache.dead.put(keys.generation(reference.token), value=True)
             raise FileNotStored(reference.name) from error
-
-    def _is_recent(self, sid: str, reference: Reference) -> bool:
-        """Return whether the version was current within the last ``RECENT`` seconds.
-
-        If the cache has another version, that may be the older one, since the caller may have got
-        this one from a later listing. So the file is looked up again.
-        """
-        sight = self._cache.sight(sid, names.encode(reference.name))
-        fresh = sight is not None and self._bucket.clock.elapsed() - sight.at < RECENT
-        return sight is not None and fresh and _is(sight.reference, reference)
-
-    def _check(self, sid: str, reference: Reference) -> None:
-        if not _is(self.get(sid, reference.name), reference):
-            raise FileNotStored(reference.name)
 
 
 def _is(one: Reference, other: Reference) -> bool:
@@ -271,15 +266,14 @@ class _Whole(ReadStream):
         while size:
             returned, data = self._hasher.hexdigest(), self._read(size)
             self._hasher.update(data)
-            if data and (self._position + len(data) < self._reference.size or self._is_right()):
+            right = bool(data)
+            if self._position + len(data) == self._reference.size:
+                right = self._hasher.hexdigest() == self._reference.digest and not self._read(1)
+            if right:
                 self._position += len(data)
                 return data
             self._switch_copy(returned)
         return b""
-
-    def _is_right(self) -> bool:
-        """Return whether the content, read to its end, has the right digest and size."""
-        return self._hasher.hexdigest() == self._reference.digest and not self._read(1)
 
     def _read(self, size: int) -> bytes:
         try:

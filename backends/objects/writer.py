@@ -135,7 +135,9 @@ class Writer(Part):
             version = self._refer(save, generation)
             if self._is_in_time(version, generation):
                 return version, generation, at
-            self._take_back(save, version, generation)
+            # Take the reference back, and start again with a new copy of the content.
+            self._cache.born.pop(save.content.digest)
+            self._bucket.delete(_present(version.key, generation.intent))
         raise BackendUnavailable(
             f"Saving {save.name!r} took longer than the store's grace of {self._terms.grace} "
             f"allows, {_ATTEMPTS} times; find out why the store is slow, or create a store with a "
@@ -255,11 +257,6 @@ class Writer(Part):
         blob, entry = self._bucket.find(version.blob), self._bucket.find(version.key)
         listed = None if entry is None else keys.parse_version(entry)
         return listed is not None and self._terms.is_firm(listed, blob)
-
-    def _take_back(self, save: Save, version: Version, generation: Generation) -> None:
-        """Delete a reference that was written too late, so that the save can start again."""
-        self._cache.born.pop(save.content.digest)
-        self._bucket.delete(_present(version.key, generation.intent))
 
     def _acknowledged(
         self, save: Save, version: Version, generation: Generation, at: float

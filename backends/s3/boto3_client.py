@@ -70,7 +70,9 @@ class S3Client:
         response = self._object_request("get_object", key, **wanted)
         stream = _Body(response["Body"], lambda error: self._ours(error, "get_object"))
         if wanted and "ContentRange" not in response:
-            _skip(stream, start)  # rclone, for example, may send the whole object
+            # rclone, for example, may send the whole object
+            while start and (data := stream.read(min(start, CHUNK))):
+                start -= len(data)
         elif wanted and not response["ContentRange"].startswith(f"bytes {start}-"):
             stream.close()
             raise BackendUnavailable(
@@ -303,11 +305,6 @@ def _range(start: int, length: int | None) -> dict[str, str]:
     if length is not None:
         return {"Range": f"bytes={start}-{start + length - 1}"}
     return {"Range": f"bytes={start}-"} if start else {}
-
-
-def _skip(stream: _Body, count: int) -> None:
-    while count and (data := stream.read(min(count, 1 << 20))):
-        count -= len(data)
 
 
 def _date(response: Response) -> datetime | None:

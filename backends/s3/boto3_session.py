@@ -61,10 +61,7 @@ botocore waits 0.5, 1 and 2 s between them on average.
 def read_files(options: Options) -> Mapping[str, Any]:
     """Return the profile of the store in the AWS configuration files; empty if it is missing."""
     with suppress(ProfileNotFound):
-        profile: Mapping[str, Any] = botocore.session.Session(
-            profile=options.profile
-        ).get_scoped_config()
-        return profile
+        return dict(botocore.session.Session(profile=options.profile).get_scoped_config())
     return {}
 
 

@@ -327,7 +327,7 @@ def _skew(headers: Mapping[str, str]) -> str:
 
 # obstore's text
 
-_FACTS = {
+_FACTS = {  # parts of the store's response, as far as the text contains it
     "Status": re.compile(r"status code: (\d{3})").search,
     "Code": re.compile(r"<Code>([^<]+)</Code>|\(code: (\w+)\)|code: \"(\w+)\"").search,
     "Message": re.compile(r"<Message>([^<]*)</Message>").search,
@@ -354,11 +354,15 @@ def from_obstore(
 ) -> SessionStoreError | NotFound:
     """Return the error to raise in place of obstore's ``error``."""
     text = str(error)
-    response = _parsed(text)
-    code = str(response["Error"].get("Code", ""))
+    found = {
+        name: next(filter(None, match.groups()), "") if (match := find(text)) else ""
+        for name, find in _FACTS.items()
+    }
+    status, code = int(found.pop("Status") or 0), found["Code"]
     if code in task.missing or (isinstance(error, FileNotFoundError) and not code and task.missing):
         return NotFound(code)
-    if response["ResponseMetadata"]["HTTPStatusCode"] or code:
+    if status or code:
+        response = {"Error": found, "ResponseMetadata": {"HTTPStatusCode": status}}
         return from_response(response, task, place, opening=opening)
     if "without LOCATION" in text:  # obstore's text for the redirect to another region
         moved = {"Error": {"Code": "PermanentRedirect"}}
@@ -378,11 +382,3 @@ def _insecure(text: str) -> str | None:
         name = refusal[1].removesuffix("Context")
         return _REFUSALS.get(name, f"its certificate is refused ({name})")
     return "the server does not speak TLS correctly" if _is_no_tls(text) else None
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    """Return the store's response in the form of botocore, as far as ``text`` contains it."""
-    found = {name: find(text) for name, find in _FACTS.items()}
-    error = {name: next(filter(None, it.groups()), "") if it else "" for name, it in found.items()}
-    status = error.pop("Status")
-    return {"Error": error, "ResponseMetadata": {"HTTPStatusCode": int(status or 0)}}

@@ -112,7 +112,8 @@ class ObstoreClient:
         if _process.lost:
             return self.boto3.put(key, payload)
         if payload.size <= WHOLE:
-            self._call("put_object", self._put_whole, key, payload)
+            whole = {"use_multipart": False, **self._extras}
+            self._call("put_object", obstore.put, key, payload.read(), **whole)
             return None
         try:
             self._call("complete_multipart_upload", self._put_in_parts, key, payload)
@@ -124,9 +125,6 @@ class ObstoreClient:
                     f"The upload of {key} was aborted by another process; save the file again."
                 ) from error
         return None
-
-    def _put_whole(self, store: S3Store, key: str, payload: Payload) -> None:
-        obstore.put(store, key, payload.read(), use_multipart=False, **self._extras)
 
     def _put_in_parts(self, store: S3Store, key: str, payload: Payload) -> None:
         """Upload in parts, which obstore makes; it aborts an upload that fails."""
@@ -272,8 +270,17 @@ class ObstoreClient:
         return client
 
     def _make_boto3(self) -> S3Client:
+        if not self.sees_uploads and _process.lost:
+            raise BackendUnavailable(
+                f"Could not use {self.options.url}: obstore does not work in a process that was "
+                "forked after its first use. Open the store after the fork, or install boto3 for "
+                "such processes: pip install 'sessionstore[s3]'."
+            )
         if not self.sees_uploads:
-            raise self._without_boto3()
+            raise SettingsError(
+                "engine=obstore needs boto3 to sign URLs and to abort unfinished uploads: "
+                "pip install 'sessionstore[s3]'."
+            )
         from .boto3_client import S3Client
 
         if _process.lost:
@@ -283,18 +290,6 @@ class ObstoreClient:
                 self.options.url,
             )
         return S3Client(for_boto3(self.options), warm=_process.lost)
-
-    def _without_boto3(self) -> Exception:
-        if _process.lost:
-            return BackendUnavailable(
-                f"Could not use {self.options.url}: obstore does not work in a process that was "
-                "forked after its first use. Open the store after the fork, or install boto3 for "
-                "such processes: pip install 'sessionstore[s3]'."
-            )
-        return SettingsError(
-            "engine=obstore needs boto3 to sign URLs and to abort unfinished uploads: "
-            "pip install 'sessionstore[s3]'."
-        )
 
     # Requests
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -38,6 +38,11 @@ _ONLY_BOTO3 = ("use_fips_endpoint", "use_dualstack_endpoint")
 _ONLY_IN_FILES = ("ca_bundle", "endpoint_url", "s3", "services")
 """More of them, if they are in the AWS configuration files; obstore gets the variables."""
 
+_FILES = {
+    "AWS_CONFIG_FILE": "~/.aws/config",
+    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+}
+
 _SUPPORTED = {*ATTRIBUTES, "BucketKeyEnabled", "Metadata", "Tagging"}
 
 _is_changed = re.compile(r"[\\{^}%`\]\">\[~<#|*?]").search
@@ -67,17 +72,13 @@ def only_boto3(options: Options) -> str:
         return f"obstore cannot send {', '.join(other)}"
     if set_ := [name for name in _ONLY_BOTO3 if os.environ.get(f"AWS_{name.upper()}")]:
         return f"obstore does not read AWS_{set_[0].upper()}"
-    if any(os.path.exists(os.path.expanduser(path)) for path in _aws_files()):
+    files = (os.environ.get(variable, path) for variable, path in _FILES.items())
+    if any(os.path.exists(os.path.expanduser(path)) for path in files):
         from .boto3_session import read_files
 
         if set_ := sorted(read_files(options).keys() & {*_ONLY_BOTO3, *_ONLY_IN_FILES}):
             return f"obstore does not read {set_[0]} in the AWS configuration"
     return ""
-
-
-def _aws_files() -> Iterator[str]:
-    yield os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
-    yield os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
 
 
 def has_own_credentials(options: Options) -> bool:

@@ -146,36 +146,31 @@ class Options:
 def _bucket(location: Location) -> str:
     bucket = location.netloc
     if "@" in bucket:
-        raise SettingsError(
-            f"invalid url={location.url!r}: it must not hold credentials; set AWS_ACCESS_KEY_ID "
-            "and AWS_SECRET_ACCESS_KEY, or access_key_id and secret_access_key."
+        why = (
+            "it must not hold credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "access_key_id and secret_access_key."
         )
-    if bucket.endswith("--x-s3"):
-        raise SettingsError(
-            f"invalid url={location.url!r}: a directory bucket does not list its keys in order; "
-            "use a general purpose bucket."
+    elif bucket.endswith("--x-s3"):
+        why = "a directory bucket does not list its keys in order; use a general purpose bucket."
+    elif not _is_bucket(bucket):
+        why = (
+            f"{bucket!r} is not a bucket name; write s3://bucket/prefix, and set endpoint_url if "
+            "the server is not Amazon's."
         )
-    if not _is_bucket(bucket):
-        raise SettingsError(
-            f"invalid url={location.url!r}: {bucket!r} is not a bucket name; write "
-            "s3://bucket/prefix, and set endpoint_url if the server is not Amazon's."
-        )
-    return bucket
+    else:
+        return bucket
+    raise SettingsError(f"invalid url={location.url!r}: {why}")
 
 
 def _prefix(location: Location) -> str:
     path = location.path.strip("/")
-    if not path:
-        return ""
-    segments = path.split("/")
-    if not path.isprintable() or {"", ".", ".."} & {*segments}:
-        raise SettingsError(
-            f"invalid url={location.url!r}: a prefix must not have empty segments, the segments "
-            "'.' and '..', or control characters; write s3://bucket/one/two."
+    if not path.isprintable() or (path and {"", ".", ".."} & {*path.split("/")}):
+        why = (
+            "a prefix must not have empty segments, the segments '.' and '..', or control "
+            "characters; write s3://bucket/one/two."
         )
-    if len(path.encode(errors="replace")) > PREFIX_LENGTH:
-        raise SettingsError(
-            f"invalid url={location.url!r}: its prefix is longer than {PREFIX_LENGTH} bytes; "
-            "write a shorter one."
-        )
-    return f"{path}/"
+    elif len(path.encode(errors="replace")) > PREFIX_LENGTH:
+        why = f"its prefix is longer than {PREFIX_LENGTH} bytes; write a shorter one."
+    else:
+        return f"{path}/" if path else ""
+    raise SettingsError(f"invalid url={location.url!r}: {why}")
