@@ -167,7 +167,6 @@ class Bucket:
         self.waits: Final = waits or Waits(parallel=isinstance(client, TakesSeveral))
 
     def now(self) -> datetime:
-        """Return a lower bound of the store's time."""
         self.sync()
         return self.clock.now()
 

@@ -134,7 +134,6 @@ class LookupCache:
                 self._changes[_stripe(sid)] += 1
 
     def sight(self, sid: str, file: str) -> CachedVersion | None:
-        """Return the last cached lookup of the file, or None."""
         return self._sights.get((sid, file))
 
 

@@ -144,7 +144,6 @@ class Payload:
         return Window(self.source, self.lock, self.start, self.size)
 
     def read(self) -> bytes:
-        """Return all bytes at once."""
         if isinstance(self.source, bytes) and len(self.source) == self.size:
             return self.source
         return self.open().readall()

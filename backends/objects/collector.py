@@ -100,7 +100,6 @@ class Collector(Part):
         return Collected(blobs, size, leftovers)
 
     def referred(self) -> Stored:
-        """Implement ``ReclaimsLate.referred``."""
         self._bucket.waits.drain()  # replaced versions would count until they are deleted
         self._bucket.sync()
         blobs = size = 0
@@ -167,7 +166,6 @@ class Collector(Part):
     # Tidying up
 
     def _tidy(self, found: Found) -> int:
-        """Delete references without content, replaced versions and needless notes."""
         doomed = list(found.doomed)
         # This check of the content begins after the listing that showed the reference.
         dangling = found.dangling[:_CHECKS]
@@ -300,7 +298,6 @@ class SafetyCheck:
         )
 
     def note(self, references: int) -> None:
-        """Record the number of references of a sweep that completed."""
         if self._last != Count(references):
             self._write(Count(references))
 
@@ -424,7 +421,6 @@ class Generations:
         return Stored(blobs, total)
 
     def unreferred(self) -> Iterator[Blob]:
-        """Yield the old, unreferenced generations."""
         return chain.from_iterable(run.unreferred() for run in self._runs)
 
 

@@ -311,7 +311,6 @@ class Inspector(Part):
 
 
 def _done(repair: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
-    """Do a repair that always succeeds."""
     repair(*args, **kwargs)
     return True
 

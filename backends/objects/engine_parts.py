@@ -30,7 +30,6 @@ class Connection:
 
     @property
     def client(self) -> Client:
-        """The client; the first caller creates it."""
         if self._client is None:
             with self._lock:  # boto3 cannot create clients from several threads at once
                 if self._client is None:

@@ -61,7 +61,6 @@ class Mark(NamedTuple):
 
     @property
     def time(self) -> datetime:
-        """The time that the note records."""
         return created(self.suffix) if self.kind == "saved" else self.entry.modified
 
 
@@ -93,7 +92,6 @@ class Version(NamedTuple):
 
     @property
     def blob(self) -> str:
-        """The key of its content."""
         return blob(self.digest, self.generation)
 
 

@@ -73,7 +73,6 @@ class Reader(Part):
     # References
 
     def get(self, sid: str, name: str) -> Reference:
-        """Implement ``Backend.get``."""
         file = names.encode(name)
         ticket, at = self._cache.epoch(sid), self._bucket.clock.elapsed()
         version = self.current(sid, file)
@@ -108,7 +107,6 @@ class Reader(Part):
     def open(
         self, sid: str, reference: Reference, start: int = 0, length: int | None = None
     ) -> BinaryIO:
-        """Implement ``Backend.open``."""
         now = self._bucket.clock.elapsed()
         sight = self._cache.sight(sid, names.encode(reference.name))
         # If the cache has another version, that may be the older one, since the caller may have got
@@ -149,7 +147,6 @@ class Reader(Part):
 
 
 def _is(one: Reference, other: Reference) -> bool:
-    """Return whether two references are the same version."""
     return (one.token, one.digest) == (other.token, other.digest)
 
 

@@ -9,7 +9,7 @@ the session exists, and a sweep deletes it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import groupby
@@ -19,7 +19,6 @@ from sessionstore import names
 from sessionstore.model import Dropped, Reference, SessionKey, SessionRecord
 
 from . import keys
-from .bucket import Bucket
 from .cache import CachedVersion
 from .client import Entry
 from .keys import EPOCH, Mark, Version
@@ -60,37 +59,11 @@ class Tally:
         return mark
 
     def record(self) -> SessionRecord | None:
-        """Return the session's record, or None if the session does not exist."""
         if not self.exists:
             return None
         oldest = self.active if self.oldest is None else keys.created(self.oldest)
         expiring = keys.time(self.expiring)
         return SessionRecord(self.sid, self.active, self.ended, oldest, expiring)
-
-
-@dataclass(slots=True)
-class _Doomed:
-    """The keys of a session to delete; ``newest`` has the newest version of each file."""
-
-    newest: dict[str, Version] = field(default_factory=dict)
-    replaced: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, version: Version) -> None:
-        older = self.newest.get(version.file)
-        if older is None or older.token < version.token:
-            self.newest[version.file] = version
-        else:
-            older = version
-        if older is not None:
-            self.replaced.append(older.key)
-
-    def delete_from(self, bucket: Bucket) -> None:
-        """Delete all of them."""
-        # Replaced versions first: otherwise one of them would be the current file for a moment.
-        # They need a request of their own, since the keys of one batch are deleted in no order.
-        bucket.delete(self.replaced)
-        bucket.delete([*(version.key for version in self.newest.values()), *self.notes])
 
 
 class Sessions(Part):
@@ -182,25 +155,26 @@ class Sessions(Part):
 
         One complete LIST decides, and gives the keys that are deleted; files come first.
         """
-        tally, doomed = Tally(sid), _Doomed()
+        tally = Tally(sid)
+        versions: list[Version] = []
+        notes: list[str] = []
         for entry in self._bucket.entries(keys.session(sid)):
-            parsed_entry = tally.add(entry)
-            if isinstance(parsed_entry, Version):
-                doomed.add(parsed_entry)
-            elif parsed_entry is not None and parsed_entry.kind != "seen":
+            one = tally.add(entry)
+            if isinstance(one, Version):
+                versions.append(one)
+            elif one is not None and one.kind != "seen":
                 # Not ``seen``: if the session is created again, the same key may be written again.
-                doomed.notes.append(entry.key)
+                notes.append(entry.key)
         if tally.exists and unless_active_after and tally.active > unless_active_after:
             return None
         if only_ended and tally.ended is None:
             return None
         try:
-            doomed.delete_from(self._bucket)
+            self._erase(sid, versions, notes)
         finally:
-            self._cache.changed(sid, *doomed.newest)
             self._cache.saved.pop(sid)
             self._cache.keys.pop(sid)
-        files = doomed.newest.values()
+        files = _newest(versions).values()
         return Dropped(len(files), sum(file.size for file in files)) if tally.exists else None
 
     def delete(self, sid: str, wanted: Iterable[str]) -> list[Reference]:
@@ -240,7 +214,6 @@ class Sessions(Part):
         return gone
 
     def _versions(self, sid: str, files: Iterable[str]) -> list[tuple[str, list[Version]]]:
-        """Return each of these files that exists, with its versions."""
         wanted = set(files)
         if len(wanted) < _LIST_SESSION_FROM:
             listings = [partial(self._reader.versions, sid, file) for file in sorted(wanted)]
@@ -263,15 +236,20 @@ class Sessions(Part):
         """
         if not versions:
             return
-        doomed = _Doomed(notes=[*notes])
-        for version in versions:
-            doomed.add(version)
-        if not all(newest.token in covered for newest in doomed.newest.values()):
-            doomed.notes += self._note(sid, versions)
+        doomed = [*notes]
+        if not all(newest.token in covered for newest in _newest(versions).values()):
+            doomed += self._note(sid, versions)
+        self._erase(sid, versions, doomed)
+
+    def _erase(self, sid: str, versions: list[Version], notes: list[str]) -> None:
+        newest = _newest(versions)
         try:
-            doomed.delete_from(self._bucket)
+            # Replaced versions first: otherwise one of them would be the current file for a moment.
+            # They need a request of their own: the keys of one batch are deleted in no order.
+            self._bucket.delete(one.key for one in versions if newest[one.file] is not one)
+            self._bucket.delete([*(one.key for one in newest.values()), *notes])
         finally:
-            self._cache.changed(sid, *doomed.newest)
+            self._cache.changed(sid, *newest)
 
     def _note_early(self, sid: str, known: Collection[CachedVersion]) -> int:
         """Write the note for files that this process knows, while they are listed.
@@ -303,6 +281,11 @@ class Sessions(Part):
             return []
         self._bucket.put(keys.saved(sid, now), keys.body(key, ""))
         return self._noted(sid, now)
+
+
+def _newest(versions: Iterable[Version]) -> dict[str, Version]:
+    """Return the newest version of each file."""
+    return {version.file: version for version in sorted(versions, key=attrgetter("token"))}
 
 
 def _tallied(sid: str, entries: Iterable[Entry]) -> Tally:

@@ -165,7 +165,6 @@ class Writer(Part):
         return chosen
 
     def _known(self, content: Content) -> Generation | None:
-        """Return a generation known to this process that is young enough, or None."""
         known = self._cache.born.get(content.digest)
         return None if known is None or known.birth < self._oldest() else known
 
@@ -195,7 +194,6 @@ class Writer(Part):
         return min(young, key=attrgetter("birth", "id"), default=None)
 
     def _upload(self, save: Save) -> Generation:
-        """Upload a content as a new generation, and return it."""
         content = save.content
         # The birth is the time before the upload, so it is not after the store's ``modified``.
         generation = Generation(self._nonce(16), self._bucket.clock.now(), uploaded=True)
@@ -261,7 +259,6 @@ class Writer(Part):
     def _acknowledged(
         self, save: Save, version: Version, generation: Generation, at: float
     ) -> Saved:
-        """Cache the saved version, let the replaced ones be deleted, and return the result."""
         sid, older = save.key.sid, save.older or []
         replaced = max(older, key=attrgetter("token"), default=None)
         reference = to_reference(version, save.name)

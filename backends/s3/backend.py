@@ -49,8 +49,7 @@ class Engine(ObjectClient, Protocol):
     opening: bool
     """True while the store is being opened: failures that a setting cures are SettingsErrors."""
 
-    def probe(self, key: str) -> None:
-        """Check that the bucket exists and can be listed. Raises SettingsError."""
+    def probe(self, key: str) -> None: ...
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
         """Return a presigned URL to GET the object, valid for ``expires``.
@@ -125,7 +124,6 @@ class S3Backend(ObjectBackend):
 
     @classmethod
     def effective(cls, location: Location, options: Mapping[str, object]) -> Mapping[str, object]:
-        """Implement ``resolver.Chooses``: which engine ``auto`` is."""
         if options.get("engine", "auto") == "auto":
             with suppress(SettingsError):  # raised when the store is opened
                 return {"engine": f"auto: {cls.chosen_engine(location, options)}"}
@@ -187,7 +185,6 @@ class S3Backend(ObjectBackend):
 
 
 def _engine(name: str, options: Options) -> Engine:
-    """Return a client of the engine ``name``. Raises SettingsError if it is not installed."""
     try:
         if name == "obstore":
             from .obstore_client import ObstoreClient

@@ -310,7 +310,6 @@ def not_s3(task: Task, place: ErrorContext, *, opening: bool) -> SessionStoreErr
 def _error(
     row: ErrorRow, task: Task, place: ErrorContext, facts: Mapping[str, str], *, opening: bool
 ) -> SessionStoreError:
-    """Return the error of ``row``, with the ``facts`` of the failure in its message."""
     facts = {**facts, "bucket": place.bucket, "endpoint": place.endpoint}
     return row.error(task.doing, place.url, facts, opening=opening)
 
@@ -376,7 +375,6 @@ def from_obstore(
 
 
 def _insecure(text: str) -> str | None:
-    """Return why the connection could not be secured; None if the cause is another."""
     refusal = _find_refusal(text)
     if refusal is not None:
         name = refusal[1].removesuffix("Context")

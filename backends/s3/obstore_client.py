@@ -228,7 +228,6 @@ class ObstoreClient:
         self.boto3.abort(key, upload)
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
-        """Yield unfinished uploads, with boto3; none if it is not installed."""
         if self.sees_uploads:
             yield from self.boto3.uploads(prefix)
 
@@ -257,14 +256,12 @@ class ObstoreClient:
             next(self.list(key))
 
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
-        """Return a presigned URL to GET the object, made with boto3. No request."""
         return self.boto3.sign(key, media_type=media_type, disposition=disposition, expires=expires)
 
     # boto3, for the requests that obstore cannot make
 
     @property
     def boto3(self) -> S3Client:
-        """Return the boto3 client of the same bucket, made at its first use."""
         client: S3Client = self._boto3.client
         client.opening = self.opening
         return client
@@ -333,7 +330,6 @@ class ObstoreClient:
             raise self.ours(error, method) from error
 
     def ours(self, error: Exception, method: str) -> Exception:
-        """Return the error to raise in place of obstore's ``error``."""
         return from_obstore(error, TASKS[method], self._place, opening=self.opening)
 
 

@@ -138,7 +138,6 @@ class Options:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments for every request that writes an object."""
         encryption = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.kms_key_id}
         return {**self.put_args, **{k: v for k, v in encryption.items() if v is not None}}
 
