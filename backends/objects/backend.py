@@ -16,10 +16,7 @@ from sessionstore import parsers
 from sessionstore.clock import Clock
 from sessionstore.content import DIGESTS, TempSpool
 from sessionstore.doctor import Check
-from sessionstore.model import (
-    Location,
-    Stored,
-)
+from sessionstore.model import Location, Stored
 from sessionstore.parsers import Parser
 
 from . import keys, layout
@@ -78,9 +75,8 @@ class ObjectBackend:
         self.terms: Final = layout.open_or_create(self._bucket, digest, grace)
         self.digest: str = self.terms.digest
         self._bucket.sync()
-        cache = LookupCache()
-        self.cache: Final = cache
-        shared = layout.Shared(self._bucket, cache, self.terms, nonce)
+        self.cache: Final = LookupCache()
+        shared = layout.Shared(self._bucket, self.cache, self.terms, nonce)
         reader = self.reader_type(shared)
         writer = self.writer_type(shared, reader)
         self.writer: Final = writer

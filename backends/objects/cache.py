@@ -5,9 +5,8 @@ change that other processes make:
 
 * a *generation* (one copy of a content) and its birth, so that a save can adopt it again. The
   birth rule decides whether that was in time, not the cache;
-* the *current version* of a file, for ``RECENT`` seconds: this process may notice a change by
-  another process that late. Reads rely on it, saves never do. A save that is acknowledged without
-  a request is lost when another process has deleted the file in between;
+* the *current version* of a file, for ``RECENT`` seconds. Reads rely on it, saves never do: a save
+  acknowledged without a request is lost when another process has deleted the file in between;
 * *dead* generations (their bytes are missing) and *bad* ones (their bytes are wrong). No key is
   ever written again, so these entries stay true.
 """
@@ -69,13 +68,13 @@ class Generation:
     """A copy of a content.
 
     ``birth`` is a time, by the store's clock, that is not after its creation. ``uploaded``: the
-    save that refers to it made it, by a multipart upload if it has the key of an ``intent``.
+    save that refers to it made it. ``intents``: the key of the intent of a multipart upload.
     """
 
     id: str
     birth: datetime
     uploaded: bool = False
-    intent: str | None = None
+    intents: tuple[str, ...] = ()
 
 
 class CachedVersion(NamedTuple):

@@ -9,12 +9,13 @@ import secrets
 import statistics
 import timeit
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from io import BytesIO
 from typing import Final
 
+from sessionstore._threads import run_together
 from sessionstore.doctor import Check, Verdict
 from sessionstore.errors import SessionStoreError
 from sessionstore.model import Location
@@ -129,8 +130,7 @@ class Examination:
 
     def _pages(self) -> Result:
         wanted = [f"many/{number:05}" for number in range(MANY)]
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(lambda key: self.bucket.put(key, b""), wanted))
+        run_together([partial(self.bucket.put, key, b"") for key in wanted], THREADS)
         pages = [[entry.key for entry in page.entries] for page in self.client.list("many/")]
         listed = [key for page in pages for key in page]
         after = self._listed("many/", start_after=wanted[BATCH - 1])

@@ -109,7 +109,7 @@ class Writer(Part):
             # If the old version was deleted or replaced in between, that must stay so.
             gone = self._bucket.find(version.key) is None
             obsolete = renewed.key if gone else version.key
-            self._bucket.delete([obsolete, *_present(generation.intent)])
+            self._bucket.delete([obsolete, *generation.intents])
         self._cache.changed(key.sid, version.file)
         return not gone
 
@@ -137,7 +137,7 @@ class Writer(Part):
                 return version, generation, at
             # Take the reference back, and start again with a new copy of the content.
             self._cache.born.pop(save.content.digest)
-            self._bucket.delete(_present(version.key, generation.intent))
+            self._bucket.delete([version.key, *generation.intents])
         raise BackendUnavailable(
             f"Saving {save.name!r} took longer than the store's grace of {self._terms.grace} "
             f"allows, {_ATTEMPTS} times; find out why the store is slow, or create a store with a "
@@ -210,17 +210,15 @@ class Writer(Part):
             with suppress(BackendUnavailable):  # a sweep deletes it when it is old
                 self._bucket.delete([intent])
             raise
-        return replace(generation, intent=intent)
+        return replace(generation, intents=(intent,))
 
     def _payload(self, content: Content) -> Payload:
         sha256 = content.digest if self._terms.digest == "sha256" else None
         if content.data is not None:
             return Payload(content.data, 0, content.size, sha256)
-        if not isinstance(content.spool, TempSpool):
-            raise TypeError(
-                "The content was spooled by another backend; use spool() of this backend."
-            )
-        return Payload(content.spool.file, 0, content.size, sha256)
+        if isinstance(content.spool, TempSpool):
+            return Payload(content.spool.file, 0, content.size, sha256)
+        raise TypeError("The content was spooled by another backend; use spool() of this backend.")
 
     # References
 
@@ -233,7 +231,7 @@ class Writer(Part):
         now = self._bucket.clock.now()
         created = keys.microseconds(now) if save.created is None else save.created
         newest = max((keys.seq(older.token) for older in save.older or ()), default=0)
-        nonce = ("b" if generation.intent is None else "i") + self._nonce(8)[1:]
+        nonce = ("i" if generation.intents else "b") + self._nonce(8)[1:]
         version = keys.version(
             sid, save.file, max(newest + 1, created), nonce, content.size,
             save.expires, content.digest, generation.id, now,
@@ -244,7 +242,7 @@ class Writer(Part):
     def _is_in_time(self, version: Version, generation: Generation) -> bool:
         """Return whether no sweep can have missed the reference; ask the store if in doubt."""
         now = self._bucket.clock.latest()
-        limit = self._terms.window if generation.intent is None else UPLOAD_LIMIT
+        limit = UPLOAD_LIMIT if generation.intents else self._terms.window
         return now <= generation.birth + limit or self._is_firm(version)
 
     def _is_firm(self, version: Version) -> bool:
@@ -265,13 +263,9 @@ class Writer(Part):
         sight = CachedVersion(reference, at, self._bucket.clock.latest())
         self._cache.add(sid, save.file, sight, save.epoch, new=bool(older))
         self._cache.keys.put(sid, save.key)
-        self._bucket.delete_later([*(one.key for one in older), *_present(generation.intent)])
+        self._bucket.delete_later([*(one.key for one in older), *generation.intents])
         return Saved(
             reference,
             deduplicated=not generation.uploaded,
             replaced=None if replaced is None else to_reference(replaced, save.name),
         )
-
-
-def _present(*optional_keys: str | None) -> list[str]:
-    return [key for key in optional_keys if key is not None]
