@@ -208,7 +208,7 @@ class Bucket:
         except NotFound:
             return None
 
-    def load(self, key: str, parse: Callable[[bytes], T | None]) -> T | None:
+    def load(self, key: str, parse: Callable[[bytes], T]) -> T | None:
         """Return a small object parsed by ``parse``, or None if it is missing or invalid.
 
         Invalid data is read again, up to ``READS`` times: it may have been damaged in transit.
@@ -217,8 +217,8 @@ class Bucket:
             data = self.read(key)
             if data is None:
                 return None
-            if (parsed := parse(data)) is not None:
-                return parsed
+            with suppress(ValueError, KeyError, TypeError):
+                return parse(data)
         return None
 
     def pages(

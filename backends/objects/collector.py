@@ -274,7 +274,7 @@ class SafetyCheck:
     def __init__(self, bucket: Bucket, grace: timedelta) -> None:
         self._bucket = bucket
         self._grace = grace
-        self._last = bucket.load(keys.SWEEP, _count)
+        self._last = bucket.load(keys.SWEEP, lambda data: Count(**json.loads(data)))
 
     def problem(self, references: int, idle: int) -> str | None:
         """Return the reason why nothing should be deleted now, or None.
@@ -303,13 +303,6 @@ class SafetyCheck:
 
     def _write(self, count: Count) -> None:
         self._bucket.put(keys.SWEEP, json.dumps(asdict(count)).encode())
-
-
-def _count(data: bytes) -> Count | None:
-    try:
-        return Count(**json.loads(data))
-    except (ValueError, TypeError):
-        return None
 
 
 # The index of a pass: 57 bytes for each generation, where a set of strings would need 250. It has

@@ -219,10 +219,7 @@ def body(key: SessionKey, name: str) -> bytes:
     return json.dumps({"id": key.id, "owner": key.owner, "name": name}).encode()
 
 
-def parse_body(sid: str, data: bytes) -> tuple[SessionKey, str] | None:
-    """Return the session and the file's name, or None if the body is not a valid one."""
-    try:
-        fields = json.loads(data)
-        return SessionKey.told(sid, fields["id"], fields["owner"]), str(fields["name"])
-    except (ValueError, KeyError, TypeError):
-        return None
+def parse_body(sid: str, data: bytes) -> tuple[SessionKey, str]:
+    """Return the session and the file's name. Raises ValueError, KeyError or TypeError."""
+    fields = json.loads(data)
+    return SessionKey.told(sid, fields["id"], fields["owner"]), str(fields["name"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
@@ -54,17 +54,14 @@ class Save:
 
     key: SessionKey
     name: str
+    file: str
     content: Content
     expires: int
     epoch: int
     known: list[Version] | None = None
     created: int | None = None
-    file: str = field(init=False)
     older: list[Version] | None = None
     own: str | None = None
-
-    def __post_init__(self) -> None:
-        self.file = names.encode(self.name)
 
 
 class Writer(Part):
@@ -87,10 +84,10 @@ class Writer(Part):
         created: datetime | None = None,
     ) -> Saved:
         """Implement ``Backend.put`` and, with ``created``, ``Restores.restore``."""
+        file, epoch = names.encode(name), self._cache.epoch(key.sid)
         micros = 0 if expires is None else keys.microseconds(expires)
         since = None if created is None else keys.microseconds(created)
-        known: list[Version] | None = [] if fresh else None
-        save = Save(key, name, content, micros, self._cache.epoch(key.sid), known, since)
+        save = Save(key, name, file, content, micros, epoch, [] if fresh else None, since)
         return self._acknowledged(save, *self._store(save))
 
     def renew(self, version: Version, key: SessionKey, name: str, donor: str) -> bool:
@@ -102,9 +99,9 @@ class Writer(Part):
         with self._fetched(donor) as content:
             if content.digest != version.digest:
                 return False
-            ticket = self._cache.epoch(key.sid)
+            file, epoch = version.file, self._cache.epoch(key.sid)
             # Its sequence number is the next one, even if newer versions exist.
-            save = Save(key, name, content, version.expires, ticket, [version], created=0)
+            save = Save(key, name, file, content, version.expires, epoch, [version], created=0)
             renewed, generation, _ = self._store(save)
             # If the old version was deleted or replaced in between, that must stay so.
             gone = self._bucket.find(version.key) is None
