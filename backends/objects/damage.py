@@ -110,13 +110,11 @@ class Inspector(Part):
         elif all(self._cache.dead.get(version.generation) is not None for version in versions):
             current = self._reader.versions(newest.sid, newest.file)
             if current and all(self._bucket.find(version.blob) is None for version in current):
+                problem = f"The content of {name!r}, {newest.blob}, is not there."
+                remedy = "It is left alone; verify() shows the possible repair."
+                reference = to_reference(newest, name)
                 yield Problem(
-                    "missing",
-                    newest.key,
-                    f"The content of {name!r}, {newest.blob}, is not there.",
-                    "It is left alone; verify() shows the possible repair.",
-                    sid=newest.sid,
-                    reference=to_reference(newest, name),
+                    "missing", newest.key, problem, remedy, sid=newest.sid, reference=reference
                 )
 
     # Content
@@ -185,13 +183,10 @@ class Inspector(Part):
             yield from self._version_problem(version, own)
         for one in unused:
             if not one.condemned:
-                yield Problem(
-                    "damaged",
-                    one.key,
-                    f"Stored bytes that no file refers to are damaged: {one.problem}.",
-                    "They are marked as unusable, and a sweep deletes them.",
-                    partial(self._condemn, one),
-                )
+                problem = f"Stored bytes that no file refers to are damaged: {one.problem}."
+                remedy = "They are marked as unusable, and a sweep deletes them."
+                repair = partial(self._condemn, one)
+                yield Problem("damaged", one.key, problem, remedy, repair)
 
     def _version_problem(self, version: Version, bad: _Bad | None) -> Iterator[Problem]:
         """Yield the problem of a version with damaged or missing content, if it is still one."""
@@ -203,16 +198,13 @@ class Inspector(Part):
             return
         current = self._reader.current(version.sid, version.file)
         if current is not None and current.key != version.key:
-            drop = partial(_done, self._bucket.delete, [version.key])
-            yield Problem(
-                "leftover",
-                version.key,
-                "A file was replaced, and its old version, with missing or damaged content, "
-                "stayed.",
-                "The old version is deleted.",
-                partial(self._repair, bad, drop),
-                version.sid,
+            problem = (
+                "A file was replaced, and its old version, with missing or damaged content, stayed."
             )
+            drop = partial(_done, self._bucket.delete, [version.key])
+            repair = partial(self._repair, bad, drop)
+            remedy = "The old version is deleted."
+            yield Problem("leftover", version.key, problem, remedy, repair, version.sid)
             return
         name = self._reader.name(version) or version.file
         donor = self._donor(version)
@@ -222,27 +214,20 @@ class Inspector(Part):
         else:
             remedy = f"The file gets a copy of {donor}, which is sound."
             repair = partial(self._renew, version, name, donor)
-        problem = "is not there" if bad is None else f"is damaged: {bad.problem}"
+        state = "is not there" if bad is None else f"is damaged: {bad.problem}"
+        problem = f"The content of {name!r}, {version.blob}, {state}."
         yield Problem(
-            "missing" if bad is None else "damaged",
-            version.key,
-            f"The content of {name!r}, {version.blob}, {problem}.",
-            remedy,
-            partial(self._repair, bad, repair),
-            version.sid,
-            to_reference(version, name),
+            "missing" if bad is None else "damaged", version.key, problem, remedy,
+            partial(self._repair, bad, repair), version.sid, to_reference(version, name),
             lost=donor is None,
-        )
+        )  # fmt: skip
 
     def _nameless(self, version: Version) -> Iterator[Problem]:
-        if self._bucket.find(version.key) is not None:
-            yield Problem(
-                "damaged",
-                version.key,
-                "The name of a file, which is too long for its key, cannot be read.",
-                "It is left alone: the file can be read by its name; saving it again repairs it.",
-                sid=version.sid,
-            )
+        if self._bucket.find(version.key) is None:
+            return
+        problem = "The name of a file, which is too long for its key, cannot be read."
+        remedy = "It is left alone: the file can be read by its name; saving it again repairs it."
+        yield Problem("damaged", version.key, problem, remedy, sid=version.sid)
 
     def _donor(self, version: Version) -> str | None:
         """Return the key of another, sound copy of the same content, or None."""

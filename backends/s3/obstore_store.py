@@ -38,10 +38,7 @@ _ONLY_BOTO3 = ("use_fips_endpoint", "use_dualstack_endpoint")
 _ONLY_IN_FILES = ("ca_bundle", "endpoint_url", "s3", "services")
 """More of them, if they are in the AWS configuration files; obstore gets the variables."""
 
-_FILES = {
-    "AWS_CONFIG_FILE": "~/.aws/config",
-    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
-}
+_FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
 
 _SUPPORTED = {*ATTRIBUTES, "BucketKeyEnabled", "Metadata", "Tagging"}
 
