@@ -69,7 +69,7 @@ class Found:
     references: int = 0
     doomed: list[str] = field(default_factory=list)
     dangling: list[Version] = field(default_factory=list)
-    crowded: list[tuple[str, str]] = field(default_factory=list)
+    crowded: dict[tuple[str, str], None] = field(default_factory=dict)
 
 
 class Collector(Part):
@@ -156,8 +156,9 @@ class Collector(Part):
                     is_listed = part.generations.refer(one.digest, one.generation)
                     if not is_listed and part.holds(one.digest) and self._is_old(entry, date):
                         found.dangling.append(one)
-                    if session.is_crowded_by(one):
-                        found.crowded.append((sid, one.file))
+                    if one.file == session.file:
+                        found.crowded[sid, one.file] = None
+                    session.file = one.file
                 elif one is not None:
                     session.marks.append(one)
         if before is not None:
@@ -170,7 +171,7 @@ class Collector(Part):
         # This check of the content begins after the listing that showed the reference.
         dangling = found.dangling[:_CHECKS]
         doomed += [one.key for one in dangling if self._bucket.find(one.blob) is None]
-        for sid, file in found.crowded[:_CHECKS]:
+        for sid, file in islice(found.crowded, _CHECKS):
             doomed += self._replaced(sid, file)
         return self._bucket.delete(doomed)
 
@@ -229,15 +230,7 @@ class _Session(Tally):
     def __init__(self, sid: str) -> None:
         super().__init__(sid)
         self.marks: list[Mark] = []
-        self._file = ""
-        self._crowded = False
-
-    def is_crowded_by(self, version: Version) -> bool:
-        """Return whether ``version`` is the second listed version of its file."""
-        second = version.file == self._file and not self._crowded
-        self._crowded = version.file == self._file
-        self._file = version.file
-        return second
+        self.file = ""  # of the last version
 
     def needless(self, before: datetime) -> Iterator[str]:
         """Yield the keys of needless notes from before that time.

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,14 +141,12 @@ class Marker:
         """
         if is_harmless(prefix) and time.monotonic() - self._seen < _RECENT:
             return
-        try:
-            with self._get(keys.LAYOUT).stream as stream:
-                is_marker = _SIGN in stream.read()
-        except NotFound:
-            if opening:
-                return
-            is_marker = False
-        if not is_marker:
+        data: bytes | None = None
+        with suppress(NotFound), self._get(keys.LAYOUT).stream as stream:
+            data = stream.read()
+        if data is None and opening:
+            return
+        if data is None or _SIGN not in data:
             raise BackendUnavailable(
                 f"Could not list the objects in {self._url}: the listing is empty, and the store's "
                 "own object 'layout' is not there either; see what answers at this URL."

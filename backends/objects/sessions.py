@@ -77,10 +77,8 @@ class Sessions(Part):
 
     def records(self) -> Iterator[SessionRecord]:
         """Implement ``Backend.sessions``; one LIST."""
-        for sid, entries in groupby(self._bucket.entries(keys.SESSIONS), keys.sid):
-            record = _tallied(sid, entries).record()
-            if record is not None:
-                yield record
+        by_sid = groupby(self._bucket.entries(keys.SESSIONS), keys.sid)
+        return filter(None, (_tallied(sid, entries).record() for sid, entries in by_sid))
 
     def record(self, sid: str) -> SessionRecord | None:
         return _tallied(sid, self._bucket.entries(keys.session(sid))).record()
