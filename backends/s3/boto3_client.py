@@ -22,7 +22,7 @@ from sessionstore.errors import BackendUnavailable, SettingsError
 from ..objects.client import Download, Entry, NotFound, Page, Part, Payload, Upload
 from ..objects.engine_parts import CLOSED, Client, Connection
 from .boto3_session import Warmer, make_client
-from .errors import TASKS, ErrorContext, from_boto3, from_response, not_s3
+from .errors import TASKS, from_boto3, from_response, not_s3
 from .options import Options
 
 SMALL = 1 << 16
@@ -54,7 +54,6 @@ class S3Client:
         self.opening = True
         self.region: str | None = options.region
         self._closed = False
-        self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
         self.connection: Connection = Connection(self._make)
 
     def put(self, key: str, payload: Payload) -> datetime | None:
@@ -68,7 +67,7 @@ class S3Client:
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         wanted = _range(start, length)
         response = self._object_request("get_object", key, **wanted)
-        stream = _Body(response["Body"], lambda error: self._ours(error, "get_object"))
+        stream = _Body(response["Body"], lambda error: from_boto3(error, TASKS["get_object"], self))
         if wanted and "ContentRange" not in response:
             # rclone, for example, may send the whole object
             while start and (data := stream.read(min(start, CHUNK))):
@@ -103,9 +102,7 @@ class S3Client:
         response = self._request("delete_objects", Delete={"Objects": objects, "Quiet": True})
         for error in response.get("Errors", ()):
             if error.get("Code") != "NoSuchKey":
-                raise from_response(
-                    {"Error": error}, TASKS["delete_objects"], self._place, opening=self.opening
-                )
+                raise from_response({"Error": error}, TASKS["delete_objects"], self)
         return _date(response)
 
     def begin(self, key: str) -> str:
@@ -225,7 +222,7 @@ class S3Client:
         method = "list_objects_v2"
         response = self._request(method, Prefix=f"{self.options.prefix}{prefix}", **arguments)
         if "IsTruncated" not in response:  # botocore reads a web page as an empty listing
-            raise not_s3(TASKS[method], self._place, opening=self.opening)
+            raise not_s3(TASKS[method], self)
         return response
 
     # Each of these adds arguments and calls the next: ``_put`` those of written objects,
@@ -247,16 +244,13 @@ class S3Client:
         try:
             client = self.connection.client
         except (*_FAILURES, ValueError) as error:  # ValueError: "Invalid endpoint"
-            raise self._ours(error, method) from error
+            raise from_boto3(error, TASKS[method], self) from error
         if self._warmer is not None:
             self._warmer.used = time.monotonic()
         try:
             return getattr(client, method)(**arguments)
         except _FAILURES as error:
-            raise self._ours(error, method) from error
-
-    def _ours(self, error: Exception, method: str) -> Exception:
-        return from_boto3(error, TASKS[method], self._place, opening=self.opening)
+            raise from_boto3(error, TASKS[method], self) from error
 
     def _next(self, response: Response, after: Mapping[str, str], **markers: str) -> dict[str, str]:
         """Return the arguments that request the page after ``response``.

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from sessionstore.errors import SessionStoreError
@@ -23,6 +22,7 @@ from sessionstore.parsers import show_duration
 
 from ..objects.client import NotFound
 from ..objects.engine_parts import ErrorRow, by_class, one_line
+from .options import Options
 
 
 class Task(NamedTuple):
@@ -246,37 +246,32 @@ _action = re.compile(r"perform: ([a-z0-9-]+:[A-Za-z]+)").search
 _host_region = re.compile(r"\bs3[.-]([a-z]{2,}(?:-[a-z]+)+-\d)\.").search
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorContext:
-    """The store, for messages: its URL, its bucket and its server."""
+class FailedClient(Protocol):
+    """The client of a request that failed. ``opening``: the store is being opened."""
 
-    url: str
-    bucket: str
-    endpoint: str
+    options: Options
+    opening: bool
 
 
-def from_boto3(
-    error: Exception, task: Task, place: ErrorContext, *, opening: bool
-) -> SessionStoreError | NotFound:
+def from_boto3(error: Exception, task: Task, client: FailedClient) -> SessionStoreError | NotFound:
     """Return the error to raise in place of boto3's ``error``."""
     from botocore.exceptions import ClientError  # the table serves obstore without botocore too
 
     if not isinstance(error, ClientError):
-        row = by_class(EXCEPTIONS, error)
-        return _error(row, task, place, {"detail": one_line(error)}, opening=opening)
+        return _error(by_class(EXCEPTIONS, error), task, client, {"detail": one_line(error)})
     response: Mapping[str, Any] = error.response
     code = str(response.get("Error", {}).get("Code", ""))
     # A request of another operation is one of STS, which botocore sends to get credentials.
     if error.operation_name != task.operation:
         detail = f"{error.operation_name} was answered {code}"
-        return _error(_ROLE, task, place, {"detail": detail}, opening=opening)
+        return _error(_ROLE, task, client, {"detail": detail})
     if code in task.missing:
         return NotFound(code)
-    return from_response(response, task, place, opening=opening)
+    return from_response(response, task, client)
 
 
 def from_response(
-    response: Mapping[str, Any], task: Task, place: ErrorContext, *, opening: bool
+    response: Mapping[str, Any], task: Task, client: FailedClient
 ) -> SessionStoreError:
     """Return the error to raise when the store refused the request.
 
@@ -299,19 +294,20 @@ def from_response(
     row = CODES.get(code) or STATUSES.get(status) or _REFUSED
     if row is _REGION and not region and moved.netloc:
         row = _MOVED
-    return _error(row, task, place, facts, opening=opening)
+    return _error(row, task, client, facts)
 
 
-def not_s3(task: Task, place: ErrorContext, *, opening: bool) -> SessionStoreError:
+def not_s3(task: Task, client: FailedClient) -> SessionStoreError:
     """Return the error to raise for a response that S3 would not send."""
-    return _error(_NOT_S3, task, place, {}, opening=opening)
+    return _error(_NOT_S3, task, client, {})
 
 
 def _error(
-    row: ErrorRow, task: Task, place: ErrorContext, facts: Mapping[str, str], *, opening: bool
+    row: ErrorRow, task: Task, client: FailedClient, facts: Mapping[str, str]
 ) -> SessionStoreError:
-    facts = {**facts, "bucket": place.bucket, "endpoint": place.endpoint}
-    return row.error(task.doing, place.url, facts, opening=opening)
+    store = client.options
+    facts = {**facts, "bucket": store.bucket, "endpoint": store.endpoint_url or "Amazon S3"}
+    return row.error(task.doing, store.url, facts, opening=client.opening)
 
 
 def _skew(headers: Mapping[str, str]) -> str:
@@ -349,7 +345,7 @@ _REFUSALS: Mapping[str, str] = {
 
 
 def from_obstore(
-    error: BaseException, task: Task, place: ErrorContext, *, opening: bool
+    error: BaseException, task: Task, client: FailedClient
 ) -> SessionStoreError | NotFound:
     """Return the error to raise in place of obstore's ``error``."""
     text = str(error)
@@ -362,16 +358,16 @@ def from_obstore(
         return NotFound(code)
     if status or code:
         response = {"Error": found, "ResponseMetadata": {"HTTPStatusCode": status}}
-        return from_response(response, task, place, opening=opening)
+        return from_response(response, task, client)
     if "without LOCATION" in text:  # obstore's text for the redirect to another region
         moved = {"Error": {"Code": "PermanentRedirect"}}
-        return from_response(moved, task, place, opening=opening)
+        return from_response(moved, task, client)
     if (reason := _insecure(text)) is not None:
-        return _error(_TLS, task, place, {"detail": reason}, opening=opening)
+        return _error(_TLS, task, client, {"detail": reason})
     row = next((row for part, row in OBSTORE.items() if part in text), _OTHER)
     # The first line; a description of the error follows.
     detail = " ".join(text.partition("\n")[0].split()).removesuffix(".") or "no reason is given"
-    return _error(row, task, place, {"detail": detail}, opening=opening)
+    return _error(row, task, client, {"detail": detail})
 
 
 def _insecure(text: str) -> str | None:

@@ -32,7 +32,7 @@ from sessionstore.errors import BackendUnavailable, SessionStoreError, SettingsE
 
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
 from ..objects.engine_parts import CLOSED, Connection, Marker, is_harmless
-from .errors import TASKS, ErrorContext, from_boto3, from_obstore
+from .errors import TASKS, from_boto3, from_obstore
 from .obstore_store import (
     extras,
     for_boto3,
@@ -101,7 +101,6 @@ class ObstoreClient:
         self.sees_uploads: bool = importlib.util.find_spec("boto3") is not None
         """Whether boto3 is installed, so that ``uploads`` finds those of killed processes."""
         self._closed = False
-        self._place = ErrorContext(options.url, options.bucket, options.endpoint_url or "Amazon S3")
         self._extras = extras(options)
         self._authority = own_authority()
         self._connection = Connection(self._make)
@@ -312,8 +311,7 @@ class ObstoreClient:
         try:
             return credentials(self.options)
         except (BotoCoreError, ClientError) as error:
-            task = TASKS["list_objects_v2"]
-            raise from_boto3(error, task, self._place, opening=self.opening) from error
+            raise from_boto3(error, TASKS["list_objects_v2"], self) from error
 
     def _call(self, method: str, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """Call ``function`` with the store and these arguments; translate its errors.
@@ -327,10 +325,7 @@ class ObstoreClient:
         except SessionStoreError:  # from ``_credentials``
             raise
         except _FAILURES as error:
-            raise self.ours(error, method) from error
-
-    def ours(self, error: Exception, method: str) -> Exception:
-        return from_obstore(error, TASKS[method], self._place, opening=self.opening)
+            raise from_obstore(error, TASKS[method], self) from error
 
 
 class _Body(ReadStream):
@@ -352,7 +347,7 @@ class _Body(ReadStream):
             while size and not self._rest and (chunk := next(self._chunks, None)) is not None:
                 self._rest = memoryview(chunk)
         except _FAILURES as error:
-            raise self._client.ours(error, "get_object") from error
+            raise from_obstore(error, TASKS["get_object"], self._client) from error
         part, self._rest = self._rest[:size], self._rest[size:]
         self.left -= len(part)
         return bytes(part)

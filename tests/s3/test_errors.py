@@ -23,7 +23,6 @@ from sessionstore.backends.s3.errors import (
     EXCEPTIONS,
     STATUSES,
     TASKS,
-    ErrorContext,
     from_boto3,
 )
 from sessionstore.backends.s3.options import Options
@@ -226,6 +225,14 @@ def client(request: pytest.FixtureRequest, shared_client: S3Client) -> S3Client:
     return shared_client
 
 
+def unreachable(*, opening: bool) -> S3Client:
+    """A client for messages: it makes no request."""
+    options = Options("s3://sessions/app", "sessions", "app/", endpoint_url="http://store.example")
+    client = S3Client(options)
+    client.opening = opening
+    return client
+
+
 def connect(endpoint: str | None, **options: object) -> S3Backend:
     """Open a store as SessionStore.open does, with the settings parsed already."""
     location, _ = parse_url("s3://sessions/app", Path())
@@ -270,12 +277,7 @@ def test_each_exception_has_its_sentence(name: str, opening: bool) -> None:
     made: type[Exception] = type(name, (Exception,), {})
     found: type[Exception] = getattr(botocore_exceptions, name, made)
     error = found.__new__(found)
-    seen = from_boto3(
-        error,
-        TASKS["put_object"],
-        ErrorContext("s3://sessions/app", "sessions", "http://store.example"),
-        opening=opening,
-    )
+    seen = from_boto3(error, TASKS["put_object"], unreachable(opening=opening))
     assert type(seen) is kind_of(kind, opening=opening)
     assert words in str(seen).replace("open the store", "save an object")
     assert is_one_sentence(str(seen))
@@ -290,9 +292,9 @@ def test_every_row_is_tested() -> None:
 def test_every_error_of_botocore_is_mapped() -> None:
     classes = [each for each in vars(botocore_exceptions).values() if isinstance(each, type)]
     errors = [each for each in classes if issubclass(each, botocore_exceptions.BotoCoreError)]
-    place = ErrorContext("s3://sessions/app", "sessions", "http://store.example")
+    client = unreachable(opening=False)
     for kind in errors:
-        seen = from_boto3(kind.__new__(kind), TASKS["get_object"], place, opening=False)
+        seen = from_boto3(kind.__new__(kind), TASKS["get_object"], client)
         assert isinstance(seen, SessionStoreError)
         assert is_one_sentence(str(seen))
     assert len(errors) > 50
@@ -374,8 +376,7 @@ def test_what_could_not_be_deleted_is_told(client: S3Client, server: ScriptedSer
 def test_a_role_that_cannot_be_assumed() -> None:
     told: Any = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
     error = botocore_exceptions.ClientError(told, "AssumeRoleWithWebIdentity")
-    place = ErrorContext("s3://sessions/app", "sessions", "http://store.example")
-    seen = from_boto3(error, TASKS["list_objects_v2"], place, opening=True)
+    seen = from_boto3(error, TASKS["list_objects_v2"], unreachable(opening=True))
     words = "cannot be obtained: AssumeRoleWithWebIdentity was answered AccessDenied; check profile"
     assert words in str(seen)
     assert is_one_sentence(str(seen))
