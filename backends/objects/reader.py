@@ -25,8 +25,7 @@ from sessionstore.errors import BackendUnavailable, Corrupted, FileNotStored
 from sessionstore.model import Reference
 
 from . import keys
-from .bucket import Bucket
-from .cache import RECENT, CachedVersion, LookupCache
+from .cache import RECENT, CachedVersion
 from .client import Entry, NotFound, TakesSeveral
 from .keys import Version
 from .layout import Part
@@ -138,12 +137,52 @@ class Reader(Part):
             return io.BytesIO()
         try:
             if size == reference.size:
-                return whole(self._bucket, self._cache, reference, self._terms.digest)
+                return self._whole(reference)
             blob = keys.blob(reference.digest, keys.generation(reference.token))
             return limited(self._bucket.get(blob, start, size).stream, size, reference)
         except NotFound as error:
             self._cache.dead.put(keys.generation(reference.token), value=True)
             raise FileNotStored(reference.name) from error
+
+    def _whole(self, reference: Reference) -> BinaryIO:
+        """Return a stream of the whole content. Raises NotFound without the version's own copy."""
+        algorithm = self._terms.digest
+        copies = self._copies(reference)
+        first, broken_off = next(copies), False
+        if reference.size <= CHUNK:
+            data, broken_off = _read_up_to(first.stream, reference.size)
+            digest = hasher(algorithm)
+            digest.update(data)
+            if len(data) == reference.size and digest.hexdigest() == reference.digest:
+                return io.BytesIO(data)
+            first = first._replace(stream=io.BytesIO(data))
+        stream = _Whole(first, copies, reference, algorithm, broken_off=broken_off)
+        return io.BufferedReader(stream, min(CHUNK, reference.size))
+
+    def _copies(self, reference: Reference) -> Iterator[BlobCopy]:
+        """Yield the version's own copy twice, then every other copy of its content.
+
+        Raises NotFound when the version's own copy does not exist at first.
+        """
+        generation = keys.generation(reference.token)
+        own = keys.blob(reference.digest, generation)
+        yield self._copy(own, reference.size)
+        with suppress(NotFound):
+            yield self._copy(own, reference.size)
+        # It was wrong twice: no save may adopt it, so a save of this content uploads a new copy.
+        self._cache.bad.put(generation, value=True)
+        self._cache.born.pop(reference.digest)
+        for entry in list(self._bucket.entries(keys.blob(reference.digest))):
+            if entry.key != own:
+                with suppress(NotFound):
+                    yield self._copy(entry.key, reference.size)
+
+    def _copy(self, key: str, size: int) -> BlobCopy:
+        """Return the response to a GET; a long one is read ahead."""
+        stream, etag, _ = self._bucket.get(key)
+        if size > READ_AHEAD_ABOVE and isinstance(self._bucket.client, TakesSeveral):
+            stream = cast("BinaryIO", ReadAhead(stream))
+        return BlobCopy(f"{key} (ETag {etag})", stream)
 
 
 def _is(one: Reference, other: Reference) -> bool:
@@ -179,24 +218,6 @@ class BlobCopy(NamedTuple):
     stream: BinaryIO
 
 
-def whole(bucket: Bucket, cache: LookupCache, reference: Reference, algorithm: str) -> BinaryIO:
-    """Return a stream of a version's whole content.
-
-    Raises NotFound when the version's own copy does not exist.
-    """
-    copies = _copies(bucket, cache, reference)
-    first, broken_off = next(copies), False
-    if reference.size <= CHUNK:
-        data, broken_off = _read_up_to(first.stream, reference.size)
-        digest = hasher(algorithm)
-        digest.update(data)
-        if len(data) == reference.size and digest.hexdigest() == reference.digest:
-            return io.BytesIO(data)
-        first = first._replace(stream=io.BytesIO(data))
-    stream = _Whole(first, copies, reference, algorithm, broken_off=broken_off)
-    return io.BufferedReader(stream, min(CHUNK, reference.size))
-
-
 def _read_up_to(stream: BinaryIO, size: int) -> tuple[bytes, bool]:
     """Return at most ``size`` + 1 bytes of a stream, and whether it broke off with an error."""
     data = b""
@@ -208,33 +229,6 @@ def _read_up_to(stream: BinaryIO, size: int) -> tuple[bytes, bool]:
         except BackendUnavailable:
             return data, True
     return data, False
-
-
-def _copies(bucket: Bucket, cache: LookupCache, reference: Reference) -> Iterator[BlobCopy]:
-    """Yield the version's own copy twice, then every other copy of its content.
-
-    Raises NotFound when the version's own copy does not exist at first.
-    """
-    generation = keys.generation(reference.token)
-    own = keys.blob(reference.digest, generation)
-    yield _get(bucket, own, reference.size)
-    with suppress(NotFound):
-        yield _get(bucket, own, reference.size)
-    # It was wrong twice: no save may adopt it, so a save of this content uploads a new copy.
-    cache.bad.put(generation, value=True)
-    cache.born.pop(reference.digest)
-    for entry in list(bucket.entries(keys.blob(reference.digest))):
-        if entry.key != own:
-            with suppress(NotFound):
-                yield _get(bucket, entry.key, reference.size)
-
-
-def _get(bucket: Bucket, key: str, size: int) -> BlobCopy:
-    """Return the response to a GET; a long one is read ahead."""
-    stream, etag, _ = bucket.get(key)
-    if size > READ_AHEAD_ABOVE and isinstance(bucket.client, TakesSeveral):
-        stream = cast("BinaryIO", ReadAhead(stream))
-    return BlobCopy(f"{key} (ETag {etag})", stream)
 
 
 class _Whole(ReadStream):
