@@ -253,18 +253,27 @@ class _Whole(ReadStream):
         self._broken_off = broken_off
 
     def _take(self, size: int) -> bytes:
-        size = min(size, CHUNK, self._reference.size - self._position)
+        """Return ``size`` bytes, or all the rest: until then, another copy may have other ones."""
+        left_in_all = self._reference.size - self._position
+        size = min(size, left_in_all)
         while size:
-            returned, data = self._hasher.hexdigest(), self._read(size)
-            self._hasher.update(data)
-            right = bool(data)
-            if self._position + len(data) == self._reference.size:
+            returned, left = self._hasher.hexdigest(), size
+            chunks: list[bytes] = []
+            while left and (chunk := self._read(min(left, CHUNK))):
+                self._hasher.update(chunk)
+                chunks.append(chunk)
+                left -= len(chunk)
+            right = not left
+            if right and size == left_in_all:
                 right = self._hasher.hexdigest() == self._reference.digest and not self._read(1)
             if right:
-                self._position += len(data)
-                return data
+                self._position += size
+                return b"".join(chunks)
             self._switch_copy(returned)
         return b""
+
+    def readall(self) -> bytes:
+        return self._take(self._reference.size)
 
     def _read(self, size: int) -> bytes:
         try:
