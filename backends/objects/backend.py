@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from sessionstore import parsers
 from sessionstore.clock import Clock
@@ -112,14 +112,10 @@ class ObjectBackend:
 
     @classmethod
     def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
-        grace, digest = options.get("grace"), options.get("digest")
+        given: Any = options
         client = cls.open_client(location, options)
         try:
-            return cls(
-                client,
-                grace=grace if isinstance(grace, timedelta) else None,
-                digest=None if digest is None else str(digest),
-            )
+            return cls(client, grace=given.get("grace"), digest=given.get("digest"))
         except BaseException:
             client.close()
             raise

@@ -75,8 +75,10 @@ class StoreClock:
         self._bounds: tuple[_Bounds, ...] = ()
         self._low = self._high = 0.0  # the tightest bounds of all ``_bounds``
 
-    def add(self, date: datetime, sent: float) -> None:
+    def add(self, date: datetime | None, sent: float) -> None:
         """Update the bounds by a response's Date; ``sent``: ``elapsed()`` before the request."""
+        if date is None:
+            return
         now = self.elapsed()
         seconds = (date - EPOCH).total_seconds()
         new = _Bounds(seconds - now, seconds + RESOLUTION - sent, now)
@@ -191,13 +193,13 @@ class Bucket:
     def put(self, key: str, payload: Payload | bytes) -> None:
         sent = self.clock.elapsed()
         whole = Payload.of(payload) if isinstance(payload, bytes) else payload
-        self._note(self.client.put(key, whole), sent)
+        self.clock.add(self.client.put(key, whole), sent)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
         """Get an object or a part of it. Raises NotFound."""
         sent = self.clock.elapsed()
         download = self.client.get(key, start, length)
-        self._note(download.date, sent)
+        self.clock.add(download.date, sent)
         return download
 
     def read(self, key: str) -> bytes | None:
@@ -234,7 +236,7 @@ class Bucket:
             page = next(pages, None)
             if page is None:
                 return
-            self._note(page.date, sent)
+            self.clock.add(page.date, sent)
             # Without a Date: a lower bound from before the request, so nothing seems too old.
             yield page.entries, page.date or self.clock.reached(sent)
 
@@ -252,7 +254,7 @@ class Bucket:
         waiting, count = iter(doomed), 0
         while batch := list(islice(waiting, BATCH)):
             sent = self.clock.elapsed()
-            self._note(self.client.delete(batch), sent)
+            self.clock.add(self.client.delete(batch), sent)
             count += len(batch)
         return count
 
@@ -286,7 +288,7 @@ class Bucket:
             tasks = [partial(send, number, start) for number, start in starts]
             parts = run_together(tasks, client.at_once if isinstance(client, TakesSeveral) else 1)
             sent = self.clock.elapsed()
-            self._note(client.complete(key, upload, parts), sent)
+            self.clock.add(client.complete(key, upload, parts), sent)
         except NotFound as error:
             raise BackendUnavailable(
                 f"The upload of {key} was aborted by another program; save the file again."
@@ -295,7 +297,3 @@ class Bucket:
             with suppress(BackendUnavailable):  # a sweep aborts it when it is old
                 client.abort(key, upload)
             raise
-
-    def _note(self, date: datetime | None, sent: float) -> None:
-        if date is not None:
-            self.clock.add(date, sent)
