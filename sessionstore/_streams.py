@@ -17,8 +17,7 @@ class ReadStream(io.RawIOBase):
     A stream that can fill the caller's buffer without a copy defines ``readinto`` itself instead.
     """
 
-    _stream: Any = None
-    """The stream below, if it has a ``close``."""
+    _stream: Any = None  # the stream below, if it has a ``close``
 
     def _take(self, size: int) -> bytes:
         """Return at most ``size`` bytes, possibly fewer; b"" at the end."""

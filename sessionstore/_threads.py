@@ -5,6 +5,7 @@ Waiting for a bucket takes little of a processor, so it has more threads, in ano
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -51,7 +52,9 @@ async def run_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwa
     loop = asyncio.get_running_loop()
     slots = _slots.get(loop)
     if slots is None:
-        _forget_closed()
+        for other in list(_slots):
+            if other.is_closed():  # a used semaphore refers to its loop, and would keep it for ever
+                _slots.pop(other, None)
         slots = _slots[loop] = asyncio.Semaphore(THREADS)
     call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
     async with slots:
@@ -97,13 +100,6 @@ def _executor(threads: int = THREADS, name: str = "sessionstore-async") -> Threa
         return _made[name]
 
 
-def _forget_closed() -> None:
-    """Forget closed loops: a used semaphore refers to its loop, and would keep it for ever."""
-    for loop in list(_slots):
-        if loop.is_closed():
-            _slots.pop(loop, None)
-
-
 def _after_fork() -> None:
     """Forget the executors in a child process, which has no thread of the parent."""
     global _lock  # noqa: PLW0603 - one lock for the process
@@ -117,11 +113,8 @@ if hasattr(os, "register_at_fork"):
 
 # Waiting
 
-WAITS = 64
-"""Threads that wait for a network. They use little of a processor, so they may be many."""
-
-PENDING = 32
-"""The most deferred calls at the same time; further ones are made by their caller."""
+WAITS = 64  # threads that wait for a network use little of a processor, so they may be many
+PENDING = 32  # deferred calls at the same time, at most; their caller makes further ones
 
 
 def run_together(tasks: Sequence[Callable[[], T]], at_once: int = WAITS) -> list[T]:
@@ -190,8 +183,8 @@ class Deferred:
             for future, function in list(self._calls.items()):
                 if future.cancel():
                     function()
-                    continue
-                try:
-                    future.exception()
-                except CancelledError:  # another caller of ``drain`` makes it
-                    continue
+                else:
+                    with contextlib.suppress(
+                        CancelledError
+                    ):  # another caller of ``drain`` makes it
+                        future.exception()

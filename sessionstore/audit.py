@@ -1,25 +1,13 @@
 """A log of deletions, as a proof that a visitor's files were deleted.
 
-Each line is one JSON object: the time, the action, the session and its owner, the reason and the
-process. The store writes it if ``audit`` is set, for every way in which a file can be deleted::
+The store writes it if ``audit`` is set: a line, one JSON object, for every way in which a file can
+be deleted. docs/metrics.md describes the actions and fields.
 
-    dropping   a session is about to be deleted whole; dropped or spared follows
-    dropped    it was deleted, with so many files and bytes
-    spared     it was not deleted: it did not exist, or it was in use
-    deleted    a file was deleted on request, or because it was damaged
-    expired    a file was deleted by the retention rules, or evicted
-    replaced   a file was replaced by one of other bytes
-    swept      a sweep is over: unreferenced content was collected
-    held       a sweep collected nothing, because the store looked wrong
-
-``dropping`` without an end means that the process died in between. A later sweep deletes the rest
-of the session.
-
-**Several processes** can append to one file: each line is one write at the end of the file, under a
-lock. If a crash or a full disk cut a line short, the next line begins on a new line.
-**Rotation** is a rename: each line goes to the file that has the name at that moment, which is
-created if it does not exist. **A line that cannot be written** is logged in full, as an error of
-the logger ``sessionstore``; the deletion goes on.
+Several processes can append to one file: each line is one write at the end of the file, under a
+lock. If a crash or a full disk cut a line short, the next line begins on a new line. Rotation is a
+rename: each line goes to the file that has the name at that moment, which is created if it does not
+exist. A line that cannot be written is logged in full, as an error of the logger ``sessionstore``;
+the deletion goes on.
 """
 
 from __future__ import annotations
@@ -30,17 +18,14 @@ import logging
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sessionstore._os.locks import lock
 from sessionstore.errors import SettingsError
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from sessionstore.events import Event
-    from sessionstore.model import Reference, SessionKey
+from sessionstore.events import Event
+from sessionstore.model import Reference, SessionKey
 
 log: Final = logging.getLogger("sessionstore")
 
@@ -89,27 +74,22 @@ class Audit:
             ) from error
 
     def is_about(self, kind: str) -> bool:
-        """Return whether events of this kind are written."""
         return kind in _EVENTS
 
     def dropping(self, key: SessionKey, reason: str, at: datetime) -> None:
-        """Write that a session is about to be dropped."""
         self._write("dropping", at, session=key.id, owner=key.owner, reason=reason)
 
     def spared(self, key: SessionKey, at: datetime) -> None:
-        """Write that the session was not dropped."""
         reason = "there was none, or it was in use"
         self._write("spared", at, session=key.id, owner=key.owner, reason=reason)
 
     def replaced(self, key: SessionKey, old: Reference, at: datetime) -> None:
-        """Write that a save replaced the file ``old``."""
         self._write(
             "replaced", at, session=key.id, owner=key.owner, name=old.name, files=1, bytes=old.size,
             reason="another file was saved under its name",
         )  # fmt: skip
 
     def happened(self, event: Event) -> None:
-        """Write an event: a deletion, or the end of a sweep."""
         files = None if event.session_id is None else event.files  # a sweep counts blobs
         self._write(
             _EVENTS[event.kind], event.at, session=event.session_id, owner=event.owner,
@@ -119,9 +99,9 @@ class Audit:
     def _write(self, action: str, at: datetime, **more: str | int | None) -> None:
         import socket  # here: rarely needed, and 10 % of the load time of the package
 
-        entry = {"at": at.isoformat(), "action": action}
-        entry |= {name: value for name, value in more.items() if value is not None}  # type: ignore[misc]  # numbers too
-        entry |= {"by": _actor.get(), "host": socket.gethostname(), "pid": os.getpid()}  # type: ignore[dict-item]  # as above
+        entry: dict[str, object] = {"at": at.isoformat(), "action": action}
+        entry |= {name: value for name, value in more.items() if value is not None}
+        entry |= {"by": _actor.get(), "host": socket.gethostname(), "pid": os.getpid()}
         line = json.dumps(entry)  # ASCII: no name can begin a line or send codes to a terminal
         try:
             self._append(line.encode() + b"\n")

@@ -29,8 +29,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol, Self, runtime_checkable
+from typing import BinaryIO, ClassVar, Protocol, Self, runtime_checkable
 
+from sessionstore.clock import Clock
+from sessionstore.content import Content, Spool
 from sessionstore.model import (
     Collected,
     Dropped,
@@ -42,33 +44,13 @@ from sessionstore.model import (
     SessionRecord,
     Stored,
 )
-
-if TYPE_CHECKING:
-    from sessionstore.clock import Clock
-    from sessionstore.content import Content, Spool
-    from sessionstore.parsers import Parser
-
+from sessionstore.parsers import Parser
 
 __all__ = [
-    "Backend",
-    "Collected",
-    "Dropped",
-    "HasFreeSpace",
-    "Inspects",
-    "KeepsSecret",
-    "KnowsIfAlone",
-    "Location",
-    "Omits",
-    "Problem",
-    "ReclaimsLate",
-    "Reference",
-    "Restores",
-    "Saved",
-    "SessionKey",
-    "SessionRecord",
-    "SignsUrls",
-    "Stored",
-]
+    "Backend", "Collected", "Dropped", "HasFreeSpace", "Inspects", "KeepsSecret", "KnowsIfAlone",
+    "Location", "Omits", "Problem", "ReclaimsLate", "Reference", "Restores", "Saved", "SessionKey",
+    "SessionRecord", "SignsUrls", "Stored",
+]  # fmt: skip
 
 
 class Backend(Protocol):

@@ -54,12 +54,10 @@ class Timers:
             self._condition.notify_all()
 
     def cancel(self, key: str) -> None:
-        """Forget the time of ``key``."""
         with self._condition:
             self._due.pop(key, None)
 
     def close(self) -> None:
-        """Forget all times and end the thread."""
         with self._condition:
             self._closed = True
             self._due.clear()
@@ -118,7 +116,6 @@ class Sweeping:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread if it is not running yet."""
         if self._thread is None:
             self._stopped = False
             self._thread = threading.Thread(

@@ -29,8 +29,7 @@ from sessionstore.retention import Retention
 from sessionstore.settings.resolver import SECRET_LENGTH
 
 _SHARED = shared_key()
-_KEPT_SECRET = 32
-"""The minimum length, in bytes, of a secret that a backend made: a shorter one can be guessed."""
+_KEPT_SECRET = 32  # bytes, at least, of a secret that a backend made: a shorter one can be guessed
 
 
 _open: weakref.WeakValueDictionary[str, BaseStore] = weakref.WeakValueDictionary()
@@ -72,7 +71,14 @@ class BaseStore:
             )
         self._secret = secret
         self._base_url = base_url
-        self._redirect = _signing(backend) if redirect else None
+        self._redirect: SignsUrls | None = None
+        if redirect:
+            if not isinstance(backend, SignsUrls):
+                raise SettingsError(
+                    "invalid redirect=true: this backend signs no URLs of its own; leave it out, "
+                    "and set base_url to where the app serves stored files."
+                )
+            self._redirect = backend
         self.audit = audit
         self.ledger: Final = QuotaLedger(self.limits, backend, self._make_room)
         """The quotas of this store."""
@@ -87,15 +93,13 @@ class BaseStore:
             return
         record = self.backend.end(key.sid) or self.backend.session(key.sid)
         due = None if record is None else self.retention.due(record)
-        if due is None:
+        if record is None or due is None:
             return
         self.emit("ended", key, reason="the visitor left")
-        if record is not None and self.retention.is_due(record, self.now()):
-            retry = self._linger_over(key.sid)
-            if retry is None:
-                return
-            due = retry
-        self._timers.at(key.sid, due)
+        if self.retention.is_due(record, self.now()):
+            due = self._linger_over(key.sid)
+        if due is not None:
+            self._timers.at(key.sid, due)
 
     def resume(self, key: SessionKey) -> None:
         """``Session.resume``."""
@@ -209,7 +213,7 @@ class BaseStore:
 
     @property
     def live_interval(self) -> timedelta:
-        """Return the time between two touches of a session by a live connection."""
+        """Return ``Retention.live_interval``."""
         return self.retention.live_interval
 
     def use_local_copies(self, copies: LocalCopies) -> Callable[[], None]:
@@ -219,13 +223,13 @@ class BaseStore:
         deletes. Return a function that restores the previous copies and closes ``copies``.
         """
         before: Final = self.local_copies
-        self.local_copies = copies
-        before.close()
 
         def restore() -> None:
             self.local_copies = before
             copies.close()
 
+        self.local_copies = copies
+        before.close()
         return restore
 
     def url(self, sid: str, reference: Reference, expires: timedelta) -> str:
@@ -264,15 +268,6 @@ class BaseStore:
             "secret is not set, and this backend cannot keep one: set it to a long random text, "
             "the same for every replica."
         )
-
-
-def _signing(backend: Backend) -> SignsUrls:
-    if isinstance(backend, SignsUrls):
-        return backend
-    raise SettingsError(
-        "invalid redirect=true: this backend signs no URLs of its own; leave it out, and set "
-        "base_url to where the app serves stored files."
-    )
 
 
 class SessionHandle:

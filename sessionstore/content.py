@@ -15,20 +15,17 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
+from typing import BinaryIO, Final, Protocol, Self
 
 from sessionstore._os.errors import translated
 from sessionstore._streams import ReadStream
 from sessionstore.errors import Corrupted, SettingsError
-
-if TYPE_CHECKING:
-    from sessionstore.model import Reference
+from sessionstore.model import Reference
 
 Buffer = bytes | bytearray | memoryview
 """Bytes-like, for annotations; at run time anything that ``memoryview`` accepts."""
 
-CHUNK = 1 << 20
-"""Bytes read at a time, and the most that an unfinished save keeps in memory before it spools."""
+CHUNK = 1 << 20  # bytes read at a time, and the most that a save keeps in memory before it spools
 
 
 class Hasher(Protocol):
@@ -48,11 +45,9 @@ def _blake3(data: Buffer = b"") -> Hasher:
     return blake3(data)  # type: ignore[no-any-return, unused-ignore]  # the extra may be absent
 
 
+# By algorithm: returns the hash object of some bytes.
 HASHERS: dict[str, Callable[[Buffer], Hasher]] = {"sha256": hashlib.sha256, "blake3": _blake3}
-"""By algorithm: returns the hash object of some bytes."""
-
-DIGESTS = tuple(HASHERS)
-"""The digest algorithms that a store can be created with."""
+DIGESTS = tuple(HASHERS)  # the digest algorithms that a store can be created with
 
 
 def hasher(algorithm: str) -> Hasher:
@@ -96,7 +91,6 @@ class TempSpool:
         return len(data)
 
     def chunks(self) -> Iterator[bytes]:
-        """Iterate over the bytes from the beginning, at most ``CHUNK`` at a time."""
         with self._translated("read the buffered bytes of a save"):
             self.file.seek(0)
             while chunk := self.file.read(CHUNK):
@@ -157,33 +151,31 @@ class Ingest:
         self.admit: Final = admit
         self.size: int = 0
         self._hasher = hasher(algorithm)
-        self._head: bytearray | None = None
+        self._head = bytearray()
         self._spool: Spool | None = None
 
     def whole(self, data: Buffer) -> Content:
         """Return the content of a complete flat buffer: hashed in place, not copied."""
-        view = memoryview(data)
-        if self.admit is not None:
-            self.admit(len(view))
-        self._hasher.update(view)
+        view = self._accept(data)
         return Content(self._hasher.hexdigest(), len(view), view)
 
-    def write(self, data: Buffer) -> int:
-        """Accept one chunk; return its length in bytes."""
+    def _accept(self, data: Buffer) -> memoryview:
         view = memoryview(data)
         if self.admit is not None:
             self.admit(len(view))
         self._hasher.update(view)
+        return view
+
+    def write(self, data: Buffer) -> int:
+        view = self._accept(data)
         if self._spool is None and self.size + len(view) <= CHUNK:
-            if self._head is None:
-                self._head = bytearray()
             self._head += view
         else:
             if self._spool is None:
                 self._spool = self.new_spool()
                 if self._head:
                     self._spool.write(self._head)
-                self._head = None
+                self._head = bytearray()
             self._spool.write(view)
         self.size += len(view)
         return len(view)
@@ -194,7 +186,7 @@ class Ingest:
         digest = self._hasher.hexdigest()
         if spool is not None:
             return Content(digest, self.size, spool=spool)
-        return Content(digest, self.size, data=memoryview(self._head or b""))
+        return Content(digest, self.size, data=memoryview(self._head))
 
     def abort(self) -> None:
         """Discard the bytes so far. Does nothing after ``finish``."""
@@ -241,7 +233,6 @@ def refuse_text(source: object) -> None:
 
 
 def _pump(file: object, into: Ingest) -> None:
-    """Read a binary file from its position to its end. It stays open."""
     readinto = getattr(file, "readinto", None)
     if isinstance(file, io.RawIOBase | io.BufferedIOBase) and callable(readinto):
         buffer = memoryview(bytearray(CHUNK))
@@ -268,31 +259,41 @@ def _view(data: object) -> memoryview | None:
     return view.cast("B") if view.contiguous else memoryview(bytes(view))
 
 
-class _Verified(ReadStream):
-    """Passes on the bytes of a stream and, at its end, compares size and digest."""
+class _Checked(ReadStream):
+    """Passes on the next ``left`` bytes of a stream; fewer raise Corrupted.
 
-    def __init__(self, stream: BinaryIO, reference: Reference, algorithm: str) -> None:
+    With a ``hasher`` they are the whole content: more bytes, or another digest, raise it too.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, reference: Reference, left: int, hasher: Hasher | None = None
+    ) -> None:
         self._stream = stream
         self._reference = reference
-        self._hasher = hasher(algorithm)
-        self._left = reference.size
+        self._left = left
+        self._hasher = hasher
 
     def _take(self, size: int) -> bytes:
-        chunk: bytes = self._stream.read(min(size, max(self._left, 1)))
+        most = self._left if self._hasher is None else max(self._left, 1)
+        chunk: bytes = self._stream.read(min(size, most))
+        if not chunk and self._left and size:
+            raise self._damaged(f"they end {self._left} bytes early")
         self._left -= len(chunk)
-        self._hasher.update(chunk)
-        if self._left < 0 or (not chunk and self._left > 0):
-            self._refuse("its length is not the one saved")
-        if self._left == 0 and self._hasher.hexdigest() != self._reference.digest:
-            # Checked when the last byte is read, not at the end of the stream: the caller never
-            # gets a damaged file as a whole.
-            self._refuse("its digest is not the one saved")
+        if self._hasher is not None:
+            self._hasher.update(chunk)
+            if self._left < 0:
+                raise self._damaged("its length is not the one saved")
+            if self._left == 0 and self._hasher.hexdigest() != self._reference.digest:
+                # Checked when the last byte is read, not at the end of the stream: the caller never
+                # gets a damaged file as a whole.
+                raise self._damaged("its digest is not the one saved")
         return chunk
 
-    def _refuse(self, problem: str) -> None:
-        raise Corrupted(
-            f"The stored bytes of {self._reference.name!r} are damaged: {problem} "
-            f"({self._reference.size} bytes, {self._reference.digest}). Save the file again."
+    def _damaged(self, problem: str) -> Corrupted:
+        file = self._reference
+        return Corrupted(
+            f"The stored bytes of {file.name!r} are damaged: {problem} "
+            f"({file.size} bytes, {file.digest}). Save the file again."
         )
 
 
@@ -301,27 +302,8 @@ def verified(stream: BinaryIO, reference: Reference, algorithm: str) -> BinaryIO
 
     If they differ, the read that would return the last byte raises Corrupted.
     """
-    return io.BufferedReader(_Verified(stream, reference, algorithm), CHUNK)
-
-
-class _Limited(ReadStream):
-    """The first ``length`` bytes of a stream. A shorter stream raises Corrupted."""
-
-    def __init__(self, stream: BinaryIO, length: int, reference: Reference) -> None:
-        self._stream = stream
-        self._left = length
-        self._reference = reference
-
-    def _take(self, size: int) -> bytes:
-        chunk: bytes = self._stream.read(min(size, self._left))
-        if not chunk and self._left and size:
-            raise Corrupted(
-                f"The stored bytes of {self._reference.name!r} are damaged: they end "
-                f"{self._left} bytes early ({self._reference.size} bytes, "
-                f"{self._reference.digest}). Save the file again."
-            )
-        self._left -= len(chunk)
-        return chunk
+    checked = _Checked(stream, reference, reference.size, hasher(algorithm))
+    return io.BufferedReader(checked, CHUNK)
 
 
 def limited(stream: BinaryIO, length: int, reference: Reference) -> BinaryIO:
@@ -330,7 +312,7 @@ def limited(stream: BinaryIO, length: int, reference: Reference) -> BinaryIO:
     The digest is of the whole content, so a part can only be counted: too few bytes raise
     Corrupted.
     """
-    return io.BufferedReader(_Limited(stream, length, reference), min(CHUNK, max(length, 1)))
+    return io.BufferedReader(_Checked(stream, reference, length), min(CHUNK, max(length, 1)))
 
 
 def read_all(stream: BinaryIO) -> bytes:

@@ -1,11 +1,5 @@
 """Checks of a location for a store: safety, speed, and missing permissions or settings.
 
-    from sessionstore.doctor import doctor
-
-    report = doctor("s3://bucket/prefix")
-    print(report)        # a line for each check, in words
-    report.safe          # True if no check found a way to lose or leak files
-
 The location is probed with the doctor's own files, beside a store that may exist there, and they
 are removed again; no store is made. It needs no more permissions than a store. Facts that need
 further permissions (a bucket's lifecycle rules, its versioning) are "unknown" without them.
@@ -16,13 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from sessionstore.errors import SessionStoreError
+from sessionstore.model import Location
 from sessionstore.settings.resolver import resolve
-
-if TYPE_CHECKING:
-    from sessionstore.model import Location
 
 __all__ = ["Check", "Examinable", "Report", "Verdict", "doctor"]
 

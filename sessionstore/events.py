@@ -10,21 +10,9 @@ from datetime import datetime
 from typing import Final
 
 KINDS = (
-    "saved",
-    "deduplicated",
-    "deleted",
-    "expired",
-    "dropped",
-    "ended",
-    "resumed",
-    "limit_exceeded",
-    "sweep_started",
-    "sweep_finished",
-    "sweep_held",
-    "sweep_failed",
-    "copied",
-    "copy_finished",
-)
+    "saved", "deduplicated", "deleted", "expired", "dropped", "ended", "resumed", "limit_exceeded",
+    "sweep_started", "sweep_finished", "sweep_held", "sweep_failed", "copied", "copy_finished",
+)  # fmt: skip
 """Every kind of event. ``saved`` is every save, and ``deduplicated`` follows it if the bytes were
 stored already. ``deleted`` is a deletion on request, ``expired`` one by a sweep; ``dropped`` is a
 whole session. The source of a copy emits ``copied`` and ``copy_finished``."""
@@ -62,10 +50,7 @@ class Events:
         self.callbacks: dict[str, tuple[Callback, ...]] = {}
 
     def on(self, kind: str, callback: Callback) -> Callable[[], None]:
-        """Call ``callback`` at every event of ``kind``; return a function that ends it.
-
-        Raises ValueError for an unknown kind.
-        """
+        """Do the work of ``SessionStore.on``."""
         if kind not in KINDS:
             raise ValueError(f"unknown event kind {kind!r}: choose one of {', '.join(KINDS)}.")
         with self._lock:

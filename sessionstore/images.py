@@ -14,11 +14,9 @@ from sessionstore.errors import SettingsError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_NO_ALPHA = {"JPEG": "RGB", "BMP": "RGB", "PPM": "RGB"}
-"""Formats that cannot keep transparency, and the mode they take."""
+_NO_ALPHA = {"JPEG": "RGB", "BMP": "RGB", "PPM": "RGB"}  # formats without alpha, and their mode
 
-_CHANNELS = ((), (3,), (4,))
-"""The dimensions after the height and width of an array: grey, colour, colour with alpha."""
+_CHANNELS = ((), (3,), (4,))  # after height and width of an array: grey, colour, with alpha
 
 
 def is_image(content: object) -> bool:
@@ -40,7 +38,9 @@ def encode(content: Any, suffix: str) -> bytes:
         raise SettingsError(
             "Saving an array as an image needs Pillow: pip install 'sessionstore[image]'."
         ) from error
-    form = _format(suffix)
+    form = Image.registered_extensions().get(suffix.lower() or ".png")
+    if form is None or form not in Image.SAVE:
+        raise ValueError(f"{suffix!r} names no image format: use .png, .webp or .jpg.")
     image: Image.Image = content if isinstance(content, Image.Image) else _from_array(content)
     mode = _NO_ALPHA.get(form)
     if mode is not None and image.mode not in ("RGB", "L", "CMYK", "1"):
@@ -48,17 +48,6 @@ def encode(content: Any, suffix: str) -> bytes:
     out = io.BytesIO()
     image.save(out, form)
     return out.getvalue()
-
-
-def _format(suffix: str) -> str:
-    from PIL import Image
-
-    if not suffix:
-        return "PNG"
-    form = Image.registered_extensions().get(suffix.lower())
-    if form is None or form not in Image.SAVE:
-        raise ValueError(f"{suffix!r} names no image format: use .png, .webp or .jpg.")
-    return form
 
 
 def _from_array(array: Any) -> Image:

@@ -15,11 +15,8 @@ from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
 from sessionstore.model import Reference, Saved
 from sessionstore.parsers import show_size
 
-_REMEMBERED = 4096
-"""The number of sessions with cached sums in a process. Others are summed again at their save."""
-
-_REFRESH = timedelta(seconds=60)
-"""The time a sum is trusted: for this long the saves of other replicas can be missed."""
+_REMEMBERED = 4096  # sessions with cached sums; others are summed again at their save
+_REFRESH = timedelta(seconds=60)  # so long, saves of other replicas can be missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,6 @@ class Change:
     size: int = 0
 
     def overlaps(self, other: Change) -> bool:
-        """Return whether the two may touch the same file."""
         if self.names is None or other.names is None:
             return True
         return not self.names.isdisjoint(other.names)
@@ -100,10 +96,6 @@ class _SessionQuota:
     at: datetime | None = None
     certain: bool = True
 
-    def coming_files(self) -> int:
-        """Return the most files that the saves can add."""
-        return len({save.name for save in tuple(self.saves) if save.replaced is None})
-
     def coming_bytes(self) -> int:
         """Return the most bytes that the saves can add, for any outcome of each of them.
 
@@ -126,7 +118,6 @@ class _SessionQuota:
         return not self.changes and (not self.certain or now - self.at > _REFRESH)
 
     def listed(self, files: Iterable[Reference], now: datetime) -> None:
-        """Set the sums to those of a listing."""
         sizes: dict[str, int | None] = {save.name: None for save in tuple(self.saves)}
         size = count = 0
         for reference in files:
@@ -200,7 +191,6 @@ class _SessionQuota:
                 save.replaced = size
 
     def leave(self, save: Reservation) -> None:
-        """Remove a finished save. A second call does nothing."""
         if save in self.saves:
             self.saves.remove(save)
 
@@ -255,15 +245,29 @@ class QuotaLedger:
         """Add the save to the sums of its session, if a limit needs them."""
         if not self._sums:
             return
-        save.tally = self._tally(save.sid)
+        tally = save.tally = self._tally(save.sid)
+        limit = self.limits.max_session_files
         try:
-            self._join(save.tally, save)
+            with tally.lock:
+                self.refresh(tally, save.sid)
+                if not save.fresh:
+                    save.replaced = self._replaced(tally, save)
+                tally.saves.append(save)
+                new = {each.name for each in tuple(tally.saves) if each.replaced is None}
+                full = limit is not None and tally.files + len(new) > limit
+                refused = full and save.replaced is None
         except BaseException:
             self.leave(save)
             raise
+        if refused:
+            self.leave(save)
+            raise LimitExceeded(
+                f"The session has {tally.files} files and max_session_files={limit}: delete some "
+                f"before saving {save.name!r}.",
+                limit="max_session_files",
+            )
 
     def leave(self, save: Reservation) -> None:
-        """Note that the save is over, with success or without."""
         if save.tally is not None:
             with save.tally.lock:
                 if not save.over:
@@ -271,29 +275,13 @@ class QuotaLedger:
             self._release(save.sid, save.tally)
         self.release(save)
 
-    def _join(self, tally: _SessionQuota, save: Reservation) -> None:
-        with tally.lock:
-            self.refresh(tally, save.sid)
-            if not save.fresh:
-                save.replaced = self._replaced(tally, save)
-            tally.saves.append(save)
-            limit = self.limits.max_session_files
-            added = save.replaced is None
-            if limit is not None and added and tally.files + tally.coming_files() > limit:
-                raise LimitExceeded(
-                    f"The session has {tally.files} files and max_session_files={limit}: delete "
-                    f"some before saving {save.name!r}.",
-                    limit="max_session_files",
-                )
-
     def refresh(self, tally: _SessionQuota, sid: str) -> bool:
         """Refresh the sums from a listing if it is due; return whether it was.
 
         The caller holds the lock.
         """
         now = self._backend.now()
-        due = tally.is_due(now)
-        if due:
+        if due := tally.is_due(now):
             tally.listed(self._backend.files(sid), now)
         return due
 
@@ -325,10 +313,9 @@ class QuotaLedger:
         return tally
 
     def _release(self, sid: str, tally: _SessionQuota) -> None:
-        """Decrease the number of users of the sums. Sums without a listing are not kept."""
         with self._lock:
             tally.users -= 1
-            if not tally.users and tally.at is None:
+            if not tally.users and tally.at is None:  # without a listing they are not kept
                 self._tallies.pop(sid, None)
 
     def keep(self, save: Reservation, put: Callable[[], Saved]) -> Saved:
@@ -442,7 +429,6 @@ class Reservation:
         self.ledger.leave(self)
 
     def admit(self, count: int) -> None:
-        """Admit ``count`` more bytes, or raise LimitExceeded."""
         limits = self.ledger.limits
         taken = self.taken + count
         if limits.max_file is not None and taken > limits.max_file:
@@ -453,31 +439,25 @@ class Reservation:
             )
         self.ledger.reserve(self, count)
         self.ledger.check_free(count, self.name)
-        if self.tally is None:
+        tally, limit = self.tally, limits.max_session
+        if tally is None or limit is None:
             self.taken = taken
-        else:
-            self._admit_to_session(self.tally, count)
-
-    def _admit_to_session(self, tally: _SessionQuota, count: int) -> None:
+            return
         with tally.lock:
-            if not self._fits(tally, count) and not (
-                self.ledger.refresh(tally, self.sid) and self._fits(tally, count)
+            if not self._fits(tally, limit, count) and not (
+                self.ledger.refresh(tally, self.sid) and self._fits(tally, limit, count)
             ):
-                limit = self.ledger.limits.max_session
-                assert limit is not None, "without one everything fits"  # noqa: S101 - for mypy
                 raise LimitExceeded(
                     f"Saving {self.name!r} would take the session over "
                     f"max_session={show_size(limit)}: delete some of its files first.",
                     limit="max_session",
                 )
-            self.taken += count
+            self.taken = taken
 
-    def _fits(self, tally: _SessionQuota, count: int) -> bool:
-        """Return whether the session may take ``count`` more bytes of this save."""
-        limit = self.ledger.limits.max_session
+    def _fits(self, tally: _SessionQuota, limit: int, count: int) -> bool:
         before = tally.coming_bytes()
         self.taken += count
         after = tally.coming_bytes()
         self.taken -= count
         # Bytes that add nothing are admitted, even if the session exceeds a limit set later.
-        return limit is None or after == before or tally.bytes + after <= limit
+        return after == before or tally.bytes + after <= limit

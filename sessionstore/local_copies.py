@@ -32,17 +32,11 @@ from sessionstore.model import Reference
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\:*?\"<>|]")
 
-_LONGEST = 200
-"""Bytes of a copy's name: file systems take 255, and an app may put something before it."""
+_LONGEST = 200  # bytes of a name: file systems take 255, an app may put something before it
 
-HELD = 600.0
-"""Seconds for which a copy stays after ``local_path`` returned it, even above the cap."""
-
-RECHECK = 2.0
-"""Seconds for which a check that a file still exists is trusted."""
-
-_SLACK = 0.9
-"""The part of the cap that an eviction leaves, so that not every new copy needs an eviction."""
+HELD = 600.0  # seconds that a copy stays after ``local_path`` returned it, even above the cap
+RECHECK = 2.0  # seconds that a check that a file still exists is trusted
+_SLACK = 0.9  # of the cap: so much an eviction leaves, so that not every new copy needs one
 
 
 class CopyKey(NamedTuple):
@@ -59,122 +53,6 @@ class _Copy:
     used: float
     checked: float
     pins: int = 0
-
-
-class CopyIndex:
-    """The copies of one process. Sizes are in bytes; ``cap`` is None for no limit."""
-
-    def __init__(
-        self, cap: int | None = None, seconds: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.cap = cap
-        self._seconds = seconds
-        self._lock = threading.Lock()
-        self._by_session: dict[str, dict[CopyKey, _Copy]] = {}
-        self._total = 0
-
-    def made(self, place: CopyKey, size: int) -> None:
-        """Note that a copy of an existing file was made."""
-        with self._lock:
-            self._forget(place)
-            now = self._seconds()
-            self._by_session.setdefault(place.sid, {})[place] = _Copy(size, now, now)
-            self._total += size
-
-    def use(self, place: CopyKey) -> bool:
-        """Note a use; return True if the file was checked within the last ``RECHECK`` seconds."""
-        with self._lock:
-            copy = self._by_session.get(place.sid, {}).get(place)
-            if copy is None:
-                return False
-            copy.used = self._seconds()
-            return copy.used - copy.checked < RECHECK
-
-    def checked(self, place: CopyKey) -> None:
-        """Note that the file was checked and exists."""
-        with self._lock:
-            copy = self._by_session.get(place.sid, {}).get(place)
-            if copy is not None:
-                copy.checked = self._seconds()
-
-    @contextlib.contextmanager
-    def pinned(self, place: CopyKey) -> Iterator[None]:
-        """Keep the copy from being evicted inside the block."""
-        self._pin(place, 1)
-        try:
-            yield
-        finally:
-            self._pin(place, -1)
-
-    def _pin(self, place: CopyKey, by: int) -> None:
-        with self._lock:
-            copy = self._by_session.get(place.sid, {}).get(place)
-            if copy is not None:
-                copy.pins += by
-                copy.used = self._seconds()
-
-    def forget(self, sid: str, name: str | None = None) -> bool:
-        """Forget a session's copies, or those of one file; whether there were any."""
-        with self._lock:
-            places = [it for it in self._by_session.get(sid, {}) if name in (None, it.name)]
-            for place in places:
-                self._forget(place)
-            return bool(places)
-
-    def drop(self, place: CopyKey) -> None:
-        """Forget one copy."""
-        with self._lock:
-            self._forget(place)
-
-    def _forget(self, place: CopyKey) -> None:
-        copies = self._by_session.get(place.sid, {})
-        copy = copies.pop(place, None)
-        if copy is not None:
-            self._total -= copy.size
-        if not copies:
-            self._by_session.pop(place.sid, None)
-
-    def over(self, coming: int) -> list[CopyKey]:
-        """Return the copies to remove, least recently used first, to fit ``coming`` more bytes.
-
-        Copies that are pinned, or were used within ``HELD`` seconds, are never evicted, so the
-        cache can exceed the cap while all copies are in use.
-        """
-        with self._lock:
-            if self.cap is None or self._total + coming <= self.cap:
-                return []
-            excess = self._total + coming - int(self.cap * _SLACK)
-            idle = self._seconds() - HELD
-            free = sorted(
-                (copy.used, place, copy.size)
-                for copies in self._by_session.values()
-                for place, copy in copies.items()
-                if not copy.pins and copy.used <= idle
-            )
-            doomed: list[CopyKey] = []
-            for _, place, size in free:
-                if excess <= 0:
-                    break
-                excess -= size
-                doomed.append(place)
-                self._forget(place)
-            return doomed
-
-    def sessions(self) -> list[str]:
-        """Return the sessions that have copies."""
-        with self._lock:
-            return list(self._by_session)
-
-    def of(self, sid: str) -> list[CopyKey]:
-        """Return the copies of a session."""
-        with self._lock:
-            return list(self._by_session.get(sid, ()))
-
-    def clear(self) -> None:
-        """Forget all copies."""
-        with self._lock:
-            self._by_session.clear()
-            self._total = 0
 
 
 class LocalCopies:
@@ -195,20 +73,23 @@ class LocalCopies:
         ``directory`` is shared by all processes; None: one in the system's temporary folder.
         """
         self._directory = directory
+        self._cap = size
+        self._seconds = seconds
         self._made: Workspace | None = None
         self._lock = threading.Lock()
-        self._copies = CopyIndex(size, seconds)
+        self._copies: dict[str, dict[CopyKey, _Copy]] = {}
+        """By session."""
+        self._total = 0
         self._secret = secrets.token_bytes(16)
 
     @property
     def directory(self) -> Path:
-        """Return the directory with the copies of all processes."""
         return self._workspace.parent
 
     @property
     def size(self) -> int | None:
         """Return the maximum size of the copies in bytes; None: no limit."""
-        return self._copies.cap
+        return self._cap
 
     @property
     def _workspace(self) -> Workspace:
@@ -233,32 +114,35 @@ class LocalCopies:
             place = self._place(sid, reference)
             folder = self._folder(place)
             path = folder / fit(reference.name)
-            if not self._copies.use(place):
-                self._check(place, folder, check)
+            if not self._use(place):
+                self._check(place, check)
             if not path.exists():
-                self._remove(self._copies.over(reference.size))
+                self._remove(self._evicted(reference.size))
                 try:
                     self._make(folder, path, stream)
                 except FileNotStored:
                     raise
                 except FileNotFoundError:  # another thread removed the folder in between
                     self._make(folder, path, stream)
-                self._copies.made(place, reference.size)
+                with self._lock:
+                    self._forget(place)
+                    now = self._seconds()
+                    self._copies.setdefault(sid, {})[place] = _Copy(reference.size, now, now)
+                    self._total += reference.size
             return path
 
     @contextlib.contextmanager
     def pinned(
-        self,
-        sid: str,
-        reference: Reference,
-        stream: Callable[[], BinaryIO],
-        check: Callable[[], None] = lambda: None,
+        self, sid: str, reference: Reference, stream: Callable[[], BinaryIO]
     ) -> Iterator[Path]:
         """Yield the copy of ``path``, and do not evict it inside the block."""
+        path = self.path(sid, reference, stream)
         place = self._place(sid, reference)
-        path = self.path(sid, reference, stream, check)
-        with self._copies.pinned(place):
+        self._use(place, pins=1)
+        try:
             yield path
+        finally:
+            self._use(place, pins=-1)
 
     def _place(self, sid: str, reference: Reference) -> CopyKey:
         return CopyKey(sid, self._blind(reference.name), self._blind(reference.token))
@@ -270,14 +154,59 @@ class LocalCopies:
         """Return an unguessable name: an app may serve a copy to anyone who knows its path."""
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:20]
 
-    def _check(self, place: CopyKey, folder: Path, check: Callable[[], None]) -> None:
+    def _use(self, place: CopyKey, pins: int = 0) -> bool:
+        """Note a use; return whether the file was checked within the last ``RECHECK`` seconds."""
+        with self._lock:
+            copy = self._copies.get(place.sid, {}).get(place)
+            if copy is None:
+                return False
+            copy.pins += pins
+            copy.used = self._seconds()
+            return copy.used - copy.checked < RECHECK
+
+    def _check(self, place: CopyKey, check: Callable[[], None]) -> None:
         try:
             check()
         except FileNotStored:
-            self._copies.drop(place)
-            self._clear(folder)
+            self._remove([place])
             raise
-        self._copies.checked(place)
+        with self._lock:
+            copy = self._copies.get(place.sid, {}).get(place)
+            if copy is not None:
+                copy.checked = self._seconds()
+
+    def _evicted(self, coming: int) -> list[CopyKey]:
+        """Forget and return the least recently used copies, so that ``coming`` more bytes fit.
+
+        Copies that are pinned, or were used within ``HELD`` seconds, are never evicted, so the
+        cache can exceed the cap while all copies are in use.
+        """
+        with self._lock:
+            if self._cap is None or self._total + coming <= self._cap:
+                return []
+            goal = int(self._cap * _SLACK) - coming
+            idle = self._seconds() - HELD
+            free = sorted(
+                (copy.used, place)
+                for copies in self._copies.values()
+                for place, copy in copies.items()
+                if not copy.pins and copy.used <= idle
+            )
+            doomed: list[CopyKey] = []
+            for _, place in free:
+                if self._total <= goal:
+                    break
+                doomed.append(place)
+                self._forget(place)
+            return doomed
+
+    def _forget(self, place: CopyKey) -> None:
+        copies = self._copies.get(place.sid, {})
+        copy = copies.pop(place, None)
+        if copy is not None:
+            self._total -= copy.size
+        if not copies:
+            self._copies.pop(place.sid, None)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -309,14 +238,11 @@ class LocalCopies:
             raise
 
     def forget_file(self, sid: str, name: str) -> None:
-        """Remove the copies of a deleted file."""
-        if self._copies.forget(sid, self._blind(name)):
-            self._clear(self._folder(CopyKey(sid, self._blind(name), "")))
+        blind = self._blind(name)
+        self._remove([place for place in self._of(sid) if place.name == blind])
 
     def forget_session(self, sid: str) -> None:
-        """Remove the copies of a dropped session."""
-        if self._copies.forget(sid):
-            shutil.rmtree(self._workspace.path / self._blind(sid), ignore_errors=True)
+        self._remove(self._of(sid))
 
     def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
         """Remove copies of files that other processes deleted, and the copies of dead processes."""
@@ -328,21 +254,23 @@ class LocalCopies:
             workspace.renew()  # before other processes take it for a dead one's
             with workspace.dead():
                 pass  # the end of the block erases them
-        for sid in self._copies.sessions():
+        for sid in list(self._copies):
             # List the copies before the files: a copy made in between must not count as dead.
-            copies = self._copies.of(sid)
+            copies = self._of(sid)
             live = {self._place(sid, reference) for reference in files(sid)}
             self._remove([place for place in copies if place not in live])
 
-    def _remove(self, places: Iterable[CopyKey]) -> None:
-        for place in places:
-            self._copies.drop(place)
-            self._clear(self._folder(place))
+    def _of(self, sid: str) -> list[CopyKey]:
+        return list(self._copies.get(sid, ()))
 
-    def _clear(self, folder: Path) -> None:
-        """Remove a folder with everything in it, and each folder above it that is then empty."""
-        shutil.rmtree(folder, ignore_errors=True)
-        self._prune(folder.parent)
+    def _remove(self, places: Iterable[CopyKey]) -> None:
+        """Remove copies, and each folder above them that is then empty."""
+        for place in places:
+            with self._lock:
+                self._forget(place)
+            folder = self._folder(place)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._prune(folder.parent)
 
     def _prune(self, folder: Path) -> None:
         """Remove the folder if it is empty, and so on upwards, but never the workspace itself."""
@@ -352,9 +280,9 @@ class LocalCopies:
                 folder = folder.parent
 
     def close(self) -> None:
-        """Remove every copy of this process."""
-        self._copies.clear()
         with self._lock:
+            self._copies.clear()
+            self._total = 0
             made = self._made
         if made is not None:
             made.close()

@@ -94,26 +94,11 @@ TYPES = {
 
 INLINE = frozenset(
     {
-        "audio/aac",
-        "audio/flac",
-        "audio/mp4",
-        "audio/mpeg",
-        "audio/ogg",
-        "audio/wav",
-        "audio/webm",
-        "image/apng",
-        "image/avif",
-        "image/bmp",
-        "image/gif",
-        "image/jpeg",
-        "image/png",
-        "image/webp",
-        "text/plain",
-        "video/mp4",
-        "video/ogg",
-        "video/webm",
+        "audio/aac", "audio/flac", "audio/mp4", "audio/mpeg", "audio/ogg", "audio/wav",
+        "audio/webm", "image/apng", "image/avif", "image/bmp", "image/gif", "image/jpeg",
+        "image/png", "image/webp", "text/plain", "video/mp4", "video/ogg", "video/webm",
     }
-)
+)  # fmt: skip
 """Types that a browser shows without running code in them. Not SVG, HTML, XML or PDF."""
 
 _ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187, section 3.2.1, besides letters and digits

@@ -1,11 +1,5 @@
 """Metrics for Prometheus: operations, durations and errors of a store.
 
-    from prometheus_client import make_asgi_app
-    from sessionstore.metrics import Metrics
-
-    Metrics(store)
-    app.mount("/metrics", make_asgi_app())
-
 Operations are counted from the store's events; durations are measured around the backend. A store
 without metrics has no cost of either. Needs the extra ``metrics``. For several worker processes see
 "Multiprocess Mode" of prometheus_client, which works without a change.
@@ -16,7 +10,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
@@ -24,10 +18,8 @@ from sessionstore.backend import Backend
 from sessionstore.errors import FileNotStored, SessionStoreError
 from sessionstore.events import Event
 from sessionstore.model import Collected
+from sessionstore.store import SessionStore
 from sessionstore.wrapping import Call, HasClient, Wrapper, wrap_methods
-
-if TYPE_CHECKING:
-    from sessionstore.store import SessionStore
 
 BUCKETS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -44,6 +36,14 @@ _LISTINGS: Final = ("files", "sessions", "inspect", "omitted")
 _REQUESTS: Final = ("put", "get", "delete", "begin", "upload_part", "complete", "abort")
 
 _END: Final = object()
+
+
+def _one(_: Event) -> int:
+    return 1
+
+
+def _size(event: Event) -> int:
+    return event.size
 
 
 class _Instruments:
@@ -100,29 +100,25 @@ class Metrics:
 
     def _listen(self, store: SessionStore) -> None:
         of, name = self._of, self._name
-        adds: dict[str, list[tuple[Any, Callable[[Event], int]]]] = {
-            "saved": [(of.saves.labels(name), _one), (of.saved_bytes.labels(name), _size)],
-            "deduplicated": [
-                (of.deduplicated.labels(name), _one),
-                (of.deduplicated_bytes.labels(name), _size),
-            ],
-            "dropped": [(of.sessions.labels(name, "dropped"), _one), *self._gone("dropped")],
-            "deleted": self._gone("deleted"),
-            "expired": self._gone("expired"),
-            "ended": [(of.sessions.labels(name, "ended"), _one)],
-            "resumed": [(of.sessions.labels(name, "resumed"), _one)],
-            "limit_exceeded": [(of.limits.labels(name), _one)],
-        }
-        for event in ("started", "finished", "failed", "held"):
-            adds[f"sweep_{event}"] = [(of.sweeps.labels(name, event), _one)]
-        for kind, counters in adds.items():
-            store.on(kind, _adding(counters))
 
-    def _gone(self, why: str) -> list[tuple[Any, Callable[[Event], int]]]:
-        return [
-            (self._of.deleted_files.labels(self._name, why), lambda event: event.files),
-            (self._of.deleted_bytes.labels(self._name, why), _size),
-        ]
+        def count(
+            kind: str, counter: Counter, amount: Callable[[Event], int] = _one, *labels: str
+        ) -> None:
+            counted = counter.labels(name, *labels)
+            store.on(kind, lambda event: counted.inc(amount(event)))
+
+        count("saved", of.saves)
+        count("saved", of.saved_bytes, _size)
+        count("deduplicated", of.deduplicated)
+        count("deduplicated", of.deduplicated_bytes, _size)
+        count("limit_exceeded", of.limits)
+        for kind in ("dropped", "ended", "resumed"):
+            count(kind, of.sessions, _one, kind)
+        for kind in ("dropped", "deleted", "expired"):
+            count(kind, of.deleted_files, lambda event: event.files, kind)
+            count(kind, of.deleted_bytes, _size, kind)
+        for event in ("started", "finished", "failed", "held"):
+            count(f"sweep_{event}", of.sweeps, _one, event)
 
     # Durations and errors, around the backend
 
@@ -247,19 +243,3 @@ class _Reading:
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-
-
-def _adding(counters: list[tuple[Any, Callable[[Event], int]]]) -> Callable[[Event], None]:
-    def count(event: Event) -> None:
-        for counter, amount in counters:
-            counter.inc(amount(event))
-
-    return count
-
-
-def _one(_: Event) -> int:
-    return 1
-
-
-def _size(event: Event) -> int:
-    return event.size

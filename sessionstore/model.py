@@ -93,11 +93,6 @@ class Stored:
     bytes: int
 
 
-def no_repair() -> bool:
-    """Return False: the ``repair`` of a problem that is not repaired."""
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A problem in a store.
@@ -113,7 +108,7 @@ class Problem:
     place: str
     problem: str
     remedy: str
-    repair: Callable[[], bool] = field(default=no_repair, repr=False, compare=False)
+    repair: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
     sid: str | None = None
     reference: Reference | None = None
     lost: bool = False

@@ -31,21 +31,15 @@ from typing import NoReturn
 from sessionstore.errors import InvalidName
 from sessionstore.model import SessionKey
 
-LONGEST = 1024
-"""Bytes of UTF-8 in an id, an owner or a whole file name: as many as S3 allows a key."""
+LONGEST = 1024  # bytes of UTF-8 in an id, an owner or a whole file name: as many as S3 allows a key
 
 LONGEST_PART = 255
 """Bytes of UTF-8 between the slashes of a file name: NAME_MAX of every common file system, so that
 a name can also be written into a real directory."""
 
-STORED_LENGTH = 200
-"""Characters in a stored form: below NAME_MAX with room for a backend's own marks around it."""
-
-HIDDEN = "@/"
-"""The prefix of the names of an adapter's own files in a visitor's session."""
-
-_RANDOM = 10
-"""Bytes in the random part of a fresh name."""
+STORED_LENGTH = 200  # characters; below NAME_MAX with room for a backend's own marks around it
+HIDDEN = "@/"  # the prefix of the names of an adapter's own files in a visitor's session
+_RANDOM = 10  # bytes in the random part of a fresh name
 
 _SLUG_LENGTH = 24
 _DIGEST_LENGTH = 32  # hex digits: 128 bits
@@ -131,9 +125,8 @@ def own_name(name: str) -> str:
         return name
     name = file_name(name)
     if name.startswith(HIDDEN):
-        _refuse(
-            "file name", name, f"begins with {HIDDEN!r}, which is for adapters; begin otherwise"
-        )
+        why = f"begins with {HIDDEN!r}, which is for adapters; begin otherwise"
+        _refuse("file name", name, why)
     return name
 
 
@@ -213,7 +206,6 @@ def _utf8(what: str, value: str) -> bytes:
 
 
 def _slug(text: str) -> str:
-    """Return the readable part of a stored name: for people only, may be empty."""
     return "-".join(_words(text.lower()))[:_SLUG_LENGTH].rstrip("-")
 
 
@@ -258,17 +250,14 @@ def _encode(name: str) -> str:
         stored = _octal(ord(stored[0])) + stored[1:]
     if stored[-1] == ".":
         stored = stored[:-1] + _octal(ord("."))
-    return stored if len(stored) <= STORED_LENGTH else _digest_form(name)
-
-
-def _digest_form(name: str) -> str:
+    if len(stored) <= STORED_LENGTH:
+        return stored
     extension = _find_extension(name.lower())
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_LENGTH]
     return f"{_slug(name)}!!{digest}{extension[0] if extension else ''}"
 
 
 def _original(escape: re.Match[str]) -> str:
-    """Return the byte of an escape, as the character of that number."""
     capital, slash, octal = escape.groups()
     if capital:
         return capital.upper()

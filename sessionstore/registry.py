@@ -22,12 +22,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from sessionstore.backend import Backend
 from sessionstore.errors import SettingsError
-
-if TYPE_CHECKING:
-    from sessionstore.backend import Backend
 
 GROUP = "sessionstore.backends"
 """The entry-point group in which other packages offer their backends."""
@@ -51,8 +49,7 @@ BUILTIN: Mapping[str, Builtin] = {
 }
 """The backends of this library by the scheme of their URLs."""
 
-ANY = "fsspec+"
-"""The prefix of the scheme of any file system of fsspec, as in ``fsspec+s3://``."""
+ANY = "fsspec+"  # of the scheme of any file system of fsspec, as in ``fsspec+s3://``
 
 
 def schemes() -> list[str]:
@@ -70,7 +67,9 @@ def find(scheme: str, setting: str = "") -> type[Backend]:
     setting = setting or f"url='{scheme}://...'"
     builtin = BUILTIN.get("gs" if scheme.startswith(ANY) else scheme)
     if builtin is not None:
-        return _load(setting, builtin.target, _pip_hint(builtin.extra))
+        extra = builtin.extra
+        remedy = f"pip install 'sessionstore[{extra}]'" if extra else "install sessionstore again"
+        return _load(setting, builtin.target, remedy)
     offers = _entry_points().get(scheme, set())
     if not offers:
         raise SettingsError(
@@ -104,10 +103,6 @@ def _load(setting: str, target: str, remedy: str) -> type[Backend]:
             "sessionstore.backend.Backend for the interface."
         )
     return cast("type[Backend]", backend)
-
-
-def _pip_hint(extra: str | None) -> str:
-    return f"pip install 'sessionstore[{extra}]'" if extra else "install sessionstore again"
 
 
 def _entry_points() -> dict[str, set[str]]:

@@ -11,8 +11,7 @@ from sessionstore.errors import SettingsError
 from sessionstore.model import Problem, Reference, SessionKey, SessionRecord
 from sessionstore.parsers import LONGEST, show_duration
 
-LIVE = timedelta(seconds=180)
-"""A session that was active within this time counts as live, however short the linger is."""
+LIVE = timedelta(seconds=180)  # active within this time is live, however short the linger is
 
 Action = Literal["drop", "delete", "hold"]
 
@@ -86,10 +85,8 @@ class Retention:
         The times of ``record`` count as reached even if ``now`` is up to a second behind them, as
         with a bucket whose times are whole seconds. So a ``linger`` of zero does not wait.
         """
-        if record.ended is None:
-            return False
-        reached = max(now, record.ended, record.active)
-        return max(record.ended, record.active) + self.linger <= reached
+        due = self.due(record)
+        return due is not None and due <= max(now, due - self.linger)
 
     def is_live(self, record: SessionRecord, now: datetime) -> bool:
         """Return whether the session is in use, judged by its last activity."""
@@ -135,7 +132,6 @@ class Planner:
     """Returns a reason to drop a session that the retention would keep, or None."""
 
     def rows(self, records: Iterable[SessionRecord]) -> Iterator[PlanRow]:
-        """Iterate over the rows of the plan, in the order of ``records``."""
         for record in records:
             yield from self._session(record)
 
@@ -149,7 +145,10 @@ class Planner:
         if due is not None:
             wait = _words(due - self.now)
             yield from self._whole(record, "hold", f"it ended and lingers for {wait} more")
-        if self._is_aged(record) or self._has_expired(record):
+        # A session that cannot have an expired or too old file is skipped, without a listing.
+        max_age, expiring = self.retention.max_age, record.expiring
+        aged = max_age is not None and self.now - record.oldest > max_age
+        if aged or (expiring is not None and expiring <= self.now):
             yield from self._files(record)
 
     def _drop_reason(self, record: SessionRecord, due: datetime | None) -> str | None:
@@ -177,19 +176,11 @@ class Planner:
         # A crash can leave a session without its id. It too must be dropped in the end.
         return SessionKey.nameless(record.sid), "; its id and owner cannot be read"
 
-    # A session that cannot have an expired or too old file is skipped, without a listing.
-
-    def _is_aged(self, record: SessionRecord) -> bool:
-        max_age = self.retention.max_age
-        return max_age is not None and self.now - record.oldest > max_age
-
-    def _has_expired(self, record: SessionRecord) -> bool:
-        return record.expiring is not None and record.expiring <= self.now
-
     def _files(self, record: SessionRecord) -> Iterator[PlanRow]:
-        """Iterate over the rows for single files."""
         references = sorted(self.files(record.sid), key=lambda reference: reference.name)
-        if not references and self._is_left_over(record):
+        # Without ``idle`` an empty session would stay for ever.
+        visitors = self.retention.idle is None and record.sid != self.shared
+        if not references and visitors and not self.retention.is_live(record, self.now):
             yield from self._whole(record, "drop", "it has no files, and is not in use")
         key, remark = self._key(record)
         for reference in references:
@@ -200,14 +191,6 @@ class Planner:
                     action, key.id, key.owner, reference.name, reference.size, reason + remark,
                     record, reference,
                 )  # fmt: skip
-
-    def _is_left_over(self, record: SessionRecord) -> bool:
-        """Return whether an empty session would stay for ever, because ``idle`` is None."""
-        return (
-            self.retention.idle is None
-            and record.sid != self.shared
-            and not self.retention.is_live(record, self.now)
-        )
 
     def _file(self, record: SessionRecord, reference: Reference) -> tuple[Action, str] | None:
         if reference.expires is not None and reference.expires <= self.now:

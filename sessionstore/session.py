@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
 
 
-ASKED_FOR: Final = "asked for"
-"""The reason of ``Session.drop`` in its event."""
+ASKED_FOR: Final = "asked for"  # the reason of ``Session.drop`` in its event
 
 Source = Buffer | os.PathLike[str] | BinaryIO | Iterable[bytes] | Any
 """Content for ``put``. ``Any`` is for PIL images and numpy arrays, which may not be installed."""
@@ -82,7 +81,9 @@ class Session(SessionHandle):
         for the errors.
         """
         if suffix is None:
-            suffix = _suffix_of(content)
+            suffix = ".png" if images.is_image(content) else ""
+            if isinstance(content, os.PathLike):
+                suffix = PurePath(content).suffix
         return self._save(fresh_name(suffix), content, ttl, fresh=True)
 
     def _save(
@@ -103,9 +104,9 @@ class Session(SessionHandle):
             return saving.keep(ingest(content, saving.ingest))
 
     def pending_save(self, name: str, ttl: timedelta | None, *, fresh: bool) -> PendingSave:
-        """Return the context manager of one save: it enforces the limits and emits the events.
+        """Begin a save: a context manager, which enforces the limits and emits the events.
 
-        Its methods may be called from several threads, one after the other.
+        Its methods may be called from several threads, one after the other. Raises LimitExceeded.
         """
         return PendingSave(self, name, ttl, fresh=fresh)
 
@@ -127,7 +128,7 @@ class Session(SessionHandle):
             return self.get(name).open()
         if mode != "wb":
             raise ValueError(f"invalid mode={mode!r}: use 'rb' or 'wb'.")
-        return _Writer(_RawWriter(self, name))
+        return _Writer(_RawWriter(self.pending_save(name, None, fresh=False)))
 
     @contextlib.contextmanager
     def directory(self) -> Iterator[Path]:
@@ -141,7 +142,7 @@ class Session(SessionHandle):
         with self.store.local_copies.scratch() as root:
             yield root
             with translated("read a directory that is to be saved", str(root)):
-                files = list(_files(root))
+                files = list(regular_files(root, []))
             by_name = {own_name(file.relative_to(root).as_posix()): file for file in files}
             saves = [
                 partial(contextvars.copy_context().run, self.put, name, by_name[name])
@@ -280,11 +281,16 @@ class PendingSave:
         self._fresh = fresh
         self._ingest: Ingest | None = None
         self._saved: Saved | None = None
-        ledger = session.store.ledger
-        self.reservation: Final = (
-            Reservation(ledger, session.sid, name, fresh) if ledger.limited else None
-        )
+        self.reservation: Reservation | None = None
         """The share of this save in the limits, None if no limit is set."""
+        ledger = session.store.ledger
+        if ledger.limited:
+            self.reservation = Reservation(ledger, session.sid, name, fresh)
+            try:
+                self.reservation.__enter__()
+            except LimitExceeded as error:
+                self._emit_refused(error)
+                raise
 
     @property
     def ingest(self) -> Ingest:
@@ -296,12 +302,6 @@ class PendingSave:
         return self._ingest
 
     def __enter__(self) -> Self:
-        if self.reservation is not None:
-            try:
-                self.reservation.__enter__()
-            except LimitExceeded as error:
-                self._emit_refused(error)
-                raise
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -350,9 +350,8 @@ class PendingSave:
 class _RawWriter(io.RawIOBase):
     """Collects bytes and saves them as a file on close, unless ``forget`` was called."""
 
-    def __init__(self, session: Session, name: str) -> None:
-        self._stack = contextlib.ExitStack()
-        self._receiving = self._stack.enter_context(session.pending_save(name, None, fresh=False))
+    def __init__(self, saving: PendingSave) -> None:
+        self._saving = saving
         self._error: BaseException | None = None
         self._forgotten = False
 
@@ -366,10 +365,10 @@ class _RawWriter(io.RawIOBase):
         if self._error is not None:
             raise self._error
         try:
-            return self._receiving.ingest.write(view)
+            return self._saving.ingest.write(view)
         except BaseException as error:
             self._error = error
-            self._stack.__exit__(type(error), error, error.__traceback__)
+            self._saving.__exit__(None, error, None)
             raise
 
     def forget(self) -> None:
@@ -380,16 +379,14 @@ class _RawWriter(io.RawIOBase):
         if self.closed:
             return
         try:
-            with self._stack:
-                if not self._forgotten:
-                    self._keep()
+            if self._error is None:
+                with self._saving:
+                    if not self._forgotten:
+                        self._saving.keep(self._saving.ingest.finish())
+            elif not self._forgotten:  # a program that ignored it must not believe in the save
+                raise self._error
         finally:
             super().close()
-
-    def _keep(self) -> None:
-        if self._error is not None:
-            raise self._error  # a program that ignored it must not believe that the file is saved
-        self._receiving.keep(self._receiving.ingest.finish())
 
     def __del__(self) -> None:
         # In a garbage cycle this object may be finalized before the writer around it.
@@ -417,22 +414,21 @@ class _Writer(io.BufferedWriter):
                 self.close()
 
 
-def _suffix_of(content: Source) -> str:
-    if isinstance(content, os.PathLike):
-        return PurePath(content).suffix
-    return ".png" if images.is_image(content) else ""
+def regular_files(root: Path, skipped: list[Path]) -> Iterator[Path]:
+    """Iterate over the regular files below ``root``. Follows no link. Raises OSError.
 
+    Adds the links and special files to ``skipped``.
+    """
 
-def _refuse(error: OSError) -> None:
-    """Raise the error of an unreadable folder, which ``os.walk`` ignores, unless it is gone."""
-    if not isinstance(error, FileNotFoundError):
-        raise error
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # of a folder that is gone
+            raise error
 
-
-def _files(root: Path) -> Iterator[Path]:
-    """Iterate over the regular files below ``root``. Follows no link. Raises OSError."""
-    for parent, _, names in os.walk(root, onerror=_refuse):
-        for name in names:
-            path = Path(parent, name)
+    for parent, folders, names in os.walk(root, onerror=refuse):
+        paths = [Path(parent, name) for name in (*folders, *sorted(names))]
+        skipped += [path for path in paths[: len(folders)] if path.is_symlink()]
+        for path in paths[len(folders) :]:
             if path.is_file() and not path.is_symlink():
                 yield path
+            else:
+                skipped.append(path)

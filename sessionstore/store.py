@@ -6,22 +6,22 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from sessionstore import transfer, verification
-from sessionstore._threads import run_in_thread
+from sessionstore._threads import in_thread, run_in_thread
 from sessionstore.audit import Audit
 from sessionstore.backend import KnowsIfAlone, Omits
 from sessionstore.background import Sweeping
 from sessionstore.base import BaseStore
 from sessionstore.clock import Clock, SystemClock
-from sessionstore.eviction import evict
 from sessionstore.limits import Limits
+from sessionstore.model import SessionRecord
 from sessionstore.names import is_private, session_key, shared_key
 from sessionstore.retention import Planner, PlanRow, Retention, row_for
 from sessionstore.session import Session, Usage
 from sessionstore.settings import resolve
-from sessionstore.sweep import Sweep
+from sessionstore.sweep import Sweep, evict
 from sessionstore.transfer import Copied, Report
 from sessionstore.verification import Finding
 
@@ -69,12 +69,11 @@ class SessionStore(BaseStore):
 
         Raises SettingsError, which names the setting, its value and a valid value.
         """
-        keywords = {
+        given = {
             "retention": retention, "limits": limits, "secret": secret, "base_url": base_url,
             "redirect": redirect, "restart": restart, "cache_dir": cache_dir,
             "cache_size": cache_size, "audit": audit, "audit_fsync": audit_fsync, **options,
         }  # fmt: skip
-        given = {name: value for name, value in keywords.items() if value is not None}
         chosen = resolve(url, given, os.environ, Path.cwd(), outside=settings)
         clock = clock or SystemClock()
         backend = chosen.backend.connect(chosen.location, chosen.backend_options, clock)
@@ -153,10 +152,6 @@ class SessionStore(BaseStore):
             rows += map(row_for, self.backend.omitted(files=False))
         return rows
 
-    def _due(self) -> list[PlanRow]:
-        """Return the rows that a sweep acts on. Reads sessions only, which is one listing."""
-        return list(self._planner().rows(self.backend.sessions()))
-
     def sweep(self, dry_run: bool = False) -> list[PlanRow]:  # noqa: FBT001, FBT002 - a public name
         """Delete expired sessions and files, collect unreferenced content, and return the plan.
 
@@ -183,11 +178,15 @@ class SessionStore(BaseStore):
         self._sweepings.add(sweeping)
         return sweeping
 
-    def _planner(self, abandoned: Callable[..., str | None] = lambda _: None) -> Planner:
-        return Planner(
+    def _due(
+        self, abandoned: Callable[[SessionRecord], str | None] = lambda _: None
+    ) -> list[PlanRow]:
+        """Return the rows that a sweep acts on. Reads sessions only, which is one listing."""
+        planner = Planner(
             self.retention, self.now(), _SHARED.sid, self.backend.identify, self.backend.files,
             abandoned,
         )  # fmt: skip
+        return list(planner.rows(self.backend.sessions()))
 
     def _drop_abandoned(self) -> None:
         """Drop the sessions that dead processes left.
@@ -196,14 +195,12 @@ class SessionStore(BaseStore):
         """
         alone = isinstance(self.backend, KnowsIfAlone) and self.backend.alone()
         now = self.now()
-        planner = self._planner(
-            lambda record: (
-                "left by a process that is gone (restart=drop)"
-                if alone or not self.retention.is_live(record, now)
-                else None
-            )
-        )
-        Sweep(self).run(list(planner.rows(self.backend.sessions())))
+
+        def abandoned(record: SessionRecord) -> str | None:
+            spared = not alone and self.retention.is_live(record, now)
+            return None if spared else "left by a process that is gone (restart=drop)"
+
+        Sweep(self).run(self._due(abandoned))
 
     # Contents
 
@@ -247,7 +244,7 @@ class SessionStore(BaseStore):
 
         Anything else that this store has and the other one lacks afterwards is listed in
         ``findings`` of the result, or counted in its ``gone``. A session without a readable id and
-        owner is copied under its stored name, where its visitor finds it. It is a finding too.
+        owner is copied under its stored name, and is a finding too.
 
         Raises BackendUnavailable and LimitExceeded at once. Raises ``transfer.Damaged``, a
         Corrupted that holds the result, for damaged files, after all other files were copied.
@@ -287,32 +284,9 @@ class SessionStore(BaseStore):
         """``sessions`` in a worker thread, as a list."""
         return await run_in_thread(lambda: list(self.sessions()))
 
-    async def plan_async(self) -> list[PlanRow]:
-        """``plan`` in a worker thread."""
-        return await run_in_thread(self.plan)
-
-    async def sweep_async(self, dry_run: bool = False) -> list[PlanRow]:  # noqa: FBT001, FBT002 - as sweep
-        """``sweep`` in a worker thread."""
-        return await run_in_thread(self.sweep, dry_run)
-
-    async def usage_async(self) -> Usage:
-        """``usage`` in a worker thread."""
-        return await run_in_thread(self.usage)
-
-    async def verify_async(self, repair: bool = False) -> list[Finding]:  # noqa: FBT001, FBT002 - as verify
-        """``verify`` in a worker thread."""
-        return await run_in_thread(self.verify, repair)
-
-    async def copy_to_async(
-        self,
-        other: SessionStore,
-        *,
-        progress: Report | None = None,
-        workers: int = transfer.WORKERS,
-    ) -> Copied:
-        """``copy_to`` in a worker thread."""
-        return await run_in_thread(self.copy_to, other, progress=progress, workers=workers)
-
-    async def close_async(self) -> None:
-        """``close`` in a worker thread."""
-        await run_in_thread(self.close)
+    plan_async: Final = in_thread(plan)
+    sweep_async: Final = in_thread(sweep)
+    usage_async: Final = in_thread(usage)
+    verify_async: Final = in_thread(verify)
+    copy_to_async: Final = in_thread(copy_to)
+    close_async: Final = in_thread(close)

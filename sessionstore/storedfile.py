@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sessionstore._threads import in_thread
+from sessionstore.base import SessionHandle
 from sessionstore.content import CHUNK, read_all
 from sessionstore.errors import FileNotStored
 from sessionstore.media import media_type
@@ -16,8 +17,6 @@ from sessionstore.parsers import check_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # type checkers know it without the package
-
-    from sessionstore.base import SessionHandle
 
 FIVE_MINUTES = timedelta(minutes=5)
 
@@ -197,7 +196,12 @@ class _Reader(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         if self._stream is None:
             self._stream = self._file.stream(self._position, None)
-        count = _fill(self._stream, view)
+        if isinstance(self._stream, io.BufferedIOBase):  # without a copy
+            count = self._stream.readinto(view)
+        else:
+            chunk = self._stream.read(len(view))
+            count = len(chunk)
+            view[:count] = chunk
         self._position += count
         return count
 
@@ -209,12 +213,3 @@ class _Reader(io.RawIOBase):
     def close(self) -> None:
         self._let_go()
         super().close()
-
-
-def _fill(stream: BinaryIO, view: memoryview) -> int:
-    """Read into a buffer. Uses ``readinto`` if the stream has it, to avoid a copy."""
-    if isinstance(stream, io.BufferedIOBase):
-        return stream.readinto(view)
-    chunk = stream.read(len(view))
-    view[: len(chunk)] = chunk
-    return len(chunk)

@@ -1,29 +1,29 @@
-"""Execution of a sweep's plan. A row that fails does not stop the others."""
+"""Execution of a sweep's plan, and eviction under ``max_store``."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from sessionstore.base import BaseStore
 from sessionstore.errors import FileNotStored
-from sessionstore.model import Collected, SessionKey, SessionRecord
+from sessionstore.limits import limited_bytes
+from sessionstore.model import Collected, Reference, SessionKey, SessionRecord
+from sessionstore.names import shared_key
 from sessionstore.retention import PlanRow
-
-if TYPE_CHECKING:
-    from sessionstore.base import BaseStore
 
 log: Final = logging.getLogger("sessionstore")
 
 _SPARED = "it was in use, or gone already, when the sweep came to it"
 
-_AT_ONCE = 1000
-"""Files of a session that one call discards. A call may look at every file of the session."""
+_AT_ONCE = 1000  # files of a session per call, which may look at every file of it
 
 
 class Sweep:
-    """One sweep of a store."""
+    """One sweep of a store. A row that fails does not stop the others."""
 
     def __init__(self, store: BaseStore) -> None:
         self._store = store
@@ -55,51 +55,43 @@ class Sweep:
         )
         return done
 
-    def _part(self, rows: list[PlanRow]) -> list[PlanRow]:
-        """Carry out one row, or rows for files of one session."""
-        if len(rows) == 1:
-            return [self._row(rows[0])]
-        try:
-            gone = self._discard(rows)
-        except Exception as error:  # noqa: BLE001 - the row that fails raises it again
-            log.debug("A sweep discards %d files one by one: %s", len(rows), error)
-            return [self._row(row, again=True) for row in rows]
-        return [
-            row if done else replace(row, action="hold", reason=_SPARED)
-            for row, done in zip(rows, gone, strict=True)
-        ]
+    def _part(self, rows: list[PlanRow], *, again: bool = False) -> list[PlanRow]:
+        """Carry out one row, or rows for files of one session: one by one ``again`` if that fails.
 
-    def _row(self, row: PlanRow, *, again: bool = False) -> PlanRow:
-        if row.action == "hold" or row.record is None:
-            return row
+        Return the rows with their real outcome.
+        """
+        record = rows[0].record
+        if record is None or rows[0].action == "hold":
+            return rows
         try:
-            if row.name is None:
-                done = self._drop(row.record, _key_of(row), row.reason)
-            else:
-                (done,) = self._discard([row], again=again)
+            done = self._delete(record, rows, again=again)
         except Exception as error:  # noqa: BLE001 - raised again when every row had its turn
+            if len(rows) > 1:
+                log.debug("A sweep discards %d files one by one: %s", len(rows), error)
+                return [tried for row in rows for tried in self._part([row], again=True)]
             self._failures.append(error)
             # Not the front of the stored name: it may contain an id that grants access.
-            log.warning(
-                "A sweep could not delete in session ...%s: %s", row.record.sid[-32:], error
-            )
-            return replace(row, action="hold", reason=f"it could not be deleted: {error}")
-        return row if done else replace(row, action="hold", reason=_SPARED)
+            log.warning("A sweep could not delete in session ...%s: %s", record.sid[-32:], error)
+            return [replace(rows[0], action="hold", reason=f"it could not be deleted: {error}")]
+        return [
+            row if is_gone else replace(row, action="hold", reason=_SPARED)
+            for row, is_gone in zip(rows, done, strict=True)
+        ]
 
-    def _drop(self, record: SessionRecord, key: SessionKey, reason: str) -> bool:
-        return self._store.drop(
-            key, reason, unless_active_after=record.active, only_ended=record.ended is not None
-        )
-
-    def _discard(self, rows: list[PlanRow], *, again: bool = False) -> list[bool]:
-        """Discard files of one session; return for each row whether its file is gone.
+    def _delete(self, record: SessionRecord, rows: list[PlanRow], *, again: bool) -> list[bool]:
+        """Drop a session, or discard files of one; return for each row whether it is gone.
 
         ``again``: a call for them failed, and may have discarded some of them.
         """
-        key, backend = _key_of(rows[0]), self._store.backend
+        # With the sid of the judged session, even if id and owner do not fit it.
+        key = SessionKey(record.sid, rows[0].session_id, rows[0].owner)
         references = [row.reference for row in rows if row.reference is not None]
+        if not references:
+            ended = record.ended is not None
+            reason, active = rows[0].reason, record.active
+            return [self._store.drop(key, reason, unless_active_after=active, only_ended=ended)]
         with self._store.ledger.removing(key.sid, [each.name for each in references]) as change:
-            change.gone = backend.discard(key.sid, references)
+            change.gone = self._store.backend.discard(key.sid, references)
             if again and not change.gone and not self._has(key.sid, references[0].name):
                 change.gone = references
         # By name too: on a disk, two files of one content have one token.
@@ -129,13 +121,55 @@ class Sweep:
         return collected
 
 
-def _key_of(row: PlanRow) -> SessionKey:
-    """Return the key with the sid of the judged session, even if id and owner do not fit it."""
-    assert row.record is not None, "only objects that are no session have none"  # noqa: S101 - for mypy
-    return SessionKey(row.record.sid, row.session_id, row.owner)
-
-
 def _files_of(row: PlanRow) -> str | None:
     """Return the session of a row for a file to delete, None for other rows."""
-    is_file = row.record is not None and row.reference is not None and row.action != "hold"
-    return row.record.sid if is_file and row.record is not None else None
+    if row.record is None or row.reference is None or row.action == "hold":
+        return None
+    return row.record.sid
+
+
+def evict(store: BaseStore, size: int, saving: str) -> None:
+    """Delete files of sessions that are not live, oldest first, until ``size`` bytes are free.
+
+    Sessions are evicted in the order of their last activity, their files in the order of their
+    saves. The app's own session and ``saving``, the session of the save, are spared. Stops if no
+    file is left to delete.
+    """
+    spared = {shared_key().sid, saving}
+    target = limited_bytes(store.backend) - size
+    records = [record for record in store.backend.sessions() if record.sid not in spared]
+    for record in sorted(records, key=lambda session: session.active):
+        now = store.backend.session(record.sid)  # again: the listing may be old
+        if now is None or store.retention.is_live(now, store.now()):
+            continue
+        if _evict_files(store, record, size, target):
+            return
+
+
+def _evict_files(store: BaseStore, record: SessionRecord, size: int, target: int) -> bool:
+    """Delete a session's files until the store has ``target`` bytes; return whether it has."""
+    # A deletion is emitted and audited even if the session has no readable id and owner.
+    key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)
+    freed = 0
+    files = iter(sorted(store.backend.files(record.sid), key=lambda file: file.created))
+    while part := list(_next(files, size - freed)):
+        with store.ledger.removing(record.sid, [each.name for each in part]) as change:
+            change.gone = store.backend.discard(record.sid, part)
+        freed += sum(deleted.size for deleted in change.gone)
+        store.on_removed(key, change.gone, "expired", "room was needed under max_store")
+        # Sum the store only when it can be small enough: deleted files may share content.
+        if freed >= size and limited_bytes(store.backend) <= target:
+            return True
+    return limited_bytes(store.backend) <= target
+
+
+def _next(files: Iterator[Reference], size: int) -> Iterator[Reference]:
+    """Yield the next files until they have ``size`` bytes: at least one, and at most ``_AT_ONCE``.
+
+    One call discards them: a call may look at every file of the session.
+    """
+    for file in islice(files, _AT_ONCE):
+        yield file
+        size -= file.size
+        if size <= 0:
+            return

@@ -3,15 +3,9 @@
 A copy can be stopped at any moment, even by a kill, and the next one continues where it stopped:
 files that the target has already are skipped. The source is not changed.
 
-**Ages.** A file keeps its creation time, if the target's backend can store it (``Restores``), and
-its time to live, so that a copy does not extend its life. Its session is active at the time of the
-copy: the target has another clock, and a session that was idle for a while must not be dropped
-while its files are still arriving. So an unused session lives for up to one ``idle`` longer. The
-linger of an ended session starts again. Activity, an end or a return in the source since the last
-copy is transferred by the next copy.
-
-**Nothing is skipped silently.** A file that is deleted, replaced or expired before it is copied is
-counted as gone. Every other file that is not copied, or not copied unchanged, is a finding.
+docs/moving.md describes the ages in the target, and what a copy reports: a file that is deleted,
+replaced or expired before it is copied is counted as gone. Every other file that is not copied, or
+not copied unchanged, is a finding.
 """
 
 from __future__ import annotations
@@ -22,26 +16,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TypeVar
 
 from sessionstore._threads import run_together
 from sessionstore.backend import Backend, Omits, Restores
+from sessionstore.base import BaseStore
 from sessionstore.content import CHUNK, Content, Ingest, ingest
 from sessionstore.errors import Corrupted, FileNotStored
 from sessionstore.model import Problem, Reference, SessionKey, SessionRecord
-from sessionstore.verification import (
-    Finding,
-    finding_of,
-    fits,
-    is_nameless,
-    is_still,
-    key_of,
-    nameless,
-)
-
-if TYPE_CHECKING:
-    from sessionstore.base import BaseStore
-
+from sessionstore.verification import Finding, finding_of, known_key, nameless, unreadable
 
 T = TypeVar("T")
 
@@ -87,11 +70,8 @@ Report = Callable[[Progress], object]
 
 _NOT_AS_IT_IS = "It is not copied as it is; verify() says what can be done."
 
-WORKERS = 8
-"""Files that are copied in parallel: a file needs about ten requests to a bucket."""
-
-_BATCH = 256
-"""Files of a session that are copied before its next ones are listed."""
+WORKERS = 8  # files copied in parallel; a file needs about ten requests to a bucket
+_BATCH = 256  # files of a session that are copied before its next ones are listed
 
 
 def copy(source: BaseStore, target: BaseStore, *, progress: Report | None, workers: int) -> Copied:
@@ -137,20 +117,6 @@ class _Copy:
             raise Damaged(done, [found for found, _ in self._damaged]) from self._damaged[0][1]
         return done
 
-    def _key(self, sid: str) -> SessionKey | None:
-        """Return the session's key or a substitute, None if the session is gone.
-
-        A session without a readable id and owner keeps its stored name, which is made of its id and
-        owner, so its visitor still finds the files.
-        """
-        key = key_of(self._source, sid)
-        if key is not None and fits(key):
-            return key
-        if key is None and not is_nameless(self._source, sid):
-            return None
-        self._find(nameless(sid, "Its files are copied, and its visitor finds them."))
-        return SessionKey.nameless(sid)
-
     def _find(self, problem: Problem) -> Finding:
         finding = finding_of(self._source, problem)
         with self._lock:
@@ -167,81 +133,69 @@ class _Copy:
             run_together(tasks, self._workers)
 
     def _session(self, record: SessionRecord) -> None:
-        key = self._key(record.sid)
+        key = known_key(self._source, record.sid)
         if key is None:
             self._is_gone()
             return
+        if key.id == key.sid:  # that name is made of its id and owner: its visitor finds the files
+            remedy = "Its files are copied, and its visitor finds them."
+            self._find(nameless(record.sid, remedy))
         with self._lock:
             self._sessions += 1
         self._together(partial(self._try_file, key), self._source.files(key.sid), _BATCH)
         now = self._source.session(key.sid)
         if now is not None:
-            carry_over(now, self._target)
+            _carry_over(now, self._target)
 
     def _try_file(self, key: SessionKey, reference: Reference) -> None:
         if reference.expires is not None and reference.expires <= self._source.now():
             self._is_gone()
             return
-        with self._files:
-            self._try_alive(key, reference)
-
-    def _try_alive(self, key: SessionKey, reference: Reference) -> None:
         try:
-            self._file(key, reference)
-        except FileNotStored:
-            if is_still(self._source, key.sid, reference):
-                problem = f"The content of {reference.name!r} is not there."
-                self._find(_not_copied("missing", key.sid, reference, problem))
-            else:
+            with self._files:
+                copied = self._file(key, reference)
+        except (FileNotStored, Corrupted) as error:  # the copy goes on with the other files
+            problem = unreadable(self._source, key.sid, reference, error, _NOT_AS_IT_IS)
+            if problem is None:
                 with self._lock:
                     self._vanished.add((key.sid, reference.token))
-        except Corrupted as error:  # the copy goes on with the other files
-            finding = self._find(_not_copied("damaged", key.sid, reference, str(error)))
-            self._damaged.append((finding, error))
+                return
+            finding = self._find(problem)
+            if isinstance(error, Corrupted):
+                self._damaged.append((finding, error))
+        else:
+            self._note(key, reference, copied=copied)
 
-    def _file(self, key: SessionKey, reference: Reference) -> None:
-        existing = None
-        with contextlib.suppress(FileNotStored):
-            existing = self._target.get(key.sid, reference.name)
-        one_digest = self._source.digest == self._target.digest
-        if one_digest and _is(existing, reference, reference):  # judged without reading it
-            self._note(key, reference, copied=False)
-            return
-        copied = self._read_and_save(key, reference, existing)
-        self._note(key, reference, copied=copied)
-
-    def _read_and_save(
-        self, key: SessionKey, reference: Reference, existing: Reference | None
-    ) -> bool:
+    def _file(self, key: SessionKey, reference: Reference) -> bool:
         """Copy a file; return False if the target has the same bytes already.
 
         A second try is for a damaged blob of this content in the target: the backend noticed the
         damage when the file was read back, and the second save stores the blob again.
         """
+        existing = None
+        with contextlib.suppress(FileNotStored):
+            existing = self._target.get(key.sid, reference.name)
+        one_digest = self._source.digest == self._target.digest
+        if one_digest and _is(existing, reference, reference):  # judged without reading it
+            return False
         for last in (False, True):
-            with self._read(key.sid, reference) as content:
+            into = Ingest(self._target.digest, self._target.spool)
+            with ingest(_chunks(self._source, key.sid, reference), into) as content:
                 if _is(existing, content, reference):
                     return False
                 saved = _put(self._target, key, reference, content)
-            if self._is_sound(key.sid, saved, last=last):
+            try:
+                with contextlib.suppress(FileNotStored):  # deleted or replaced: it is in use
+                    for _ in _chunks(self._target, key.sid, saved):
+                        pass
                 break
-        return True
-
-    def _is_sound(self, sid: str, saved: Reference, *, last: bool) -> bool:
-        """Read a file back from the target, and discard it if it is damaged."""
-        try:
-            with contextlib.suppress(FileNotStored):  # deleted or replaced: the target is in use
-                for _ in _chunks(self._target, sid, saved):
-                    pass
-        except Corrupted:
-            self._target.discard(sid, [saved])
-            if last:
-                raise
-            return False
+            except Corrupted:
+                self._target.discard(key.sid, [saved])
+                if last:
+                    raise
         return True
 
     def _note(self, key: SessionKey, reference: Reference, *, copied: bool) -> None:
-        """Count a file, emit its event and report progress, for one thread at a time."""
         name, size = reference.name, reference.size
         with self._lock:
             done = self._done
@@ -252,13 +206,8 @@ class _Copy:
                 self._done = replace(done, skipped=done.skipped + 1)
             self._report(Progress(self._done, self._sessions, key.id, key.owner, name, size))
 
-    def _read(self, sid: str, reference: Reference) -> Content:
-        """Read a file of the source into the target's spool. The stream checks its digest."""
-        into = Ingest(self._target.digest, self._target.spool, lambda _: None)
-        return ingest(_chunks(self._source, sid, reference), into)
 
-
-def carry_over(record: SessionRecord, target: Backend) -> None:
+def _carry_over(record: SessionRecord, target: Backend) -> None:
     """Transfer a session's activity, end or return to the target.
 
     Times are compared for activity only: the two clocks may differ, and a session must not be
@@ -274,13 +223,6 @@ def carry_over(record: SessionRecord, target: Backend) -> None:
         target.resume(record.sid)
     elif record.active > copy_record.active:
         target.touch(record.sid)
-
-
-def _not_copied(
-    kind: Literal["damaged", "missing"], sid: str, reference: Reference, problem: str
-) -> Problem:
-    place, remedy = f"{sid}/{reference.name}", _NOT_AS_IT_IS
-    return Problem(kind, place, problem, remedy, sid=sid, reference=reference)
 
 
 def _is(existing: Reference | None, content: Content | Reference, reference: Reference) -> bool:

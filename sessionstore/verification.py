@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from functools import partial
 
 from sessionstore.backend import Backend, Inspects
+from sessionstore.base import BaseStore
 from sessionstore.content import CHUNK, verified
 from sessionstore.errors import Corrupted, FileNotStored, SessionStoreError
 from sessionstore.model import Problem, Reference, SessionKey
 from sessionstore.names import is_private, session_key, shared_key
 
-if TYPE_CHECKING:
-    from sessionstore.base import BaseStore
-
 _LOOKS = 5
 
 LEFT_ALONE = "It is left alone."
+_DELETED = "The file is deleted, so that saving it again heals it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +69,25 @@ def finding_of(backend: Backend, problem: Problem) -> Finding:
 def _repaired(store: BaseStore, problem: Problem, finding: Finding) -> Finding:
     """Mend a problem, and return the new finding. An error is added to its remedy, not raised."""
     try:
-        done = _repair(store, problem)
+        return replace(finding, repaired=_repair(store, problem, finding))
     except SessionStoreError as error:
         return replace(finding, remedy=f"{problem.remedy} That failed: {error}")
-    if done and problem.lost and problem.sid is not None and problem.reference is not None:
-        key = SessionKey(problem.sid, finding.session_id or problem.sid, finding.owner)
-        store.on_removed(key, [problem.reference], "deleted", problem.problem)
-    return replace(finding, repaired=done)
 
 
-def _repair(store: BaseStore, problem: Problem) -> bool:
+def _repair(store: BaseStore, problem: Problem, finding: Finding) -> bool:
     if problem.sid is None or problem.reference is None or not problem.lost:
         return problem.repair()
     with store.ledger.removing(problem.sid, [problem.reference.name]) as change:
-        done = problem.repair()
-        change.gone = [problem.reference] if done else []
-    return done
+        change.gone = [problem.reference] if problem.repair() else []
+    key = SessionKey(problem.sid, finding.session_id or problem.sid, finding.owner)
+    store.on_removed(key, change.gone, "deleted", problem.problem)
+    return bool(change.gone)
 
 
 def _unidentified(backend: Backend) -> Iterator[Problem]:
-    """Iterate over the sessions without a readable id and owner, or with wrong ones."""
     for record in backend.sessions():
-        key = key_of(backend, record.sid)
-        if is_nameless(backend, record.sid) if key is None else not fits(key):
+        key = known_key(backend, record.sid)
+        if key is not None and key.id == key.sid:
             remedy = (
                 f"{LEFT_ALONE} Its visitor can still read its files, and it goes when it is idle."
             )
@@ -104,16 +99,20 @@ def nameless(sid: str, remedy: str) -> Problem:
     return Problem("damaged", sid, f"The id and owner of the session {sid} cannot be read.", remedy)
 
 
-def key_of(backend: Backend, sid: str) -> SessionKey | None:
-    """Return the id and owner of a session, None if it has none or does not exist.
+def known_key(backend: Backend, sid: str) -> SessionKey | None:
+    """Return the key of a session, None if it is gone.
 
-    Retries while the session exists: it may have been dropped and created again in between.
+    It is ``SessionKey.nameless`` if the id and owner cannot be read, or if the session's stored
+    name is not the one made of them. Retries while the session exists: it may have been dropped
+    and created again in between.
     """
     for _ in range(_LOOKS):
         key = backend.identify(sid)
-        if key is not None or backend.session(sid) is None:
-            return key
-    return None
+        if key is not None:
+            return key if _fits(key) else SessionKey.nameless(sid)
+        if backend.session(sid) is None:
+            break
+    return SessionKey.nameless(sid) if is_nameless(backend, sid) else None
 
 
 def is_nameless(backend: Backend, sid: str) -> bool:
@@ -129,8 +128,7 @@ def is_nameless(backend: Backend, sid: str) -> bool:
     return is_still(backend, sid, file)
 
 
-def fits(key: SessionKey) -> bool:
-    """Return whether a session's stored name is the one made of its id and owner."""
+def _fits(key: SessionKey) -> bool:
     if key.sid == shared_key().sid:
         return True
     try:
@@ -140,7 +138,6 @@ def fits(key: SessionKey) -> bool:
 
 
 def _by_reading(backend: Backend) -> Iterator[Problem]:
-    """Read every file of a backend, and iterate over the problems."""
     for record in backend.sessions():
         for reference in backend.files(record.sid):
             try:
@@ -148,31 +145,29 @@ def _by_reading(backend: Backend) -> Iterator[Problem]:
                 with closing(stream):
                     while stream.read(CHUNK):
                         pass
-            except FileNotStored:
-                if is_still(backend, record.sid, reference):
-                    problem = "The file is listed, and its content is not there."
-                    yield _lost(backend, "missing", record.sid, reference, problem)
-            except Corrupted as error:
-                yield _lost(backend, "damaged", record.sid, reference, str(error))
+            except (FileNotStored, Corrupted) as error:
+                problem = unreadable(backend, record.sid, reference, error, _DELETED)
+                if problem is not None:
+                    repair = partial(_discard, backend, record.sid, reference)
+                    yield replace(problem, repair=repair, lost=True)
 
 
-def _lost(
-    backend: Backend,
-    kind: Literal["damaged", "missing"],
-    sid: str,
-    reference: Reference,
-    problem: str,
-) -> Problem:
-    return Problem(
-        kind,
-        f"{sid}/{reference.name}",
-        problem,
-        "The file is deleted, so that saving it again heals it.",
-        lambda: bool(backend.discard(sid, [reference])),
-        sid,
-        reference,
-        lost=True,
+def _discard(backend: Backend, sid: str, reference: Reference) -> bool:
+    return bool(backend.discard(sid, [reference]))
+
+
+def unreadable(
+    backend: Backend, sid: str, reference: Reference, error: FileNotStored | Corrupted, remedy: str
+) -> Problem | None:
+    """Return the problem of a file that raised ``error``, None if it was deleted or replaced."""
+    problem = Problem(
+        "damaged", f"{sid}/{reference.name}", str(error), remedy, sid=sid, reference=reference
     )
+    if isinstance(error, Corrupted):
+        return problem
+    missing = f"The content of {reference.name!r} is not there."
+    still = is_still(backend, sid, reference)
+    return replace(problem, kind="missing", problem=missing) if still else None
 
 
 def is_still(backend: Backend, sid: str, reference: Reference) -> bool:

@@ -38,7 +38,7 @@ class _WrappedMethods:
         self._target = target
         # Set as own attributes: a runtime-checkable protocol does not use __getattr__.
         for name in (public for public in dir(target) if not public.startswith("_")):
-            if _is_computed(type(target), name):
+            if inspect.isdatadescriptor(inspect.getattr_static(type(target), name, None)):
                 continue  # reading a property could fail, or be slow
             value = getattr(target, name)
             if callable(value):
@@ -48,8 +48,3 @@ class _WrappedMethods:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._target, name)
-
-
-def _is_computed(of: type, name: str) -> bool:
-    """Return whether the attribute is a property."""
-    return inspect.isdatadescriptor(inspect.getattr_static(of, name, None))

@@ -23,8 +23,7 @@ _REFUSED = {
     errno.ENAMETOOLONG: "the path is too long for this file system; set {setting} to a shorter one",
     errno.ESTALE: "the network file system lost the file; check its mount",
 }
-FULL = frozenset(_FULL)
-"""The errors of a disk without free space, of bytes or of files, for this user."""
+FULL = frozenset(_FULL)  # no free space, of bytes or of files, for this user
 
 _MORE_ROOM = "set max_store or min_free so that the store makes room in time"
 

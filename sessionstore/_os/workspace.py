@@ -50,7 +50,6 @@ class Workspace:
 
     @property
     def claimed(self) -> Path | None:
-        """Return the folder if it was created already, else None."""
         return self._own if self.pid == os.getpid() else None
 
     def name_to_try(self) -> Path:
@@ -59,7 +58,6 @@ class Workspace:
 
     @property
     def token(self) -> str:
-        """Return the folder's name, empty before it is created."""
         return self._token
 
     def _claim(self) -> None:
@@ -93,9 +91,8 @@ class Workspace:
         path = self.parent / (self._token + _LOCK)
         if self.claimed is None or _same_file(self._fd, path):
             return
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not lock(fd, wait=False) or not _same_file(fd, path):  # a sweeper is erasing the folder
-            os.close(fd)
+        fd = _take(path, create=True)
+        if fd is None:  # a sweeper is erasing the folder
             self.pid = 0  # the next use creates another one
             os.close(self._fd)
             return
@@ -104,7 +101,6 @@ class Workspace:
         self._fd = fd
 
     def close(self) -> None:
-        """Remove the folder and its contents. The next use creates it again."""
         if self.pid != os.getpid():
             return
         self.pid = 0
@@ -113,32 +109,23 @@ class Workspace:
 
     def alone(self) -> bool:
         """Return whether no other living process or object of this process has a folder here."""
-        for token in self._others():
-            path = self.parent / (token + _LOCK)
-            fd = _take(path)
-            if fd is not None:
-                os.close(fd)
-            elif path.exists():
-                return False
-        return True
+        return not any(map(self._is_held, self._others()))
 
     def abandoned(self) -> list[Path]:
         """Return the folders that ``dead`` would yield, and change nothing."""
-        return [self.parent / token for token in self._others() if self._is_dead(token)]
+        dead = [self.parent / token for token in self._others() if not self._is_held(token)]
+        return [folder for folder in dead if folder.is_dir()]
 
     def strangers(self) -> list[str]:
         """Return the names in the parent that are neither a workspace nor a lock."""
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.parent) as entries:
-            names = [entry.name for entry in entries]
-            return sorted(name for name in names if not _is_token(name.removesuffix(_LOCK)))
-        return []
+        return [name for name in self._names() if not _is_token(name.removesuffix(_LOCK))]
 
-    def _is_dead(self, token: str) -> bool:
+    def _is_held(self, token: str) -> bool:
         path = self.parent / (token + _LOCK)
         fd = _take(path)
         if fd is not None:
             os.close(fd)
-        return (fd is not None or not path.exists()) and (self.parent / token).is_dir()
+        return fd is None and path.exists()
 
     @contextlib.contextmanager
     def dead(self) -> Iterator[list[Path]]:
@@ -166,10 +153,13 @@ class Workspace:
                 _erase(self.parent, token)
 
     def _others(self) -> list[str]:
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.parent) as entries:
-            tokens = {entry.name.removesuffix(_LOCK) for entry in entries}
-            own = self._token if self.pid == os.getpid() else ""
-            return sorted(token for token in tokens if _is_token(token) and token != own)
+        own = self._token if self.pid == os.getpid() else ""
+        tokens = {name.removesuffix(_LOCK) for name in self._names()}
+        return sorted(token for token in tokens if _is_token(token) and token != own)
+
+    def _names(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(os.listdir(self.parent))
         return []
 
 

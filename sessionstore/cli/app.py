@@ -64,16 +64,13 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - called by typer
         raise typer.Exit
 
 
-_Version = Annotated[
-    bool,
-    typer.Option(
-        "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
-    ),
-]
+_VERSION = typer.Option(
+    "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+)
 
 
 @app.callback()
-def _common(*, version: _Version = False) -> None:
+def _common(*, version: Annotated[bool, _VERSION] = False) -> None:
     """Take the options that come before a command."""
 
 

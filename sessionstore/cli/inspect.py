@@ -82,12 +82,12 @@ def _listed(
 
 
 def _described(session: Session, file: StoredFile) -> dict[str, object]:
-    return {
-        "session": _id(session),
-        "owner": session.owner,
-        "stored_name": session.sid,
-        **output.fields(file, "name", "size", "digest", "media_type", "created", "expires"),
-    }
+    described = output.fields(file, "name", "size", "digest", "media_type", "created", "expires")
+    return {**_names(session), **described}
+
+
+def _names(session: Session) -> dict[str, object]:
+    return {"session": _id(session), "owner": session.owner, "stored_name": session.sid}
 
 
 def du(*, store_url: opt.Store = None, top: opt.Top = None, json: opt.Json = False) -> None:
@@ -138,7 +138,6 @@ def _usages(store: SessionStore) -> Iterator[Usage]:
 
 
 def _note_nameless(sessions: Iterable[Session]) -> None:
-    """Write a note with the number of sessions without a readable id and owner, if any."""
     nameless = sum(session.id == session.sid for session in sessions)
     if nameless:
         output.note(
@@ -148,18 +147,11 @@ def _note_nameless(sessions: Iterable[Session]) -> None:
 
 
 def _id(session: Session) -> str | None:
-    """Return the session's id, or None if its id and owner cannot be read."""
     return None if session.id == session.sid else session.id
 
 
 def _as_fields(usage: Usage) -> dict[str, object]:
-    return {
-        "session": _id(usage.session),
-        "owner": usage.session.owner,
-        "stored_name": usage.session.sid,
-        "files": usage.files,
-        "bytes": usage.bytes,
-    }
+    return {**_names(usage.session), "files": usage.files, "bytes": usage.bytes}
 
 
 def sessions(*, store_url: opt.Store = None, json: opt.Json = False) -> None:
@@ -197,7 +189,6 @@ def sessions(*, store_url: opt.Store = None, json: opt.Json = False) -> None:
 
 
 def _state(store: SessionStore, record: SessionRecord) -> tuple[str, str]:
-    """Return the session's state in one word, and a text for the table to append to it."""
     if record.sid == shared_key().sid:
         return "shared", ""
     due = store.retention.due(record)
@@ -262,10 +253,9 @@ def config(*, store_url: opt.Store = None, json: opt.Json = False) -> None:
 
     Example: sessionstore config --store s3://bucket/files
     """
-    # The command line passes --store to open() as an argument: name the option instead.
-    sources = {KEYWORD: "--store"}
     effective = [
-        setting._replace(source=sources.get(setting.source, setting.source))
+        # The command line passes --store to open() as an argument: name the option instead.
+        setting._replace(source="--store") if setting.source == KEYWORD else setting
         for setting in settings_of(store_url).shown()
     ]
     if json:

@@ -100,7 +100,12 @@ def sweep(
 def _ask(store: SessionStore, store_url: str | None) -> None:
     """Show the totals of the plan and ask for a confirmation. No terminal counts as a no."""
     rows = _planned(store)
-    output.note(f"Effective retention: {_ages(store_url)}.")
+    ages = ", ".join(
+        f"{setting.name}={setting.value} ({setting.source})"
+        for setting in settings_of(store_url).shown()
+        if setting.name in OF_RETENTION
+    )
+    output.note(f"Effective retention: {ages}.")
     output.note(_summary(rows))
     if not sys.stdin.isatty():
         output.note("Nothing was deleted: pass --yes to sweep without a terminal.")
@@ -108,14 +113,6 @@ def _ask(store: SessionStore, store_url: str | None) -> None:
     if not typer.confirm("Sweep?", err=True):
         output.note("Nothing was deleted.")
         raise typer.Exit
-
-
-def _ages(store_url: str | None) -> str:
-    return ", ".join(
-        f"{setting.name}={setting.value} ({setting.source})"
-        for setting in settings_of(store_url).shown()
-        if setting.name in OF_RETENTION
-    )
 
 
 def doctor(url: opt.Url = None, *, store_url: opt.Store = None, json: opt.Json = False) -> None:

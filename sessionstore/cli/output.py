@@ -17,20 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import IntEnum
 
+from rich import progress as bars
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -40,30 +29,18 @@ from sessionstore.verification import Finding
 
 HEAD = Style(bold=True)
 
-Advance = Callable[[int], None]
-"""Move a progress bar on by a number of steps or bytes."""
+Advance = Callable[[int], None]  # moves a progress bar on by a number of steps or bytes
 
 
 class Status(IntEnum):
     """The exit statuses of a command."""
 
     DONE = 0
-    """The command succeeded."""
-
-    FAILED = 1
-    """The command failed: the store did not respond, a limit was reached, or bytes are damaged."""
-
-    USAGE = 2
-    """The command did not start: the command line or a setting is wrong, or a name is ambiguous."""
-
-    MISSING = 3
-    """The session or file does not exist."""
-
-    FOUND = 4
-    """The command found a problem: damaged files, an unsafe bucket, or a sweep held back."""
-
-    INTERRUPTED = 130
-    """The user pressed Ctrl-C; shells use the same number."""
+    FAILED = 1  # the store did not respond, a limit was reached, or bytes are damaged
+    USAGE = 2  # the command line or a setting is wrong, or a name is ambiguous
+    MISSING = 3  # the session or file does not exist
+    FOUND = 4  # damaged files, an unsafe bucket, or a sweep held back
+    INTERRUPTED = 130  # by Ctrl-C; shells use the same number
 
 
 def write(text: str) -> None:
@@ -126,8 +103,7 @@ def as_json(value: object) -> None:
 
 def as_json_list(values: Iterable[object]) -> None:
     """Write a JSON list, each value as soon as the iterator gives it."""
-    for piece in documents(values):
-        write(piece)
+    sys.stdout.writelines(documents(values))
 
 
 def fields(value: object, *names: str) -> Mapping[str, object]:
@@ -150,15 +126,17 @@ def progress(
     if not console.is_terminal:
         yield lambda _: None
         return
-    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
+    columns: list[bars.ProgressColumn] = [
+        bars.SpinnerColumn(), bars.TextColumn("{task.description}")
+    ]  # fmt: skip
     if total is not None:
-        columns.append(BarColumn())
+        columns.append(bars.BarColumn())
     if in_bytes:
-        columns += [DownloadColumn(), TransferSpeedColumn()]
+        columns += [bars.DownloadColumn(), bars.TransferSpeedColumn()]
     elif counts:
-        columns.append(MofNCompleteColumn())
-    columns.append(TimeElapsedColumn() if total is None else TimeRemainingColumn())
-    bar = Progress(
+        columns.append(bars.MofNCompleteColumn())
+    columns.append(bars.TimeElapsedColumn() if total is None else bars.TimeRemainingColumn())
+    bar = bars.Progress(
         *columns, console=console, transient=True,
         redirect_stdout=False,  # rich would send output that is meant for a pipe to the terminal
         redirect_stderr=False,
@@ -171,13 +149,13 @@ def progress(
 # Text: escaped names, times and sizes, columns, JSON
 
 _SECOND = timedelta(seconds=1)
-_LONGEST = 48
-"""The most characters of an id or owner in a table; JSON has all of them."""
+_LONGEST = 48  # characters of an id or owner in a table; JSON has all of them
 
 
 def plain(text: str) -> str:
     """Return text on one line, with each unprintable character written as an escape."""
-    return text if text.isprintable() else "".join(map(_character, text))
+    # As Python's ``repr`` writes it.
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def name(text: str) -> str:
@@ -194,11 +172,6 @@ def short(text: str | None) -> str:
         return written
     half = (_LONGEST - 1) // 2
     return f"{written[:half]}…{written[-half:]}"
-
-
-def _character(char: str) -> str:
-    """Return a character as Python's ``repr`` writes it."""
-    return char if char.isprintable() else repr(char)[1:-1]
 
 
 def when(moment: datetime | None) -> str:
@@ -221,13 +194,13 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> I
 
     Nothing is cut or wrapped: the terminal wraps long lines and shows everything.
     """
-    lines = [tuple(head), *rows]
-    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(head))]
+    lines = [head, *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = []
-        for column, cell in enumerate(line):
-            padding = " " * (widths[column] - cell_len(cell))
-            cells.append(padding + cell if right[column] == "r" else cell + padding)
+        for cell, width, side in zip(line, widths, right, strict=True):
+            padding = " " * (width - cell_len(cell))
+            cells.append(padding + cell if side == "r" else cell + padding)
         yield "  ".join(cells).rstrip()
 
 

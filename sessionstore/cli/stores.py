@@ -22,8 +22,7 @@ from sessionstore.store import SessionStore
 from sessionstore.verification import is_nameless
 from sessionstore.wrapping import Call, HasClient, wrap_methods
 
-SHARED = "@shared"
-"""The name of the app's own session on the command line."""
+SHARED = "@shared"  # the name of the app's own session on the command line
 
 
 class NotThere(SessionStoreError):
@@ -65,12 +64,12 @@ def counted(store: SessionStore, advance: Callable[[int], None]) -> None:
     """Call ``advance(1)`` for each session that the store lists from now on."""
 
     def counting(call: Call) -> Call:
-        def listing() -> Iterator[SessionRecord]:
+        def sessions() -> Iterator[SessionRecord]:
             for record in call():
                 advance(1)
                 yield record
 
-        return listing
+        return sessions
 
     store.wrap(lambda backend: wrap_methods(backend, {"sessions": counting}))
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 import typer
 
@@ -18,7 +18,7 @@ from sessionstore.cli.stores import Ambiguous, find, named, opened, target
 from sessionstore.content import CHUNK
 from sessionstore.errors import SessionStoreError
 from sessionstore.parsers import show_size
-from sessionstore.store import SessionStore
+from sessionstore.session import regular_files
 from sessionstore.storedfile import StoredFile
 from sessionstore.transfer import Damaged, Progress
 
@@ -133,21 +133,15 @@ def _sources(
         if not path.is_dir():
             yield path.name, path
             continue
-        for parent, folders, names in os.walk(path, onerror=_refuse):
-            folder_paths = map(Path(parent).joinpath, folders)
-            skipped += [folder for folder in folder_paths if folder.is_symlink()]
-            for file in sorted(map(Path(parent).joinpath, names)):
-                if file.is_file() and not file.is_symlink():
-                    yield file.relative_to(path).as_posix(), file
-                else:
-                    skipped.append(file)
+        try:
+            for file in regular_files(path, skipped):
+                yield file.relative_to(path).as_posix(), file
+        except OSError as error:
+            raise _unreadable(error.filename, error) from error
 
 
-def _refuse(error: OSError) -> NoReturn:
-    """Raise SessionStoreError for an unreadable folder, which ``os.walk`` skips by default."""
-    raise SessionStoreError(
-        f"{plain(str(error.filename))!r} cannot be read: {error.strerror}."
-    ) from error
+def _unreadable(path: object, error: OSError) -> SessionStoreError:
+    return SessionStoreError(f"{plain(str(path))!r} cannot be read: {error.strerror}.")
 
 
 @contextlib.contextmanager
@@ -158,9 +152,7 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise SessionStoreError(
-            f"{plain(str(path))!r} cannot be read: {error.strerror}."
-        ) from error
+        raise _unreadable(path, error) from error
     with file:
         yield file
 
@@ -169,10 +161,6 @@ def _chunks(source: BinaryIO, advance: output.Advance) -> Iterator[bytes]:
     while chunk := source.read(CHUNK):
         yield chunk
         advance(len(chunk))
-
-
-def _sessions(store: SessionStore) -> int:
-    return sum(1 for _ in store.backend.sessions())
 
 
 def copy(source: opt.From, target: opt.Into, *, json: opt.Json = False) -> None:
@@ -187,7 +175,7 @@ def copy(source: opt.From, target: opt.Into, *, json: opt.Json = False) -> None:
     with (
         opened(source) as origin,
         opened(target, make=True) as destination,
-        output.progress("Copying sessions", _sessions(origin)) as advance,
+        output.progress("Copying sessions", sum(1 for _ in origin.backend.sessions())) as advance,
     ):
         reported = 0
 

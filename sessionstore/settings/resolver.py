@@ -1,20 +1,15 @@
 """The settings of a store: one flat set of names, from five sources.
 
-Each keyword of ``SessionStore.open`` and each field of ``Retention`` and ``Limits`` is one key of
-TOML and one variable of the environment, ``SESSIONSTORE_`` and the name in upper case; so is each
-option of the backend. From the strongest source to the weakest:
+docs/settings.md lists them. From the strongest source to the weakest:
 
 1. keywords of ``SessionStore.open``; ``retention=`` and ``limits=`` give all of their fields,
 2. the query of the URL, for options of the backend alone,
-3. the environment,
+3. the environment, ``SESSIONSTORE_`` and the name in upper case,
 4. ``sessionstore.toml`` in the working directory, keys at its top level,
 5. ``[tool.sessionstore]`` of ``pyproject.toml`` in the working directory.
 
-``SESSIONSTORE_CONFIG`` names one TOML file that is read instead of 4 and 5. An unknown name is
-refused in every source, with one exception: an option of the backend of a source's own ``url`` is
-ignored if a stronger source sets another ``url``.
-
-The values of secrets never appear in a message or a ``repr``.
+``SESSIONSTORE_CONFIG`` names one TOML file that is read instead of 4 and 5. The values of secrets
+never appear in a message or a ``repr``.
 """
 
 from __future__ import annotations
@@ -27,38 +22,23 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
-from sessionstore import registry
+from sessionstore import parsers, registry
+from sessionstore.backend import Backend
 from sessionstore.errors import SettingsError
 from sessionstore.limits import Limits
-from sessionstore.parsers import (
-    Parser,
-    boolean,
-    choice,
-    duration,
-    number,
-    optional,
-    show_duration,
-    size,
-    text,
-)
+from sessionstore.model import Location
+from sessionstore.parsers import Parser, show_duration, text
 from sessionstore.retention import Retention
 from sessionstore.settings.location import parse_url, redacted
 from sessionstore.settings.sources import PREFIX, Source, Value, environment, files
 
-if TYPE_CHECKING:
-    from sessionstore.backend import Backend
-    from sessionstore.model import Location
-
 _is_secret = re.compile("secret|password|token|credential|key|storage_options").search
 
-KEYWORD = "the keyword"
-"""The source of the arguments of ``open``."""
-
-SECRET_LENGTH = 16
-"""The minimum number of characters of ``secret``: it signs URLs, so it must not be guessed."""
+KEYWORD = "the keyword"  # the source of the arguments of ``open``
+SECRET_LENGTH = 16  # characters of ``secret`` at least: it signs URLs, and must not be guessed
 
 Restart = Literal["keep", "drop"]
 """The action for the files that dead processes left, when the store opens."""
@@ -85,33 +65,31 @@ def base_url(value: object) -> str:
 
 def local_path(value: object) -> Path:
     """Parse a local path, which need not exist yet; ``~`` is expanded in text."""
-    if isinstance(value, os.PathLike):
-        return Path(value)
-    return Path(text(value)).expanduser()
+    return Path(value) if isinstance(value, os.PathLike) else Path(text(value)).expanduser()
 
 
 OF_RETENTION: Mapping[str, Parser] = {
-    "max_age": optional(duration),
-    "idle": optional(duration),
-    "linger": duration,
-    "sweep_live": boolean,
+    "max_age": parsers.optional(parsers.duration),
+    "idle": parsers.optional(parsers.duration),
+    "linger": parsers.duration,
+    "sweep_live": parsers.boolean,
 }
 OF_LIMITS: Mapping[str, Parser] = {
-    "max_file": optional(size),
-    "max_session": optional(size),
-    "max_session_files": optional(number),
-    "max_store": optional(size),
-    "min_free": optional(size),
+    "max_file": parsers.optional(parsers.size),
+    "max_session": parsers.optional(parsers.size),
+    "max_session_files": parsers.optional(parsers.number),
+    "max_store": parsers.optional(parsers.size),
+    "min_free": parsers.optional(parsers.size),
 }
 OF_OPEN: Mapping[str, Parser] = {
-    "restart": choice("keep", "drop"),
+    "restart": parsers.choice("keep", "drop"),
     "secret": secret,
     "base_url": base_url,
-    "redirect": boolean,
+    "redirect": parsers.boolean,
     "cache_dir": local_path,
-    "cache_size": optional(size),
-    "audit": optional(local_path),
-    "audit_fsync": boolean,
+    "cache_size": parsers.optional(parsers.size),
+    "audit": parsers.optional(local_path),
+    "audit_fsync": parsers.boolean,
 }
 GROUPS: Mapping[str, Mapping[str, Parser]] = {"retention": OF_RETENTION, "limits": OF_LIMITS}
 """The keywords that set several settings at once."""
@@ -133,9 +111,9 @@ class Chooses(Protocol):
     """A backend class that chooses the values of some settings when a store is opened."""
 
     @classmethod
-    def effective(cls, location: Location, options: Mapping[str, object]) -> Mapping[str, object]:
-        """Return these values, for people."""
-        ...
+    def effective(
+        cls, location: Location, options: Mapping[str, object]
+    ) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +129,15 @@ class Settings:
     backend_options: Mapping[str, object] = field(repr=False)  # may hold one too
     retention: Retention
     limits: Limits
-    restart: Restart
-    secret: str | None = field(repr=False)
-    base_url: str | None
-    redirect: bool
-    cache_dir: Path | None
-    cache_size: int | None
-    audit: Path | None
-    audit_fsync: bool
     sources: Mapping[str, str]
+    restart: Restart = "keep"
+    secret: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    redirect: bool = False
+    cache_dir: Path | None = None
+    cache_size: int | None = None
+    audit: Path | None = None
+    audit_fsync: bool = False
 
     def shown(self) -> list[Shown]:
         """Return every setting of this store, for people: its effective value and its source.
@@ -173,11 +151,11 @@ class Settings:
         values |= {key: self.backend_options.get(key) for key in self.backend.options}
         if isinstance(self.backend, Chooses):
             values |= self.backend.effective(self.location, self.backend_options)
-        parsers = {**CORE, **self.backend.options}
+        known = {**CORE, **self.backend.options}
         return [
             Shown(
                 key,
-                _unset(parsers[key]) if value is None else _shown_value(key, value),
+                _unset(known[key]) if value is None else _shown_value(key, value),
                 self.sources.get(key, "default"),
             )
             for key, value in values.items()
@@ -214,9 +192,12 @@ def resolve(
         refuse_unknown({"url", *CORE, *options, *_options_elsewhere(place, origin, here)}, place)
 
     whole = {key for group in GROUPS if group in named.values for key in GROUPS[group]}
-    parsers = {key: parser for key, parser in {**CORE, **options}.items() if key not in whole}
     chosen = ChainMap(*(place.given() for place in (named, in_query, *read)))
-    values = {key: _parse(key, chosen[key], parsers[key]) for key in parsers if key in chosen}
+    values = {
+        key: _parse(key, chosen[key], parser)
+        for key, parser in {**CORE, **options}.items()
+        if key in chosen and key not in whole
+    }
     sources = {key: KEYWORD if key in whole else "default" for key in CORE}
     return Settings(
         location=location,
@@ -224,14 +205,7 @@ def resolve(
         backend_options={key: values[key] for key in options if key in values},
         retention=_group(Retention, named.values.get("retention"), values, chosen),
         limits=_group(Limits, named.values.get("limits"), values, chosen),
-        restart=values.get("restart", "keep"),
-        secret=values.get("secret"),
-        base_url=values.get("base_url"),
-        redirect=values.get("redirect", False),
-        cache_dir=values.get("cache_dir"),
-        cache_size=values.get("cache_size"),
-        audit=values.get("audit"),
-        audit_fsync=values.get("audit_fsync", False),
+        **{key: values[key] for key in OF_OPEN if key in values},
         sources=sources | {key: chosen[key].source for key in values} | {"url": origin.source},
     )
 
@@ -269,7 +243,10 @@ def _options(backend: type[Backend]) -> Mapping[str, Parser]:
 
 
 def _options_elsewhere(place: Source, origin: Value, cwd: Path) -> set[str]:
-    """Return the options of the backend of the source's own URL, if another URL is used."""
+    """Return the options of the backend of the source's own URL, if a stronger source has another.
+
+    They are ignored: an unknown name is refused in every source.
+    """
     own = place.given().get("url", origin)
     if own == origin:
         return set()
@@ -316,7 +293,6 @@ def _parse(key: str, given: Value, parser: Parser) -> Any:  # the parser's type 
 def _group(
     kind: type[Group], given: object, values: Mapping[str, Any], chosen: Mapping[str, Value]
 ) -> Group:
-    """Return a Retention or Limits: the keyword's, or one made of single settings."""
     if isinstance(given, kind):
         return given
     if given is not None:
@@ -334,11 +310,8 @@ def _group(
 
 
 def _described(key: str, given: Value) -> str:
-    """Return a setting as it was written, with its source, for a message."""
-    if key == "url":
-        value = repr(redacted(given.value))
-    else:
-        value = "..." if _is_secret(key) else repr(given.value)
+    shown = repr(redacted(given.value) if key == "url" else given.value)
+    value = "..." if _is_secret(key) else shown
     return f"{key}={value} ({given.source})"
 
 
@@ -351,7 +324,6 @@ def _unset(parser: Parser) -> str:
 
 
 def _shown_value(key: str, value: object) -> str:
-    """Return a value in the form in which it is written in a file."""
     if _is_secret(key):
         return "***"
     if isinstance(value, Mapping):

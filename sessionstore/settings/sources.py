@@ -11,14 +11,10 @@ from typing import NamedTuple
 
 from sessionstore.errors import SettingsError
 
-PREFIX = "SESSIONSTORE_"
-"""The prefix of a setting's upper-case name in the environment."""
+PREFIX = "SESSIONSTORE_"  # the prefix of a setting's upper-case name in the environment
+CONFIG = f"{PREFIX}CONFIG"  # the variable that names the TOML file
 
-CONFIG = f"{PREFIX}CONFIG"
-"""The variable that names the TOML file."""
-
-RESERVED = frozenset({CONFIG, f"{PREFIX}TEST_GRACE"})
-"""Variables with the prefix that are not settings."""
+RESERVED = frozenset({CONFIG, f"{PREFIX}TEST_GRACE"})  # not settings
 
 # Kubernetes puts such variables into every container beside a Service called "sessionstore" or
 # "sessionstore-web" (its documentation, "Accessing the Service: environment variables").
@@ -45,11 +41,9 @@ class Source:
     prefix: str = ""
 
     def spell(self, key: str) -> str:
-        """Return the name of a setting as it is written in this source."""
         return f"{self.prefix}{key.upper()}" if self.prefix else key
 
     def given(self) -> dict[str, Value]:
-        """Return the values, each with its source."""
         return {
             key: Value(value, f"{self.name} {self.spell(key)}" if self.prefix else self.name)
             for key, value in self.values.items()

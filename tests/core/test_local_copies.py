@@ -255,7 +255,7 @@ class TestSweep:
             copies.path(f"{SID}{number}", reference(), cat)
         for _ in range(2):
             copies.sweep(lambda _: [])
-        assert copies._copies.sessions() == []
+        assert copies._copies == {}
 
     def test_a_copy_made_while_its_session_is_forgotten_is_found_later(
         self, copies: LocalCopies

@@ -1,13 +1,6 @@
 """Stored files over HTTP, for FastAPI, Starlette and every other ASGI program.
 
-    from sessionstore.adapters.asgi import Files, OwnerCookie, owner
-
-    store = SessionStore.open(base_url="/files")
-    app = FastAPI()
-    app.add_middleware(OwnerCookie)
-    app.mount("/files", Files(store, lambda request: store.session("files", owner(request))))
-
-Below its mount it answers these requests:
+docs/asgi.md has an example. Below its mount it answers these requests:
 
     GET, HEAD  <expiry>.<sid>.<signature>/<name>   a file, by the URL that ``StoredFile.url()`` made
     PUT        upload/<name>                       save the body under that name
@@ -22,7 +15,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import anyio
@@ -31,6 +24,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from sessionstore import signing
 from sessionstore.adapters.asgi import responses as replies
@@ -48,13 +42,8 @@ from sessionstore.errors import (
 )
 from sessionstore.model import SessionKey
 from sessionstore.session import Session
-from sessionstore.storedfile import FIVE_MINUTES
-
-if TYPE_CHECKING:
-    from starlette.types import Message, Receive, Scope, Send
-
-    from sessionstore.store import SessionStore
-    from sessionstore.storedfile import StoredFile
+from sessionstore.store import SessionStore
+from sessionstore.storedfile import FIVE_MINUTES, StoredFile
 
 __all__ = ["Files", "OwnerCookie", "Visitor", "owner", "same_origin"]
 
@@ -68,8 +57,7 @@ an upload that is the response; a GET gets the 404 of all others.
 log: Final = logging.getLogger("sessionstore")
 
 _UPLOAD: Final = "upload"
-_LINGER: Final = 2.0
-"""Seconds for which the rest of a refused upload is read and discarded."""
+_LINGER: Final = 2.0  # seconds for which the rest of a refused upload is read and discarded
 
 
 class Files(Starlette):
@@ -152,14 +140,16 @@ class Files(Starlette):
         file = Session(self.store, SessionKey(sid, sid, None)).get(name)
         etag = replies.etag_of(file)
         if replies.is_known(request.headers, etag):
-            return replies.not_modified(file)
+            return Response(None, 304, replies.headers_of(file))
         if request.method == "HEAD":
-            return replies.head(file)
+            length = {"Content-Length": str(file.size)}
+            return Response(None, 200, replies.headers_of(file) | length)
         try:
             span = replies.wanted(request.headers, etag, file.size)
         except replies.Unsatisfiable:
-            return replies.unsatisfiable(file)
-        body = replies.Body.open(file, span or replies.Span(0, file.size))
+            size = {"Content-Range": f"bytes */{file.size}"}
+            return replies.refused(416, "Range Not Satisfiable", size)
+        body = replies.Body(file, span or replies.Span(0, file.size))
         return replies.FileResponse(file, span, body)
 
     # Uploads
@@ -180,19 +170,22 @@ class Files(Starlette):
             saved = await upload.receive(request, incoming)
         except (SessionStoreError, Malformed, ClientDisconnect) as error:
             return _failure(error, incoming)
-        described = await run_in_threadpool(self._described, request, session, saved)
+        urls = await run_in_threadpool(
+            lambda: [self._url(request, session, file) for file in saved]
+        )
+        described = [
+            {"name": file.name, "size": file.size, "media_type": file.media_type, "url": url}
+            for file, url in zip(saved, urls, strict=True)
+        ]
         return replies.as_json(201, described)
 
     def _refuse_announced(self, request: Request) -> None:
         """Raise LimitExceeded for a PUT whose Content-Length is over ``max_file``."""
         most = self.store.ledger.limits.max_file
         length = request.headers.get("content-length", "")
-        if (
-            request.method == "PUT"
-            and most is not None
-            and length.isdecimal()
-            and int(length) > most
-        ):
+        if request.method != "PUT" or most is None or not length.isdecimal():
+            return
+        if int(length) > most:
             raise LimitExceeded(
                 f"The file has {int(length)} bytes, more than max_file={most}: send a smaller one.",
                 limit="max_file",
@@ -206,19 +199,6 @@ class Files(Starlette):
             session = await run_in_threadpool(visitor, request)
             session = await session if inspect.isawaitable(session) else session
         return session if isinstance(session, Session) else None
-
-    def _described(
-        self, request: Request, session: Session, saved: list[StoredFile]
-    ) -> list[dict[str, object]]:
-        return [
-            {
-                "name": file.name,
-                "size": file.size,
-                "media_type": file.media_type,
-                "url": self._url(request, session, file),
-            }
-            for file in saved
-        ]
 
     def _url(self, request: Request, session: Session, file: StoredFile) -> str:
         """Return ``file.url()``, or a URL below this app's mount without a ``base_url``."""
@@ -244,7 +224,6 @@ class _Receiving:
 
 
 def _path(scope: Scope) -> str:
-    """Return the decoded path below the mount, without a leading slash."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     below = path[len(root) :] if root and path.startswith(f"{root}/") else path
@@ -257,13 +236,14 @@ def _incoming(request: Request, session: Session, name: str) -> Incoming:
         if content_type.startswith("multipart/form-data"):
             return upload.Form(session, content_type)
         raise Malformed("POST a form with files, or PUT one file to upload/<name>.")
-    return upload.Whole(session, name)
+    whole = Incoming()
+    whole.begin(session, name)
+    return whole
 
 
 def _failure(
     error: SessionStoreError | Malformed | ClientDisconnect, incoming: Incoming | None
 ) -> Response:
-    """Return the response to an upload that was not saved."""
     match error:
         case Malformed():
             return _error(400, str(error), incoming)
@@ -293,13 +273,8 @@ async def _refuse(response: Response, scope: Scope, body: _Receiving, send: Send
     """
     if scope["http_version"].startswith("1") and not body.over:  # later ones have no such header
         response.headers["Connection"] = "close"
-    await send(
-        {
-            "type": "http.response.start",
-            "status": response.status_code,
-            "headers": response.raw_headers,
-        }
-    )
+    status, headers = response.status_code, response.raw_headers
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     with anyio.move_on_after(_LINGER):
         while not body.over:

@@ -11,23 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from sessionstore.content import CHUNK
 from sessionstore.errors import BackendUnavailable
 from sessionstore.media import INLINE, UNKNOWN, disposition
+from sessionstore.storedfile import StoredFile
 
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
-    from sessionstore.storedfile import StoredFile
-
-PIECE: Final = CHUNK // 4
-"""The number of bytes that are read and sent at a time."""
+PIECE: Final = CHUNK // 4  # the number of bytes that are read and sent at a time
 
 SAFE: Final[Mapping[str, str]] = {
     "Cache-Control": "private, no-store",
@@ -38,8 +34,7 @@ SAFE: Final[Mapping[str, str]] = {
 }
 """The headers of every response."""
 
-LONGEST: Final = 256
-"""The most characters of a Range header; a longer one is ignored."""
+LONGEST: Final = 256  # the most characters of a Range header; a longer one is ignored
 
 _one_range = re.compile(r"bytes=\s*([0-9]{0,19})-([0-9]{0,19})\s*").fullmatch
 _tags = re.compile(r'(?:W/)?("[^"]*")').findall
@@ -119,50 +114,33 @@ def headers_of(file: StoredFile) -> dict[str, str]:
         **SAFE,
         "Accept-Ranges": "bytes",
         "Content-Disposition": disposition(file.name, kind),
-        "Content-Type": _with_charset(kind) if shown else UNKNOWN,
+        "Content-Type": kind if shown else UNKNOWN,
         "ETag": etag_of(file),
     }
-    return headers if shown else {**headers, "X-Frame-Options": "DENY"}
-
-
-def head(file: StoredFile) -> Response:
-    """Return the response to a HEAD: like a GET's, without the bytes."""
-    return Response(None, 200, {**headers_of(file), "Content-Length": str(file.size)})
-
-
-def not_modified(file: StoredFile) -> Response:
-    """Return the 304 for a client that has these bytes."""
-    return Response(None, 304, headers_of(file))
-
-
-def unsatisfiable(file: StoredFile) -> Response:
-    """Return the 416 for a range that has no byte of the file."""
-    return refused(416, "Range Not Satisfiable", {"Content-Range": f"bytes */{file.size}"})
+    if not shown:
+        headers["X-Frame-Options"] = "DENY"
+    elif kind.startswith("text/"):
+        headers["Content-Type"] += "; charset=utf-8"
+    return headers
 
 
 class Body:
     """Bytes of a stored file for a client.
 
-    Call ``open`` in a worker thread. It reads the first bytes, so an error is raised while another
+    Make it in a worker thread. It reads the first bytes, so an error is raised while another
     response can still be sent.
     """
 
-    def __init__(self, stream: BinaryIO, length: int) -> None:
-        self.stream = stream
-        self.length = length
-        self.first = b""
-
-    @classmethod
-    def open(cls, file: StoredFile, span: Span) -> Body:
+    def __init__(self, file: StoredFile, span: Span) -> None:
         """Open the bytes of ``span`` and read the first ones. Raises as ``StoredFile.read``."""
+        self.length = span.length
         whole = span.length == file.size
-        body = cls(file.stream(span.start, None if whole else span.length), span.length)
+        self.stream: BinaryIO = file.stream(span.start, None if whole else span.length)
         try:
-            body.first = body.read(span.length)
+            self.first = self.read(span.length)
         except BaseException:
-            body.stream.close()
+            self.stream.close()
             raise
-        return body
 
     def read(self, left: int) -> bytes:
         """Read the next bytes of ``left``. Raises BackendUnavailable when the file ends early."""
@@ -172,7 +150,6 @@ class Body:
         return piece
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield all bytes in pieces; each but the first is read in a worker thread."""
         piece, left = self.first, self.length
         while left:
             yield piece
@@ -207,7 +184,3 @@ class FileResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._body.close()
-
-
-def _with_charset(media_type: str) -> str:
-    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type

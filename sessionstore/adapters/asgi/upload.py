@@ -7,53 +7,25 @@ spool and are nowhere else whole, so a file of any size takes the same memory.
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from sessionstore.adapters.asgi.responses import PIECE
 from sessionstore.names import own_name
+from sessionstore.session import PendingSave, Session
+from sessionstore.storedfile import StoredFile
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from sessionstore.session import Session
-    from sessionstore.storedfile import StoredFile
-
-_MOST_FILES: Final = 1000
-"""The most files in one form, as in Starlette's own parser."""
+_MOST_FILES: Final = 1000  # in one form, as in Starlette's own parser
 
 
-_LONGEST_HEADERS: Final = 16_384
-"""The most bytes of one part's headers, which are in memory; a browser sends about a hundred."""
+_LONGEST_HEADERS: Final = 16_384  # bytes of one part's headers, which stay in memory
 
 
 class Malformed(ValueError):
     """The request is not a valid upload. The message gives the reason."""
-
-
-class _File:
-    """One file that is being received."""
-
-    def __init__(self, session: Session, name: str) -> None:
-        self._stack = contextlib.ExitStack()
-        self._receiving = self._stack.enter_context(
-            session.pending_save(own_name(name), None, fresh=False)
-        )
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._receiving.ingest.write(memoryview(data))
-
-    def keep(self) -> StoredFile:
-        with self._stack:
-            return self._receiving.keep(self._receiving.ingest.finish())
-
-    def abort(self, error: BaseException) -> None:
-        """Remove the partial file. If ``error`` is a limit, the store emits its event."""
-        with contextlib.suppress(type(error)):
-            self._stack.__exit__(type(error), error, error.__traceback__)
 
 
 class Incoming:
@@ -64,31 +36,26 @@ class Incoming:
 
     def __init__(self) -> None:
         self.saved: list[StoredFile] = []
-        self._file: _File | None = None
+        self._file: PendingSave | None = None
+
+    def begin(self, session: Session, name: str) -> None:
+        self._file = session.pending_save(own_name(name), None, fresh=False)
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the body. Raises Malformed, LimitExceeded, InvalidName."""
         if self._file is not None:
-            self._file.write(data)
+            self._file.ingest.write(data)
 
     def finish(self) -> None:
         """End the body. Raises Malformed when it is incomplete."""
         file, self._file = self._file, None
         if file is not None:
-            self.saved.append(file.keep())
+            with file:
+                self.saved.append(file.keep(file.ingest.finish()))
 
     def abort(self, error: BaseException) -> None:
-        """Remove the file that is not complete."""
         if self._file is not None:
-            self._file.abort(error)
-
-
-class Whole(Incoming):
-    """A body that is one file."""
-
-    def __init__(self, session: Session, name: str) -> None:
-        super().__init__()
-        self._file = _File(session, name)
+            self._file.__exit__(None, error, None)
 
 
 class Form(Incoming):
@@ -162,11 +129,11 @@ class Form(Incoming):
             return  # a field, or a file input that was left empty
         if len(self.saved) >= _MOST_FILES:
             raise Malformed(f"The form has more than {_MOST_FILES} files: send several forms.")
-        self._file = _File(self._session, name)
+        self.begin(self._session, name)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
-            self._file.write(memoryview(data)[start:end])
+            self._file.ingest.write(memoryview(data)[start:end])
 
     def _end(self) -> None:
         self._ended = True

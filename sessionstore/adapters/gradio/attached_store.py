@@ -95,7 +95,7 @@ class OwnedCopies(LocalCopies):
 
     def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
         super().sweep(files)
-        alive = set(self._copies.sessions())
+        alive = set(self._copies)
         for sid in [sid for sid in self._whose if sid not in alive]:
             self._whose.pop(sid, None)
         if self.files is not None:
