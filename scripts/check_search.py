@@ -36,6 +36,9 @@ PAGES = {
     "traversal": "security.html",
     "XSS": "security.html",
     "egress": "costs.html",
+    "limits": "quotas.html",
+    "auth": "gradio.html",
+    "moto": "testing.html",
 }
 """A word that readers search for, and the page that answers."""
 
