@@ -52,6 +52,7 @@ _PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     "gradio.blocks:Block.move_resource_to_block_cache": ("self", "url_or_file_path"),
     "gradio.processing_utils:async_move_files_to_cache": ("data", "block", "postprocess"),
     "gradio.queueing:Queue.process_events": ("self", "events", "batch"),
+    "gradio.queueing:Queue.send_message": ("self", "event", "event_message"),
     "gradio.route_utils:GradioUploadFile.__init__": ("self", "file"),
     "gradio.route_utils:GradioUploadFile.write": ("self", "data"),
     "gradio.component_meta:updateable": ("fn",),

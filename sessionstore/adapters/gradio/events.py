@@ -122,6 +122,8 @@ class Event:
     """The paths in Gradio's cache that the event used, and that lead to no file."""
     cached: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
     """New entries of the app's caches, each with its cache."""
+    copied: dict[str, str | None] = field(default_factory=dict)
+    """The outputs of the current sample from outside the cache, each with its path in the cache."""
     later: list[str] = field(default_factory=list)
     """Files moved by synchronous code, which cannot wait; they are saved before the response."""
     nested: bool = False
@@ -150,6 +152,7 @@ class Event:
         self.inputs = inputs
         self.sender = self.senders[min(index, len(self.senders) - 1)]
         self._moves = {}
+        self.copied = {}
 
     async def move(self, path: str) -> str:
         """Save an output, or claim and fetch an input, and return its path in the cache.
@@ -336,7 +339,8 @@ class Event:
         paths = {path: path for path in links_in(values)}
         for path in paths:
             name = self.service.files.paths.relative(path)
-            if name is not None:
+            is_moved = name in self._moves and not self.links  # it is being saved, or was
+            if name is not None and not is_moved:
                 paths[path] = await run_in_threadpool(self._adopt, name, path)
         return with_links(values, paths)
 
@@ -350,10 +354,22 @@ class Event:
         self._use(found)
         return path
 
-    async def saved(self) -> None:
-        """Wait until all outputs are saved, with those of ``later``; raise the first's error."""
+    def save_later(self) -> None:
+        """Begin to save the outputs of ``later``."""
         names, self.later = self.later, []
         self._saves += [self._begun(name, "") for name in names]
+
+    async def leave_saves(self) -> list[asyncio.Task[str | None]]:
+        """Return the saves of the outputs, for which the caller waits from now on."""
+        self.save_later()
+        saves, self._saves = list(dict.fromkeys(self._saves)), []
+        self._pending.difference_update(saves)
+        await self.settle()
+        return saves
+
+    async def saved(self) -> None:
+        """Wait until all outputs are saved, with those of ``later``; raise the first's error."""
+        self.save_later()
         await self.settle()
         saves, self._saves = self._saves, []
         for task in saves:

@@ -5,6 +5,7 @@
 * ``Blocks.process_api``, which every event goes through, and ``preprocess_data`` and
   ``postprocess_data`` within it: the owner of the event, and its inputs or outputs.
 * ``Queue.process_events``: the senders of the samples of a batch, which Gradio 5 does not pass on.
+  ``Queue.send_message``: the value of a generator, which waits for its files.
 * ``Block.async_move_resource_to_block_cache`` and its synchronous version, which every file goes
   through on its way to a handler or a page.
 * ``async_move_files_to_cache``, which moves the files of one output: all links are made together.
@@ -38,7 +39,7 @@ from gradio import Error
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from sessionstore.adapters.gradio import compat, events, uploads_in_progress, values
+from sessionstore.adapters.gradio import compat, events, frames, uploads_in_progress, values
 from sessionstore.adapters.gradio.cache import large_to_cache
 from sessionstore.adapters.gradio.file_routes import SessionFiles
 from sessionstore.adapters.visitor_errors import reply_to
@@ -89,7 +90,8 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     move = block.move_resource_to_block_cache
     _replace(app, "create_app", _create_app(app.create_app, service_of))
     _replace(blocks, "process_api", _process_api(blocks.process_api, service_of))
-    _replace(queue, "process_events", _process_events(queue.process_events))
+    _replace(queue, "process_events", _process_events(queue.process_events, service_of))
+    _replace(queue, "send_message", _send_message(queue.send_message))
     _replace(blocks, "preprocess_data", _preprocess_data(blocks.preprocess_data))
     _replace(blocks, "postprocess_data", _postprocess_data(blocks.postprocess_data))
     name = "async_move_resource_to_block_cache"
@@ -169,6 +171,9 @@ def _process_api(
             if event is None:
                 return await original(self, *args, **kwargs)
             event.place = compat.name_of(given["block_fn"], self)
+            shown = None if event.nested else frames.current.get()
+            if shown is not None:
+                shown.raise_failure()
             with events.running(event, given.get("iterator")):
                 try:
                     output = await original(self, *args, **kwargs)
@@ -178,8 +183,13 @@ def _process_api(
                     raise
                 finally:
                     await event.keep_cached()
-                await event.saved()
                 event.generator = output.get("iterator")
+                if shown is not None and output.get("is_generating"):
+                    await shown.add(await event.leave_saves(), event.pins)
+                    return output
+                await event.saved()
+                if shown is not None:
+                    await shown.saved()
                 return output
         except SessionStoreError as error:
             # With ``show_error`` Gradio shows the text of any exception, and the store's errors
@@ -213,17 +223,36 @@ def _requests(given: dict[str, Any]) -> Any:
     return alive
 
 
-def _process_events(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _process_events(
+    original: Callable[..., Awaitable[None]], service_of: ServiceOf
+) -> Callable[..., Awaitable[None]]:
     queued = events.queued
 
     async def process_events(self: Queue, events: list[Any], *args: Any, **kwargs: Any) -> None:
-        token = queued.set(events)
+        service = service_of(self.server_app)
+        shown = frames.Frames() if service is not None and service.files.at_once > 1 else None
+        tokens = queued.set(events), frames.current.set(shown)
         try:
             await original(self, events, *args, **kwargs)
         finally:
-            queued.reset(token)
+            if shown is not None:
+                await shown.over()
+            queued.reset(tokens[0])
+            frames.current.reset(tokens[1])
 
     return process_events
+
+
+def _send_message(original: Callable[..., None]) -> Callable[..., None]:
+    def send_message(self: Queue, event: Any, event_message: Any) -> None:
+        shown = frames.current.get()
+        send = functools.partial(original, self, event, event_message)
+        if shown is None:
+            send()
+        else:
+            shown.send(event_message, send)
+
+    return send_message
 
 
 def _preprocess_data(
@@ -262,7 +291,7 @@ def _postprocess_data(
         outputs = await original(self, block_fn, predictions, *args, **kwargs)
         if event is None:
             return outputs
-        await event.saved()
+        event.save_later()
         return cast("list[Any]", await event.adopt(outputs))
 
     return postprocess_data
@@ -300,7 +329,11 @@ def _async_move(
             async with downloads.setdefault(path, asyncio.Lock()):
                 moved = await original(self, url_or_file_path)
         elif event.service.files.paths.relative(path) is None:
-            moved = await run_in_threadpool(_from_outside, in_thread, self, path)
+            # Gradio copies some outputs twice. The second copy would disturb the save of the first.
+            if path not in event.copied:
+                copied = await run_in_threadpool(_from_outside, in_thread, self, path)
+                event.copied[path] = copied
+            moved = event.copied[path]
         else:
             moved = await original(self, url_or_file_path)
         return None if moved is None else await event.move(moved)

@@ -487,7 +487,7 @@ class CacheFiles:
     def _claimed(self, home: KeptSession, owner: str | None, found: FoundFile) -> FoundFile:
         """Save a file that another session has, without reading the bytes of a large one again."""
         stamp = self.local.stamp(found.name)
-        large = found.reference.size > content.CHUNK and self._at_once > 1
+        large = found.reference.size > content.CHUNK and self.at_once > 1
         if large and stamp is not None and self._takes_temporary() and self.ready(found):
             with contextlib.suppress(_Needed):
                 refer = partial(home.refer, found.name, found.reference)
@@ -531,7 +531,7 @@ class CacheFiles:
                 log.warning("An upload that an event used was not deleted yet: %s", error)
 
         # A late deletion would be counted late in a limit.
-        if self._at_once > 1 and not self.store.ledger.limited:
+        if self.at_once > 1 and not self.store.ledger.limited:
             self._deferred.call(discard_later)
         else:
             discard()
@@ -598,10 +598,11 @@ class CacheFiles:
         After an error no further task starts; it is raised when the running ones have ended.
         """
         calls = [partial(contextvars.copy_context().run, task) for task in tasks]
-        return run_together(calls, self._at_once)
+        return run_together(calls, self.at_once)
 
     @property
-    def _at_once(self) -> int:
+    def at_once(self) -> int:
+        """Return the number of calls that the store's backend is worth making at the same time."""
         return getattr(self.store.backend, "at_once", 1)
 
     def _put(
