@@ -161,14 +161,19 @@ class Visitor:
     id: str
 
     @classmethod
-    def of(cls, here: Served, other: Served) -> Visitor:
-        """Return a visitor who has a page and a session with a file."""
+    @contextlib.contextmanager
+    def of(cls, here: Served, other: Served) -> Iterator[Visitor]:
+        """A visitor who has a page, with its heartbeat, and a session with a file."""
         visitor = cls(here, other, secrets.token_hex(5))
         here.client.cookies.clear()  # the cookie of a program came with the config
         here.client.headers["user-agent"] = "Mozilla/5.0"
         here.client.get(f"{here.url}/app/").raise_for_status()
         visitor.call("image")
-        return visitor
+        heartbeat = f"{here.url}/app/gradio_api/heartbeat/{visitor.id}"
+        with here.client.stream("GET", heartbeat) as response:
+            lines = response.iter_lines()
+            next(lines)
+            yield visitor
 
     def call(self, name: str, *data: Any) -> Any:
         """Send an event; return the first value of the last answer."""
@@ -254,13 +259,13 @@ def report(endpoint: str, milliseconds: float, asked: argparse.Namespace) -> str
         there = opened.enter_context(far(endpoint, milliseconds))
 
         plain = opened.enter_context(running(PLAIN, Path(folder, PLAIN)))
-        visitors = {PLAIN: Visitor.of(plain, plain)}
+        visitors = {PLAIN: opened.enter_context(Visitor.of(plain, plain))}
         for engine in asked.engine:
             url = f"s3://{seaweed.BUCKET}/gradio-{engine}/?endpoint_url={there}&engine={engine}"
             place, disk = Path(folder, engine), Path(folder, f"{engine}-2")
             here = opened.enter_context(running(engine, place, url))
             other = opened.enter_context(running(engine, place, url, disk))
-            visitors[engine] = Visitor.of(here, other)
+            visitors[engine] = opened.enter_context(Visitor.of(here, other))
         found = list(measure(visitors, rows, asked.rounds))
     title = (
         f"### Latency of Gradio: {milliseconds:g} ms of round trip, attached minus plain, in RTT"

@@ -103,7 +103,8 @@ class BaseStore:
 
     def resume(self, key: SessionKey) -> None:
         """``Session.resume``."""
-        record = self.backend.session(key.sid)
+        # The record is read only for the event: on a bucket that is one more round trip.
+        record = self.backend.session(key.sid) if self.events.wanted("resumed") else None
         self.backend.resume(key.sid)
         self._timers.cancel(key.sid)
         if record is not None and record.ended is not None:
