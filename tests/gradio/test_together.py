@@ -158,3 +158,52 @@ def test_the_first_files_of_a_tab_record_it_once(make: MakeReplicas) -> None:
     tab.call("gallery")
 
     assert len([name for name in saved if not name.endswith(".webp")]) == 1
+
+
+def test_another_replica_asks_for_a_file_in_three_round_trips(make: MakeReplicas) -> None:
+    """It asks for the upload and for the list of sessions at once, then the sessions together."""
+    site, other = (make(build, url="memory://asked") for _ in range(2))
+    pages = [site.tab().load()]
+    pages += [site.tab(cookies=pages[0].cookies).load() for _ in range(2)]
+    results = [page.call("images") for page in pages]
+    backend: Any = other.store.backend
+    get, files = backend.get, backend.files
+    first, second = threading.Barrier(2), threading.Barrier(4)  # three pages, and pinned files
+
+    def got(sid: str, name: str) -> Any:
+        barrier = first if "unclaimed" in sid else second
+        barrier.wait(PATIENCE)
+        return get(sid, name)
+
+    def listed(sid: str) -> Any:
+        first.wait(PATIENCE)
+        return files(sid)
+
+    backend.get, backend.files, backend.at_once = got, listed, MANY
+    assert other.same(pages[0]).fetch(results[0]).status_code == 200
+
+
+def test_another_replica_finds_an_upload_that_an_event_takes_meanwhile(make: MakeReplicas) -> None:
+    site, other = (make(build, url="memory://taken") for _ in range(2))
+    tab = site.tab().load()
+    (file, *_) = uploaded(tab)
+    backend: Any = other.store.backend
+    get, files = backend.get, backend.files
+    is_listed = threading.Event()
+
+    def got(sid: str, name: str) -> Any:
+        if not is_taken:
+            assert is_listed.wait(PATIENCE)
+            tab.call("sizes", [file])
+            is_taken.append(True)
+        return get(sid, name)
+
+    def listed(sid: str) -> Any:
+        found = list(files(sid))
+        is_listed.set()
+        return found
+
+    is_taken: list[bool] = []
+    backend.get, backend.files, backend.at_once = got, listed, MANY
+    assert other.same(tab).fetch(file).status_code == 200
+    assert is_taken == [True]

@@ -34,7 +34,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeVar
 
@@ -72,6 +71,9 @@ HISTORY_SIZE: Final = 256 << 20
 
 _TABS_SEARCHED: Final = 100
 """The most sessions of one owner in which a file is searched; a visitor has a few tabs."""
+
+_LOOKS: Final = 4
+"""The most sessions in a bucket that are asked for a file at the same time."""
 
 _SETTLED: Final = timedelta(seconds=2)
 """Lists used more recently are not deleted: some stores count in whole seconds."""
@@ -227,25 +229,47 @@ class CacheFiles:
         found = self.known(owner, name)
         if found is not None:
             return found
-        tried: set[str] = set()
-        for sid in chain(self.seen.sessions(owner, name), self._candidates(owner, name)):
-            if sid not in tried:
-                tried.add(sid)
-                reference = self._look(sid, owner, name)
+        tried = set(sids := self.seen.sessions(owner, name))
+        found = self._first(owner, name, sids)
+        if found is not None:
+            return found
+        unclaimed = self.unclaimed(owner).sid
+        looks: list[Callable[[], Any]] = [
+            partial(self._look, unclaimed, owner, name),
+            partial(self._sessions_of, owner),
+        ]
+        reference, others = self.together(looks)
+        if reference is not None:
+            return FoundFile(name, unclaimed, reference)
+        found = self._first(owner, name, [sid for sid in others if sid not in tried])
+        if found is None and self.at_once > 1:
+            # Between the two requests an event may have moved the upload to a new session.
+            tried.update(others)
+            again = self._sessions_of(owner)
+            found = self._first(owner, name, [sid for sid in again if sid not in tried])
+        return found
+
+    def _first(self, owner: str | None, name: str, sids: list[str]) -> FoundFile | None:
+        """Return the file of the first session that has it. A bucket is asked for a few at once."""
+        count = min(_LOOKS, self.at_once)
+        for start in range(0, len(sids), count):
+            part = sids[start : start + count]
+            looks = [partial(self._look, sid, owner, name) for sid in part]
+            for sid, reference in zip(part, self.together(looks), strict=True):
                 if reference is not None:
                     return FoundFile(name, sid, reference)
         return None
 
-    def _candidates(self, owner: str | None, name: str) -> Iterator[str]:
-        """Yield the sessions that the owner's file may be in. Reads the store between them."""
-        yield self.unclaimed(owner).sid
+    def _sessions_of(self, owner: str | None) -> list[str]:
+        """List the sessions that the owner's files may be in, the newest first."""
+        sids = []
         if owner is not None:
             tabs = self.store.backend.files(_tabs(owner).sid)
             newest = sorted(tabs, key=lambda tab: tab.created, reverse=True)
-            yield from (tab.name for tab in newest[:_TABS_SEARCHED])
+            sids = [tab.name for tab in newest[:_TABS_SEARCHED]]
         if owner is not None and self.history is not None:
-            yield self._runs(owner).sid
-        yield self._pins.sid
+            sids.append(self._runs(owner).sid)
+        return [*sids, self._pins.sid]
 
     def _look(self, sid: str, owner: str | None, name: str) -> Reference | None:
         """Read the file's current version from the session; without one, drop the local copy."""
