@@ -38,14 +38,15 @@ class Frames:
         self._pins: Pins | None = None
         self._sender: asyncio.Task[None] | None = None
         """The task that sends the newest message that waits."""
-        self._failed = False
+        self._cut = False
+        """Whether a value was not sent, because its save failed. Then no later one is."""
 
     async def add(self, saves: Iterable[asyncio.Task[Any]], pins: Pins) -> None:
         """Note the saves of a value, and their local copies; wait while they are too many."""
         self._saves += saves
         self._pins = pins
         self._forget_saved()
-        while len(self._saves) > MOST and not self._failed:
+        while len(self._saves) > MOST and not any(save.done() for save in self._saves):
             await asyncio.wait(self._saves, return_when=asyncio.FIRST_COMPLETED)
             self._forget_saved()
 
@@ -83,8 +84,9 @@ class Frames:
             await before
         if saves:
             await asyncio.wait(saves)
+            self._cut = self._cut or any(save.exception() for save in saves)
             self._forget_saved()
-        if last or not self._failed:
+        if last or not self._cut:
             with contextlib.suppress(
                 KeyError
             ):  # Gradio forgets the queue of a page that was closed
@@ -102,4 +104,3 @@ class Frames:
 
     def _forget_saved(self) -> None:
         self._saves = [save for save in self._saves if not save.done() or save.exception()]
-        self._failed = any(save.done() for save in self._saves)
