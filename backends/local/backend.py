@@ -28,7 +28,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Self
+from typing import BinaryIO, ClassVar, Self, cast
 
 from sessionstore import parsers
 from sessionstore._os.errors import FULL, from_os_error, translated
@@ -65,8 +65,7 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, *((errno.EACCES,) if os.name == "nt" el
 _AT_ONCE = 64
 """Files to delete before the session's lock is released for other callers: some ms of work."""
 _TURN = 0.001
-"""Seconds without the lock after that. The lock is not fair: a caller who takes it again at once
-gets it before those who wait."""
+"""Seconds without the lock after that: who takes it again at once gets it before those who wait."""
 
 
 class LocalBackend:
@@ -112,26 +111,18 @@ class LocalBackend:
 
     @classmethod
     def examine(cls, location: Location, options: Mapping[str, object]) -> Iterator[Check]:
-        """Implement ``doctor.Examinable.examine``."""
-        from . import doctor as _local_doctor
+        from . import doctor  # seldom needed
 
-        yield from _local_doctor.examine(Path(location.path))
+        return doctor.examine(Path(location.path))
 
     @classmethod
     def connect(cls, location: Location, options: Mapping[str, object], clock: Clock) -> Self:
-        digest = options.get("digest")
-        return cls(
-            Path(location.path),
-            None if digest is None else str(digest),
-            clock,
-            durable=bool(options.get("durable", False)),
-        )
+        digest = cast("str | None", options.get("digest"))
+        durable = bool(options.get("durable", False))
+        return cls(Path(location.path), digest, clock, durable=durable)
 
     def _claim(self) -> bool:
-        """Create this process's workspace; return False when the disk has no room for it.
-
-        Other processes see by the workspace that this one uses the store.
-        """
+        """Create this process's workspace, which others see; return False without room for it."""
         try:
             return self._workspace.path.is_dir()
         except OSError as error:
@@ -140,11 +131,7 @@ class LocalBackend:
             return False
 
     def _prepare(self, action: str) -> None:
-        """Create this process's workspace, and try the abilities of the disk: both take room.
-
-        The workspace of a fork shows other processes that it is working. ``action`` completes
-        "Could not ...".
-        """
+        """Create this process's workspace, and try the abilities of the disk: both take room."""
         disk = self._disk
         with self._does(action), disk.work() as work:
             if disk.in_place is None:
@@ -180,16 +167,7 @@ class LocalBackend:
         save = Save(disk, content, name, encode(name), expires, fresh, small, created)
         return self._turns.run(self._put, key, save) if small else self._put(key, save)
 
-    def restore(
-        self,
-        key: SessionKey,
-        name: str,
-        content: Content,
-        *,
-        created: datetime,
-        expires: datetime | None = None,
-    ) -> Saved:
-        return self.put(key, name, content, expires=expires, created=created)
+    restore = put
 
     def _put(self, key: SessionKey, save: Save) -> Saved:
         blobs, digest = self._blobs, save.content.digest
@@ -231,8 +209,7 @@ class LocalBackend:
         self, sid: str, reference: Reference, start: int = 0, length: int | None = None
     ) -> BinaryIO:
         with self._does(f"read {reference.name!r}"):
-            fd = self._open_version(sid, reference)
-            stream = _Stored(fd, self._where)
+            stream = _Stored(self._open_version(sid, reference), self._where)
         if start == 0 and (length is None or length >= reference.size):
             return verified(stream, reference, self.digest)
         stream.seek(start)
@@ -240,10 +217,7 @@ class LocalBackend:
         return limited(stream, left if length is None else min(length, left), reference)
 
     def _open_version(self, sid: str, reference: Reference) -> int:
-        """Open the file of ``reference`` and return its descriptor.
-
-        Raises FileNotStored when the file is no longer that version.
-        """
+        """Open the file of ``reference``. Raises FileNotStored when it is another version now."""
         with self._folders.reading(sid) as folder:
             if folder is not None:
                 with contextlib.suppress(FileNotFoundError):
@@ -268,10 +242,7 @@ class LocalBackend:
         return self._delete(sid, [(encode(each.name), each) for each in references])
 
     def _delete(self, sid: str, wanted: list[tuple[str, Reference | None]]) -> list[Reference]:
-        """Delete stored files: any version, or exactly the given one.
-
-        It works in parts, so that others wait for the lock only during one part.
-        """
+        """Delete stored files, any version or exactly the given one, in parts of ``_AT_ONCE``."""
         deleted: list[Reference] = []
         with self._does("delete files"):
             for start in range(0, len(wanted), _AT_ONCE):
@@ -294,32 +265,23 @@ class LocalBackend:
         return deleted
 
     def _remove(self, folder: SessionDir, file: str, reference: Reference | None) -> None:
-        if reference is None:
-            folder.files.unlink(file)
-            return
-        with self._blobs.releasing(reference):
+        with self._blobs.releasing(reference) if reference else contextlib.nullcontext():
             folder.files.unlink(file)
 
     # Sessions
 
     def sessions(self) -> Iterator[SessionRecord]:
         with self._does("list the sessions"):
-            for sid in self._sessions.names():
-                record = self._record(sid)
-                if record is not None:
-                    yield record
+            yield from filter(None, map(self._record, self._sessions.names()))
 
     def session(self, sid: str) -> SessionRecord | None:
         with self._does("look up a session"):
             return self._record(sid)
 
     def _record(self, sid: str) -> SessionRecord | None:
-        if not is_sid(sid):
-            return None
-        try:
-            return session_dir.record(self._sessions, sid)
-        except NotADirectoryError:
-            return None
+        with contextlib.suppress(NotADirectoryError):
+            return session_dir.record(self._sessions, sid) if is_sid(sid) else None
+        return None
 
     def identify(self, sid: str) -> SessionKey | None:
         with self._does("look up a session"), self._folders.reading(sid) as folder:
@@ -369,9 +331,9 @@ class LocalBackend:
         return Collected(blobs, size, leftovers)
 
     def _remove_left(self) -> int:
-        """Remove the files that dead processes left unfinished and those that a power cut tore.
+        """Remove the files that dead processes or a power cut left; return their number.
 
-        This looks at every file and every journal. Return the number of files removed.
+        This looks at every file and every journal.
         """
         count = 0
         for sid in filter(is_sid, list(self._sessions.names())):
@@ -389,9 +351,8 @@ class LocalBackend:
 
     def stored(self) -> Stored:
         with self._does("measure the store"):
-            if self._disk.links:
-                sizes = (status.st_size for _, status in self._blobs.everything())
-            else:
+            sizes = (status.st_size for _, status in self._blobs.everything())
+            if not self._disk.links:
                 sids = [record.sid for record in self.sessions()]
                 sizes = (reference.size for sid in sids for reference in self.files(sid))
             blobs = total = 0

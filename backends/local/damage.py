@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -77,23 +77,16 @@ class Inspector:
                 if folder is not None:
                     yield from self._session(folder)
         for digest in sorted(self._bad.keys() - self._used):
-            bad = self._bad[digest]
-            yield Problem(
-                "damaged",
-                f"blobs/{digest[:2]}/{digest}",
-                f"The stored bytes of an unreferenced blob are damaged: {bad.problem}.",
-                "It is deleted, so that no save of the same content links to it.",
-                partial(self.disk.blobs.forget, digest, bad.inode),
-            )
+            bad, place = self._bad[digest], f"blobs/{digest[:2]}/{digest}"
+            words = f"The stored bytes of an unreferenced blob are damaged: {bad.problem}."
+            remedy = "It is deleted, so that no save of the same content links to it."
+            repair = partial(self.disk.blobs.forget, digest, bad.inode)
+            yield Problem("damaged", place, words, remedy, repair)
         yield from filter(None, map(self._idle_blob, idle))
         for path in self.disk.workspace.abandoned():
-            yield Problem(
-                "leftover",
-                f"tmp/{path.name}",
-                "A process that no longer runs left unfinished work.",
-                "It is finished or removed, as the next sweep would do.",
-                partial(self._finish, path),
-            )
+            place, words = f"tmp/{path.name}", "A process that no longer runs left unfinished work."
+            remedy = "It is finished or removed, as the next sweep would do."
+            yield Problem("leftover", place, words, remedy, partial(self._finish, path))
         strange = [f"sessions/{sid}" for sid in self.disk.sessions.names() if not is_sid(sid)]
         yield from map(_stranger, sorted([*strange, *self._strange()]))
 
@@ -138,7 +131,6 @@ class Inspector:
     # Content
 
     def _problem(self, fd: int, digest: str) -> Bad | None:
-        """Return the problem of the bytes of an open file, None when ``digest`` matches them."""
         inode = os.fstat(fd).st_ino
         try:
             if digest_of(fd, self.disk.algorithm) == digest:
@@ -178,15 +170,13 @@ class Inspector:
         yield from self._besides(folder, known)
         for file in list(folder.unfinished()):
             with self.folders.changing(folder.sid) as locked:  # under the lock no save writes it
-                left = locked is not None and file in locked.unfinished()
+                left = locked is not None and locked.is_unfinished(file)
             if left:
-                yield Problem(
-                    "leftover",
-                    f"sessions/{folder.sid}/files/{file}",
-                    "A save that did not finish left a file that no listing shows.",
-                    "It is deleted, as the next save of that name would do.",
-                    partial(self._remove, folder.sid, file, SessionDir.is_unfinished),
-                )
+                words = "A save that did not finish left a file that no listing shows."
+                remedy = "It is deleted, as the next save of that name would do."
+                repair = partial(self._remove, folder.sid, file, SessionDir.is_unfinished)
+                place = f"sessions/{folder.sid}/files/{file}"
+                yield Problem("leftover", place, words, remedy, repair)
 
     def _of_damaged_blob(
         self, folder: SessionDir, file: str, status: os.stat_result
@@ -197,10 +187,7 @@ class Inspector:
         return reference if bad is not None and bad.inode == status.st_ino else None
 
     def _besides(self, folder: SessionDir, known: set[str]) -> Iterator[Problem]:
-        """Yield problems of the entries of a session's folder, except of files in ``known``.
-
-        Unfinished files are skipped too.
-        """
+        """Yield problems of a session's entries, except of files unfinished or in ``known``."""
         for file in [name for name in folder.files.names() if name not in known]:
             status = folder.files.stat_or_none(file)
             if status is None or is_unfinished(status) or folder.find(file) is not None:
@@ -256,24 +243,19 @@ class Inspector:
         return None
 
     def _damaged_file(self, sid: str, file: str, reference: Reference, bad: Bad) -> Problem:
-        found = Problem(
-            "damaged",
-            f"sessions/{sid}/files/{file}",
-            f"The stored bytes of {reference.name!r} are damaged: {bad.problem}.",
-            "It is left alone: a later read may succeed. Check the health of the disk.",
-            sid=sid,
-            reference=reference,
-        )
+        place = f"sessions/{sid}/files/{file}"
+        words = f"The stored bytes of {reference.name!r} are damaged: {bad.problem}."
+        found = partial(Problem, "damaged", place, words, sid=sid, reference=reference)
         if bad.unreadable:
-            return found
+            remedy = "It is left alone: a later read may succeed. Check the health of the disk."
+            return found(remedy)
         donor = self._donor(reference.digest, bad)
         if donor is not None:
-            remedy = "The file is linked to a sound copy of the same content."
             repair = partial(self._relink, sid, reference, bad, donor)
-            return replace(found, remedy=remedy, repair=repair)
-        remedy = "The file is deleted, because no other copy exists. Save it again."
+            return found("The file is linked to a sound copy of the same content.", repair)
         repair = partial(self._delete, sid, reference, bad)
-        return replace(found, remedy=remedy, repair=repair, lost=True)
+        remedy = "The file is deleted, because no other copy exists. Save it again."
+        return found(remedy, repair, lost=True)
 
     # Repairs
 
@@ -282,10 +264,7 @@ class Inspector:
         return bool(self.discard(sid, [reference]))
 
     def _donor(self, digest: str, bad: Bad) -> tuple[str, str] | None:
-        """Return (session, stored name) of a sound file of that content; None without one.
-
-        ("", "") means that the blob itself is sound.
-        """
+        """Return (session, stored name) of a sound file; ("", "") if the blob itself is sound."""
         blob = self.disk.blobs.stat(digest)
         if not self.disk.links:
             return None
@@ -296,10 +275,7 @@ class Inspector:
         return self._sound[digest]
 
     def _copies(self, digest: str) -> Iterator[tuple[str, str]]:
-        """Yield (session, stored name) of sound files of that content.
-
-        This reads every session, so it is called only for damaged content.
-        """
+        # This reads every session, so it is called only for damaged content.
         for sid in filter(is_sid, self.disk.sessions.names()):
             with self.folders.reading(sid) as folder:
                 for file, reference in folder.references() if folder is not None else ():
@@ -328,24 +304,21 @@ class Inspector:
     def _link(self, digest: str, donor: tuple[str, str], to: Directory) -> bool:
         """Make a link ``NEW`` to the sound copy in ``to``; return False when the copy is gone."""
         sid, file = donor
-        try:
+        with suppress(FileNotFoundError):
             if not sid:
                 self.disk.blobs.link(digest, to, NEW)
                 return True
             with self.folders.reading(sid) as folder:
-                if folder is None:
-                    return False
-                folder.files.link(file, to, NEW)
-        except FileNotFoundError:
-            return False
-        return True
+                if folder is not None:
+                    folder.files.link(file, to, NEW)
+                    return True
+        return False
 
     def _finish(self, path: Path) -> bool:
         self.eraser.finish_dead()
         return not path.exists()
 
     def _strange(self) -> list[str]:
-        """Return the unknown entries of the root, of blobs/ and of tmp/, sorted."""
         strange = [name for name in os.listdir(self.disk.root) if name not in OURS | HARMLESS]
         strange += [f"blobs/{name}" for name in self.disk.blobs.strangers()]
         strange += [f"tmp/{name}" for name in self.disk.workspace.strangers()]

@@ -37,15 +37,11 @@ FINISHED = 0o444
 UNFINISHED = 0o1400
 """The mode of a file that is being written in its place and is no file of the session yet.
 
-The sticky bit marks it. That bit has no meaning on a file, and open(2) sets it under every umask.
+The sticky bit, which has no meaning on a file, marks it: open(2) sets it under every umask.
 """
 
 SLICE = 2048
-"""Blobs checked in one garbage collection, some 5 ms of work. n blobs take n/SLICE runs.
-
-Leftovers of a crash can wait that long. Each sweep takes this time in addition to its time for the
-sessions.
-"""
+"""Blobs checked in one garbage collection, some 5 ms of work. n blobs take n/SLICE runs."""
 
 BOOT_MARGIN = 300
 """Seconds of error allowed for the machine's clock at its start."""
@@ -55,10 +51,7 @@ BOOTED = (
     if hasattr(time, "CLOCK_BOOTTIME")
     else 0
 )
-"""Start of the machine, in nanoseconds since the epoch; 0 if unknown.
-
-A file written later has met no power cut.
-"""
+"""Start of the machine in ns since the epoch, 0 if unknown: no later file met a power cut."""
 
 _FIEMAP = 0xC020660B
 """FS_IOC_FIEMAP, linux/fiemap.h."""
@@ -97,7 +90,6 @@ class Directory:
 
     @property
     def path(self) -> str:
-        """Return the path at the time of opening, for systems without ``dir_fd``."""
         return self._name if self._above is None else os.path.join(self._above.path, self._name)
 
     def close(self) -> None:
@@ -130,6 +122,11 @@ class Directory:
             yield fd
         finally:
             os.close(fd)
+
+    def force(self, name: str) -> None:
+        """Force the bytes of the file ``name`` to the disk."""
+        with self.reading(name) as fd:
+            os.fsync(fd)
 
     def stat(self, name: str) -> os.stat_result:
         return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)
@@ -179,10 +176,8 @@ class Directory:
             os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=to.fd)
 
     def utime(self, name: str, nanoseconds: int) -> None:
-        if self.fd is None:
-            os.utime(self.at(name), ns=(nanoseconds, nanoseconds))
-        else:
-            os.utime(name, ns=(nanoseconds, nanoseconds), dir_fd=self.fd, follow_symlinks=False)
+        times = (nanoseconds, nanoseconds)
+        os.utime(self.at(name), ns=times, dir_fd=self.fd, follow_symlinks=self.fd is None)
 
     def names(self) -> Iterator[str]:
         """Yield the names in this directory, in no order."""
@@ -206,8 +201,7 @@ class Directory:
         """Return whether ``name`` in ``parent`` is still this directory."""
         if self._identity is None and self.fd is not None:
             self._identity = os.fstat(self.fd)  # once: an open directory does not change identity
-        status = parent.stat_or_none(name)
-        mine = self._identity
+        status, mine = parent.stat_or_none(name), self._identity
         return status is not None and mine is not None and os.path.samestat(status, mine)
 
     def fsync(self) -> None:
@@ -330,8 +324,7 @@ class Blobs:
             self._forced.discard(digest[:2])
 
     def _force_bytes(self, digest: str) -> None:
-        with self.reading(digest) as fd:
-            os.fsync(fd)
+        self._root.force(_place(digest))
 
     def _force_name(self, digest: str) -> None:
         fan = digest[:2]
@@ -346,12 +339,9 @@ class Blobs:
 
         Return the size in bytes, or -1 when the name was not removed.
         """
-        # A link made between the check and the removal keeps the file. Only the name is lost, so
-        # that later saves do not find the content.
+        # A link made between the check and the removal keeps the file. Only the name is lost.
         status = self.stat(digest)
-        if status is None or status.st_nlink != links:
-            return -1
-        if token is not None and token_of(status) != token:
+        if status is None or status.st_nlink != links or token not in {None, token_of(status)}:
             return -1
         self.remove(digest)
         return status.st_size
@@ -363,20 +353,17 @@ class Blobs:
     def releasing(self, reference: Reference) -> Iterator[None]:
         """Surround the removal of a reference. With the last one, remove the blob's name, first.
 
-        A crash between the two removals then leaves a file that later
-        saves cannot find by its digest, and no unreferenced blob. The second check, after the
-        block, is for two last references removed at the same time: each of these removals saw the
-        other reference.
+        A crash between the two removals then leaves a file that later saves cannot find by its
+        digest, and no unreferenced blob. The second check, after the block, is for two last
+        references removed at the same time: each of these removals saw the other reference.
         """
-        digest = reference.digest
-        removed = self.unlink(digest, links=2, token=reference.token) >= 0
+        removed = self.unlink(reference.digest, links=2, token=reference.token) >= 0
         yield
         if not removed:
             with contextlib.suppress(OSError):  # the reference is removed; a sweep does the rest
-                self.unlink(digest, links=1)
+                self.unlink(reference.digest, links=1)
 
     def forget(self, digest: str, inode: int) -> bool:
-        """Remove the blob's name if it has that inode; return whether it did."""
         status = self.stat(digest)
         if status is None or status.st_ino != inode:
             return False
@@ -404,16 +391,13 @@ class Blobs:
         return blobs, size
 
     def everything(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Yield (digest, status) of every blob."""
         for fan in filter(_FAN.fullmatch, self._root.names()):
             with self._root.sub(fan) as folder:
                 for name in folder.names():
-                    status = folder.stat_or_none(name) if _is_blob(fan, name) else None
-                    if status is not None:
+                    if _is_blob(fan, name) and (status := folder.stat_or_none(name)) is not None:
                         yield name, status
 
     def strangers(self) -> Iterator[str]:
-        """Yield the paths below blobs/ that are no blobs."""
         for fan in self._root.names():
             if not _FAN.fullmatch(fan):
                 yield fan
@@ -437,16 +421,12 @@ def _has_unwritten(fd: int, size: int) -> bool:
         request = bytearray(_HEAD.pack(start, size - start, _SYNC, 0, _AT_ONCE, 0))
         request += bytes(_AT_ONCE * _EXTENT.size)
         fcntl.ioctl(fd, _FIEMAP, request)
-        count = _HEAD.unpack_from(request)[3]
-        for number in range(count):
-            at, _, length, _, _, flags, *_ = _EXTENT.unpack_from(
-                request, _HEAD.size + number * _EXTENT.size
-            )
+        end = _HEAD.size + _HEAD.unpack_from(request)[3] * _EXTENT.size
+        flags = _LAST  # also without any extent
+        for at, _, length, _, _, flags, *_ in _EXTENT.iter_unpack(request[_HEAD.size : end]):
             if flags & _UNWRITTEN and at < size:
                 return True
-            if flags & _LAST:
-                return False
             start = at + length
-        if not count:
+        if flags & _LAST:
             return False
     return False

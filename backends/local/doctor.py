@@ -42,50 +42,39 @@ def examine(root: Path) -> Iterator[Check]:
 
     The temporary files of the checks are removed.
     """
-    above = _nearest(root)
-    yield _owner(root if root.exists() else above, made=root.exists())
+    above = next(path for path in (root, *root.parents) if path.is_dir())
+    yield Check("owner and mode", *_owner(root if root.exists() else above, made=root.exists()))
     with translated("write", str(above)):
         scratch = Path(tempfile.mkdtemp(prefix=".doctor-", dir=above))
     try:
         yield from _in(scratch)
-        yield _room(above)
-        yield _kind(above)
+        yield Check("room", *_room(above))
+        yield Check("file system", *_kind(above))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    left = scratch.exists()
-    words = (
-        f"{scratch} could not be removed; remove it by hand"
-        if left
-        else "the temporary files of these checks are removed"
-    )
-    yield Check("cleaning up", "bad" if left else "good", words)
+    if scratch.exists():
+        yield Check("cleaning up", "bad", f"{scratch} could not be removed; remove it by hand")
+    else:
+        yield Check("cleaning up", "good", "the temporary files of these checks are removed")
 
 
-def _nearest(root: Path) -> Path:
-    """Return ``root``, or the nearest directory above it that exists."""
-    return next(path for path in (root, *root.parents) if path.is_dir())
-
-
-def _owner(place: Path, *, made: bool) -> Check:
-    subject = "owner and mode"
+def _owner(place: Path, *, made: bool) -> Found:
     if not hasattr(os, "geteuid"):
-        return Check(subject, "unknown", "this system has no file owners that can be compared")
-    status = place.stat()
+        return "unknown", "this system has no file owners that can be compared", ""
+    status, user = place.stat(), os.geteuid()
     if not os.access(place, os.W_OK | os.X_OK):
-        words = f"user {os.geteuid()} cannot write to {place}: give the directory to this user"
-        return Check(subject, "bad", words, "not writable")
+        words = f"user {user} cannot write to {place}: give the directory to this user"
+        return "bad", words, "not writable"
     if not made:
-        return Check(subject, "good", f"it can be created in {place}, with mode 0700")
-    if status.st_uid != os.geteuid() and os.geteuid() != 0:
-        words = (
-            f"it belongs to user {status.st_uid}, who could replace files in it: change its owner"
-        )
-        return Check(subject, "bad", words, "another's")
+        return "good", f"it can be created in {place}, with mode 0700", ""
+    if user not in {0, status.st_uid}:
+        words = f"it belongs to user {status.st_uid}, who could replace files in it"
+        return "bad", f"{words}: change its owner", "another's"
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         words = f"its mode is {mode:04o}, so other users may read it: chmod 700 {place}"
-        return Check(subject, "note", words, f"{mode:04o}")
-    return Check(subject, "good", f"it belongs to this user, with mode {mode:04o}")
+        return "note", words, f"{mode:04o}"
+    return "good", f"it belongs to this user, with mode {mode:04o}", ""
 
 
 def _in(scratch: Path) -> Iterator[Check]:
@@ -144,10 +133,8 @@ def _names(scratch: Path) -> Found:
     (scratch / ("n" * LONGEST)).write_bytes(b"")
     (scratch / "case").write_bytes(b"")
     if (scratch / "CASE").exists():
-        words = (
-            "upper and lower case are not distinguished; the store encodes names to avoid clashes"
-        )
-        return "good", words, "one case"
+        words = "upper and lower case are not distinguished"
+        return "good", f"{words}; the store encodes names to avoid clashes", "one case"
     return "good", f"{LONGEST} characters, and upper and lower case are distinguished", "two cases"
 
 
@@ -175,35 +162,31 @@ def _speed(scratch: Path) -> Found:
     return "good", words, ""
 
 
-def _room(place: Path) -> Check:
-    subject, free = "room", shutil.disk_usage(place).free
+def _room(place: Path) -> Found:
+    free = shutil.disk_usage(place).free
     words = f"{show_size(free)} free"
     if hasattr(os, "statvfs"):
         disk = os.statvfs(place)
         if disk.f_files and disk.f_favail < SAMPLES:
-            return Check(
-                subject, "bad", f"{words}, but no inodes: no file can be made", "no inodes"
-            )
+            return "bad", f"{words}, but no inodes: no file can be made", "no inodes"
     if free < FEW:
-        return Check(subject, "note", f"{words}: set max_store or min_free", "little")
-    return Check(subject, "good", words)
+        return "note", f"{words}: set max_store or min_free", "little"
+    return "good", words, ""
 
 
-def _kind(place: Path) -> Check:
-    subject, kind = "file system", _type(place)
+def _kind(place: Path) -> Found:
+    kind = _type(place)
     if kind is None:
-        return Check(subject, "unknown", "this system does not report the type", "not told")
+        return "unknown", "this system does not report the type", "not told"
     if kind.startswith(NETWORK):
         words = (
             f"{kind}, shared by several machines: safe if its links and renames are; reading a "
             "file while another machine deletes it may fail, and one machine at a time is faster"
         )
-        return Check(subject, "note", words, kind)
+        return "note", words, kind
     if kind in {"tmpfs", "ramfs"}:
-        return Check(
-            subject, "note", f"{kind}: in memory, so files are lost when the machine stops", kind
-        )
-    return Check(subject, "good", f"{kind}, on this machine", kind)
+        return "note", f"{kind}: in memory, so files are lost when the machine stops", kind
+    return "good", f"{kind}, on this machine", kind
 
 
 def _type(place: Path) -> str | None:

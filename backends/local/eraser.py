@@ -60,12 +60,9 @@ class Eraser:
                 self._busy.discard(name)
 
     def erase(self, work: Directory, name: str) -> Dropped:
-        """Remove the moved folder ``name`` in ``work``, with the blobs that only it referred to.
-
-        The journal is read line by line, so a session may have any size.
-        """
+        """Remove the moved folder ``name`` in ``work``, with the blobs that only it referred to."""
         count = size = 0
-        with SessionDir(work, name, self._disk) as folder:
+        with contextlib.closing(SessionDir(work, name, self._disk)) as folder:
             files = folder.files
             for file, token, length, digest in journal.kept(folder.dir):
                 status = files.stat_or_none(file)
@@ -75,9 +72,8 @@ class Eraser:
                 # one is the blob's. If it is not, only a blob's name is lost.
                 if status.st_nlink == _FILE_AND_BLOB:
                     self._disk.blobs.remove(digest)
-                    files.unlink(file)
-                else:
-                    files.unlink(file)
+                files.unlink(file)
+                if status.st_nlink != _FILE_AND_BLOB:
                     self._disk.blobs.unlink(digest, links=1)
                 count, size = count + 1, size + length
             count += _rest(folder)

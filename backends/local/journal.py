@@ -115,15 +115,12 @@ def find(folder: Directory, file: str, token: str, search: Search) -> Reference 
 
 
 def find_inode(folder: Directory, file: str, inode: int, search: Search) -> Reference | None:
-    """Return the reference of the link ``file`` with that ``inode``, whatever its time is now."""
+    """Return the last reference of the link ``file`` with that ``inode``, whatever its time is."""
     return _last(folder, file, f'\n{{"file": "{file}", "token": "{inode}.'.encode(), search)
 
 
 def _last(folder: Directory, file: str, needle: bytes, search: Search) -> Reference | None:
-    """Return the reference of the last whole line that begins with ``needle``, or None.
-
-    The values in a needle can hold neither a quote nor a newline.
-    """
+    # The values in a needle can hold neither a quote nor a newline.
     try:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
@@ -134,13 +131,10 @@ def _last(folder: Directory, file: str, needle: bytes, search: Search) -> Refere
             texts = backwards(os.read(fd, SMALL), needle)
         else:
             texts = search(fd, size, file, needle)
-        for text in texts:
-            line = decode(text)
-            if line is not None:
-                return line.reference
+        line = next(filter(None, map(decode, texts)), None)
+        return line.reference if line else None
     finally:
         os.close(fd)
-    return None
 
 
 def backwards(text: bytes | mmap.mmap, needle: bytes, start: int = 0) -> Iterator[bytes]:
@@ -153,7 +147,6 @@ def backwards(text: bytes | mmap.mmap, needle: bytes, start: int = 0) -> Iterato
 
 
 def _texts(folder: Directory) -> Iterator[bytes]:
-    """Yield every line, the oldest first, reading the file step by step."""
     try:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
@@ -249,7 +242,6 @@ class Table:
         return text[len(self._mark) :] if text.startswith(self._mark) else None
 
     def longer(self, tail: bytes) -> Table:
-        """Return a table that also covers ``tail``."""
         return Table.of(tail, self._covered, self._lines)
 
     def lines(self, fd: int, file: str, needle: bytes) -> Iterator[bytes]:

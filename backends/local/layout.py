@@ -46,8 +46,8 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(root)
-        layout = _read(root)
-        if layout is None:
+        path = root / "layout"
+        if not path.exists() or _is_torn_layout(path.read_bytes()):
             _check_empty(root)
             for name in ("blobs", "sessions", "tmp"):
                 (root / name).mkdir(mode=0o700, exist_ok=True)
@@ -56,19 +56,15 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
             _force_names(root)
             _force_above(root)
 
-            def first() -> bytes:
-                """Return the layout. The algorithm of the content precedes the setting."""
-                return _layout(algorithm_of(root) or digest or DIGESTS[0])
+        def first() -> bytes:  # the algorithm of the content precedes the setting
+            return _layout(algorithm_of(root) or digest or DIGESTS[0])
 
-            text = _keep(root, "layout", first, _is_torn_layout, workspace)
-            layout = _algorithm(root, text)
+        layout = _algorithm(root, _keep(root, "layout", first, _is_torn_layout, workspace))
     except OSError as error:
         if error.errno in FULL:
             raise
-        raise SettingsError(
-            f"invalid url=file://{root}: {error.strerror or error}; name a directory that "
-            "this process can make or write to."
-        ) from error
+        why = f"{error.strerror or error}; name a directory that this process can make or write to."
+        raise _refusal(root, why) from error
     if digest is not None and digest != layout:
         raise SettingsError(
             f"invalid digest={digest!r}: the store at {root} was made with {layout!r}; leave "
@@ -77,58 +73,41 @@ def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
     return layout
 
 
-def _check_owner(root: Path) -> None:
-    """Refuse a directory of another user, writable or not: its owner could replace files in it.
+def _refusal(root: Path, why: str) -> SettingsError:
+    return SettingsError(f"invalid url=file://{root}: {why}")
 
-    Raises SettingsError.
-    """
-    if not hasattr(os, "geteuid") or os.geteuid() == 0:
-        return
-    owner = root.stat().st_uid
-    if owner != os.geteuid():
-        raise SettingsError(
-            f"invalid url=file://{root}: the directory belongs to user {owner} and this "
-            f"process runs as user {os.geteuid()}; name a directory that belongs to this user."
+
+def _check_owner(root: Path) -> None:
+    """Refuse a directory of another user, writable or not: its owner could replace files in it."""
+    owner, user = root.stat().st_uid, os.geteuid() if hasattr(os, "geteuid") else 0
+    if user not in {0, owner}:
+        raise _refusal(
+            root,
+            f"the directory belongs to user {owner} and this process runs as user {user}; name a "
+            "directory that belongs to this user.",
         )
 
 
 def _check_empty(root: Path) -> None:
-    """Raise SettingsError when ``root`` holds an entry that no store makes."""
     foreign = sorted({entry.name for entry in root.iterdir()} - OURS - HARMLESS)
     if foreign:
-        raise SettingsError(
-            f"invalid url=file://{root}: the directory holds {foreign[0]!r} and no store; "
-            "name an empty directory, or one that does not exist yet."
+        raise _refusal(
+            root,
+            f"the directory holds {foreign[0]!r} and no store; name an empty directory, or one "
+            "that does not exist yet.",
         )
-
-
-def _read(root: Path) -> str | None:
-    """Return the digest algorithm of the store, None when it has no whole layout yet."""
-    try:
-        text = (root / "layout").read_bytes()
-    except FileNotFoundError:
-        return None
-    return None if _is_torn_layout(text) else _algorithm(root, text)
 
 
 def _algorithm(root: Path, text: bytes) -> str:
-    """Return the digest algorithm in ``text``, the content of the layout file.
-
-    Raises SettingsError when this version does not know such a layout.
-    """
-    row: object = None
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, TypeError, KeyError):
         row = json.loads(text)
-    if (
-        not isinstance(row, dict)
-        or row.get("version") != VERSION
-        or row.get("digest") not in DIGESTS
-    ):
-        raise SettingsError(
-            f"invalid url=file://{root}: its layout file holds {text[:80]!r}, which this "
-            "version does not know; update sessionstore, or name another directory."
-        )
-    return str(row["digest"])
+        if row["version"] == VERSION and row["digest"] in DIGESTS:
+            return str(row["digest"])
+    raise _refusal(
+        root,
+        f"its layout file holds {text[:80]!r}, which this version does not know; update "
+        "sessionstore, or name another directory.",
+    )
 
 
 def _layout(digest: str) -> bytes:
@@ -145,7 +124,7 @@ def _is_torn_layout(text: bytes) -> bool:
 
 
 def _is_torn_secret(data: bytes) -> bool:
-    """Return whether an attacker could guess the secret: too short, or zeros of an empty block."""
+    """Return whether an attacker could guess the secret: too short, or zeros."""
     return len(data) < SECRET_LENGTH or not data.strip(b"\0")
 
 
@@ -232,7 +211,6 @@ def _force_names(folder: Path) -> None:
 
 
 def _force_above(root: Path) -> None:
-    """Force the name of the root and the names of new directories above it to the disk."""
     # A parent that this user may not read existed before, so its names need no fsync.
     for folder in root.absolute().parents:
         with contextlib.suppress(OSError):
@@ -258,16 +236,16 @@ def algorithm_of(root: Path) -> str | None:
         # An empty file with any other digest was torn by a power cut, under every algorithm.
         unknown = unknown or path.stat().st_size > 0 or digest == _BLAKE3_OF_NOTHING
     if unknown and lacking:
-        raise SettingsError(
-            f"invalid url=file://{root}: its layout file is missing or torn, and none of its "
-            "content has a matching sha256 digest; install sessionstore[blake3], so that the "
-            "store can be opened if it was made with blake3."
+        raise _refusal(
+            root,
+            "its layout file is missing or torn, and none of its content has a matching sha256 "
+            "digest; install sessionstore[blake3], so that the store can be opened if it was made "
+            "with blake3.",
         )
     return None
 
 
 def _content(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield (digest, path) of every blob, then of every file that a journal describes."""
     for path in root.glob("blobs/??/*"):
         if path.is_file():
             yield path.name, path

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from sessionstore._os.errors import FULL, from_os_error
 from sessionstore.content import CHUNK, Buffer, Content
@@ -39,10 +39,7 @@ from .journal import read_at
 from .session_dir import NEW, Disk, SessionDir
 
 SMALL = 128 << 10
-"""Bytes up to which a content is written in its place, in some 30 us.
-
-For larger ones the saved link is only a small part of the time.
-"""
+"""Bytes up to which a content is written in its place: of more, a saved link saves little time."""
 
 PATIENCE = 0.02
 """Seconds that a save waits for the lock before it checks how many other saves finished."""
@@ -59,7 +56,6 @@ IN_VAIN = 4
 PAUSE = 1.0
 """Seconds after that in which no save waits for the lock."""
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 Step = Callable[[Directory, str], None]
@@ -208,7 +204,7 @@ class Save:
         linked = None
         with contextlib.suppress(OSError):  # the file is saved already
             blob = self.disk.blobs.stat(self.content.digest)
-            linked = None if blob is None else self._link(blob)
+            linked = blob and self._link(blob)
         self.old = old
         return linked or reference
 
@@ -266,12 +262,10 @@ class LocalSpool:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._work: Directory | None = None
-        self._name = ""
         if disk.unnamed:
             self._fd = _unnamed(disk.sessions)
             return
-        self._work = disk.work()
-        self._name = secrets.token_hex(8)
+        self._work, self._name = disk.work(), secrets.token_hex(8)
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
             self._fd = self._work.open(self._name, flags, FINISHED)
@@ -293,7 +287,7 @@ class LocalSpool:
             yield chunk
 
     def seal(self) -> os.stat_result:
-        """Finish the file, force it to the disk when ``durable``, and return its status."""
+        """Finish the file, and force it to the disk when ``durable``."""
         status = sealed(self._fd)
         if self._disk.durable:
             os.fsync(self._fd)
@@ -307,7 +301,6 @@ class LocalSpool:
             self._work.link(self._name, to, name)
 
     def move(self, to: Directory, name: str) -> None:
-        """Rename the named file, where the disk has no hard links."""
         assert self._work is not None, "without links no file is unnamed"  # noqa: S101 - for mypy
         self._work.rename(self._name, to, name)
         self._name = ""
@@ -406,19 +399,17 @@ class SaveLock:
         self._again = 0.0
         self._pid = os.getpid()
 
-    def run(self, save: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(self, save: Callable[..., R], *args: object) -> R:
         """Call ``save`` and return its result, under the lock if that is free soon enough."""
-        lock = self._lock
-        if not lock.acquire(blocking=False):
-            waited_for = self._wait()
-            if waited_for is None:
-                return save(*args, **kwargs)
-            lock = waited_for
+        lock: threading.Lock | None = self._lock
+        if lock is not None and not lock.acquire(blocking=False):
+            lock = self._wait()
         try:
-            return save(*args, **kwargs)
+            return save(*args)
         finally:
-            self._done += 1
-            lock.release()
+            if lock is not None:
+                self._done += 1
+                lock.release()
 
     def _wait(self) -> threading.Lock | None:
         """Take the lock and return it; return None when it was not free in time."""

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Final, Self
+from typing import Final
 
 from sessionstore import names
 from sessionstore._os.locks import lock, unlock
@@ -86,7 +86,6 @@ class Disk:
     tables: journal.Tables = field(default_factory=journal.Tables)
 
     def work(self) -> Directory:
-        """Open this process's workspace."""
         return Directory(str(self.workspace.path))
 
 
@@ -132,12 +131,6 @@ class SessionDir:
             os.close(self._journal)
             self._journal = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def lock(self, *, wait: bool = True) -> bool:
         """Take the session's lock; return False if it is taken and ``wait`` is false."""
         if self.seen < 0:
@@ -161,12 +154,10 @@ class SessionDir:
     # Marks
 
     def active(self, now: datetime) -> None:
-        """Note activity."""
         time = nanoseconds(now)
         os.utime(self.seen if UTIME_TAKES_FD else self.dir.at("seen"), ns=(time, time))
 
     def mark(self, name: str, time: datetime) -> None:
-        """Create the empty file ``name`` and set its mtime to ``time``."""
         fd = self.dir.open(name, os.O_WRONLY | os.O_CREAT)
         try:
             self.dir.utime(name, nanoseconds(time))
@@ -182,35 +173,32 @@ class SessionDir:
             self.dir.fsync()
 
     def will_expire(self, expires: datetime) -> None:
-        """Lower the bound ``expiring`` to ``expires``."""
         status = self.dir.stat_or_none("expiring")
         if status is None or moment(status.st_mtime_ns) > expires:
             self.mark("expiring", expires)
 
     def has_older(self, created: datetime) -> None:
-        """Lower the bound ``id`` to ``created``."""
         if moment(self.dir.stat("id").st_mtime_ns) > created:
             self.dir.utime("id", nanoseconds(created))
             if self._disk.durable:
-                self._force("id")
+                self.dir.force("id")
 
     def tighten(self, now: datetime) -> None:
-        """Compute the bounds ``id`` and ``expiring`` again from the files that are left.
+        """Set the bounds ``id`` and ``expiring`` to those of the files that are left, if any.
 
-        Without files the oldest is ``now``. Sweeps then skip the session until a file is due.
+        Sweeps then skip the session until a file is due.
         """
         left = [reference for _, reference in self.references()]
         oldest = min((reference.created for reference in left), default=now)
         with contextlib.suppress(FileNotFoundError):  # a power cut removed it
             self.dir.utime("id", nanoseconds(oldest))
-        expiring = [reference.expires for reference in left if reference.expires is not None]
+        expiring = [reference.expires for reference in left if reference.expires]
         if expiring:
             self.mark("expiring", min(expiring))
         else:
             self.dir.unlink("expiring")
 
     def identify(self) -> SessionKey | None:
-        """Return the session's id and owner, None when a power cut tore ``id``."""
         try:
             with open(self.dir.open("id", os.O_RDONLY), "rb") as file:
                 row = json.loads(file.read())
@@ -219,10 +207,7 @@ class SessionDir:
             return None
 
     def belongs_to(self, key: SessionKey) -> None:
-        """Write ``id`` for ``key`` again if a power cut tore or removed it.
-
-        The caller checks ``owned`` first: once is enough while the folder is open.
-        """
+        """Write ``id`` for ``key`` again if a power cut tore or removed it."""
         text = _identity(key)
         stored = b""
         with contextlib.suppress(FileNotFoundError), self.dir.reading("id") as fd:
@@ -254,19 +239,14 @@ class SessionDir:
     def _force_above(self) -> None:
         """Force ``id`` and the names of the directories above the files to the disk.
 
-        Another process may have made them and not forced them yet, or died before it could. Once is
-        enough while the folder is open and its journal was not replaced.
+        Another process may have made them and died. Once is enough while the journal stays open.
         """
         if not self._forced:
             with contextlib.suppress(FileNotFoundError):
-                self._force("id")
+                self.dir.force("id")
             self.dir.fsync()
             self._sessions.fsync()
             self._forced = True
-
-    def _force(self, name: str) -> None:
-        with self.dir.reading(name) as fd:
-            os.fsync(fd)
 
     # Files that a power cut may have removed
 
@@ -301,9 +281,8 @@ class SessionDir:
         file that a save has only begun to write; a file that a power cut tore.
         """
         status, reference = self.described(file)
-        if status is None or reference is None:
-            return None
-        return reference if self.files.is_whole(file, status, reference.size) else None
+        whole = status and reference and self.files.is_whole(file, status, reference.size)
+        return reference if whole else None
 
     def described(self, file: str) -> tuple[os.stat_result | None, Reference | None]:
         """Return the status of a stored file, which may be torn, and the reference saved for it."""
@@ -319,7 +298,6 @@ class SessionDir:
                 return status, self._undescribed(file, status)
 
     def references(self) -> Iterator[tuple[str, Reference]]:
-        """Yield (stored name, reference) of every file."""
         for file, status, reference in self.links():
             if reference is not None and self.files.is_whole(file, status, reference.size):
                 yield file, reference
@@ -332,10 +310,7 @@ class SessionDir:
             if status is None or is_unfinished(status):
                 continue
             line = known.get((file, self.token(status)))
-            if line is not None:
-                yield file, status, line.reference
-                continue
-            again, reference = self.described(file)
+            again, reference = (status, line.reference) if line else self.described(file)
             if again is not None:
                 yield file, again, reference
 
@@ -344,7 +319,6 @@ class SessionDir:
         return filter(self.is_unfinished, self.files.names())
 
     def is_unfinished(self, file: str) -> bool:
-        """Return whether the stored ``file`` is being written, or was when its process died."""
         status = self.files.stat_or_none(file)
         return status is not None and is_unfinished(status)
 
@@ -363,7 +337,6 @@ class SessionDir:
                 yield file
 
     def left(self) -> list[str]:
-        """Return the stored names of the files that a killed process or a power cut left."""
         return [*self.unfinished(), *self.torn()]
 
     def is_torn(self, file: str) -> bool:
@@ -372,11 +345,10 @@ class SessionDir:
         False for a file with a name too long for the link and in no line: it is left alone.
         """
         status, reference = self.described(file)
-        if status is None:
-            return False
-        if reference is not None:
+        if status is not None and reference is not None:
             return not self.files.is_whole(file, status, reference.size)
-        return stat.S_IMODE(status.st_mode) == FINISHED and names.decode(file) is not None
+        finished = status is not None and stat.S_IMODE(status.st_mode) == FINISHED
+        return finished and names.decode(file) is not None
 
     def _undescribed(self, file: str, status: os.stat_result) -> Reference | None:
         """Return the reference of a link without a line of its own, None when nothing proves one.
@@ -394,13 +366,11 @@ class SessionDir:
         digest = None
         with contextlib.suppress(FileNotFoundError), self.files.reading(file) as fd:
             digest = digest_of(fd, self._disk.algorithm)
-        saved = [
-            line.reference
-            for line in journal.lines(self.dir)
-            if line.file == file and line.reference.digest == digest
-        ]
+        token = self.token(status)
+        lines = [line.reference for line in journal.lines(self.dir) if line.file == file]
+        saved = [reference for reference in lines if reference.digest == digest]
         if saved:
-            return saved[-1]._replace(token=self.token(status))
+            return saved[-1]._replace(token=token)
         name = names.decode(file)
         if name is None or digest is None or not self._is_blob(digest, status):
             written_to = self.written_to(file, status)
@@ -410,7 +380,7 @@ class SessionDir:
         expiring = self.dir.stat_or_none("expiring")
         expires = None if expiring is None else moment(expiring.st_mtime_ns)
         created = moment(status.st_ctime_ns)
-        return Reference(name, status.st_size, digest, created, expires, self.token(status))
+        return Reference(name, status.st_size, digest, created, expires, token)
 
     def written_to(self, file: str, status: os.stat_result) -> Reference | None:
         """Return the reference of a line that names the inode of ``status`` with another time.
@@ -486,7 +456,6 @@ def record(sessions: Directory, sid: str) -> SessionRecord | None:
 
 
 def _mark(sessions: Directory, name: str) -> datetime | None:
-    """Return the time of the mark ``name``, None without one."""
     # Every listing reads the marks of every session, and most sessions have none. ``has`` is the
     # cheapest test for that. If it fails, the session has no mark until the next sweep.
     status = sessions.stat_or_none(name) if sessions.has(name) else None
@@ -527,7 +496,6 @@ class SessionDirPool:
         self.kept: OrderedDict[str, SessionDir] = OrderedDict()
 
     def reading(self, sid: str) -> Lease:
-        """Lend a folder; None when the session does not exist."""
         return Lease(self, sid, change=False)
 
     def changing(
@@ -540,7 +508,6 @@ class SessionDirPool:
         return Lease(self, sid, change=True, wait=wait, make=make)
 
     def close(self, sid: str | None = None) -> None:
-        """Close the open folder of ``sid``, or all."""
         if sid is None:
             self._shrink(0)
         elif (folder := self.kept.pop(sid, None)) is not None:
@@ -626,7 +593,6 @@ class Lease:
 
 
 def _affordable() -> int:
-    """Return the number of folders to keep open: few where the process may have few open files."""
     if not HAS_DIR_FD or resource is None:
         return 0
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
