@@ -76,8 +76,6 @@ class MemoryBackend:
     def spool(self) -> MemorySpool:
         return self._place.spool()
 
-    # Saving and reading
-
     def put(
         self,
         key: SessionKey,
@@ -139,41 +137,32 @@ class MemoryBackend:
             data = self._place.blobs[reference.digest].data
         stream = io.BytesIO(data)  # shares the bytes
         stream.seek(start)
-        if length is None:
-            return stream
-        return limited(stream, max(min(length, len(data) - start), 0), reference)
+        left = max(len(data) - start, 0)
+        return stream if length is None else limited(stream, min(length, left), reference)
 
     def files(self, sid: str) -> Iterator[Reference]:
         with self._place.lock:
             return iter(list(self._place.files(sid).values()))
 
-    # Forgetting
-
     def delete(self, sid: str, names: Iterable[str]) -> list[Reference]:
-        wanted = list(names)
+        wanted = dict.fromkeys(names)  # a name that is passed twice is deleted once
         with self._place.lock:
             files = self._place.files(sid)
-            # dict.fromkeys: a name that is passed twice is deleted once.
-            found = [files[name] for name in dict.fromkeys(wanted) if name in files]
-            return self._forget(sid, found)
+            return self._forget(sid, [files[name] for name in wanted if name in files])
 
     def discard(self, sid: str, references: Iterable[Reference]) -> list[Reference]:
-        wanted = list(references)
+        wanted = dict.fromkeys(references)
         with self._place.lock:
             files = self._place.files(sid)
-            current = {ref.name: ref for ref in wanted if files.get(ref.name) == ref}
-            return self._forget(sid, list(current.values()))
+            return self._forget(sid, [ref for ref in wanted if files.get(ref.name) == ref])
 
     def _forget(self, sid: str, references: list[Reference]) -> list[Reference]:
-        """Delete files of the session under the lock, and return them."""
         for reference in references:
             del self._place.files(sid)[reference.name]
             self._place.release(reference)
         if references:
             self._place.sessions[sid].bounds = None
         return references
-
-    # Sessions
 
     def sessions(self) -> Iterator[SessionRecord]:
         with self._place.lock:
@@ -182,12 +171,12 @@ class MemoryBackend:
     def session(self, sid: str) -> SessionRecord | None:
         with self._place.lock:
             session = self._place.sessions.get(sid)
-            return None if session is None else session.record()
+            return session.record() if session else None
 
     def identify(self, sid: str) -> SessionKey | None:
         with self._place.lock:
             session = self._place.sessions.get(sid)
-            return None if session is None else session.key
+            return session.key if session else None
 
     def touch(self, sid: str) -> None:
         with self._place.lock:
@@ -209,20 +198,17 @@ class MemoryBackend:
     ) -> Dropped | None:
         with self._place.lock:
             session = self._place.sessions.get(sid)
-            if session is None:
-                return None
-            if unless_active_after is not None and session.active > unless_active_after:
-                return None
-            if only_ended and session.ended is None:
+            if (
+                session is None
+                or (unless_active_after is not None and session.active > unless_active_after)
+                or (only_ended and session.ended is None)
+            ):
                 return None
             dropped = self._forget(sid, list(session.files.values()))
             del self._place.sessions[sid]
         return Dropped(len(dropped), sum(reference.size for reference in dropped))
 
-    # Garbage collection, sizes, secret
-
     def collect(self, *, force: bool = False) -> Collected:
-        """Do nothing: content is deleted together with its last reference."""
         return Collected(0, 0, 0)
 
     def stored(self) -> Stored:
@@ -257,7 +243,7 @@ class Place:
         self._kept = 0
         self.versions: Final = count(1)
         """Tokens: unique in this place."""
-        # Weak references: a spool that was never closed gives its bytes back when it is freed.
+        # A spool that was never closed gives its bytes back when it is freed.
         self._spools: weakref.WeakSet[MemorySpool] = weakref.WeakSet()
 
     def used(self) -> int:
@@ -282,23 +268,19 @@ class Place:
 
     def keep(self, content: Content) -> bool:
         """Add a reference to ``content``. Return True if its bytes were not stored yet."""
-        blob = self.blobs.get(content.digest)
-        if blob is None:
-            if isinstance(content.spool, MemorySpool):
-                data = content.spool.keep()
-            else:
-                self.require(content.size)
-                whole = content.data.obj if content.data is not None else b""
-                data = (
-                    whole
-                    if type(whole) is bytes and len(whole) == content.size
-                    else b"".join(content.chunks())
-                )
-            self.blobs[content.digest] = Blob(data, content.size, 1)
-            self._kept += content.size
-            return True
-        blob.references += 1
-        return False
+        if (blob := self.blobs.get(content.digest)) is not None:
+            blob.references += 1
+            return False
+        if isinstance(content.spool, MemorySpool):
+            data = content.spool.keep()
+        else:
+            self.require(content.size)
+            whole = content.data.obj if content.data is not None else b""
+            is_all = type(whole) is bytes and len(whole) == content.size
+            data = bytes(whole) if is_all else b"".join(content.chunks())
+        self.blobs[content.digest] = Blob(data, content.size, 1)
+        self._kept += content.size
+        return True
 
     def release(self, reference: Reference) -> None:
         """Remove ``reference``; content is deleted together with its last reference."""
@@ -309,8 +291,7 @@ class Place:
             self._kept -= blob.size
 
     def files(self, sid: str) -> dict[str, Reference]:
-        session = self.sessions.get(sid)
-        return {} if session is None else session.files
+        return self.sessions[sid].files if sid in self.sessions else {}
 
 
 class MemorySpool:
@@ -333,7 +314,7 @@ class MemorySpool:
         return iter([self._bytes.getvalue()])
 
     def keep(self) -> bytes:
-        """Return the bytes, not copied. The caller counts them from now on."""
+        """Return the bytes, not copied, for the caller to count."""
         self.unkept = 0
         return self._bytes.getvalue()
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import Any, BinaryIO, ClassVar, Final, Self, cast
 
 from sessionstore._streams import ReadStream
@@ -30,9 +29,9 @@ from sessionstore.parsers import Parser
 
 from ..objects import keys
 from ..objects.backend import ObjectBackend
-from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
+from ..objects.client import BATCH, Download, NotFound, Page, Payload, Upload
 from ..objects.engine_parts import CLOSED, Connection, Marker
-from .filesystems import Files, Found
+from .filesystems import Files
 from .protocols import Where, translate
 
 __all__ = ["FsspecBackend", "FsspecClient"]
@@ -81,22 +80,12 @@ class FsspecClient:
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
         """Yield pages of a listing that is read as a whole: fsspec has no pages."""
-        entries = iter(self._entries(prefix, start_after))
-        seen = False
-        while page := list(islice(entries, page_size)):
-            seen = True
-            yield Page(page, None)
-        if not seen:
-            self._marker.confirm(prefix, opening=self.opening)
-            yield Page([], None)
-
-    def _entries(self, prefix: str, start_after: str) -> Sequence[Entry]:
-        directory, _, rest = prefix.rpartition("/")
         with self._translating("list the objects") as files:
-            found = _starting(files, directory, prefix) if rest else files.tree(directory)
-            own = len(files.path(""))
-            entries = [Entry(file.path[own:], file.size, file.modified) for file in found]
-        return sorted(entry for entry in entries if entry.key > start_after)
+            found = sorted(entry for entry in files.starting(prefix) if entry.key > start_after)
+        if not found:
+            self._marker.confirm(prefix, opening=self.opening)
+        for start in range(0, len(found) or 1, page_size):
+            yield Page(found[start : start + page_size], None)
 
     def delete(self, keys: Sequence[str]) -> datetime | None:
         with self._translating("delete objects") as files:
@@ -109,14 +98,12 @@ class FsspecClient:
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """Yield the unfinished files of killed processes on a disk; object stores hide theirs."""
         with self._translating("list unfinished files") as files:
-            own = len(files.path(""))
             found = [*files.unfinished()]
         for file in found:
-            yield Upload(file.path[own:], file.path[own:], file.modified)
+            yield Upload(file.key, file.key, file.modified)
 
     @property
     def sees_uploads(self) -> bool:
-        """Return whether ``uploads`` finds the unfinished files of killed processes."""
         with self._translating("look at the file system") as files:
             return files.sees_unfinished
 
@@ -125,17 +112,10 @@ class FsspecClient:
         self.connection.forget()  # it has no close(); its HTTP sessions are freed with it
 
     def probe(self, key: str) -> None:
-        """Check that the directory can be listed. Raises SettingsError."""
         next(self.list(key))
-
-    # Requests
 
     @contextmanager
     def _translating(self, doing: str) -> Iterator[Files]:
-        """Return a context for one operation, which translates its errors.
-
-        ``doing`` completes "Could not ...". Raises BackendUnavailable if the store is closed.
-        """
         if self._closed:
             raise CLOSED.error(doing, self.where.url, {}, opening=False)
         try:
@@ -146,7 +126,6 @@ class FsspecClient:
             raise self.ours(error, doing) from error
 
     def ours(self, error: Exception, doing: str) -> Exception:
-        """Return the error to raise in place of ``error``; ``doing`` completes "Could not ..."."""
         return translate(error, doing, self.where.url, opening=self.opening)
 
 
@@ -183,7 +162,7 @@ class FsspecBackend(ObjectBackend):
 class _Stream(ReadStream):
     """The first ``length`` bytes of a file, or all (None). It translates errors.
 
-    ``reopen`` opens the file again. It is used once, when the first read finds a changed file.
+    ``reopen`` opens the file again, once, when the first read finds a changed file.
     """
 
     def __init__(
@@ -222,15 +201,3 @@ class _Stream(ReadStream):
         self._stream.close()
         self._stream = reopen()
         return self._stream.read(size)
-
-
-def _starting(files: Files, directory: str, prefix: str) -> Iterator[Found]:
-    """Yield the files below ``directory`` with keys that begin with ``prefix``."""
-    beginning, own = files.path(prefix), len(files.path(""))
-    for path, file in files.directory(directory):
-        if not path.startswith(beginning):
-            continue
-        if file is None:  # a directory
-            yield from files.tree(path[own:])
-        else:
-            yield file

@@ -16,14 +16,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Any, BinaryIO, ClassVar, Final, NamedTuple
+from typing import Any, BinaryIO, ClassVar, Final
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 
 from sessionstore.errors import BackendUnavailable
 
-from ..objects.client import Payload
+from ..objects.client import Entry, Payload
 
 WHOLE = 5 << 20
 """Bytes of a file written in one call, and of a larger file's blocks: the least part of S3."""
@@ -48,14 +48,6 @@ TEMPORARY = "tmp/"
 """The directory of unfinished files on a disk, before they are renamed."""
 
 
-class Found(NamedTuple):
-    """One file in a listing, with the path that the file system has for it."""
-
-    path: str
-    size: int
-    modified: datetime
-
-
 class Files:
     """One file system, below one path. Errors of the file system pass through."""
 
@@ -76,10 +68,7 @@ class Files:
         )
 
     def path(self, key: str) -> str:
-        """Return the path of ``key`` in the file system."""
         return f"{self.root}/{key}"
-
-    # Writing
 
     def put(self, key: str, payload: Payload) -> None:
         """Write a file, which must not be visible before it is complete."""
@@ -100,8 +89,6 @@ class Files:
             _throw_away(file)
             raise
 
-    # Reading
-
     def open(self, key: str, start: int, length: int | None) -> BinaryIO:
         """Open a file at the byte ``start``. Raises FileNotFoundError, or the first read does."""
         file: BinaryIO = self.fs.open(self.path(key), "rb", block_size=BLOCK)
@@ -109,23 +96,42 @@ class Files:
             file.seek(start)
         return file
 
-    # Listing
+    def starting(self, prefix: str) -> Iterator[Entry]:
+        """Yield all files with keys that begin with ``prefix``, in no order.
 
-    def tree(self, directory: str) -> Iterator[Found]:
-        """Yield all files below ``directory``, in no order. An incomplete listing is an error.
+        An incomplete listing is an error.
+        """
+        directory, _, rest = prefix.rpartition("/")
+        if not rest:
+            yield from self.tree(directory)
+            return
+        for info in self._infos(self.path(directory).rstrip("/")):
+            if info["name"].startswith(self.path(prefix)):
+                yield from self._below(info)
+
+    def tree(self, directory: str) -> Iterator[Entry]:
+        """Yield all files below ``directory``, likewise."""
+        path = self.path(directory).rstrip("/")
+        return self._below({"name": path, "type": "directory"})
+
+    def _below(self, info: Mapping[str, Any]) -> Iterator[Entry]:
+        """Yield the file that an entry of a listing describes, or all files of the directory.
 
         An empty listing is read a second time, because a sweep deletes the content of references
         that are missing here. fsspec's default ``find`` uses ``walk``, which skips a directory that
-        cannot be listed, so such a file system is walked by ``_walk`` instead.
+        cannot be listed, so such a file system is walked here instead.
         """
-        path = self.path(directory).rstrip("/")
-        if self._lists_flat:
-            for info in self._flat(path) or self._flat(path):
+        path = info["name"].rstrip("/")
+        if info["type"] != "directory":
+            yield self.found(info)
+        elif self._lists_flat:
+            for file in self._flat(path) or self._flat(path):
                 # A file system may list the path itself as an entry.
-                if info["type"] == "file" and info["name"] != path:
-                    yield self.found(info)
+                if file["type"] == "file" and file["name"] != path:
+                    yield self.found(file)
         else:
-            yield from self._walk(path)
+            for entry in self._infos(path) or self._infos(path):
+                yield from self._below(entry)
 
     def _flat(self, path: str) -> Collection[Mapping[str, Any]]:
         self.fs.invalidate_cache()
@@ -135,22 +141,6 @@ class Files:
             return ()
         return found.values()
 
-    def _walk(self, path: str) -> Iterator[Found]:
-        for info in self._infos(path) or self._infos(path):
-            if info["type"] == "directory":
-                yield from self._walk(info["name"])
-            else:
-                yield self.found(info)
-
-    def directory(self, directory: str) -> Iterator[tuple[str, Found | None]]:
-        """Yield the path of each entry of ``directory``, with the file; None: a directory."""
-        for info in self._infos(self.path(directory).rstrip("/")):
-            if info["type"] == "directory":
-                yield info["name"].rstrip("/"), None
-            else:
-                file = self.found(info)
-                yield file.path, file
-
     def _infos(self, path: str) -> Sequence[Mapping[str, Any]]:
         self.fs.invalidate_cache()
         try:
@@ -159,17 +149,16 @@ class Files:
             return []
         return [info for info in found if info["name"].rstrip("/") != path.rstrip("/")]
 
-    def found(self, info: Mapping[str, Any]) -> Found:
+    def found(self, info: Mapping[str, Any]) -> Entry:
         """Return the file that an entry of a listing describes."""
         for name in TIMES:
             if info.get(name) is not None:
-                return Found(info["name"], int(info["size"] or 0), _time(info[name]))
+                key = info["name"][len(self.path("")) :]
+                return Entry(key, int(info["size"] or 0), _time(info[name]))
         raise BackendUnavailable(
             "The file system does not report when a file was stored, so the age of content is "
             "unknown: use another file system."
         )
-
-    # Deleting
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete files; a missing one is no error. All are tried before the first error is raised.
@@ -194,7 +183,7 @@ class Files:
             return error
         return None
 
-    def unfinished(self) -> Iterator[Found]:
+    def unfinished(self) -> Iterator[Entry]:
         """Yield the unfinished files of killed processes, as far as they are visible."""
         return iter(())
 
@@ -221,13 +210,9 @@ class MemoryFiles(Files):
         with self._lock:
             return BytesIO(self.fs.cat_file(self.path(key), start or None, end))
 
-    def tree(self, directory: str) -> Iterator[Found]:
+    def starting(self, prefix: str) -> Iterator[Entry]:
         with self._lock:
-            return iter([*super().tree(directory)])
-
-    def directory(self, directory: str) -> Iterator[tuple[str, Found | None]]:
-        with self._lock:
-            return iter([*super().directory(directory)])
+            return iter([*super().starting(prefix)])
 
     def _delete(self, path: str) -> Exception | None:
         with self._lock:
@@ -269,9 +254,8 @@ class LocalFiles(Files):
     def _infos(self, path: str) -> Sequence[Mapping[str, Any]]:
         """Return the entries of a directory. No file that exists throughout is missed.
 
-        When a file is replaced during the scan, its old version may be gone before ``stat`` and its
-        new version may appear too late for the scan. The directory is then read again, which
-        fsspec's own listing does not do.
+        A file replaced during the scan may be gone before ``stat``, and its new version too late
+        for the scan. Then the directory is read again, which fsspec's own listing does not do.
         """
         while True:
             try:
@@ -299,13 +283,12 @@ class LocalFiles(Files):
                 self._prune(directory)
 
     def _prune(self, directory: str) -> None:
-        """Remove ``directory`` and its parents as far as they are empty."""
         with suppress(OSError):  # the directory is not empty
             while len(directory) > len(self.root):
                 os.rmdir(directory)
                 directory = os.path.dirname(directory)
 
-    def unfinished(self) -> Iterator[Found]:
+    def unfinished(self) -> Iterator[Entry]:
         return self.tree(TEMPORARY)
 
 
@@ -323,7 +306,7 @@ async def _delete_all(fs: Any, paths: Sequence[str]) -> list[Exception]:
 
 
 def _throw_away(file: Any) -> None:
-    """Discard an unfinished write. ``close()`` of a buffered file of fsspec would save it."""
+    """Discard an unfinished write: ``close()`` of a buffered file of fsspec would save it."""
     with suppress(Exception):  # the error of the write is the one to raise
         file.discard()
     with suppress(AttributeError):

@@ -1,8 +1,7 @@
 """Find damage in a local store, and repair it.
 
 Content is read once: first every blob, then the files that are not links to their blob. Only the
-damaged blobs have to be kept in memory for that. A second check tells damage from files that were
-created, replaced or deleted during the inspection.
+damaged blobs are kept in memory. Each problem is checked again, as files change meanwhile.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ _LEFT_ALONE = "It is left alone: a later version or another program may own it. 
 SETTLED = 60
 """Seconds after which a blob without a file is a leftover.
 
-A delete removes the link first and the blob's name a moment later. The time of the first removal is
-the ``st_ctime`` of the blob's inode.
+A delete removes the link first (``st_ctime`` of the inode) and the blob's name a moment later.
 """
 
 
@@ -168,7 +166,7 @@ class Inspector:
                 known.add(file)
                 yield self._unproven(folder.sid, file)
         yield from self._besides(folder, known)
-        for file in list(folder.unfinished()):
+        for file in list(filter(folder.is_unfinished, folder.files.names())):
             with self.folders.changing(folder.sid) as locked:  # under the lock no save writes it
                 left = locked is not None and locked.is_unfinished(file)
             if left:

@@ -213,9 +213,8 @@ class Directory:
         """Return whether all bytes of the file ``name``, of the saved ``size``, were written.
 
         ``status`` is the file's. ext4 may put the size of a file on the disk before its bytes.
-        After a power cut the file has its length, and the extent that was never written reads as
-        zeros. The file system reports such extents (``FIEMAP``, Linux), so the bytes need not be
-        read. True also when the file system does not report them.
+        After a power cut the extent that was never written reads as zeros, and the file system
+        reports it (``FIEMAP``, Linux). True also when it reports nothing.
         """
         if status.st_size != size:
             return False
@@ -247,9 +246,9 @@ def token_of(status: os.stat_result) -> str:
 
 
 def token_of_copy(status: os.stat_result) -> str:
-    """Return a token of the version of a stored file where the disk has no hard links.
+    """Return such a token for a disk without hard links.
 
-    Such file systems (FAT) assign new inode numbers at each mount, and keep times to two seconds.
+    Those (FAT) assign new inode numbers at each mount, and keep times to two seconds.
     """
     return f"{status.st_size}.{status.st_mtime_ns // 2_000_000_000}"
 
@@ -282,10 +281,9 @@ class Blobs:
     def link(self, digest: str, to: Directory, name: str) -> None:
         """Make another link to the blob, ``name`` in ``to``; first force the bytes if ``durable``.
 
-        The process that saved the bytes may not have forced them. Raises FileNotFoundError,
-        FileExistsError, or OSError with EMLINK.
+        Raises FileNotFoundError, FileExistsError, or OSError with EMLINK.
         """
-        if self._durable:
+        if self._durable:  # the process that saved the bytes may not have forced them
             self._force_bytes(digest)
         self._root.link(f"{digest[:2]}/{digest}", to, name)
 
@@ -353,9 +351,9 @@ class Blobs:
     def releasing(self, reference: Reference) -> Iterator[None]:
         """Surround the removal of a reference. With the last one, remove the blob's name, first.
 
-        A crash between the two removals then leaves a file that later saves cannot find by its
-        digest, and no unreferenced blob. The second check, after the block, is for two last
-        references removed at the same time: each of these removals saw the other reference.
+        A crash in between leaves a file that saves cannot find by its digest, and no unreferenced
+        blob. The second check is for two last references removed at the same time: each removal saw
+        the other.
         """
         removed = self.unlink(reference.digest, links=2, token=reference.token) >= 0
         yield

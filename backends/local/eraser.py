@@ -10,7 +10,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 
 from sessionstore._os.errors import FULL
@@ -32,14 +31,14 @@ class Eraser:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._workspace = disk.workspace
-        self._lock = threading.Lock()
+        # Each of its methods is atomic, and a name is in it as long as a drop works there.
         self._busy: set[str] = set()
 
     @contextlib.contextmanager
     def taking(self, name: str = "") -> Iterator[tuple[Directory, str]]:
-        """Open this process's workspace and reserve a name in it: (directory, name).
+        """Reserve a name in this process's workspace for a block: (directory, name).
 
-        No garbage collection touches the name during the block. Without ``name`` a new one is made.
+        No garbage collection touches it meanwhile. Without ``name`` a new one is made.
         """
         name = name or secrets.token_hex(8) + _DROPPED
         try:
@@ -47,17 +46,15 @@ class Eraser:
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            # The disk has no room for a workspace. The name is then that of a workspace without an
-            # owner. Another process may erase it at the same time.
+            # Without room for a workspace the name is that of one without an owner, which another
+            # process may erase at the same time.
             path, name = self._workspace.parent, secrets.token_hex(8)
-        with self._lock:
-            self._busy.add(name)
+        self._busy.add(name)
         try:
             with Directory(str(path)) as work:
                 yield work, name
         finally:
-            with self._lock:
-                self._busy.discard(name)
+            self._busy.discard(name)
 
     def erase(self, work: Directory, name: str) -> Dropped:
         """Remove the moved folder ``name`` in ``work``, with the blobs that only it referred to."""
@@ -88,12 +85,9 @@ class Eraser:
 
     def finish_own(self) -> int:
         """Finish the drops of this process that an error stopped; return their number."""
-        if self._workspace.claimed is None:
-            return 0
-        with Directory(str(self._workspace.claimed)) as work:
-            left = [name for name in work.names() if name.endswith(_DROPPED)]
-        with self._lock:
-            left = [name for name in left if name not in self._busy]
+        own = self._workspace.claimed
+        names = [] if own is None else os.listdir(own)
+        left = [name for name in names if name.endswith(_DROPPED) and name not in self._busy]
         for name in left:
             with self.taking(name) as (work, _):
                 with contextlib.suppress(FileNotFoundError):

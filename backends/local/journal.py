@@ -6,10 +6,9 @@ lines are ignored: those of saves that did not finish, those of files replaced s
 lines. Nothing has to be undone after a crash.
 
 Tables of the offsets of lines make a look-up in a large journal quick. A table has eight bytes for
-each line: some bits of a hash of the stored name, and the line's offset. A process makes a table
-after enough look-ups to be worth it. A table only saves work: the look-up reads each line at an
-offset of the table, and searches the lines newer than the table as in a small journal. The last
-line of a table identifies its journal, because that line has the time of a save to the nanosecond.
+each line: some bits of a hash of the stored name, and the line's offset. It only saves work: the
+look-up reads each line at an offset, and searches the lines newer than the table. The last line of
+a table identifies its journal, because it has the time of a save to the nanosecond.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _OFFSET_BITS = 40
 _OFFSET = (1 << _OFFSET_BITS) - 1
 _HASH = (1 << 64 - _OFFSET_BITS) - 1
 _MARK = 256
-"""Bytes at the end of the part of the journal in a table, by which the journal is recognised."""
+"""Bytes at the end of the covered part, by which the journal is recognised."""
 _LINE = 1 << 9
 """Bytes of a line to read first; most lines are shorter."""
 _each_line = re.compile(rb'\n\{"file": "([^"\n]*)"').finditer
@@ -100,17 +99,11 @@ def decode(text: bytes) -> Line | None:
 
 
 Search = Callable[[int, int, str, bytes], Iterator[bytes]]
-"""``Tables.lines``: yields the lines of a large journal that begin with a needle, the last first.
-
-Its parameters are the journal's descriptor and size, the stored name of the lines, and the needle.
-"""
+"""``Tables.lines`` of one session, given: the journal's descriptor and size, the name, a needle."""
 
 
 def find(folder: Directory, file: str, token: str, search: Search) -> Reference | None:
-    """Return the reference of the link ``file`` with that ``token``, None when no line has it.
-
-    The search begins at the end and does not read every line.
-    """
+    """Return the last reference of the link ``file`` with that ``token``, if any."""
     return _last(folder, file, f'\n{{"file": "{file}", "token": "{token}",'.encode(), search)
 
 
@@ -166,10 +159,7 @@ def count(folder: Directory) -> int:
 
 
 def kept(folder: Directory) -> Iterator[tuple[str, str, int, str]]:
-    """Yield (stored name, token, size, digest) of every whole line, the oldest first.
-
-    This takes a tenth of the time of ``lines``.
-    """
+    """Yield (stored name, token, size, digest) of every whole line, ten times as fast."""
     for match in filter(None, map(_is_line, _texts(folder))):
         file, token, size, digest = match.groups()
         yield file.decode(errors="replace"), token.decode(), int(size), digest.decode()
@@ -209,10 +199,10 @@ def nanoseconds(time: datetime) -> int:
 
 @dataclass(slots=True)
 class Table:
-    """The offsets of the lines of one journal, up to the offset ``_covered``."""
+    """The offsets of the lines of one journal, up to the offset ``covered``."""
 
-    _covered: int
-    _lines: array[int]
+    covered: int
+    offsets: array[int]
     _mark: bytes
 
     @classmethod
@@ -233,24 +223,21 @@ class Table:
         return cls(start + covered, array("Q", lines), text[max(covered - _MARK, 0) : covered])
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self.offsets)
 
     def tail(self, fd: int, size: int) -> bytes | None:
         """Return the bytes of the journal after the table; None when it is another journal."""
-        start = self._covered - len(self._mark)
-        text = read_at(fd, start, size - start) if size >= self._covered else b""
+        start = self.covered - len(self._mark)
+        text = read_at(fd, start, size - start) if size >= self.covered else b""
         return text[len(self._mark) :] if text.startswith(self._mark) else None
-
-    def longer(self, tail: bytes) -> Table:
-        return Table.of(tail, self._covered, self._lines)
 
     def lines(self, fd: int, file: str, needle: bytes) -> Iterator[bytes]:
         """Yield the lines of the stored name ``file`` that begin with ``needle``, last first."""
         key = _key(file.encode())
-        place = bisect_left(self._lines, key | _OFFSET)
-        while place and self._lines[place - 1] >= key:
+        place = bisect_left(self.offsets, key | _OFFSET)
+        while place and self.offsets[place - 1] >= key:
             place -= 1
-            line = _line(fd, self._lines[place] & _OFFSET)
+            line = _line(fd, self.offsets[place] & _OFFSET)
             if line.startswith(needle):
                 yield line[1:]
 
@@ -260,7 +247,6 @@ def _key(file: bytes) -> int:
 
 
 def _line(fd: int, at: int) -> bytes:
-    """Return the line at the offset ``at``, with the newline before it."""
     length = _LINE
     while True:
         text = read_at(fd, at, length)
@@ -281,19 +267,18 @@ def read_at(fd: int, start: int, length: int) -> bytes:
 class Tables:
     """The tables of one store, by session. Safe to use from any thread, and after a fork.
 
-    The methods of its dictionaries are atomic and a table never changes, so no lock is needed. A
-    fork could leave a lock taken.
+    The methods of its dictionaries are atomic and a table never changes, so there is no lock: a
+    fork could leave it taken.
     """
 
     def __init__(self) -> None:
         self._tables: OrderedDict[str, Table] = OrderedDict()
-        self._searched: OrderedDict[str, int] = OrderedDict()
+        self._searched: dict[str, int] = {}
 
     def lines(self, sid: str, fd: int, size: int, file: str, needle: bytes) -> Iterator[bytes]:
-        """Yield the lines of a session's journal that begin with ``needle``, the last first.
+        """Yield the lines that begin with ``needle`` as those of ``file`` do, the last first.
 
-        ``fd`` and ``size`` are of the journal. ``needle`` begins like the lines of the stored name
-        ``file``.
+        ``fd`` and ``size`` are of the session's journal.
         """
         table = self._tables.get(sid)
         tail = None if table is None else table.tail(fd, size)
@@ -304,7 +289,7 @@ class Tables:
                 yield from backwards(text, needle)
             return
         if len(tail) > TAIL:
-            self._keep(sid, table.longer(tail))
+            self._keep(sid, Table.of(tail, table.covered, table.offsets))
         with suppress(KeyError):
             self._tables.move_to_end(sid)
         yield from backwards(tail, needle)
@@ -314,9 +299,9 @@ class Tables:
         searched = self._searched.pop(sid, 0) + size
         if searched > PATIENCE * size:
             return True
+        if len(self._searched) >= _REMEMBERED:
+            self._searched.clear()
         self._searched[sid] = searched
-        while len(self._searched) > _REMEMBERED:
-            _forget_oldest(self._searched)
         return False
 
     def _keep(self, sid: str, table: Table) -> None:
@@ -324,9 +309,5 @@ class Tables:
         while (count := len(self._tables)) > 1 and (
             count > _REMEMBERED or sum(map(len, list(self._tables.values()))) > MOST
         ):
-            _forget_oldest(self._tables)
-
-
-def _forget_oldest(kept: OrderedDict[str, Any]) -> None:
-    with suppress(KeyError):  # another thread was faster
-        kept.popitem(last=False)
+            with suppress(KeyError):  # another thread was faster
+                self._tables.popitem(last=False)

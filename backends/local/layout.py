@@ -39,9 +39,7 @@ _BLAKE3_OF_NOTHING = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae4
 def open_root(root: Path, digest: str | None, workspace: Workspace) -> str:
     """Create or recognise the store at ``root``; return its digest algorithm.
 
-    ``workspace`` is this process's workspace in that store; only a creation uses it. Raises
-    SettingsError, naming ``url``, when the store may not use the directory, and OSError when the
-    disk has no room to create a store.
+    Raises SettingsError when the directory cannot be used, OSError without room to create a store.
     """
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,7 +115,7 @@ def _layout(digest: str) -> bytes:
 def _is_torn_layout(text: bytes) -> bool:
     """Return whether ``text`` is the beginning of a layout, or zeros, as after a power cut.
 
-    Only a layout of this version can be torn: later versions are forced to the disk as this one is.
+    Later versions force their layouts too, so only one of this version can be torn.
     """
     text = text.rstrip(b"\0")
     return any(text != whole and whole.startswith(text) for whole in map(_layout, DIGESTS))
@@ -129,10 +127,9 @@ def _is_torn_secret(data: bytes) -> bool:
 
 
 def keep_secret(root: Path, workspace: Workspace) -> bytes:
-    """Return the secret of the store at ``root``; create it in ``workspace`` if it is missing.
+    """Return the secret of the store; create it if it is missing or torn.
 
-    A secret that a power cut tore is never used. To replace it is safe: a signature made with the
-    torn one could be forged, and the whole one is lost already.
+    A torn one is safe to replace: it could be guessed, and the whole one is lost already.
     """
     make = partial(secrets.token_bytes, SECRET_LENGTH)
     return _keep(root, "secret", make, _is_torn_secret, workspace)
@@ -145,11 +142,10 @@ def _keep(
     is_torn: Callable[[bytes], bool],
     workspace: Workspace,
 ) -> bytes:
-    """Return the content of the file ``name``; create it with the result of ``make()`` if missing.
+    """Return the content of the file ``name``; create it with ``make()`` if missing or torn.
 
-    A new file gets its name after its bytes are on the disk. The content is returned after the name
-    is on the disk too. All processes get the same content: one of them replaces a torn file, under
-    the lock of that file.
+    A new file gets its name after its bytes are on the disk, and is returned when the name is, too.
+    All processes get the same content: a torn file is replaced under its own lock.
     """
     path = root / name
     while True:
@@ -218,11 +214,10 @@ def _force_above(root: Path) -> None:
 
 
 def algorithm_of(root: Path) -> str | None:
-    """Return the algorithm that made the digests of the store at ``root``.
+    """Return the algorithm that made the digests of the store: the first with a matching digest.
 
-    The first content with a matching digest decides. None means that no content is whole, so that
-    any choice loses nothing. Raises SettingsError when only a package that is not installed could
-    check the content.
+    None means that no content is whole, so that any choice loses nothing. Raises SettingsError when
+    only a package that is not installed could check the content.
     """
     unknown = lacking = False
     for digest, path in _content(root):

@@ -5,15 +5,10 @@
 3. Give the blob its name, when the content is new. Garbage collection would remove a blob name
    without any link, so the link is made first.
 
-A failure before the file has its name leaves the older file as it is: a replacement waits under
-another name until the blob has its own. If the blob gets no name, as on a full disk, a new file is
-removed again. Later steps only tidy up, as the sweep does too, and their failure fails no save.
-
-A small new content under a new name is written in its place, which takes a sixth less time. The
-mode of such a file marks it as unfinished, and no reader takes it for a file. Removing the mark
-replaces step 2. All of this happens under the lock. An unfinished file while the lock is free is
-therefore the leftover of a killed process. The next save of that name, the drop or the next sweep
-removes it.
+A failure before the file has its name leaves the older file as it is. Later steps only tidy up, as
+the sweep does too, and their failure fails no save. A small new content under a new name is written
+in its place, with a mark in its mode; removing the mark replaces step 2.
+docs/architecture.md has the reasons.
 """
 
 from __future__ import annotations
@@ -42,19 +37,18 @@ SMALL = 128 << 10
 """Bytes up to which a content is written in its place: of more, a saved link saves little time."""
 
 PATIENCE = 0.02
-"""Seconds that a save waits for the lock before it checks how many other saves finished."""
+"""Seconds that a save waits for the lock before it checks how many others finished."""
 
 QUICK = 40
 """Saves that finish in that time if the disk is quick. With an idle processor some 400 do."""
 
 WAITS = 10
-"""Times that a save waits at most. Then it proceeds in any case, because the lock is not fair."""
+"""The most times that a save waits: the lock is not fair."""
 
 IN_VAIN = 4
-"""Consecutive saves that gave up early, after which the disk counts as slow."""
+"""Consecutive saves that gave up early, after which no save waits for ``PAUSE`` seconds."""
 
 PAUSE = 1.0
-"""Seconds after that in which no save waits for the lock."""
 
 R = TypeVar("R")
 
@@ -196,10 +190,7 @@ class Save:
         return reference if adopted else self._merged(reference)
 
     def _merged(self, reference: Reference) -> Reference:
-        """Replace the file of ``reference`` by a link to the blob of a save at the same time.
-
-        Return the reference of the link, or ``reference`` when no link can be made.
-        """
+        """Replace the file by a link to the blob of a save at the same time, if possible."""
         old, self.old = self.old, reference
         linked = None
         with contextlib.suppress(OSError):  # the file is saved already
@@ -211,8 +202,8 @@ class Save:
     def _place(self, link: Step, settle: Step) -> None:
         """Give the file its name by ``link(directory, name)``, then call ``settle`` with the same.
 
-        A replaced file is replaced atomically, after ``settle``. If ``settle`` raises, an older
-        file stays, and a new one gets no name.
+        An older file is replaced atomically, after ``settle``. If that raises, the name is as it
+        was.
         """
         folder, file = self.folder, self.file
         if self.old is None:
@@ -254,9 +245,7 @@ class LocalSpool:
     """A file that is being written in the store's own file system.
 
     ``close`` removes it unless ``link`` or ``move`` gave it a name. An unnamed file (``O_TMPFILE``,
-    open(2)) disappears when its process dies. Its first name is the final one (``linkat`` of
-    ``/proc/self/fd/N``). A named file is in this process's workspace, which the next sweep removes
-    if the process dies.
+    open(2)) disappears when its process dies. A named one is in this process's workspace.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -323,7 +312,7 @@ def write_all(fd: int, data: Buffer) -> None:
 
 
 def sealed(fd: int) -> os.stat_result:
-    """Set the time of the completely written file ``fd`` and return its status."""
+    """Set the time of the completely written file ``fd``."""
     # The time is set to the nanosecond, because the kernel's own clock keeps one value for some
     # milliseconds (Documentation/timers, the coarse clock). In that time an inode can be reused.
     if os.utime in os.supports_fd:
@@ -343,10 +332,7 @@ def _name_it(fd: int, to: Directory, name: str) -> None:
 
 
 def can_be_unnamed(work: Directory) -> bool:
-    """Return whether unnamed files can be made in ``work`` and named later.
-
-    Raises OSError on a full disk, where that cannot be tried.
-    """
+    """Return whether unnamed files can be made in ``work`` and named later."""
     if not HAS_DIR_FD or not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
         return False
     name = secrets.token_hex(8)
@@ -377,13 +363,10 @@ def can_be_unfinished(work: Directory) -> bool:
 class SaveLock:
     """A lock for the small saves of one process, used as long as the disk is quick.
 
-    A small save is a series of system calls. Each of them releases Python's global interpreter lock
-    (GIL) and takes it again. With many threads the GIL changes hands at every call, and a save
-    takes twice (two threads) to seven times (forty) the CPU. A thread that waits for this lock does
-    not compete for the GIL.
-
-    On a slow disk, as over a network, saves should overlap. A thread that times out proceeds
-    without the lock. After ``IN_VAIN`` timeouts the lock is skipped for ``PAUSE`` seconds.
+    With many threads Python's global lock changes hands at every system call, and a save takes
+    several times the CPU. A thread that waits for this lock does not compete for the other one. On
+    a slow disk, as over a network, saves should overlap, so a thread that times out proceeds
+    without the lock.
 
     Safe to use from any thread, and after a fork.
     """

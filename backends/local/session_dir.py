@@ -66,11 +66,7 @@ UTIME_TAKES_FD = os.utime in os.supports_fd
 
 @dataclass(slots=True)
 class Disk:
-    """The directories, parameters and abilities that all parts of one store share.
-
-    ``algorithm`` is that of the digests. ``durable``: a change is forced to the disk before it is
-    acknowledged. ``links``: the file system has hard links.
-    """
+    """The directories, parameters and abilities that all parts of one store share."""
 
     root: str
     workspace: Workspace
@@ -78,7 +74,9 @@ class Disk:
     blobs: Blobs
     algorithm: str
     durable: bool
+    """Whether a change is forced to the disk before it is acknowledged."""
     links: bool
+    """Whether the file system has hard links."""
     unnamed: bool = False
     """Whether files can be made without a name."""
     in_place: bool | None = None
@@ -93,10 +91,7 @@ class SessionDir:
     """An open session folder. ``SessionDirPool`` lends one that is in its place."""
 
     def __init__(self, place: Directory, sid: str, disk: Disk, *, change: bool = False) -> None:
-        """Open the folder ``sid`` in the directory ``place``. Raises FileNotFoundError.
-
-        With ``change`` the directory of files is created if a power cut removed it.
-        """
+        """Open the folder ``sid`` in ``place``; with ``change`` create a missing ``files``."""
         self.sid = sid
         self.token: Final = token_of if disk.links else token_of_copy
         self.owned: bool = False
@@ -277,8 +272,7 @@ class SessionDir:
     def find(self, file: str) -> Reference | None:
         """Return the current file with the stored name ``file``, None when it does not exist.
 
-        These do not count as files: a directory or a symbolic link, which the store never makes; a
-        file that a save has only begun to write; a file that a power cut tore.
+        Directories and links, unfinished files and files that a power cut tore do not count.
         """
         status, reference = self.described(file)
         whole = status and reference and self.files.is_whole(file, status, reference.size)
@@ -314,19 +308,12 @@ class SessionDir:
             if again is not None:
                 yield file, again, reference
 
-    def unfinished(self) -> Iterator[str]:
-        """Yield the stored names of unfinished files: of dead processes, under the lock."""
-        return filter(self.is_unfinished, self.files.names())
-
     def is_unfinished(self, file: str) -> bool:
         status = self.files.stat_or_none(file)
         return status is not None and is_unfinished(status)
 
     def torn(self) -> Iterator[str]:
-        """Yield the stored names of files that a power cut tore.
-
-        Such a file has no bytes, a part of them, or all of them without their line in the journal.
-        """
+        """Yield the stored names of files that a power cut left without all bytes or a line."""
         known = {(file, token): size for file, token, size, _ in journal.kept(self.dir)}
         for file in self.files.names():
             status = self.files.stat_or_none(file)
@@ -337,12 +324,12 @@ class SessionDir:
                 yield file
 
     def left(self) -> list[str]:
-        return [*self.unfinished(), *self.torn()]
+        return [*filter(self.is_unfinished, self.files.names()), *self.torn()]
 
     def is_torn(self, file: str) -> bool:
         """Return whether the store made the stored ``file`` and a power cut tore it.
 
-        False for a file with a name too long for the link and in no line: it is left alone.
+        A file without a line, with a name too long for the link, is left alone.
         """
         status, reference = self.described(file)
         if status is not None and reference is not None:
@@ -353,15 +340,15 @@ class SessionDir:
     def _undescribed(self, file: str, status: os.stat_result) -> Reference | None:
         """Return the reference of a link without a line of its own, None when nothing proves one.
 
-        ``status`` is the link's. There are three proofs, in this order:
+        There are three proofs, in this order:
 
         1. The bytes have the digest of a line of that name, as in a store that was copied.
-        2. The line is lost, and a blob with the digest of the bytes is the same file. The name is
-           then decoded from the link, unless it was too long for that. The time to live is lost
-           with the line, so the file gets the shortest of the session.
+        2. A blob with the digest of the bytes is the same file. The name is then decoded from the
+           link, unless it was too long for that. The time to live is lost, so the file gets the
+           shortest of the session.
         3. A line names the same inode with another time, and the blob of that line is the same
-           file. Then something wrote to the stored file. It still is that version, and reading it
-           finds the damage. Without such a blob the inode may be a later file's, used again.
+           file. Then something wrote to the stored file, and reading it finds the damage. Without
+           such a blob the inode may be a later file's, used again.
         """
         digest = None
         with contextlib.suppress(FileNotFoundError), self.files.reading(file) as fd:
@@ -406,7 +393,7 @@ class SessionDir:
         return blob is not None and os.path.samestat(blob, status)
 
     def note(self, file: str, reference: Reference) -> None:
-        """Write the line of ``reference`` in one write(2). The caller makes the link afterwards.
+        """Write the line of ``reference`` in one write(2), before the caller makes the link.
 
         Compact the journal when fewer than half of its lines are of a file that exists.
         """
@@ -420,8 +407,7 @@ class SessionDir:
             os.fsync(self._journal)
         # An append leaves the position at the end. lseek(2) takes a third of the time of fstat(2).
         size = os.lseek(self._journal, 0, os.SEEK_CUR)
-        # Files and lines are counted when the size passes a power of two: that is rare enough to
-        # cost nothing.
+        # Files and lines are counted when the size passes a power of two: seldom.
         grown = size >= journal.SMALL and size.bit_length() != (size - len(text)).bit_length()
         if grown and sum(1 for _ in self.files.names()) * 2 < journal.count(self.dir):
             self._compact([*map(Line._make, self.references()), Line(file, reference)])
@@ -456,8 +442,7 @@ def record(sessions: Directory, sid: str) -> SessionRecord | None:
 
 
 def _mark(sessions: Directory, name: str) -> datetime | None:
-    # Every listing reads the marks of every session, and most sessions have none. ``has`` is the
-    # cheapest test for that. If it fails, the session has no mark until the next sweep.
+    # Every listing reads these marks, and most sessions have none: ``has`` is the cheapest test.
     status = sessions.stat_or_none(name) if sessions.has(name) else None
     return None if status is None else moment(status.st_mtime_ns)
 
@@ -482,17 +467,15 @@ class SessionDirPool:
     """The open session folders of one store. Safe to use from any thread, and after a fork.
 
     Opening a folder with its lock and its journal takes eight of the twenty system calls of a small
-    save, so the pool keeps the last used folders open. One caller at a time has an open folder. A
-    second caller opens the folder again: two threads of one process exclude each other only by the
-    locks of two open files.
+    save, so the last used ones stay open. One caller at a time has an open folder. A second one
+    opens it again: two threads exclude each other only by the locks of two open files.
     """
 
     def __init__(self, disk: Disk, most: int | None = None) -> None:
         self._disk = disk
         self._most = _affordable() if most is None else most
         self._pid = os.getpid()
-        # The methods of a dictionary are atomic, so no lock is needed. A fork could leave a lock
-        # taken.
+        # Its methods are atomic. A fork could leave a lock taken.
         self.kept: OrderedDict[str, SessionDir] = OrderedDict()
 
     def reading(self, sid: str) -> Lease:
@@ -503,7 +486,7 @@ class SessionDirPool:
     ) -> Lease:
         """Lend a locked folder; None also when another has the lock and ``wait`` is false.
 
-        ``make()`` creates a session that does not exist; it returns whether it did.
+        ``make()`` creates a missing session; it returns whether it did.
         """
         return Lease(self, sid, change=True, wait=wait, make=make)
 

@@ -112,7 +112,6 @@ class FakeClock:
                 self._changed.wait(_POLL)
 
     def _working(self) -> int:
-        """Return the number of threads that were woken and neither wait again nor have ended."""
         self._woken = {thread for thread in self._woken if thread.is_alive()}
         return len(self._woken - {threading.current_thread()})
 

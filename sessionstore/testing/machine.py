@@ -94,8 +94,6 @@ class BackendMachine(Compares, RuleBasedStateMachine):
         self.opened.close()
         self.resources.close()
 
-    # Files
-
     @rule(key=keys, name=names, content=contents, ttl=lives)
     def put(self, key: SessionKey, name: str, content: Piece, ttl: float | None) -> None:
         self._save(key, lambda subject: subject.put(name, _bytes(content), key, ttl=ttl))
@@ -144,8 +142,6 @@ class BackendMachine(Compares, RuleBasedStateMachine):
             model = self.model.backend.discard(key.sid, [version.model for version in own])
             self.assert_same_files(real, model, tokens=False)
 
-    # Sessions and time
-
     @rule(key=keys, mark=st.sampled_from(("touch", "end", "resume")))
     def mark(self, key: SessionKey, mark: str) -> None:
         self._both(mark, key.sid)
@@ -176,8 +172,6 @@ class BackendMachine(Compares, RuleBasedStateMachine):
         self.real.advance(self.rechecks_after.total_seconds())
         self.real, self.other = self.other, self.real
 
-    # Visible state
-
     @invariant()
     def files_are_equal(self) -> None:
         for key in KEYS:
@@ -207,10 +201,7 @@ class BackendMachine(Compares, RuleBasedStateMachine):
         if not self.reclaims_after:
             self._same("stored")
 
-    # Within
-
     def _both(self, verb: str, *values: object, **options: object) -> tuple[Any, Any]:
-        """Call the method ``verb`` of both backends; return the real result and the model's."""
         real, model = getattr(self.real.backend, verb), getattr(self.model.backend, verb)
         return real(*values, **options), model(*values, **options)
 
@@ -219,7 +210,6 @@ class BackendMachine(Compares, RuleBasedStateMachine):
         assert real == model
 
     def _same_files(self, verb: str, *values: object) -> list[Reference]:
-        """Assert that ``verb`` returns the same files; return the model's."""
         real, model = map(list, self._both(verb, *values))
         self.assert_same_files(real, model, tokens=False)
         return model
@@ -227,7 +217,6 @@ class BackendMachine(Compares, RuleBasedStateMachine):
     def _assert_same_record(
         self, real: SessionRecord, model: SessionRecord, files: Iterable[Reference]
     ) -> None:
-        """Assert that both records describe the same session with these ``files``."""
         assert real.sid == model.sid
         self.assert_same_time(real.active, model.active)
         self.assert_same_time(real.ended, model.ended)
@@ -240,18 +229,19 @@ class BackendMachine(Compares, RuleBasedStateMachine):
     def _save(self, key: SessionKey, save: Callable[[Subject], Saved]) -> None:
         real, model = save(self.real), save(self.model)
         self.assert_same_files([real.reference], [model.reference], tokens=False)
-        self.assert_same_files(_present(real.replaced), _present(model.replaced), tokens=False)
+        replaced = [filter(None, [saved.replaced]) for saved in (real, model)]
+        self.assert_same_files(*replaced, tokens=False)
         if not self.reclaims_after:
             assert real.deduplicated == model.deduplicated
         self.versions.append(Version(key, real.reference, model.reference))
         self.real.advance(1)  # two saves of equal bytes at the same time may be one version
 
     def _is_same_content(self, version: Version, seen: bytes | None) -> bool:
-        files = self.model.backend.files(version.key.sid)
-        current = {reference.name: reference for reference in files}
-        reference = current.get(version.model.name)
-        same = reference is not None and reference.digest == version.model.digest
-        return same and seen == self.model.read(version.model.name, version.key)
+        name, key = version.model.name, version.key
+        if not self.model.has(name, key):
+            return False
+        digest = self.model.backend.get(key.sid, name).digest
+        return digest == version.model.digest and seen == self.model.read(name, key)
 
 
 def machine_for(
@@ -283,7 +273,3 @@ def machine_for(
 @cache
 def _bytes(piece: Piece) -> bytes:
     return some_bytes(*piece)
-
-
-def _present(reference: Reference | None) -> list[Reference]:
-    return [] if reference is None else [reference]

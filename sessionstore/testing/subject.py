@@ -62,7 +62,6 @@ class Subject:
         return self.backend
 
     def reopen(self) -> None:
-        """Close the backend and open the place again."""
         self.backend.close()
         self.backend = self._open_backend(self.clock)
 
@@ -78,8 +77,6 @@ class Subject:
         for _ in range(2):
             self.clock.advance(self._reclaims_after)
             self.backend.collect()
-
-    # Saving
 
     def take(self, source: object, admit: Callable[[int], None] = lambda _: None) -> Content:
         """Read a source into a content, as the store does."""
@@ -100,8 +97,6 @@ class Subject:
             self.backend.delete(key.sid, [name])
         else:
             self.backend.drop(key.sid)
-
-    # Reading
 
     def read(
         self, name: str, key: SessionKey = ALICE, start: int = 0, length: int | None = None
@@ -134,21 +129,17 @@ class Subject:
         return True
 
     def names(self, key: SessionKey = ALICE) -> list[str]:
-        """Return the names of the session's files, sorted."""
         return sorted(reference.name for reference in self.backend.files(key.sid))
 
     def contents(self, key: SessionKey = ALICE) -> dict[str, bytes]:
-        """Read all files of the session; return their bytes by name."""
         return {name: self.read(name, key) for name in self.names(key)}
 
     def record(self, key: SessionKey = ALICE) -> SessionRecord:
-        """Return the record of a session, which must exist."""
         record = self.backend.session(key.sid)
         assert record is not None, f"There is no session {key.sid}."
         return record
 
     def sids(self) -> list[str]:
-        """Return the stored names of all sessions, sorted."""
         return sorted(record.sid for record in self.backend.sessions())
 
 

@@ -104,14 +104,10 @@ class Rig(Compares):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raise TypeError for a test that hides one of the same name without a reason."""
         super().__init_subclass__(**kwargs)
-        for name in filter(_is_test, dir(cls)):
+        for name in (name for name in dir(cls) if name.startswith("test")):
             first, *hidden = (vars(base)[name] for base in cls.__mro__ if name in vars(base))
             if hidden and not hasattr(first, _REASON):
                 raise TypeError(
                     f"{cls.__name__}.{name} hides a test of the contract: give it another name, or "
                     "mark it with @overrides_contract(reason)."
                 )
-
-
-def _is_test(name: str) -> bool:
-    return name.startswith("test")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from functools import partial
 from typing import Final
 
 from sessionstore import names
@@ -114,17 +115,11 @@ class Collects(Rig):
             visitor.backend.drop(ALICE.sid)
 
         def write() -> list[dict[str, bytes]]:
-            jobs = (
-                _Writer(writer, key, self.rounds)
-                for writer, key in zip(subjects, WRITERS, strict=True)
-            )
-            return race(*jobs)
+            writers = zip(subjects, WRITERS, strict=True)
+            return race(*(partial(_write, writer, key, self.rounds) for writer, key in writers))
 
         expected = race_beside(write, visit, collector.backend.collect)
         assert [subject.contents(key) for key in WRITERS] == expected
-        self._assert_all_goes(subject)
-
-    def _assert_all_goes(self, subject: Subject) -> None:
         for key in (*WRITERS, ALICE):
             subject.backend.drop(key.sid)
         subject.settle()
@@ -132,23 +127,16 @@ class Collects(Rig):
         assert subject.backend.stored() == Stored(0, 0)
 
 
-class _Writer:
-    """Saves, replaces and deletes hot contents in one session; returns the expected files."""
-
-    def __init__(self, subject: Subject, key: SessionKey, rounds: int) -> None:
-        self._subject = subject
-        self._key = key
-        self._rounds = rounds
-
-    def __call__(self) -> dict[str, bytes]:
-        files: dict[str, bytes] = {}
-        for turn in range(self._rounds):
-            name, data = f"{turn % 2}", HOT[turn * turn % len(HOT)]
-            self._subject.put(name, data, self._key)
-            assert self._subject.read(name, self._key) == data
-            files[name] = data
-            if turn % 3 == 0:
-                gone = f"{turn % 4 // 2}"
-                self._subject.backend.delete(self._key.sid, [gone])
-                files.pop(gone, None)
-        return files
+def _write(subject: Subject, key: SessionKey, rounds: int) -> dict[str, bytes]:
+    """Save, replace and delete hot contents in one session; return the expected files."""
+    files: dict[str, bytes] = {}
+    for turn in range(rounds):
+        name, data = f"{turn % 2}", HOT[turn * turn % len(HOT)]
+        subject.put(name, data, key)
+        assert subject.read(name, key) == data
+        files[name] = data
+        if turn % 3 == 0:
+            gone = f"{turn % 4 // 2}"
+            subject.backend.delete(key.sid, [gone])
+            files.pop(gone, None)
+    return files

@@ -96,7 +96,6 @@ def _traced() -> Iterator[Callable[[], int]]:
 
 
 def _now(peak: Callable[[], int]) -> int:
-    """Return the memory that is allocated at this moment, in bytes."""
     gc.collect()
     tracemalloc.reset_peak()
     return peak()
