@@ -86,7 +86,10 @@ class Files:
                     file.write(chunk)
             file.close()
         except BaseException:
-            _throw_away(file)
+            with suppress(Exception):  # the error of the write is the one to raise
+                file.discard()
+            with suppress(AttributeError):
+                file.closed = True  # ``close()`` would save what is there
             raise
 
     def open(self, key: str, start: int, length: int | None) -> BinaryIO:
@@ -303,14 +306,6 @@ async def _delete_all(fs: Any, paths: Sequence[str]) -> list[Exception]:
 
     done = await asyncio.gather(*map(delete, paths), return_exceptions=True)
     return [error for error in done if isinstance(error, Exception)]
-
-
-def _throw_away(file: Any) -> None:
-    """Discard an unfinished write: ``close()`` of a buffered file of fsspec would save it."""
-    with suppress(Exception):  # the error of the write is the one to raise
-        file.discard()
-    with suppress(AttributeError):
-        file.closed = True
 
 
 def _time(value: Any) -> datetime:

@@ -27,7 +27,14 @@ from .session_dir import NEW, Disk, SessionDir, SessionDirPool
 
 _OF_A_SESSION = {"files", "id", "seen", "ended", "expiring", JOURNAL, JOURNAL + ".new", NEW}
 _LEFT_ALONE = "It is left alone: a later version or another program may own it. Remove it by hand."
-
+_MAY_BE_REMOVED = "a power cut may have removed that."
+_INCOMPLETE = (
+    "It is left alone: the visitor's next save completes it, and a sweep deletes it when it is "
+    "idle."
+)
+_UNLISTED = "No listing shows the file."
+_TORN = "It is left alone. To repair it, run a repair (it needs another copy) or save it again."
+_LOST_NAME = "It is left alone. To repair it, save the file again under its name."
 
 SETTLED = 60
 """Seconds after which a blob without a file is a leftover.
@@ -112,21 +119,12 @@ class Inspector:
         if not stat.S_ISDIR(status.st_mode):
             yield _stranger(place)
             return
-        named = ((name, sessions.stat_or_none(f"{sid}/{name}")) for name in ("files", "id", "seen"))
-        lacking = [name for name, there in named if there is None]
+        parts = ("files", "id", "seen")
+        lacking = [repr(name) for name in parts if sessions.stat_or_none(f"{sid}/{name}") is None]
         again = sessions.stat_or_none(sid)
         if lacking and again and os.path.samestat(status, again):  # no drop has moved it
-            yield Problem(
-                "damaged",
-                place,
-                f"The folder of a session lacks {' and '.join(map(repr, lacking))}: a power cut "
-                "may have removed that.",
-                "It is left alone: the visitor's next save completes it, and a sweep deletes it "
-                "when it is idle.",
-                sid=sid,
-            )
-
-    # Content
+            words = f"The folder of a session lacks {' and '.join(lacking)}: {_MAY_BE_REMOVED}"
+            yield Problem("damaged", place, words, _INCOMPLETE, sid=sid)
 
     def _problem(self, fd: int, digest: str) -> Bad | None:
         inode = os.fstat(fd).st_ino
@@ -150,8 +148,6 @@ class Inspector:
             "It is deleted, as the next sweep would do.",
             lambda: self.disk.blobs.unlink(digest, links=1) >= 0,
         )
-
-    # Files
 
     def _session(self, folder: SessionDir) -> Iterator[Problem]:
         known: set[str] = set()
@@ -190,14 +186,19 @@ class Inspector:
             status = folder.files.stat_or_none(file)
             if status is None or is_unfinished(status) or folder.find(file) is not None:
                 continue  # deleted or saved since, or being saved
-            place = f"sessions/{folder.sid}/files/{file}"
+            place, sid = f"sessions/{folder.sid}/files/{file}", folder.sid
             reference = folder.described(file)[1]
             if reference is not None:
-                yield _torn(folder.sid, place, reference)
+                words = (
+                    f"The stored bytes of {reference.name!r} are damaged: they are not the "
+                    f"{reference.size} bytes that were saved, as after a power cut. {_UNLISTED}"
+                )
+                yield Problem("damaged", place, words, _TORN, sid=sid, reference=reference)
             elif folder.is_torn(file):
-                yield self._unproven(folder.sid, file)
+                yield self._unproven(sid, file)
             elif stat.S_ISREG(status.st_mode) and is_shortened(file):
-                yield _lost_name(folder.sid, place)
+                words = f"The name of a file is lost: it is too long for the link. {_UNLISTED}"
+                yield Problem("damaged", place, words, _LOST_NAME, sid=sid)
             else:
                 yield _stranger(place)
         for name in folder.dir.names():
@@ -254,8 +255,6 @@ class Inspector:
         repair = partial(self._delete, sid, reference, bad)
         remedy = "The file is deleted, because no other copy exists. Save it again."
         return found(remedy, repair, lost=True)
-
-    # Repairs
 
     def _delete(self, sid: str, reference: Reference, bad: Bad) -> bool:
         self.disk.blobs.forget(reference.digest, bad.inode)
@@ -321,28 +320,6 @@ class Inspector:
         strange += [f"blobs/{name}" for name in self.disk.blobs.strangers()]
         strange += [f"tmp/{name}" for name in self.disk.workspace.strangers()]
         return sorted(strange)
-
-
-def _lost_name(sid: str, place: str) -> Problem:
-    return Problem(
-        "damaged",
-        place,
-        "The name of a file is lost: it is too long for the link. No listing shows the file.",
-        "It is left alone. To repair it, save the file again under its name.",
-        sid=sid,
-    )
-
-
-def _torn(sid: str, place: str, reference: Reference) -> Problem:
-    return Problem(
-        "damaged",
-        place,
-        f"The stored bytes of {reference.name!r} are damaged: they are not the {reference.size} "
-        "bytes that were saved, as after a power cut. No listing shows the file.",
-        "It is left alone. To repair it, run a repair (it needs another copy) or save it again.",
-        sid=sid,
-        reference=reference,
-    )
 
 
 def _stranger(place: str) -> Problem:

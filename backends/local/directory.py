@@ -276,7 +276,7 @@ class Blobs:
         return self._root.is_whole(f"{digest[:2]}/{digest}", status, size)
 
     def reading(self, digest: str) -> contextlib.AbstractContextManager[int]:
-        return self._root.reading(_place(digest))
+        return self._root.reading(f"{digest[:2]}/{digest}")
 
     def link(self, digest: str, to: Directory, name: str) -> None:
         """Make another link to the blob, ``name`` in ``to``; first force the bytes if ``durable``.
@@ -311,7 +311,7 @@ class Blobs:
         name = secrets.token_hex(8)
         files.link(file, work, name)
         self._make_fan(digest)
-        work.rename(name, self._root, _place(digest))
+        work.rename(name, self._root, f"{digest[:2]}/{digest}")
         work.unlink(name)
         if self._durable:
             self._force_name(digest)
@@ -322,7 +322,7 @@ class Blobs:
             self._forced.discard(digest[:2])
 
     def _force_bytes(self, digest: str) -> None:
-        self._root.force(_place(digest))
+        self._root.force(f"{digest[:2]}/{digest}")
 
     def _force_name(self, digest: str) -> None:
         fan = digest[:2]
@@ -402,10 +402,6 @@ class Blobs:
                 continue
             with self._root.sub(fan) as folder:
                 yield from (f"{fan}/{name}" for name in folder.names() if not _is_blob(fan, name))
-
-
-def _place(digest: str) -> str:
-    return f"{digest[:2]}/{digest}"
 
 
 def _is_blob(fan: str, name: str) -> bool:
