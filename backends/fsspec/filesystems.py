@@ -11,6 +11,7 @@ import asyncio
 import errno
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -82,8 +83,7 @@ class Files:
         file = self.fs.open(path, "wb", block_size=size)
         try:
             with payload.open() as source:
-                while chunk := source.read(PIECE):
-                    file.write(chunk)
+                shutil.copyfileobj(source, file, PIECE)
             file.close()
         except BaseException:
             with suppress(Exception):  # the error of the write is the one to raise
@@ -200,11 +200,7 @@ class MemoryFiles(Files):
     """One lock for all instances, because they share one dictionary."""
 
     def put(self, key: str, payload: Payload) -> None:
-        data = bytearray(payload.size)
-        view, done = memoryview(data), 0
-        with payload.open() as source:
-            while count := source.readinto(view[done : done + PIECE]):
-                done += count
+        data = payload.read()
         with self._lock:
             self.fs.pipe_file(self.path(key), data)
 
@@ -236,8 +232,7 @@ class LocalFiles(Files):
         temporary = self.path(f"{TEMPORARY}{secrets.token_hex(16)}")
         try:
             with self.fs.open(temporary, "wb") as file, payload.open() as source:
-                while chunk := source.read(PIECE):
-                    file.write(chunk)
+                shutil.copyfileobj(source, file, PIECE)
             self._rename(temporary, self.path(key))
         except BaseException:
             with suppress(OSError):
