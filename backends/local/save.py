@@ -202,8 +202,8 @@ class Save:
     def _place(self, link: Step, settle: Step) -> None:
         """Give the file its name by ``link(directory, name)``, then call ``settle`` with the same.
 
-        An older file is replaced atomically, after ``settle``. If that raises, the name is as it
-        was.
+        An older file is replaced atomically, after ``settle``. If that raises, the name is
+        unchanged.
         """
         folder, file = self.folder, self.file
         if self.old is None:

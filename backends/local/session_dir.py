@@ -272,7 +272,7 @@ class SessionDir:
     def find(self, file: str) -> Reference | None:
         """Return the current file with the stored name ``file``, None when it does not exist.
 
-        Directories and links, unfinished files and files that a power cut tore do not count.
+        Directories, symbolic links, unfinished files and files that a power cut tore do not count.
         """
         status, reference = self.described(file)
         whole = status and reference and self.files.is_whole(file, status, reference.size)
