@@ -87,9 +87,8 @@ class Frames:
             self._cut = self._cut or any(save.exception() for save in saves)
             self._forget_saved()
         if last or not self._cut:
-            with contextlib.suppress(
-                KeyError
-            ):  # Gradio forgets the queue of a page that was closed
+            # Gradio forgets the queue of a page that was closed.
+            with contextlib.suppress(KeyError):
                 send()
 
     async def over(self) -> None:
