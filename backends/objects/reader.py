@@ -156,7 +156,8 @@ class Reader(Part):
             if len(data) == reference.size and digest.hexdigest() == reference.digest:
                 return io.BytesIO(data)
             first = first._replace(stream=io.BytesIO(data))
-        stream = _Whole(first, copies, reference, algorithm, broken_off=broken_off)
+        stream = _Whole(first, copies, reference, algorithm)
+        stream.broken_off = broken_off
         return io.BufferedReader(stream, min(CHUNK, reference.size))
 
     def _copies(self, reference: Reference) -> Iterator[BlobCopy]:
@@ -235,13 +236,7 @@ class _Whole(ReadStream):
     """A stream that reads one copy after the other, until one is right."""
 
     def __init__(
-        self,
-        first: BlobCopy,
-        others: Iterator[BlobCopy],
-        reference: Reference,
-        algorithm: str,
-        *,
-        broken_off: bool,
+        self, first: BlobCopy, others: Iterator[BlobCopy], reference: Reference, algorithm: str
     ) -> None:
         self._label, self._stream = first
         self._others = others
@@ -250,7 +245,7 @@ class _Whole(ReadStream):
         self._position = 0
         self._hasher = hasher(algorithm)
         self._wrong: list[str] = []
-        self._broken_off = broken_off
+        self.broken_off: bool = False
 
     def _take(self, size: int) -> bytes:
         """Return ``size`` bytes, or all the rest: until then, another copy may have other ones."""
@@ -279,7 +274,7 @@ class _Whole(ReadStream):
         try:
             data: bytes = self._stream.read(size)
         except BackendUnavailable:
-            self._broken_off = True
+            self.broken_off = True
             return b""  # broken off; if the store is unavailable, the next GET raises
         return data
 
@@ -301,7 +296,7 @@ class _Whole(ReadStream):
 
     def _give_up(self) -> NoReturn:
         # The only read broke off and no copy is left: the file was deleted, not damaged.
-        if self._broken_off and len(self._wrong) == 1:
+        if self.broken_off and len(self._wrong) == 1:
             raise FileNotStored(self._reference.name)
         raise Corrupted(
             f"The stored bytes of {self._reference.name!r} are damaged: these objects do not "

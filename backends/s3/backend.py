@@ -131,8 +131,22 @@ class S3Backend(ObjectBackend):
 
     @classmethod
     def open_client(cls, location: Location, options: Mapping[str, object]) -> Engine:
-        choice = cls.chosen_engine(location, options)
-        client = _engine(choice.name, Options.of(location, options))
+        choice, own = cls.chosen_engine(location, options), Options.of(location, options)
+        client: Engine
+        try:
+            if choice.name == "obstore":
+                from .obstore_client import ObstoreClient
+
+                client = ObstoreClient(own)
+            else:
+                from .boto3_client import S3Client
+
+                client = S3Client(own)
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"engine={choice.name} needs the module {error.name!r}, which is not installed: "
+                "pip install 'sessionstore[s3]'."
+            ) from error
         _log.info("%s makes the requests to %s.", choice, location.url)
         try:
             client.probe(keys.LAYOUT)
@@ -164,37 +178,12 @@ class S3Backend(ObjectBackend):
         else:
             yield from _s3_doctor.examine(Options.of(location, options))
 
-    def url(
-        self,
-        sid: str,
-        reference: Reference,
-        *,
-        media_type: str,
-        disposition: str,
-        expires: timedelta,
-    ) -> str:
-        """Return a presigned URL, as ``SignsUrls.url`` does. No request: the file may be missing.
+    def url(self, sid: str, reference: Reference, *, expires: timedelta, **headers: str) -> str:
+        """Implement ``SignsUrls.url``. No request: the file may be missing.
 
         Raises ValueError when ``expires`` is out of range.
         """
         if not SHORTEST <= expires <= LONGEST:
             raise ValueError(f"expires must be from 1 second to 5 minutes (got {expires}).")
         blob = keys.blob(reference.digest, keys.generation(reference.token))
-        headers = {"media_type": media_type, "disposition": disposition}
-        return self.client.sign(blob, **headers, expires=expires)
-
-
-def _engine(name: str, options: Options) -> Engine:
-    try:
-        if name == "obstore":
-            from .obstore_client import ObstoreClient
-
-            return ObstoreClient(options)
-        from .boto3_client import S3Client
-
-        return S3Client(options)
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"engine={name} needs the module {error.name!r}, which is not installed: "
-            "pip install 'sessionstore[s3]'."
-        ) from error
+        return self.client.sign(blob, expires=expires, **headers)
