@@ -20,7 +20,7 @@ from functools import cached_property, partial
 from io import BytesIO
 from itertools import groupby
 from operator import attrgetter
-from typing import BinaryIO, ParamSpec
+from typing import BinaryIO
 
 from sessionstore import names
 from sessionstore.content import CHUNK, hasher
@@ -29,15 +29,13 @@ from sessionstore.model import Problem
 from sessionstore.parsers import show_duration
 
 from . import keys
-from .client import Entry, NotFound
+from .client import Entry, NotFound, Upload
 from .collector import AT_ONCE, Pass, content
 from .keys import Version
 from .layout import ABANDONED, UPLOAD_LIMIT, Part, Shared
 from .reader import Reader, parsed, to_reference
 from .sessions import Sessions
 from .writer import Writer
-
-P = ParamSpec("P")
 
 SECOND = timedelta(seconds=1)
 
@@ -201,8 +199,7 @@ class Inspector(Part):
             problem = (
                 "A file was replaced, and its old version, with missing or damaged content, stayed."
             )
-            drop = partial(_done, self._bucket.delete, [version.key])
-            repair = partial(self._repair, bad, drop)
+            repair = partial(self._repair, bad, partial(self._delete, version.key))
             remedy = "The old version is deleted."
             yield Problem("leftover", version.key, problem, remedy, repair, version.sid)
             return
@@ -261,6 +258,13 @@ class Inspector(Part):
         self._sessions.remove(version.sid, versions)
         return True
 
+    def _delete(self, key: str) -> bool:
+        return bool(self._bucket.delete([key]))
+
+    def _abort(self, upload: Upload) -> bool:
+        self._bucket.client.abort(upload.key, upload.id)
+        return True
+
     def _condemn(self, bad: _Bad) -> bool:
         # If a sweep has deleted it, do not create it again.
         if not bad.condemned and self._bucket.find(bad.key) is not None:
@@ -281,23 +285,17 @@ class Inspector(Part):
         for entry in self._bucket.entries(keys.INTENTS):
             age = now - entry.modified
             if keys.parse_intent(entry.key) is not None and age > UPLOAD_LIMIT:
-                yield _interrupted(entry.key, age, partial(_done, self._bucket.delete, [entry.key]))
+                yield _interrupted(entry.key, age, partial(self._delete, entry.key))
         known: set[str] = set()
         for upload in self._bucket.client.uploads(keys.BLOBS):
             known.add(upload.id)
             age = now - upload.started
             if age > UPLOAD_LIMIT:
-                abort = partial(_done, self._bucket.client.abort, upload.key, upload.id)
-                yield _interrupted(upload.key, age, abort)
+                yield _interrupted(upload.key, age, partial(self._abort, upload))
         for upload in self._bucket.client.uploads(""):
             if upload.id not in known and not upload.key.startswith(keys.BLOBS):
                 problem = f"The unfinished upload {upload.key!r} has no key of a store."
                 yield Problem("unknown", upload.key, problem, _LEFT_ALONE)
-
-
-def _done(repair: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
-    repair(*args, **kwargs)
-    return True
 
 
 def _interrupted(place: str, age: timedelta, mend: Callable[[], bool]) -> Problem:
