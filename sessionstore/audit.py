@@ -29,7 +29,7 @@ from sessionstore.model import Reference, SessionKey
 
 log: Final = logging.getLogger("sessionstore")
 
-_EVENTS: Final = {
+EVENTS: Final = {
     "deleted": "deleted",
     "expired": "expired",
     "dropped": "dropped",
@@ -73,9 +73,6 @@ class Audit:
                 "that exists and that this process may write to."
             ) from error
 
-    def is_about(self, kind: str) -> bool:
-        return kind in _EVENTS
-
     def dropping(self, key: SessionKey, reason: str, at: datetime) -> None:
         self._write("dropping", at, session=key.id, owner=key.owner, reason=reason)
 
@@ -92,7 +89,7 @@ class Audit:
     def happened(self, event: Event) -> None:
         files = None if event.session_id is None else event.files  # a sweep counts blobs
         self._write(
-            _EVENTS[event.kind], event.at, session=event.session_id, owner=event.owner,
+            EVENTS[event.kind], event.at, session=event.session_id, owner=event.owner,
             name=event.name, files=files, bytes=event.size, reason=event.reason,
         )  # fmt: skip
 

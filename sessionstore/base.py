@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sessionstore import signing
-from sessionstore.audit import Audit
+from sessionstore.audit import EVENTS, Audit
 from sessionstore.backend import Backend, KeepsSecret, SignsUrls
 from sessionstore.background import Sweeping, Timers
 from sessionstore.clock import Clock, SystemClock
@@ -188,7 +188,7 @@ class BaseStore:
         Events of an adapter's own sessions go to the log only: visitors' files may be in them.
         ``files`` is the number of files; its default is 1 with a ``name`` and 0 without.
         """
-        audited = self.audit is not None and self.audit.is_about(kind)
+        audited = self.audit is not None and kind in EVENTS
         wanted = self.events.wanted(kind) and not (key is not None and is_private(key))
         if not (audited or wanted):
             return

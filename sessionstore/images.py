@@ -23,7 +23,10 @@ def is_image(content: object) -> bool:
     """Return whether this is a Pillow image or a numpy array."""
     if isinstance(content, bytes):  # the most common case
         return False
-    return isinstance(content, _classes("PIL.Image", "Image") + _classes("numpy", "ndarray"))
+    classes = (("PIL.Image", "Image"), ("numpy", "ndarray"))
+    return any(
+        isinstance(content, getattr(sys.modules.get(module), name, ())) for module, name in classes
+    )
 
 
 def encode(content: Any, suffix: str) -> bytes:
@@ -60,9 +63,3 @@ def _from_array(array: Any) -> Image:
             f"{array.dtype} of shape {array.shape}."
         )
     return Image.fromarray(array)
-
-
-def _classes(module: str, name: str) -> tuple[type, ...]:
-    loaded = sys.modules.get(module)
-    found = getattr(loaded, name, None)
-    return (found,) if isinstance(found, type) else ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO, Final, Self
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -164,20 +165,17 @@ class _Times:
         """Return a wrapper that measures a method. ``result`` maps the returned value."""
         observe = self._histogram.labels(self._store, name).observe
 
-        def wrapper(call: Call) -> Call:
-            def timed(*args: Any, **options: Any) -> Any:
-                began = time.perf_counter()
-                try:
-                    return result(call(*args, **options))
-                except BaseException as error:
-                    self.failed(name, error)
-                    raise
-                finally:
-                    observe(time.perf_counter() - began)
+        def timed(call: Call, *args: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return result(call(*args, **options))
+            except BaseException as error:
+                self.failed(name, error)
+                raise
+            finally:
+                observe(time.perf_counter() - began)
 
-            return timed
-
-        return wrapper
+        return lambda call: partial(timed, call)
 
     def listing(self, name: str, *, by_page: bool = False) -> Wrapper:
         """Return a wrapper for a method that returns an iterator. Measures the iterator only.
@@ -186,34 +184,31 @@ class _Times:
         """
         observe = self._histogram.labels(self._store, name).observe
 
-        def wrapper(call: Call) -> Call:
-            def timed(*args: Any, **options: Any) -> Iterator[Any]:
-                entries: Iterator[Any] | None = None
-                total = 0.0
-                try:
-                    while True:
-                        began = time.perf_counter()
-                        try:
-                            entries = iter(call(*args, **options)) if entries is None else entries
-                            entry = next(entries, _END)
-                        finally:
-                            seconds = time.perf_counter() - began
-                            total += seconds
-                        if entry is _END:
-                            return
-                        if by_page:
-                            observe(seconds)
-                        yield entry
-                except Exception as error:
-                    self.failed(name, error)
-                    raise
-                finally:
-                    if not by_page:
-                        observe(total)
+        def timed(call: Call, *args: Any, **options: Any) -> Iterator[Any]:
+            entries: Iterator[Any] | None = None
+            total = 0.0
+            try:
+                while True:
+                    began = time.perf_counter()
+                    try:
+                        entries = iter(call(*args, **options)) if entries is None else entries
+                        entry = next(entries, _END)
+                    finally:
+                        seconds = time.perf_counter() - began
+                        total += seconds
+                    if entry is _END:
+                        return
+                    if by_page:
+                        observe(seconds)
+                    yield entry
+            except Exception as error:
+                self.failed(name, error)
+                raise
+            finally:
+                if not by_page:
+                    observe(total)
 
-            return timed
-
-        return wrapper
+        return lambda call: partial(timed, call)
 
 
 class _Reading:
