@@ -85,11 +85,11 @@ class Sweep:
         """
         # With the sid of the judged session, even if id and owner do not fit it.
         key = SessionKey(record.sid, rows[0].session_id, rows[0].owner)
-        references = [row.reference for row in rows if row.reference is not None]
-        if not references:
+        if rows[0].name is None:
             ended = record.ended is not None
             reason, active = rows[0].reason, record.active
             return [self._store.drop(key, reason, unless_active_after=active, only_ended=ended)]
+        references = [row.reference for row in rows if row.reference is not None]
         with self._store.ledger.removing(key.sid, [each.name for each in references]) as change:
             change.gone = self._store.backend.discard(key.sid, references)
             if again and not change.gone and not self._has(key.sid, references[0].name):
