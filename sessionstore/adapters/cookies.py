@@ -3,18 +3,14 @@
 A session id is chosen by the client and appears in URLs, so it proves nothing. The owner does. A
 session is named by both: the same id with another owner is another session.
 
-The cookie's name is the same for every app on purpose. Cookies do not know ports (RFC 6265,
-section 8.5), so two apps on one host see each other's cookies under any name; with one name they
-agree on the visitor. With two names each app would set its own cookie, and one browser would be
-two visitors. Replicas and several root paths behind one proxy agree too. The name does depend on
-the scheme: browsers accept ``__Host-`` only over https, without a Domain and for the whole host
-(RFC 6265bis, section 4.1.3), so neither a sibling subdomain nor a plain-http page can plant an
-owner of its own choosing.
+Cookies do not know ports (RFC 6265, section 8.5). So the name is the same for every app: two apps
+on one host, replicas and several root paths behind one proxy agree on the visitor. Only over https,
+without a Domain and for the whole host do browsers accept ``__Host-`` (RFC 6265bis, section 4.1.3),
+so no sibling subdomain or plain-http page can plant an owner of its own choosing.
 
 That holds only for a server that compares names as browsers do. Starlette strips all characters
-that Python counts as white space. One of them is the no-break space, which browsers store as part
-of a name. So the header is parsed here: as bytes, at each semicolon, with only space and tab as
-white space (RFC 6265, section 4.2.1).
+that Python counts as white space, and browsers store one of them, the no-break space, as part of a
+name. So the header is parsed here, with only space and tab as white space (section 4.2.1).
 """
 
 from __future__ import annotations
@@ -82,10 +78,7 @@ def needs_cookie(connection: HTTPConnection) -> bool:
 
 
 def _values(connection: HTTPConnection) -> list[bytes]:
-    """Return the values of our cookie in the request; a browser sends one or none.
-
-    HTTP/2 may send a header of its own for each cookie (RFC 9113, section 8.2.3).
-    """
+    """Return the values of our cookie in the request; a browser sends one or none."""
     name = (_SECURE if _is_https(connection) else _PLAIN).encode()
     headers = connection.scope["headers"]
     whole = b";".join(value for key, value in headers if key.lower() == b"cookie")
@@ -96,8 +89,8 @@ def _values(connection: HTTPConnection) -> list[bytes]:
 def new_cookie(connection: HTTPConnection, mark: str = "") -> str:
     """Return the value of a Set-Cookie header with a new random owner, for this browser session.
 
-    Over https it is also sent from a cross-site frame (Spaces shows apps in one), and Partitioned
-    keeps the frames of different sites apart; over http browsers allow only Lax.
+    Spaces shows apps in a cross-site frame, so over https it is sent from one; Partitioned keeps
+    the frames of different sites apart. Over http browsers allow only Lax.
     """
     token = secrets.token_urlsafe(32) + mark
     if _is_https(connection):

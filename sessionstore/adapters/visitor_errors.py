@@ -1,8 +1,4 @@
-"""The error messages for visitors: without buckets, endpoints and paths of the server.
-
-The errors of this library are for the developer, who needs those details; they go to the log. An
-adapter sends a visitor only the messages of this module.
-"""
+"""The error messages for visitors: without buckets and paths, which go to the log."""
 
 from __future__ import annotations
 

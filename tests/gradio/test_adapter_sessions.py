@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from sessionstore import InvalidName, Retention, Session
-from sessionstore.adapters.gradio.path_map import KeptSession
+from sessionstore.adapters.gradio.recent_saves import KeptSession
 from sessionstore.names import HIDDEN, is_private, own_name, private_key, session_key, shared_key
 from sessionstore.testing import FakeClock
 from tests.support.stores import DAY, Heard, memory_store

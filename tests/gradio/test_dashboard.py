@@ -58,7 +58,7 @@ def answers(page: gr.Blocks, asked: Any) -> dict[str, Any]:
         if each.fn is None:
             continue  # it runs in the browser
         view = ["recent", False] if each.inputs else []
-        found[each.fn.__name__] = each.fn(*view, asked)
+        found[each.fn.__name__] = each.fn(asked, *view)
     return found
 
 

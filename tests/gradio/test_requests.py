@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from sessionstore import FileNotStored, SessionStore
-from sessionstore.adapters.gradio import path_map as module
+from sessionstore.adapters.gradio import recent_saves as module
 from sessionstore.adapters.gradio.cache import CacheDir
-from sessionstore.adapters.gradio.path_map import CacheFiles, KeptSession, VisitorSession
+from sessionstore.adapters.gradio.path_map import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
+from sessionstore.adapters.gradio.recent_saves import KeptSession, VisitorSession
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.names import session_key
 from sessionstore.testing import FakeClock
@@ -328,7 +329,7 @@ def test_a_limit_counts_an_upload_that_an_event_used_no_longer(
 def test_a_file_that_was_just_saved_here_is_not_fetched(
     a: Process, tmp_path: Path, source: str
 ) -> None:
-    session = VisitorSession(a.store, session_key(*ANNA), a.files)
+    session = VisitorSession(a.store, session_key(*ANNA), a.files.recent)
     path = tmp_path / "own.bin"
     path.write_bytes(b"own")
     file = session.add(b"own" if source == "bytes" else path, ".bin")
@@ -341,7 +342,7 @@ def test_a_file_that_was_just_saved_here_is_not_fetched(
 
 
 def test_a_file_that_was_changed_after_its_save_is_fetched(a: Process, tmp_path: Path) -> None:
-    session = VisitorSession(a.store, session_key(*ANNA), a.files)
+    session = VisitorSession(a.store, session_key(*ANNA), a.files.recent)
     path = tmp_path / "own.bin"
     path.write_bytes(b"own")
     file = session.add(path)
@@ -353,7 +354,7 @@ def test_a_file_that_was_changed_after_its_save_is_fetched(a: Process, tmp_path:
 
 
 def test_a_file_that_was_deleted_after_its_save_is_not_given(a: Process) -> None:
-    session = VisitorSession(a.store, session_key(*ANNA), a.files)
+    session = VisitorSession(a.store, session_key(*ANNA), a.files.recent)
     file = session.put("own.bin", b"own")
     session.delete("own.bin")
     a.files.forget_file(session.sid, "own.bin")  # as an attached store has it called
@@ -368,15 +369,15 @@ def test_the_bytes_of_files_just_saved_are_remembered_up_to_a_size(
     a: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SOURCES", 5)
-    session = VisitorSession(a.store, session_key(*ANNA), a.files)
+    session = VisitorSession(a.store, session_key(*ANNA), a.files.recent)
     for name in ("one", "two"):
         session.put(name, b"1234")
 
-    assert [name for _, name in a.files._sources] == ["two"]
+    assert [name for _, name in a.files.recent._sources] == ["two"]
 
 
 def test_a_file_of_a_visitor_can_be_pickled(a: Process) -> None:
-    file = VisitorSession(a.store, session_key(*ANNA), a.files).put("own.bin", b"own")
+    file = VisitorSession(a.store, session_key(*ANNA), a.files.recent).put("own.bin", b"own")
 
     assert pickle.loads(pickle.dumps(file)) == file
 

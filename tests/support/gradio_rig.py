@@ -30,7 +30,7 @@ from PIL import Image
 
 from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import Attachment, attach, session
-from sessionstore.adapters.gradio.file_routes import SessionFiles
+from sessionstore.adapters.gradio.file_routes import _Heartbeat
 from sessionstore.events import Event
 from sessionstore.local_copies import RECHECK
 from sessionstore.testing import FakeClock
@@ -302,15 +302,16 @@ MakeSite = Callable[..., Site]
 def seen_to_end(patch: pytest.MonkeyPatch) -> threading.Semaphore:
     """A semaphore that is released when the middleware has seen a heartbeat to its end."""
     over = threading.Semaphore(0)
-    original = SessionFiles._heartbeat
+    original = _Heartbeat.follow
 
-    async def heartbeat(self: SessionFiles, *args: Any) -> None:
+    async def follow(self: _Heartbeat, app: Any) -> None:
         try:
-            await original(self, *args)
+            await original(self, app)
         finally:
-            over.release()
+            if type(self) is _Heartbeat:
+                over.release()
 
-    patch.setattr(SessionFiles, "_heartbeat", heartbeat)
+    patch.setattr(_Heartbeat, "follow", follow)
     return over
 
 
@@ -416,7 +417,8 @@ def replicas(directory: Path) -> Iterator[MakeReplicas]:
             attachment = attach(built, store, **(options or {}))
             stack.callback(attachment.detach)
             seconds = [0.0]
-            attachment.service.files.seen.seconds = lambda: seconds[0]
+            files = attachment.service.files
+            files.seen.seconds = files.recent.seconds = lambda: seconds[0]
             served = stack.enter_context(SERVED[how](built, **serving))
             return Replica(store, clock, cache, attachment, served, stack, over, seconds)
 

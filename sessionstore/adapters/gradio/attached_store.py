@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.path_map import CacheFiles
-from sessionstore.adapters.gradio.paths import OURS, CachePaths, links_in
+from sessionstore.adapters.gradio.paths import OURS, CachePaths
 from sessionstore.adapters.gradio.presence import PresenceTracker
-from sessionstore.adapters.gradio.values import CachedResults, cache_paths
+from sessionstore.adapters.gradio.values import CachedResults
 from sessionstore.background import Sweeping
 from sessionstore.errors import FileNotStored, SessionStoreError, SettingsError
 from sessionstore.local_copies import LocalCopies
@@ -46,16 +46,12 @@ log: Final = logging.getLogger("sessionstore")
 
 
 class OwnedCopies(LocalCopies):
-    """The copies that ``local_path()`` makes, each with its stored file.
+    """The copies that ``local_path()`` makes. Deletions in the store are passed on to ``files``."""
 
-    Deletions in the store are passed on to ``files``.
-    """
-
-    def __init__(self, directory: Path, size: int | None, store: SessionStore) -> None:
+    def __init__(self, directory: Path, size: int | None, files: CacheFiles) -> None:
         super().__init__(directory, size)
-        self._store = store
-        self._whose: dict[str, dict[str, StoredFile]] = {}
-        self.files: CacheFiles | None = None
+        self._files = files
+        self._whose: dict[str, StoredFile] = {}
 
     def path(
         self,
@@ -65,56 +61,49 @@ class OwnedCopies(LocalCopies):
         check: Callable[[], None] = lambda: None,
     ) -> Path:
         path = super().path(sid, reference, stream, check)
-        made = self._whose.setdefault(sid, {})
-        if str(path) not in made:
-            key = self._store.backend.identify(sid)
+        if str(path) not in self._whose:
+            key = self._files.store.backend.identify(sid)
             if key is not None:
-                made[str(path)] = StoredFile(Session(self._store, key), reference)
+                file = StoredFile(Session(self._files.store, key), reference)
+                self._whose[str(path)] = file
         return path
 
     def whose(self, path: str) -> StoredFile | None:
         """Return the stored file that a copy was made from, None for any other path."""
-        for made in list(self._whose.values()):
-            if path in made:
-                return made[path]
-        return None
+        return self._whose.get(path)
 
     def forget_file(self, sid: str, name: str) -> None:
         super().forget_file(sid, name)
-        for path, file in list(self._whose.get(sid, {}).items()):
-            if file.name == name:
-                self._whose[sid].pop(path, None)
-        if self.files is not None:
-            self.files.forget_file(sid, name)
+        self._gone(lambda file: (file.session.sid, file.name) == (sid, name))
+        self._files.forget_file(sid, name)
 
     def forget_session(self, sid: str) -> None:
         super().forget_session(sid)
-        self._whose.pop(sid, None)
-        if self.files is not None:
-            self.files.forget_session(sid)
+        self._gone(lambda file: file.session.sid == sid)
+        self._files.forget_session(sid)
 
     def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
         super().sweep(files)
-        alive = set(self._copies)
-        for sid in [sid for sid in self._whose if sid not in alive]:
-            self._whose.pop(sid, None)
-        if self.files is not None:
-            self.files.sweep()
+        self._gone(lambda file: file.session.sid not in self._copies)
+        self._files.sweep()
+
+    def _gone(self, is_gone: Callable[[StoredFile], bool]) -> None:
+        for path, file in list(self._whose.items()):
+            if is_gone(file):
+                self._whose.pop(path, None)
 
     def close(self) -> None:
         super().close()
-        if self.files is not None:
-            self.files.drain()
-            self.files.local.clear()
-            self.files.local.leases.go()
+        self._files.drain()
+        self._files.local.clear()
+        self._files.local.leases.go()
 
 
 class Service:
     """The service of one store, for all demos of this process that are attached to it.
 
-    It runs from the first app that starts serving to the last that stops. An app whose lifespan is
-    not run (it is mounted in another) starts with its first request and runs to the end of the
-    process.
+    It runs from the first app that serves to the last that stops. An app whose lifespan is not run
+    (it is mounted in another) starts with its first request.
     """
 
     def __init__(
@@ -145,7 +134,7 @@ class Service:
         self.files.history = history
         self.places: Final[set[str]] = set()
         """The events that used a path of a file that is gone, each logged once."""
-        self.copies: Final = OwnedCopies(paths.root / OURS, store.local_copies.size, store)
+        self.copies: Final = OwnedCopies(paths.root / OURS, store.local_copies.size, self.files)
         self.cached: Final = CachedResults(self.files, self.copies.whose)
         self._beating = Sweeping(store.clock, self._beat, store.live_interval, "heartbeat")
         self._sweeping = store.sweeping(every=sweep_every)
@@ -156,7 +145,6 @@ class Service:
         self._retention = store.retention
         self._stop_listening = store.on("dropped", self._dropped)
         self._move_copies_back = store.use_local_copies(self.copies)
-        self.copies.files = self.files
 
     def keep_for(self, age: timedelta) -> None:
         """Set the store's ``max_age`` to ``age`` if it has none."""
@@ -165,12 +153,10 @@ class Service:
 
     def pin(self, demo: Blocks) -> None:
         """Save the files that came with the demo's components, and those that texts link to."""
-        paths = {*compat.moved_files(demo), *links_in(compat.values_of(demo))}
-        names = {self.files.paths.relative(path) for path in paths}
+        names = {self.files.paths.relative(path) for path in compat.own_files(demo)}
         self.files.pin(sorted(name for name in names if name is not None))
 
     def serving(self, app: App) -> None:
-        """Note that the app serves. Cheap when that is known."""
         if app in self._apps:
             return
         with self._lock:
@@ -206,7 +192,8 @@ class Service:
         if event.owner is None or event.session_id is None or event.reason == ASKED_FOR:
             return  # a visitor whose session the app dropped may still be here
         try:
-            self.files.tidy(event.owner, self.store.session(event.session_id, event.owner).sid)
+            left = self.store.session(event.session_id, event.owner)
+            self.files.lists.tidy(event.owner, left.sid, self.files.unclaimed(event.owner).key)
         except SessionStoreError as error:
             log.warning("The lists of a visitor who left could not be deleted: %s", error)
 
@@ -226,9 +213,7 @@ class Service:
             log.warning("The files of a run could not be kept for the run history: %s", error)
 
     def _names(self, run: Any) -> list[str]:
-        paths = cache_paths(run, str(self.files.paths.root))
-        names = (self.files.paths.relative(path) for path in paths)
-        return list(dict.fromkeys(name for name in names if name is not None))
+        return list(dict.fromkeys(name for _, name in self.files.paths.within(run)))
 
     # Heartbeat
 
@@ -244,7 +229,7 @@ class Service:
             # The lists of sessions of present owners would become idle otherwise.
             for owner in {visitor.owner for visitor in self.presences.here()}:
                 if owner is not None:
-                    self.files.touch_tabs(owner)
+                    self.files.lists.touch(owner)
         if self._is_due("clean", now, _CLEAN_EVERY):
             self.files.local.clean()
         if self._is_due("claim", now, CLAIM / 3):

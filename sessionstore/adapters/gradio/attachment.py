@@ -1,15 +1,11 @@
 """Gradio: each visitor's files are in a session of their own, and deleted when the visitor left.
 
-    def draw(prompt, request: gr.Request):
-        return session(request).add(make(prompt), suffix=".webp")
+def draw(prompt, request: gr.Request):
+    return session(request).add(make(prompt), suffix=".webp")
 
-    with gr.Blocks() as demo: ...
-    attach(demo, SessionStore.open())
-    demo.launch()
-
-``attach`` saves every file that the app handles, so that every replica has it and the local disk
-may be lost. It keeps a session alive while its page is open, ends it when the page closes, binds
-it to its owner and runs the sweeper. A handler may return a ``StoredFile`` instead of any path.
+with gr.Blocks() as demo: ...
+attach(demo, SessionStore.open())
+demo.launch()
 """
 
 from __future__ import annotations
@@ -31,7 +27,7 @@ from sessionstore.adapters.gradio.admin.page import dashboard
 from sessionstore.adapters.gradio.attached_store import CACHE_SIZE, SWEEP_EVERY, Service
 from sessionstore.adapters.gradio.events import sender_of
 from sessionstore.adapters.gradio.file_routes import SERVICE
-from sessionstore.adapters.gradio.path_map import VisitorSession
+from sessionstore.adapters.gradio.recent_saves import VisitorSession
 from sessionstore.errors import InvalidName, SettingsError
 from sessionstore.parsers import check_duration
 
@@ -148,13 +144,13 @@ def attach(
         )
         attachment = Attachment(demo, service)
         _attachments[demo] = attachment
-        patches.install(_service_of, _hash_seed(service))
+        seed = hmac.new(service.secret, b"gradio hash seed", hashlib.sha256).hexdigest()
+        patches.install(_service_of, seed.encode())
         if isinstance(demo, FastAPI):
             patches.at_launch(demo, lambda made: attach(made, store))
             return attachment
         try:
-            patches.force_heartbeat(demo)
-            patches.without_workers(demo)
+            patches.equip(demo)
             demo.delete_cache = None
             demo.app_id = compat.app_id(demo, service.secret)
             if age is not None:
@@ -180,11 +176,6 @@ def _sweeping(demo: gr.Blocks | App, every: timedelta | None) -> tuple[timedelta
             f"invalid delete_cache={delete_cache}: at most a hundred years are allowed."
         ) from error
     return frequency if every is None else every, age
-
-
-def _hash_seed(service: Service) -> bytes:
-    """Return the secret part of the paths in Gradio's cache, equal on all replicas."""
-    return hmac.new(service.secret, b"gradio hash seed", hashlib.sha256).hexdigest().encode()
 
 
 def session(request: gr.Request, store: SessionStore | None = None) -> Session:
@@ -226,7 +217,7 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
                 "mount_gradio_app() or App.create_app()."
             )
         service.presences.used(sender.visitor, sender.arrived, wait=not _on_event_loop())
-        return VisitorSession(store, mine.key, service.files)
+        return VisitorSession(store, mine.key, service.files.recent)
     return mine
 
 
@@ -240,7 +231,6 @@ def _refuse_bad_moment(demo: gr.Blocks | App, present: Attachment | None) -> Non
 
 
 def _service(demo: gr.Blocks | App, store: SessionStore, **options: Any) -> Service:
-    """Return the store's service, which all demos attached to the store share."""
     for attachment in _attachments.values():
         if attachment.store is store:
             return attachment.service
@@ -249,7 +239,6 @@ def _service(demo: gr.Blocks | App, store: SessionStore, **options: Any) -> Serv
 
 
 def _service_of(app_or_demo: Any) -> Service | None:
-    """Return the service of a demo or of an app's demo; None when it is not attached."""
     demo = app_or_demo
     if isinstance(app_or_demo, FastAPI):
         demo = getattr(app_or_demo, "blocks", None)
@@ -262,10 +251,7 @@ def _service_of(app_or_demo: Any) -> Service | None:
 
 
 def _reloaded(before: gr.Blocks, demo: gr.Blocks, app: Any) -> None:
-    """Let go of the demo that a hot reload of the app has replaced by ``demo``.
-
-    Gradio itself keeps a replaced demo. Its visitors are those of the new one.
-    """
+    """Let go of a demo that a hot reload replaced: its visitors are those of the new one."""
     with _lock:
         old, new = _attachments.pop(before, None), _attachments.get(demo)
         if old is None or (new is not None and new.service is old.service):

@@ -1,22 +1,15 @@
 """Gradio's cache directory as a size-limited cache: local copies of files in the store.
 
-A copy is used only while its size and modification time are those noted with its digest. It is
-replaced by a write beside it and a rename, so readers never see half of it.
-
-A copy is removed when the last session that holds it is deleted, when it is evicted to keep the
-size limit, or, with ``keep=False``, as soon as nothing uses it. The copies that a killed process
-leaves are found without a list: copies carry the sticky bit, which has no meaning on files, and a
-living process renews the modification time of its copies. A process that is alone in the directory
-(``leases``) removes all older copies; otherwise a copy goes when it was not renewed for an hour.
-
-Processes on one machine share the directory. A copy that another process leases is not removed.
-Neither is one that was written again since it was noted: an event of another visitor may have made
-that file.
+A copy is used only while its size and modification time are those noted with its digest. Copies
+carry the sticky bit, which has no meaning on files, and a living process renews the modification
+time of its own. So the copies that a killed process leaves are found without a list: by a process
+that is alone in the directory (``leases``) at once, else after an hour without a renewal.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -24,7 +17,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -95,16 +88,14 @@ class CacheDir:
         self.leases: Final = Leases(root / OURS / _PROCESSES)
 
     def path(self, name: str) -> Path:
-        """Return the path of the copy, whether it exists or not."""
         return self.root / name
 
     def stamp(self, name: str) -> Stamp | None:
         """Return the file's stamp, which changes when the file does; None without a file."""
-        try:
+        with contextlib.suppress(OSError):
             file = self.path(name).stat()
-        except OSError:
-            return None
-        return (file.st_mtime_ns, file.st_size) if stat.S_ISREG(file.st_mode) else None
+            return _stamp_of(file) if stat.S_ISREG(file.st_mode) else None
+        return None
 
     def ready(self, name: str, reference: Reference, holder: str) -> bool:
         """Return whether a copy with these bytes exists; if so, ``holder`` now holds it too."""
@@ -131,17 +122,21 @@ class CacheDir:
 
     def _marked(self, name: str, stamp: Stamp) -> Stamp:
         """Mark the file as a copy in use, and return its stamp after that."""
-        path = self.path(name)
         with contextlib.suppress(OSError):
-            file = path.stat()
-            if not file.st_mode & MARK:
-                path.chmod(stat.S_IMODE(file.st_mode) | MARK)
-            unchanged = (file.st_mtime_ns, file.st_size) == stamp
+            file = self._mark(name)
             old = file.st_mtime < max(self._started, time.time() - _RENEW)
-            if unchanged and old:
-                os.utime(path)  # Gradio copies a file together with its time, perhaps years ago
+            if old and _stamp_of(file) == stamp:
+                os.utime(self.path(name))  # Gradio copies a file with its time, perhaps years ago
                 return self.stamp(name) or stamp
         return stamp
+
+    def _mark(self, name: str) -> os.stat_result:
+        """Mark the file as a copy, and return its status before that."""
+        path = self.path(name)
+        file = path.stat()
+        if not file.st_mode & MARK:
+            path.chmod(stat.S_IMODE(file.st_mode) | MARK)
+        return file
 
     def make(
         self,
@@ -153,9 +148,9 @@ class CacheDir:
     ) -> Path:
         """Return the path of the copy; make it from ``stream()`` if it does not exist.
 
-        ``equal`` is a local file with these bytes, which is linked instead where links work. Errors
-        of the stream pass through. Raises LimitExceeded when the disk is full, BackendUnavailable
-        when it refuses the write.
+        ``equal`` is a local file with these bytes, which is linked instead where links work. Raises
+        the errors of the stream, LimitExceeded for a full disk, and BackendUnavailable for its
+        other errors.
         """
         path = self.path(name)
         if self.ready(name, reference, holder):
@@ -168,38 +163,27 @@ class CacheDir:
         return path
 
     def _linked(self, path: Path, equal: Path | None) -> Stamp | None:
-        if equal is None:
-            return None
-        new = path.parent / f".{secrets.token_hex(8)}.new"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(equal, new)
-            file = new.stat()
-            new.replace(path)
-        except OSError:  # the file system has no links, or the equal was removed
-            return None
-        finally:
-            new.unlink(missing_ok=True)  # rename(2) between links of one inode leaves both
-        return file.st_mtime_ns, file.st_size
+        # The file system may have no links, and the equal may be gone.
+        with contextlib.suppress(OSError):
+            if equal is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with _replacing(path) as new:
+                    os.link(equal, new)
+                    return _stamp_of(new.stat())
+        return None
 
     def _written(self, path: Path, stream: Callable[[], BinaryIO]) -> Stamp:
-        with stream() as source, translated("make a local copy", str(self.root)):
-            new, fd = _created(path.parent)
-            try:
-                with open(fd, "wb") as target:
-                    shutil.copyfileobj(source, target, CHUNK)
-                file = new.stat()
-                new.replace(path)
-            except BaseException:
-                new.unlink(missing_ok=True)
-                raise
-        return file.st_mtime_ns, file.st_size
+        problem = translated("make a local copy", str(self.root))
+        with stream() as source, problem, _replacing(path) as new:
+            with open(_created(new), "wb") as target:
+                shutil.copyfileobj(source, target, CHUNK)
+            return _stamp_of(new.stat())
 
     def pin(self, name: str, *, wait: bool = True) -> bool:
-        """Keep the copy until ``unpin``: no process evicts it.
+        """Keep the copy from eviction until ``unpin``. Return False without one, or if it changed.
 
-        Return False if there is no copy or the file changed. With ``wait=False``, for an event
-        loop, also return False while another process holds the lock for removals.
+        With ``wait=False``, for an event loop, also while another process holds the lock for
+        removals.
         """
         with self._lock:
             copy = self._copies.get(name)
@@ -254,12 +238,10 @@ class CacheDir:
             self.settle(name)
 
     def holders(self) -> list[str]:
-        """Return the sessions that hold copies."""
         with self._lock:
             return list(self._held)
 
     def held_by(self, holder: str) -> list[str]:
-        """Return the names of the copies that a session holds."""
         with self._lock:
             return list(self._held.get(holder, ()))
 
@@ -286,10 +268,6 @@ class CacheDir:
             self._mark(name)
             if not self.has(name):
                 os.utime(self.path(name))
-
-    def _mark(self, name: str) -> None:
-        path = self.path(name)
-        path.chmod(stat.S_IMODE(path.stat().st_mode) | MARK)
 
     def discard(self, name: str) -> None:
         """Remove a file that was refused, unless it has become a copy or is leased."""
@@ -362,7 +340,8 @@ class CacheDir:
 
     def renew(self) -> None:
         """Renew this process's leases and the modification times of its copies."""
-        self.leases.renew()
+        with self.leases.locked(wait=True):
+            pass  # it restores leases that another program removed
         now = time.time()
         with self._lock:
             old = [
@@ -380,11 +359,10 @@ class CacheDir:
                         copy.stamp = stamp
 
     def clean(self) -> None:
-        """Remove files that Gradio or killed processes left behind, when they are an hour old.
+        """Remove what Gradio or killed processes left behind, when it is an hour old.
 
-        These are marked copies, temporary files and empty directories. Any other file in the
-        cache may belong to an app that is not attached. When no other process is alive, marked
-        copies older than this process are removed at once.
+        These are marked copies, temporary files and empty directories: any other file may belong to
+        an app that is not attached.
         """
         old = time.time() - LEASE
         orphaned = max(self._started, old) if self.leases.alone() else old
@@ -418,35 +396,43 @@ class CacheDir:
             self._unlink(name, stamp, wait=True)
 
 
-def _created(directory: Path) -> tuple[Path, int]:
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path``. After the block the file there replaces that of ``path``."""
+    new = path.parent / f".{secrets.token_hex(8)}.new"
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)  # rename(2) between links of one inode leaves both
+
+
+def _created(path: Path) -> int:
     """Create a file to write to; again if another process removed its empty directory."""
-    new = directory / f".{secrets.token_hex(8)}.new"
     for _ in range(_TRIES):
-        directory.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            return new, os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     raise BackendUnavailable(
-        f"No file could be made in {str(directory)!r}: another program removed the directory "
+        f"No file could be made in {str(path.parent)!r}: another program removed the directory "
         f"{_TRIES} times. Try again."
     )
 
 
 def large_to_cache(path: str, cache: str) -> str:
     """Copy a file into the cache as ``processing_utils.save_file_to_cache``; return the path."""
-    hasher = compat.cache_hasher()
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
-            hasher.update(chunk)
-    target = Path(os.path.abspath(cache), hasher.hexdigest(), compat.cache_name(path))
+        digest = hashlib.file_digest(file, lambda: hashlib.sha256(compat.hash_seed())).hexdigest()
+    target = Path(os.path.abspath(cache), digest, compat.cache_name(path))
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        new = target.parent / f".{secrets.token_hex(8)}.new"
-        try:
+        with _replacing(target) as new:
             shutil.copyfile(path, new)
-            new.replace(target)
-        finally:
-            new.unlink(missing_ok=True)
     return str(target)
+
+
+def _stamp_of(file: os.stat_result) -> Stamp:
+    return file.st_mtime_ns, file.st_size
 
 
 def _entries(directory: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:

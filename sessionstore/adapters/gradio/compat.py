@@ -1,12 +1,9 @@
 """Everything that this adapter uses of Gradio's private inside, except the patched functions.
 
-The other modules of the adapter call the functions here and import no private name of Gradio.
-``check`` looks at every name that is used here or patched in ``patches``; ``check_app`` looks
-at every route and attribute of an app. So an unknown Gradio gives one SettingsError when a demo is
-attached, and no ImportError or AttributeError later.
-
-A name is written ``module:attribute.attribute`` and is looked up when it is used: this module can
-be imported without Gradio, and with a Gradio that lacks a name.
+``check`` looks at every name that is used here or patched in ``patches``, ``check_app`` at every
+route and attribute of an app: an unknown Gradio gives one SettingsError when a demo is attached.
+A name is written ``module:attribute.attribute`` and looked up when it is used, so this module can
+be imported with a Gradio that lacks it.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ import inspect
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from fastapi import FastAPI
@@ -26,6 +24,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Match
 
 from sessionstore.adapters import cookies
+from sessionstore.adapters.gradio.paths import links_in
 from sessionstore.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -33,33 +32,36 @@ if TYPE_CHECKING:
     from gradio.routes import App
     from starlette.requests import Request
 
-_PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
-    "gradio.routes:App.create_app": ("blocks",),
-    "gradio.routes:App.get_blocks": ("self",),
-    "gradio.blocks:Blocks.get_config_file": ("self",),
-    "gradio.blocks:Blocks.launch": ("self",),
-    "gradio.blocks:Blocks.process_api": (
-        "self",
-        "block_fn",
-        "inputs",
-        "state",
-        "request",
-        "iterator",
-    ),
-    "gradio.blocks:Blocks.preprocess_data": ("self", "block_fn", "inputs", "state"),
-    "gradio.blocks:Blocks.postprocess_data": ("self", "block_fn", "predictions", "state"),
-    "gradio.blocks:Block.async_move_resource_to_block_cache": ("self", "url_or_file_path"),
-    "gradio.blocks:Block.move_resource_to_block_cache": ("self", "url_or_file_path"),
-    "gradio.processing_utils:async_move_files_to_cache": ("data", "block", "postprocess"),
-    "gradio.queueing:Queue.process_events": ("self", "events", "batch"),
-    "gradio.queueing:Queue.send_message": ("self", "event", "event_message"),
-    "gradio.route_utils:GradioUploadFile.__init__": ("self", "file"),
-    "gradio.route_utils:GradioUploadFile.write": ("self", "data"),
-    "gradio.component_meta:updateable": ("fn",),
-    "gradio.utils:is_in_or_equal": ("path_1", "path_2"),
-    "gradio_client.utils:strip_invalid_filename_characters": ("filename",),
+_PARAMETERS: Final = {
+    "gradio.routes:App.create_app": "blocks",
+    "gradio.routes:App.get_blocks": "self",
+    "gradio.blocks:Blocks.get_config_file": "self",
+    "gradio.blocks:Blocks.launch": "self",
+    "gradio.blocks:Blocks.process_api": "self block_fn inputs state request iterator",
+    "gradio.blocks:Blocks.preprocess_data": "self block_fn inputs state",
+    "gradio.blocks:Blocks.postprocess_data": "self block_fn predictions state",
+    "gradio.blocks:Block.async_move_resource_to_block_cache": "self url_or_file_path",
+    "gradio.blocks:Block.move_resource_to_block_cache": "self url_or_file_path",
+    "gradio.processing_utils:async_move_files_to_cache": "data block postprocess",
+    "gradio.queueing:Queue.process_events": "self events batch",
+    "gradio.queueing:Queue.send_message": "self event event_message",
+    "gradio.route_utils:GradioUploadFile.__init__": "self file",
+    "gradio.route_utils:GradioUploadFile.write": "self data",
+    "gradio.component_meta:updateable": "fn",
+    "gradio.utils:is_in_or_equal": "path_1 path_2",
+    "gradio_client.utils:strip_invalid_filename_characters": "filename",
 }
 """The functions that are called or patched, each with its first parameters."""
+
+CACHE: Final = "gradio.caching:_CacheStore"
+"""The class of the caches of ``gr.cache``, from Gradio 6.12 on."""
+
+_OF_A_CACHE: Final = {f"{CACHE}.put": "self key_hash", f"{CACHE}.get": "self key_hash"}
+_OF_THE_HISTORY: Final = (
+    "gradio.history:record_run", "gradio.route_utils:record_run_history",
+    "gradio.history:resolve_target",
+)  # fmt: skip
+"""The functions of the run history, from Gradio 6.27 on."""
 
 _TYPES: Final[dict[str, type]] = {
     "gradio.processing_utils:hash_seed": bytes,
@@ -86,9 +88,14 @@ _OF_THE_DEMO: Final = (
 MCP_SESSION: Final = "x-sessionstore-mcp"
 """The header in which the middleware notes the MCP session of a request."""
 
-_MCP: Final = "/gradio_api/mcp"
-_heartbeat = re.compile(r"/gradio_api/heartbeat/([^/]+)/?").fullmatch
-_file = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL).fullmatch
+_known_route = re.compile(
+    r"/gradio_api/heartbeat/(?P<heartbeat>[^/]+)/?"
+    r"|/gradio_api/file[=/](?P<file>.*)"
+    r"|/gradio_api/(?P<upload>upload)/?"
+    r"|/gradio_api/(?P<mcp>mcp)(?:/.*)?"
+    r"|/(?P<config>config)/?",
+    re.DOTALL,
+).fullmatch
 
 
 # Checks
@@ -96,20 +103,27 @@ _file = re.compile(r"/gradio_api/file[=/](.*)", re.DOTALL).fullmatch
 
 def check(demo: Blocks | App) -> None:
     """Raise SettingsError, naming the difference, when this Gradio is not one we know."""
-    for path, parameters in _PARAMETERS.items():
-        actual = tuple(inspect.signature(find(path)).parameters)[: len(parameters)]
-        if actual != parameters:
-            _refuse(f"has another {_short(path)}, with the parameters {', '.join(actual)}")
+    _check_parameters(_PARAMETERS)
     for path, kind in _TYPES.items():
         if not isinstance(find(path), kind):
             _refuse(f"has another {_short(path)}, which is no {kind.__name__}")
     if not hasattr(find("gradio.route_utils:GradioUploadFile")(io.BytesIO()), "sha"):
         _refuse("has no GradioUploadFile.sha")
-    if not _arguments_are_noted():
+    component = SimpleNamespace()
+    find("gradio.component_meta:updateable")(lambda self: None)(component)  # noqa: ARG005 - a method
+    if not isinstance(getattr(component, "_constructor_args", None), list):
         _refuse("has no Component._constructor_args")
     for name in () if isinstance(demo, FastAPI) else _OF_THE_DEMO:
         if not hasattr(demo, name):
             _refuse(f"has no Blocks.{name}")
+
+
+def _check_parameters(functions: dict[str, str]) -> None:
+    for path, given in functions.items():
+        parameters = given.split()
+        actual = list(inspect.signature(find(path)).parameters)[: len(parameters)]
+        if actual != parameters:
+            _refuse(f"has another {_short(path)}, with the parameters {', '.join(actual)}")
 
 
 def check_app(app: App) -> None:
@@ -149,17 +163,6 @@ def _refuse(difference: str, cause: Exception | None = None) -> NoReturn:
     ) from cause
 
 
-def _arguments_are_noted() -> bool:
-    """Return whether Gradio notes the arguments of a component where ``arguments_of`` reads."""
-
-    class Component:
-        pass
-
-    component = Component()
-    find("gradio.component_meta:updateable")(lambda self: None)(component)  # noqa: ARG005 - a method
-    return isinstance(getattr(component, "_constructor_args", None), list)
-
-
 # Logins
 
 
@@ -170,10 +173,7 @@ def owner_of(login: str | None, request: Request) -> str | None:
 
 
 def _oauth_login(request: Request) -> str | None:
-    """Return the user name of a login by ``gr.LoginButton``, None without one.
-
-    It stays when the token expires: a page that is open keeps its files.
-    """
+    """Return the user name of a login by ``gr.LoginButton``, also when its token expired."""
     info = request.scope.get("session", {}).get("oauth_info")
     name = info.get("userinfo", {}).get("preferred_username") if isinstance(info, dict) else None
     return name if isinstance(name, str) and name else None
@@ -185,10 +185,7 @@ def needs_login(app: App) -> bool:
 
 
 async def login_of(app: App, request: Request) -> str | None:
-    """Return the login name of a request, None when it is not logged in.
-
-    This repeats Gradio's ``get_current_user``, which is a closure and cannot be called.
-    """
+    """Return the login name of a request, as Gradio's closure ``get_current_user`` does."""
     if app.auth_dependency is not None:
         user = await run_in_threadpool(app.auth_dependency, request)
         return await user if inspect.isawaitable(user) else user
@@ -204,16 +201,12 @@ def name_of(block_fn: Any, demo: Blocks) -> str:
     return str(function.api_name or function.name)
 
 
-def cache_class() -> Any:
-    """Return the class of the caches of ``gr.cache``; None before Gradio 6.12, which has none."""
-    try:
-        found = find("gradio.caching:_CacheStore")
-    except SettingsError:
-        return None
-    for name, parameters in (("put", ("self", "key_hash")), ("get", ("self", "key_hash"))):
-        if tuple(inspect.signature(getattr(found, name)).parameters)[:2] != parameters:
-            _refuse(f"has another gr.cache, with another {name}")
-    return found
+def has_cache() -> bool:
+    """Return whether this Gradio has ``gr.cache``. Raises SettingsError if it is another."""
+    has = _has(CACHE)
+    if has:
+        _check_parameters(_OF_A_CACHE)
+    return has
 
 
 def values_in(cache: Any) -> list[Any]:
@@ -225,14 +218,16 @@ def values_in(cache: Any) -> list[Any]:
 # Run history
 
 
-def history_modules() -> tuple[Any, Any] | None:
-    """Return the modules of the run history and of the routes; None before Gradio 6.27."""
+def has_history() -> bool:
+    """Return whether this Gradio has a run history."""
+    return _has(*_OF_THE_HISTORY)
+
+
+def _has(*paths: str) -> bool:
     try:
-        find("gradio.history:record_run"), find("gradio.route_utils:record_run_history")
-        find("gradio.history:resolve_target")
+        return all(find(path) for path in paths)
     except SettingsError:
-        return None
-    return find("gradio:history"), find("gradio:route_utils")
+        return False
 
 
 def has_history_bucket(app: App, run: dict[str, Any]) -> bool:
@@ -250,8 +245,8 @@ def is_in_history(app: App, run: dict[str, Any]) -> bool:
 def app_id(demo: Blocks, secret: bytes) -> int:
     """Return an id that all replicas and restarts of an app have, until its parts change.
 
-    Gradio makes a random one for each process. The run history is filed under it, and a page that
-    reconnects to another id reloads itself.
+    Gradio's own is random. The run history is filed under it, and a page that reconnects to another
+    id reloads itself.
     """
     # Not the ids: they count all components of the process.
     parts = [str(demo.title), *(type(block).__name__ for block in demo.blocks.values())]
@@ -265,60 +260,26 @@ def app_id(demo: Blocks, secret: bytes) -> int:
 
 
 def connection_of(request: Any) -> Request | None:
-    """Return the HTTP request of an event: that of a ``gr.Request``, or the request itself.
-
-    An MCP call of an event with ``queue=False`` passes the bare request of Starlette.
-    """
+    """Return the HTTP request of an event: a ``gr.Request`` has it, an MCP call may be it."""
     if isinstance(request, HTTPConnection):
         return cast("Request", request)
     return getattr(request, "request", None)
 
 
-def mcp_session_of(connection: Request) -> str | None:
-    """Return the id of the MCP session that an event comes from, None for any other event.
-
-    Gradio runs the tools through a client of its own, which passes on the headers of the call.
-    """
-    return connection.headers.get(MCP_SESSION)
-
-
 def is_program(owner: str | None, connection: Request) -> bool:
-    """Return whether an event comes from a program and not from a page of the app.
-
-    Gradio's clients say in a header which of the two they are; older ones say nothing.
-    """
+    """Return whether the client is no page. Gradio's older clients do not say so in a header."""
     user = connection.headers.get("x-gradio-user")
     return owner is None or user in {"api", "mcp"} or (user is None and cookies.is_program(owner))
 
 
-# Routes, each given as the path below the app's own root
+def route_of(route: str) -> tuple[str, str]:
+    """Return the kind of a route below the app's root, and its session id, path or URL.
 
-
-def heartbeat_of(route: str) -> str | None:
-    """Return the session id in the route of a heartbeat, None for any other route."""
-    match = _heartbeat(route)
-    return None if match is None else match[1]
-
-
-def file_of(route: str) -> str | None:
-    """Return the path or URL in the route of a file, None for any other route."""
-    match = _file(route)
-    return None if match is None else match[1]
-
-
-def is_mcp(route: str) -> bool:
-    """Return whether the route is one of the MCP server."""
-    return route == _MCP or route.startswith(_MCP + "/")
-
-
-def is_upload(route: str) -> bool:
-    """Return whether the route takes uploads."""
-    return route.removesuffix("/") == "/gradio_api/upload"
-
-
-def is_config(route: str) -> bool:
-    """Return whether the route gives the demo's configuration."""
-    return route.removesuffix("/") == "/config"
+    The kinds are heartbeat, file, upload, mcp and config; both are empty for any other route.
+    """
+    match = _known_route(route)
+    kind = None if match is None else match.lastgroup
+    return ("", "") if match is None or kind is None else (kind, match[kind])
 
 
 # The cache directory
@@ -326,8 +287,7 @@ def is_config(route: str) -> bool:
 
 def hash_seed() -> bytes:
     """Return the bytes that Gradio hashes first for each path of its cache."""
-    seed: bytes = find("gradio.processing_utils:hash_seed")
-    return seed
+    return cast("bytes", find("gradio.processing_utils:hash_seed"))
 
 
 def set_hash_seed(seed: bytes) -> None:
@@ -335,41 +295,28 @@ def set_hash_seed(seed: bytes) -> None:
     find("gradio:processing_utils").hash_seed = seed
 
 
-def cache_hasher() -> hashlib._Hash:
-    """Return a hash that, fed with a file's bytes, names the file's directory in the cache."""
-    return hashlib.sha256(hash_seed())
-
-
 def cache_name(path: str) -> str:
     """Return the name that ``processing_utils.save_file_to_cache`` gives to a copy of ``path``."""
-    name: str = find("gradio_client.utils:strip_invalid_filename_characters")(Path(path).name)
-    return name
+    return str(find("gradio_client.utils:strip_invalid_filename_characters")(Path(path).name))
 
 
 def is_public(app: App, path: str, root: Path) -> bool:
-    """Return whether the app makes ``path`` public by naming a place inside the cache ``root``.
+    """Return whether ``allowed_paths`` or ``gr.set_static_paths`` names a place inside ``root``.
 
-    ``allowed_paths`` and ``gr.set_static_paths`` name such places. One that contains the whole
-    cache does not count: it would make the files of all visitors public.
+    A place that contains the whole cache does not count: the files of all visitors would be public.
     """
     is_in = find("gradio.utils:is_in_or_equal")
-    places = [
-        *app.get_blocks().allowed_paths,
-        *find("gradio.data_classes:_StaticFiles.all_paths"),
-    ]
+    places = [*app.get_blocks().allowed_paths, *find("gradio.data_classes:_StaticFiles.all_paths")]
     return any(
         is_in(path, place) for place in places if is_in(place, root) and not is_in(root, place)
     )
 
 
-def moved_files(demo: Blocks) -> set[str]:
-    """Return the paths in the cache of the files that came with the demo's components."""
-    return {path for block in demo.blocks.values() for path in block.temp_files}
-
-
-def values_of(demo: Blocks) -> list[Any]:
-    """Return the values that the demo's components have before any event."""
-    return [getattr(block, "value", None) for block in demo.blocks.values()]
+def own_files(demo: Blocks) -> set[str]:
+    """Return the paths of the files that came with the demo's components, as values or in texts."""
+    blocks = demo.blocks.values()
+    moved = {path for block in blocks for path in block.temp_files}
+    return moved.union(links_in([getattr(block, "value", None) for block in blocks]))
 
 
 # Events and components
@@ -382,15 +329,11 @@ def is_being_built(demo: Blocks) -> bool:
 
 def invalid_path(message: str) -> Exception:
     """Return the error that Gradio raises for an input that the visitor may not use."""
-    error: Exception = find("gradio.exceptions:InvalidPathError")(message)
-    return error
+    return cast("Exception", find("gradio.exceptions:InvalidPathError")(message))
 
 
 def arguments_of(value: Any) -> list[dict[str, Any]]:
-    """Return the arguments of a component that is returned as an update, such as ``gr.Image(...)``.
-
-    The list is empty for anything else.
-    """
+    """Return the arguments of an update such as ``gr.Image(...)``; none for anything else."""
     arguments = getattr(value, "_constructor_args", None)
     return arguments if isinstance(arguments, list) else []
 

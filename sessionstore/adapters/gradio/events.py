@@ -1,9 +1,7 @@
 """An event of a demo: the owner of its inputs and outputs, and the local copies that it pins.
 
-Gradio runs an event in one call of ``Blocks.process_api``: it moves the inputs to the cache and
-preprocesses them, runs the handler, postprocesses the outputs and moves them to the cache. In a
-batch it does so for several visitors, one after the other. For a generator it calls
-``process_api`` again for each value.
+Gradio runs an event in one call of ``Blocks.process_api``, which processes the samples of a batch
+one after the other. For a generator it calls it again for each value.
 """
 
 from __future__ import annotations
@@ -57,10 +55,7 @@ def now_of_files() -> int:
 
 
 class Sender(NamedTuple):
-    """The sender of an event. ``visitor`` is None for a client that sent no session id.
-
-    ``arrived`` is 0 for a request that did not pass the middleware.
-    """
+    """The sender of an event. ``visitor`` is None for a client that sent no session id."""
 
     owner: str | None
     visitor: Visitor | None
@@ -80,7 +75,7 @@ class Pins:
         self._made: set[str] = set()
 
     def add(self, name: str, *, wait: bool = True) -> bool:
-        """Pin a copy, once, and return whether it exists. For ``wait`` see ``CacheDir.pin``."""
+        """Pin a copy, once, and return whether it exists."""
         if name in self._names:
             return True
         if not self._local.pin(name, wait=wait):
@@ -146,7 +141,6 @@ class Event:
         self.sender = self.senders[0]
 
     def next_sample(self, *, inputs: bool) -> None:
-        """Go on to the inputs or the outputs of the next sender."""
         index = self._samples.get(inputs, 0)
         self._samples[inputs] = index + 1
         self.inputs = inputs
@@ -157,9 +151,8 @@ class Event:
     async def move(self, path: str) -> str:
         """Save an output, or claim and fetch an input, and return its path in the cache.
 
-        An output with its own path is saved while Gradio goes on, until ``saved``. The returned
-        path differs for a file that ``local_path()`` made. Raises Gradio's InvalidPathError, with
-        Gradio's message, for an input that is not the visitor's; and as ``Session.put``.
+        An output with its own path is saved while Gradio goes on, until ``saved``. Raises Gradio's
+        InvalidPathError for an input that is not the visitor's; and as ``Session.put``.
         """
         files = self.service.files
         name = files.paths.relative(path)
@@ -189,7 +182,7 @@ class Event:
                 self._begun(name, path)
 
     def _begun(self, name: str, path: str) -> asyncio.Task[str | None]:
-        """Return the task that moves the file for the current sample. It may have been begun."""
+        """Return the task that moves the file for the current sample; begin it if it is new."""
         task = self._moves.get(name)
         if task is None or (task.done() and not self.inputs):  # the file may have changed since
             if self._turns is None:
@@ -236,8 +229,14 @@ class Event:
             found = files.keep(sender.visitor, sender.owner, name)
             if found is None:  # the path is that of a copy by ``local_path()``
                 return self._give(recalled.sid, recalled.reference, files.paths.absolute(name))
+        return self._placed(found, path)
+
+    def _placed(self, found: FoundFile, path: str) -> str:
+        """Return the path that the client gets for a file of the cache."""
         if self._is_linked(found):
-            return self._give(found.sid, found.reference, files.paths.absolute(name))
+            return self._give(
+                found.sid, found.reference, self.service.files.paths.absolute(found.name)
+            )
         self._use(found)
         return path
 
@@ -258,15 +257,12 @@ class Event:
                 )  # fmt: skip
         return found
 
-    def missing(self, outputs: Any) -> list[str]:
-        """Return the paths in Gradio's cache among a handler's outputs that have no file."""
-        paths = values.cache_paths(outputs, str(self.service.files.paths.root))
-        return [path for path in paths if not os.path.lexists(path)]
-
-    def recall(self, paths: list[str]) -> None:
-        """Fetch the files of ``missing``: components look at a file before it is moved."""
-        for path in paths:
-            self.opens(path, os.O_RDONLY)
+    async def recall(self, outputs: Any) -> None:
+        """Fetch the missing files among a handler's outputs: components look at them at once."""
+        files = self.service.files
+        for path, name in files.paths.within(outputs):
+            if files.local.stamp(name) is None:
+                await run_in_threadpool(self.opens, path, os.O_RDONLY)
 
     def opens(self, path: str, flags: int) -> None:
         """Fetch a file that the handler is about to read, if it is missing in Gradio's cache."""
@@ -289,12 +285,11 @@ class Event:
             current.reset(token)
 
     def _is_linked(self, found: FoundFile) -> bool:
-        """Return whether the client gets a link in place of the path of this file."""
         return not self.inputs and self.links and self.service.files.is_of_session(found)
 
     @property
     def links(self) -> bool:
-        """Return whether the client gets links in place of paths."""
+        """True if the client gets links in place of paths."""
         return self.sender.program or self.service.share
 
     def give(self, file: StoredFile, copy: Path | None = None) -> str:
@@ -318,23 +313,18 @@ class Event:
         self._touch()
 
     def _touch(self) -> None:
-        """Note that the visitor is active."""
         if self.sender.visitor is not None:
             self.service.presences.used(self.sender.visitor, self.sender.arrived, wait=False)
 
     def given(self, arguments: Any) -> None:
         """Note the files among the handler's arguments that did not go through ``move``."""
-        prefix = str(self.service.files.paths.root)
-        for path in values.cache_paths(arguments, prefix):
-            name = self.service.files.paths.relative(path)
-            if name is not None:
-                self.pins.made(name)
+        for _, name in self.service.files.paths.within(arguments):
+            self.pins.made(name)
 
     async def adopt(self, values: Any) -> Any:
-        """Save the files of the cache that texts among ``values`` link to, for this visitor.
+        """Save the files that texts among ``values`` link to; return the values with new paths.
 
-        An app may write a file into the cache itself, and return HTML with a link to it. Return the
-        values with the visitor's paths of the files.
+        An app may write a file into the cache itself, and return HTML with a link to it.
         """
         paths = {path: path for path in links_in(values)}
         for path in paths:
@@ -347,12 +337,7 @@ class Event:
     def _adopt(self, name: str, path: str) -> str:
         files, sender = self.service.files, self.sender
         found = files.adopt(sender.visitor, sender.owner, name, self.began)
-        if found is None:
-            return path
-        if self._is_linked(found):
-            return self._give(found.sid, found.reference, files.paths.absolute(name))
-        self._use(found)
-        return path
+        return path if found is None else self._placed(found, path)
 
     def save_later(self) -> None:
         """Begin to save the outputs of ``later``."""
@@ -422,7 +407,7 @@ def sender_of(request: Any) -> Sender | None:
         return None
     arrived = connection.scope.get(ARRIVED, 0)
     owner = compat.owner_of(getattr(request, "username", None), connection)
-    mcp = compat.mcp_session_of(connection)
+    mcp = connection.headers.get(compat.MCP_SESSION)
     if mcp is not None:
         return Sender(owner, mcp_visitor(mcp), arrived, program=True, mcp=True)
     session_id = getattr(request, "session_hash", None)
@@ -432,10 +417,7 @@ def sender_of(request: Any) -> Sender | None:
 
 @contextmanager
 def running(event: Event, iterator: Any) -> Iterator[None]:
-    """Context manager for one call of ``process_api``, which continues the generator ``iterator``.
-
-    The pins of the event last as long as ``event.generator``, if the block sets it.
-    """
+    """Context manager for one call of ``process_api``; the pins last as long as its generator."""
     if not event.nested and iterator is not None:
         event.pins = _generators.pop(iterator, event.pins)
     token = current.set(event)
@@ -459,8 +441,8 @@ def running(event: Event, iterator: Any) -> Iterator[None]:
 def _on_event_loop(work: Callable[[], None]) -> Callable[[], None]:
     """Return a function that schedules ``work`` on the event loop, from any thread.
 
-    Python collects garbage wherever an object is made, also in a thread that holds the lock that
-    ``work`` takes. So a finalizer must not run ``work`` itself.
+    A finalizer must not run ``work`` itself: Python collects garbage also in a thread that holds
+    the lock that ``work`` takes.
     """
     loop = asyncio.get_running_loop()
 

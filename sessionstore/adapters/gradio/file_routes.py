@@ -1,12 +1,5 @@
 """The middleware around Gradio's own routes, as plain ASGI: it buffers and copies no bodies.
 
-* It marks every request with the moment of its arrival.
-* It adds the owner cookie to a page for a visitor who has none.
-* It follows a heartbeat from its first byte to its end.
-* It answers an upload when the upload is in the store.
-* It lets a file be sent only to visitors who have it in the store, from the local disk, and fetches
-  it first if it is not there.
-
 Gradio's own code receives, checks the login, chooses type and disposition and sends. But it answers
 ``Range: bytes=a-b`` with the headers of the *request*, Cookie and Authorization among them
 (``route_utils.file_fetch``). It does so for that form alone, so a range is passed on as
@@ -83,42 +76,25 @@ class SessionFiles:
             return
         service.serving(scope["app"])
         scope[ARRIVED], scope[SERVICE] = service.presences.moment(), service
-        route = _route(scope)
-        session_id = compat.heartbeat_of(route)
-        file = compat.file_of(route)
-        if session_id is not None:
-            await self._heartbeat(scope, receive, send, service.presences, session_id)
-        elif file is not None and scope["method"] in {"GET", "HEAD"}:
-            await _file(self.app, scope, receive, send, service, file)
-        elif compat.is_upload(route) and scope["method"] == "POST":
+        kind, given = compat.route_of(_route(scope))
+        if kind == "heartbeat":
+            heartbeat = _Heartbeat(scope, receive, send, service.presences, given)
+            await heartbeat.follow(self.app)
+        elif kind == "file" and scope["method"] in {"GET", "HEAD"}:
+            await _file(self.app, scope, receive, send, service, given)
+        elif kind == "upload" and scope["method"] == "POST":
             await _upload(self.app, scope, receive, send, service)
-        elif compat.is_mcp(route):
+        elif kind == "mcp":
             await self._mcp(scope, receive, send, service.presences)
         elif _may_be_page(scope):
             # A page that Node renders (SSR) gets its cookie with /config, as programs do.
             browser = Headers(scope=scope).get("user-agent", "").startswith("Mozilla/")
-            config, mark = compat.is_config(route), "" if browser else cookies.MARK
-            send = cookies.with_new_cookie(scope, send, always=config, mark=mark if config else "")
+            config = kind == "config"
+            mark = cookies.MARK if config and not browser else ""
+            send = cookies.with_new_cookie(scope, send, always=config, mark=mark)
             await self.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)
-
-    async def _heartbeat(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        presences: PresenceTracker,
-        session_id: str,
-    ) -> None:
-        heartbeat = _Heartbeat(scope, receive, send, presences, session_id)
-        await self._follow(heartbeat)
-
-    async def _follow(self, heartbeat: _Heartbeat) -> None:
-        try:
-            await self.app(heartbeat.scope, heartbeat.receive, heartbeat.send)
-        finally:
-            heartbeat.close()
 
     async def _mcp(
         self, scope: Scope, receive: Receive, send: Send, presences: PresenceTracker
@@ -126,17 +102,15 @@ class SessionFiles:
         """Follow an MCP session, and note it in the request for the events that it causes.
 
         Over SSE it is as long as the connection, whose first message names it. Over streamable HTTP
-        Gradio has no sessions. So a request without one gets one in the response; clients send
-        it from then on, keep a GET open meanwhile, and send a DELETE at their end.
+        Gradio has none, so a response gives one. Clients send it then, keep a GET open, and DELETE
+        it at the end.
         """
         request = Request(scope)
         session_id = request.query_params.get("session_id") or request.headers.get(_MCP_ID)
         given = session_id or secrets.token_hex(16)
-        noted = [
-            pair for pair in scope["headers"] if pair[0].decode("latin-1") != compat.MCP_SESSION
-        ]
-        noted.append((compat.MCP_SESSION.encode(), given.encode("latin-1", "replace")))
-        scope = {**scope, "headers": noted}
+        headers = MutableHeaders(raw=list(scope["headers"]))
+        headers[compat.MCP_SESSION] = given.encode("latin-1", "replace").decode("latin-1")
+        scope = {**scope, "headers": headers.raw}
 
         async def name(message: Message) -> None:
             if message["type"] == "http.response.start" and session_id is None:
@@ -144,8 +118,8 @@ class SessionFiles:
             await send(message)
 
         if request.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
-            follow = _McpStream(scope, receive, send, presences, session_id or "")
-            await self._follow(follow)
+            stream = _McpStream(scope, receive, send, presences, session_id or "")
+            await stream.follow(self.app)
             return
         if request.method == "DELETE" and session_id is not None:
             visitor = mcp_visitor(session_id)
@@ -158,9 +132,8 @@ class SessionFiles:
 class _Heartbeat:
     """One heartbeat connection, which either the client or the server ends.
 
-    The client left if the server reported it (``http.disconnect``, or an ``OSError`` from ``send``,
-    since version 2.4 of ASGI's HTTP specification) before the last byte of the response. When the
-    server stops, it cancels the task, or Gradio ends the response: then the visitor did not leave.
+    The client left if the server reported it (``http.disconnect``, or an ``OSError`` from ``send``)
+    before the last byte. A server that stops cancels the task, or Gradio ends the response.
     """
 
     scope: Scope
@@ -171,6 +144,13 @@ class _Heartbeat:
     visitor: Visitor | None = None
     finished: bool = False
     left: bool = False
+
+    async def follow(self, app: ASGIApp) -> None:
+        try:
+            await app(self.scope, self.receive, self.send)
+        finally:
+            if self.visitor is not None:
+                self.presences.closed(self.visitor, left=self.left)
 
     async def receive(self) -> Message:
         message = await self.wrapped_receive()
@@ -190,10 +170,10 @@ class _Heartbeat:
             raise
 
     async def _open(self) -> None:
-        """Note that the visitor is present, if the session's owner is known.
+        """Note that the visitor is present.
 
-        Gradio's heartbeat route does not require a login. On an app with a login, a heartbeat
-        without one is therefore ignored.
+        Gradio's heartbeat route requires no login: one without it is ignored on an app with a
+        login.
         """
         request = Request(self.scope)
         app: App = self.scope["app"]
@@ -206,10 +186,6 @@ class _Heartbeat:
         except InvalidName:
             return
         self.visitor = visitor
-
-    def close(self) -> None:
-        if self.visitor is not None:
-            self.presences.closed(self.visitor, left=self.left)
 
 
 class _McpStream(_Heartbeat):
@@ -239,7 +215,6 @@ def _route(scope: Scope) -> str:
 
 
 def _may_be_page(scope: Scope) -> bool:
-    """Return whether the response may be a page for a visitor without an owner cookie."""
     wanted = scope["method"] == "GET" and not compat.needs_login(scope["app"])
     return wanted and cookies.needs_cookie(Request(scope))
 
@@ -254,7 +229,6 @@ class Served(NamedTuple):
 async def _file(  # noqa: PLR0917 - the first four are ASGI's
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, service: Service, path: str
 ) -> None:
-    """Answer ``GET`` and ``HEAD`` of a file."""
     name = None if path.startswith(("http://", "https://")) else service.files.paths.relative(path)
     request = Request(scope)
     login = await compat.login_of(scope["app"], request)
@@ -287,10 +261,7 @@ async def _file(  # noqa: PLR0917 - the first four are ASGI's
 async def _upload(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, service: Service
 ) -> None:
-    """Answer ``POST`` of files, when they are in the store.
-
-    The files of a refused or interrupted upload are removed from the disk before the response.
-    """
+    """Answer ``POST`` of files, when they are in the store, or removed from the disk if refused."""
     held: list[Message] = []
 
     async def hold(message: Message) -> None:
@@ -330,7 +301,6 @@ def _keep(upload: Upload, files: CacheFiles, owner: str | None, body: bytes) -> 
 
 
 def _failure(error: SessionStoreError) -> PlainTextResponse:
-    """Return a response that a visitor may read; the details are in the log."""
     status, words = reply_to(error)
     return PlainTextResponse(words, status)
 
@@ -356,10 +326,7 @@ def _fetched(service: Service, owner: str | None, name: str, path: str) -> Serve
 
 
 class _Answer:
-    """Gradio's response with other validators, and with headers that forbid scripts in a browser.
-
-    The entity tag is made from the digest. So it is equal on all replicas, unlike a file's time.
-    """
+    """Gradio's response with an entity tag that all replicas share, and without scripts."""
 
     def __init__(self, send: Send, reference: Reference, headers: Headers) -> None:
         self._send = send
@@ -373,7 +340,6 @@ class _Answer:
         self._silent = False
 
     async def send(self, message: Message) -> None:
-        """Send one message, changed where it starts a response."""
         if message["type"] == "http.response.start" and message["status"] in (_OK, _PARTIAL):
             headers = MutableHeaders(scope=message)
             headers["etag"] = self._tag
@@ -395,12 +361,8 @@ def _with_range(scope: Scope, wanted: str | None) -> Scope:
     """Return the request with the range ``wanted`` if it is one range, and without conditions."""
     headers = [header for header in scope["headers"] if header[0].lower() not in _NOT_PASSED_ON]
     match = None if wanted is None else _one_range(wanted.strip())
-    if match is not None and _is_in_order(match):
-        start, end = match.groups()
+    start, end = match.groups() if match else ("", "")
+    in_order = int(start) <= int(end) if start and end else bool(start or end)
+    if in_order:
         headers.append((b"range", f"bytes={start}-{end}{',' if start and end else ''}".encode()))
     return {**scope, "headers": headers}
-
-
-def _is_in_order(match: re.Match[str]) -> bool:
-    start, end = match.groups()
-    return int(start) <= int(end) if start and end else bool(start or end)

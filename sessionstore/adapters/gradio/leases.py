@@ -1,11 +1,9 @@
 """Leases of local copies in use, visible to all processes that share Gradio's cache directory.
 
 Every process that serves keeps a directory of its own locked, which shows that it is alive. An
-entry in it is the lease of one copy: a handler or a response needs the file. A process looks for
-leases of others before it removes a copy. Taking a lease, and looking for leases and removing,
-happen under one lock of the whole cache directory. So no copy is removed between the two.
-
-Nothing is leased where directories cannot be locked (Windows), or before ``hold``.
+entry in it is the lease of one copy. Taking a lease, and looking for those of others and removing a
+copy, happen under one lock, so no copy is removed between the two. Nothing is leased where
+directories cannot be locked (Windows), or before ``hold``.
 """
 
 from __future__ import annotations
@@ -85,8 +83,8 @@ class Leases:
     def locked(self, *, wait: bool) -> Iterator[bool]:
         """Context manager: exclude all other processes and threads. Gives False without the lock.
 
-        With ``wait`` it waits as long as needed. An event loop must not: a process that is stopped,
-        not killed, inside the block would stop this one too.
+        An event loop must not ``wait``: a process that is stopped inside the block would stop it
+        too.
         """
         if not self._gate.acquire(timeout=-1 if wait else _PATIENCE):
             yield False
@@ -115,11 +113,6 @@ class Leases:
             with contextlib.suppress(OSError):  # a full disk: the next call tries again
                 self._hold()
 
-    def renew(self) -> None:
-        """Restore the leases if another program removed them."""
-        with self.locked(wait=True):
-            pass
-
     def take(self, name: str) -> None:
         """Lease a copy. Call it inside ``locked``."""
         if self._alive >= 0:
@@ -127,9 +120,8 @@ class Leases:
             self._write(_key(name))
 
     def _write(self, key: str) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk: serving without a lease is better than an error
+        # A full disk: serving without a lease is better than an error.
+        with contextlib.suppress(OSError):
             os.close(os.open(self._mine / key, os.O_WRONLY | os.O_CREAT, 0o600))
 
     def has(self, name: str) -> bool:

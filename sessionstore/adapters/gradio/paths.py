@@ -1,15 +1,12 @@
 """Paths below Gradio's cache directory, and the files in the store that they name.
 
-A file that Gradio moves is at ``<cache>/<hash>/<name>``. The path is the same for every visitor
-with the same bytes. In the store it is the visitor's file ``@/<hash>/<name>``.
-
-A ``StoredFile`` that a handler returns has no such path. Its path names the file completely, and
-another visitor can neither use nor guess it::
+A file that Gradio moves is at ``<cache>/<hash>/<name>``, for every visitor with the same bytes. In
+the store it is the visitor's file ``@/<hash>/<name>``. The path of a ``StoredFile`` is::
 
     <cache>/sessionstore/<session>/<stored name>/<proof>/<name>
 
-The proof is an HMAC with the store's secret over session, name, version and the visitor who got
-the path. So any replica can find the file, and the path is useless to another visitor.
+The proof is an HMAC with the store's secret over session, name, version and the visitor who got it.
+So any replica can find the file, and the path is useless to another visitor.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, unquote
@@ -49,18 +45,13 @@ _links = re.compile(r"/file=([^\s\"'<>()\\?#]+)")
 def links_in(values: Any) -> Iterator[str]:
     """Yield the paths of files among ``values``, and those that texts link to."""
     if isinstance(values, str):
-        if "file=" in values:
-            for link in _links.finditer(values):
-                yield unquote(html.unescape(link[1]))
-    elif isinstance(values, list | tuple):
-        for value in values:
+        for link in _links.finditer(values):
+            yield unquote(html.unescape(link[1]))
+    elif isinstance(values, dict) and isinstance(values.get("path"), str):
+        yield values["path"]  # of a ``gr.Server``, which moves no files
+    elif isinstance(values, dict | list | tuple):
+        for value in values.values() if isinstance(values, dict) else values:
             yield from links_in(value)
-    elif isinstance(values, dict):
-        if isinstance(values.get("path"), str):  # of a ``gr.Server``, which moves no files
-            yield values["path"]
-        else:
-            for value in values.values():
-                yield from links_in(value)
 
 
 def with_links(values: Any, paths: dict[str, str]) -> Any:
@@ -103,8 +94,8 @@ class CachePaths:
     def relative(self, path: str) -> str | None:
         """Return the path relative to the cache, with slashes; None for a path outside it.
 
-        A path that leads into the cache by a link (``/proc/self/root`` is one), or begins with two
-        slashes, is inside: Gradio resolves paths before it checks whether they are allowed.
+        Gradio resolves paths before it checks whether they are allowed. So one that leads into the
+        cache by a link (``/proc/self/root`` is one), or begins with two slashes, is inside.
         """
         absolute, prefix = os.path.abspath(path), self._prefix
         if not absolute.startswith(prefix):
@@ -117,8 +108,16 @@ class CachePaths:
             return None
         return absolute[len(prefix) :].replace(os.sep, "/")
 
+    def within(self, values: Any) -> Iterator[tuple[str, str]]:
+        """Yield the paths below the cache among ``values``, each with its relative path."""
+        if isinstance(values, str):
+            if values.startswith(self._prefix) and (name := self.relative(values)) is not None:
+                yield str(values), name
+        elif isinstance(values, dict | list | tuple):
+            for value in values.values() if isinstance(values, dict) else values:
+                yield from self.within(value)
+
     def absolute(self, relative: str) -> Path:
-        """Return the full path of a relative one."""
         return self.root / relative
 
     def kept(self, relative: str) -> str | None:
@@ -153,10 +152,11 @@ class CachePaths:
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
 
 
-@dataclass(slots=True)
-class _Location:
-    reference: Reference
-    at: float
+def remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    """Set a key of ``known``, and forget its oldest keys beyond ``REMEMBERED``."""
+    known[key] = value
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
 
 
 class LocationCache:
@@ -165,27 +165,21 @@ class LocationCache:
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self._lock = threading.Lock()
-        self._by_name: OrderedDict[str, dict[str | None, dict[str, _Location]]] = OrderedDict()
+        self._by_name: OrderedDict[str, dict[str | None, dict[str, tuple[Reference, float]]]]
+        self._by_name = OrderedDict()
         self._by_session: dict[str, set[str]] = {}
 
     def add(self, owner: str | None, name: str, sid: str, reference: Reference) -> None:
         """Note that the session has this version of the file now."""
         with self._lock:
             sights = self._by_name.setdefault(name, {}).setdefault(owner, {})
-            sights[sid] = _Location(reference, self.seconds())
+            sights[sid] = reference, self.seconds()
             self._by_session.setdefault(sid, set()).add(name)
             self._by_name.move_to_end(name)
             if len(self._by_name) > REMEMBERED:
-                self._forget(next(iter(self._by_name)))
-
-    def fresh(self, owner: str | None, name: str) -> tuple[str, Reference] | None:
-        """Return session and version of the owner's file, if seen within ``RECHECK`` seconds."""
-        now = self.seconds()
-        with self._lock:
-            for sid, sight in self._by_name.get(name, {}).get(owner, {}).items():
-                if now - sight.at < RECHECK:
-                    return sid, sight.reference
-        return None
+                oldest, owners = next(iter(self._by_name.items()))
+                for known in {sid for sights in owners.values() for sid in sights}:
+                    self._gone(known, oldest)
 
     def sessions(self, owner: str | None, name: str) -> list[str]:
         """Return the sessions that the owner's file was seen in, except where it was deleted."""
@@ -196,8 +190,8 @@ class LocationCache:
         """Return the version in that session, if it was seen within ``RECHECK`` seconds."""
         now = self.seconds()
         with self._lock:
-            sight = self._by_name.get(name, {}).get(owner, {}).get(sid)
-            return None if sight is None or now - sight.at >= RECHECK else sight.reference
+            reference, at = self._by_name.get(name, {}).get(owner, {}).get(sid, (None, now))
+            return reference if now - at < RECHECK else None
 
     def discard(self, sid: str, name: str) -> None:
         """Note that the session no longer has the file."""
@@ -214,9 +208,9 @@ class LocationCache:
 
     def _gone(self, sid: str, name: str) -> None:
         owners = self._by_name.get(name, {})
-        for owner in [owner for owner, sights in owners.items() if sid in sights]:
-            del owners[owner][sid]
-            if not owners[owner]:
+        for owner, sights in list(owners.items()):
+            sights.pop(sid, None)
+            if not sights:
                 del owners[owner]
         if not owners:
             self._by_name.pop(name, None)
@@ -224,9 +218,3 @@ class LocationCache:
         names.discard(name)
         if not names:
             self._by_session.pop(sid, None)
-
-    def _forget(self, name: str) -> None:
-        for sights in list(self._by_name[name].values()):
-            for sid in list(sights):
-                self._gone(sid, name)
-        self._by_name.pop(name, None)

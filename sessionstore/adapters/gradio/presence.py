@@ -1,19 +1,13 @@
 """The visitors that are present in this process, and the calls to the store for them.
 
-Presence changes when a heartbeat opens or closes, an event uses a session, or a file is saved. The
-calls are ``resume``, ``touch`` and ``end``. A worker thread makes them, one at a time for each
-session, and only the newest one that waits: a close after a reconnect is never overtaken by it.
+A worker thread makes the calls (``resume``, ``touch`` and ``end``), one at a time for each session,
+and only the newest one that waits: a close after a reconnect is never overtaken by it. An event
+that arrived *before* the visitor left does not resume the session, however late it runs; when it
+saves a file afterwards, the session is ended again. When a server stops, no session ends.
 
-* When the client leaves and the last heartbeat of a session closes, the session ends.
-* When a heartbeat opens, or an event arrives after the end, the session is resumed. An event that
-  arrived *before* the visitor left does not resume it, however late it runs. When it saves a file
-  afterwards, the session is ended again, so a slow handler leaves nothing behind.
-* When a server stops, no session ends: the visitors are present, and may come back to the next one.
-
-Session ids come from the client, so an attacker can send any number of them. Calls for sessions
-that an event of this process used are made at once. For other sessions (forged ones, or those of
-another replica or an earlier process) a token bucket allows ``STRANGERS`` calls at once and
-``STRANGERS_PER_SECOND`` after that. Beyond it no call is made, and the sweep decides.
+Session ids come from the client, so an attacker can send any number of them. For sessions that no
+event of this process used (forged ones, or those of another replica) a token bucket limits the
+calls. Beyond it the sweep decides.
 """
 
 from __future__ import annotations
@@ -175,7 +169,6 @@ class PresenceTracker:
             self._work(visitor)
 
     def here(self) -> list[Visitor]:
-        """Return the visitors with an open heartbeat."""
         with self._lock:
             return [visitor for visitor, presence in self._visitors.items() if presence.heartbeats]
 
@@ -198,15 +191,12 @@ class PresenceTracker:
         presence = self._visitors.setdefault(visitor, _Presence())
         self._visitors.move_to_end(visitor)
         if len(self._visitors) > REMEMBERED:
-            self._forget()
+            # Forget the visitor without a heartbeat that was not seen for longest.
+            for each, known in self._visitors.items():
+                if not known.heartbeats and not known.scheduled:
+                    del self._visitors[each]
+                    break
         return presence
-
-    def _forget(self) -> None:
-        """Forget the visitor without a heartbeat that was not seen for longest."""
-        for visitor, presence in self._visitors.items():
-            if not presence.heartbeats and not presence.scheduled:
-                del self._visitors[visitor]
-                return
 
     def _schedule(
         self, visitor: Visitor, presence: _Presence, verb: Verb, *, here: bool = False

@@ -1,11 +1,9 @@
 """Uploads in progress: counted while they are received, and removed from the disk when refused.
 
-Gradio writes each file of an upload to a temporary file, hashes it at the same time, and renames it
-to its place in the cache at the end of the request. Only then is it saved. Until then its bytes
-count here: for ``max_file`` and ``max_store`` like any save, for ``min_free`` on both disks, and
-for ``max_session`` and ``max_session_files`` together with the owner's other uploads in progress.
-The owner's files in the store count when the file is saved, since only then is it known which file
-it replaces.
+Gradio writes each file to a temporary file, hashes it at the same time, and renames it to its place
+at the end of the request. Only then is it saved. Until then its bytes count here, for
+``max_session`` and ``max_session_files`` together with the owner's other uploads in progress. The
+owner's stored files count at the save: only then is it known which file it replaces.
 """
 
 from __future__ import annotations
@@ -90,10 +88,7 @@ class Upload:
         self._parts.append(_Part(file, Path(file.file.name), inode))
 
     async def write(self, file: Any, data: bytes, write: Callable[..., Awaitable[None]]) -> None:
-        """Write the next bytes of a file, if the limits allow them.
-
-        Raises LimitExceeded, and BackendUnavailable when the disk refuses the write.
-        """
+        """Write the next bytes. Raises LimitExceeded; BackendUnavailable for a failing disk."""
         if self._files.store.ledger.limits != Limits():
             if self._sid is None:
                 self._sid = private_key("gradio uploads", await self._owner()).sid

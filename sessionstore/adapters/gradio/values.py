@@ -1,8 +1,8 @@
 """Stored files inside values of the app: outputs of handlers, and results in ``gr.cache``.
 
-A result in a cache is for every visitor, and may outlive the session that its file is in. So the
-file is saved once more, in a private session of this process, for as long as a cache has it. It has
-a time to live that is renewed, because a killed process deletes nothing.
+A result in a cache is for every visitor, and may outlive the session of its file. So the file is
+saved once more, in a private session of this process, for as long as a cache has it, with a time to
+live that is renewed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sessionstore.adapters.gradio import compat
-from sessionstore.adapters.gradio.path_map import CacheFiles, FoundFile, KeptSession
+from sessionstore.adapters.gradio.path_map import CacheFiles, FoundFile
+from sessionstore.adapters.gradio.recent_saves import KeptSession
 from sessionstore.errors import FileNotStored
 from sessionstore.local_copies import fit
 from sessionstore.names import HIDDEN, private_key
@@ -48,11 +49,8 @@ class CachedResults:
 
     def _names(self, value: Any) -> Iterator[str]:
         """Yield the names of the files of Gradio's cache whose paths are in a value."""
-        for path in cache_paths(value, str(self._files.paths.root)):
-            name = self._files.paths.relative(path)
-            if (name is not None and (self._files.paths.kept(name) or name in self._kept)) or (
-                name is not None and self._whose(path) is not None
-            ):
+        for path, name in self._files.paths.within(value):
+            if self._files.paths.kept(name) or name in self._kept or self._whose(path) is not None:
                 yield name
 
     def _saved(self, file: StoredFile) -> StoredFile:
@@ -114,16 +112,6 @@ def file_paths(value: Any) -> Iterator[str]:
             yield from file_paths(item)
 
 
-def cache_paths(values: Any, prefix: str) -> Iterator[str]:
-    """Yield the paths below ``prefix`` among a handler's arguments."""
-    if isinstance(values, str):
-        if values.startswith(prefix):
-            yield str(values)
-    elif isinstance(values, dict | list | tuple):
-        for value in values.values() if isinstance(values, dict) else values:
-            yield from cache_paths(value, prefix)
-
-
 def has_stored(value: Any) -> bool:
     """Return whether a handler's return value has a stored file anywhere inside."""
     if value is None or isinstance(value, str | bytes | int | float):
@@ -136,7 +124,9 @@ def with_paths(value: Any, path: Callable[[StoredFile], Any]) -> Any:
     if isinstance(value, StoredFile):
         return path(value)
     if isinstance(value, dict):
-        return {key: _entry(value, key, item, path) for key, item in value.items()}
+        # In a chat message, content that is a path must say so: other content is text.
+        convert = {"content": _content} if "role" in value else {}
+        return {key: convert.get(key, with_paths)(item, path) for key, item in value.items()}
     if isinstance(value, list):
         return [with_paths(item, path) for item in value]
     if isinstance(value, tuple):
@@ -153,14 +143,6 @@ def with_paths(value: Any, path: Callable[[StoredFile], Any]) -> Any:
     return changed
 
 
-def _entry(whole: dict[Any, Any], key: Any, value: Any, path: Callable[[StoredFile], Any]) -> Any:
-    """Return the converted value of one key of a dict."""
-    # In a chat message, content that is a path must say so: other content is text.
-    return (
-        _content(value, path) if key == "content" and "role" in whole else with_paths(value, path)
-    )
-
-
 def _content(value: Any, path: Callable[[StoredFile], Any]) -> Any:
     if isinstance(value, StoredFile):
         return {"path": path(value)}
@@ -170,7 +152,6 @@ def _content(value: Any, path: Callable[[StoredFile], Any]) -> Any:
 
 
 def _parts(value: Any) -> Iterable[Any]:
-    """Return the parts of a value that may be or contain a stored file."""
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, list | tuple):

@@ -4,12 +4,8 @@
         with gr.Tab("Files"):
             dashboard(store, allow=lambda request: request.username == "admin").render()
 
-Gradio runs each handler in a worker thread, so a slow store does not block other pages.
-
-The parts of the page are HTML from ``templates/``. Colours and fonts in ``style.css`` are the
-variables of Gradio's theme, so light, dark and an app's own theme apply here too. The layout
-follows the width of its place and not of the window: where it is narrow, the rows of a table become
-cards.
+The parts of the page are HTML from ``templates/``. ``style.css`` uses the variables of Gradio's
+theme, and follows the width of the page's place and not of the window.
 """
 
 from __future__ import annotations
@@ -156,7 +152,6 @@ def _lay_out(page: gr.Blocks, handlers: _Handlers, every: timedelta | None) -> N
 
 
 def _asking(root: str, state: str) -> str:
-    """Return a script that shows the confirmation of a sweep if ``state`` is true, or hides it."""
     toggled = f"document.querySelector('.{root}').classList.toggle('asking', {state})"
     return f"() => {{ {toggled}; return []; }}"
 
@@ -166,7 +161,10 @@ def _title(text: str) -> str:
 
 
 class _Handlers:
-    """The handlers of the page's events. Each returns HTML for the components of its event."""
+    """The handlers of the page's events. Each returns HTML for the components of its event.
+
+    ``view`` is the order of the sessions, and whether internal ones are shown.
+    """
 
     def __init__(
         self, store: SessionStore, allow: Allow | None, rows: int, every: timedelta | None
@@ -176,53 +174,29 @@ class _Handlers:
         self._allow = allow
         self._rows = rows
 
-    def snapshot(
-        self,
-        order: str,
-        internal: bool,  # noqa: FBT001 - Gradio passes the value of the checkbox by position
-        request: gr.Request,
-    ) -> tuple[str, str, str]:
-        """Return the head, the overview and the sessions, sorted by ``order``.
-
-        ``internal`` includes the sessions of the app and of the adapter.
-        """
-        if not self._is_allowed(request):
-            return _REFUSED, "", ""
-        return self._snapshot(order, internal, request)
+    def snapshot(self, request: gr.Request, *view: Any) -> tuple[str, str, str]:
+        return self._snapshot(request, *view) if self._is_allowed(request) else (_REFUSED, "", "")
 
     def plan(self, request: gr.Request) -> str:
-        """Return the plan of the next sweep."""
         return self._plan(self._store.plan) if self._is_allowed(request) else _REFUSED
 
-    def refresh(
-        self,
-        order: str,
-        internal: bool,  # noqa: FBT001 - Gradio passes the value of the checkbox by position
-        request: gr.Request,
-    ) -> tuple[str, str, str, str]:
-        """Return the results of ``snapshot`` and ``plan``."""
-        return (*self.snapshot(order, internal, request), self.plan(request))
+    def refresh(self, request: gr.Request, *view: Any) -> tuple[str, str, str, str]:
+        return (*self.snapshot(request, *view), self.plan(request))
 
-    def sweep(
-        self,
-        order: str,
-        internal: bool,  # noqa: FBT001 - Gradio passes the value of the checkbox by position
-        request: gr.Request,
-    ) -> tuple[str, str, str, str]:
-        """Run the sweep, and return ``snapshot`` and the rows that the sweep carried out."""
-        if not self._is_allowed(request):
-            return (*self.snapshot(order, internal, request), _REFUSED)
-        done = self._plan(self._store.sweep, swept=True)
-        return (*self._snapshot(order, internal, request), done)
+    def sweep(self, request: gr.Request, *view: Any) -> tuple[str, str, str, str]:
+        """Run the sweep, and show the rows that it carried out."""
+        allowed = self._is_allowed(request)
+        done = self._plan(self._store.sweep, swept=True) if allowed else _REFUSED
+        return (*self.snapshot(request, *view), done)
 
     def _is_allowed(self, request: gr.Request) -> bool:
         return self._allow is None or bool(self._allow(request))
 
     def _snapshot(
         self,
+        request: gr.Request,
         order: str,
         internal: bool,  # noqa: FBT001 - Gradio passes the value of the checkbox by position
-        request: gr.Request,
     ) -> tuple[str, str, str]:
         try:
             found = take_snapshot(self._store, order, self._rows)
@@ -246,10 +220,6 @@ class _Handlers:
 _CODES: Final = str.maketrans({each: f"&#{ord(each)};" for each in "{}$`"})
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100 * part / whole if whole else 0
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -271,25 +241,20 @@ def _short(owner: str) -> str:
     return re.sub(r"^(visitor-(?:program-)?[0-9a-f]{8})[0-9a-f]{24}$", r"\1…", owner)
 
 
-def _utc(at: datetime, form: str) -> str:
-    return f"{at.astimezone(UTC):{form}} UTC"
-
-
 _environment = Environment(
     loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined,
     trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
 _environment.filters |= {
-    "ago": _ago, "count": _count, "number": "{:,}".format, "percent": _percent, "short": _short,
-    "size": show_size, "utc": _utc,
+    "ago": _ago, "count": _count, "number": "{:,}".format, "short": _short,
+    "size": show_size,
+    "percent": lambda part, whole: 100 * part / whole if whole else 0,
+    "utc": lambda at, form: f"{at.astimezone(UTC):{form}} UTC",
 }  # fmt: skip
 
 
 def piece(name: str, **values: object) -> str:
-    """Render the template ``name`` with ``values``, safe to give to a ``gr.HTML``.
-
-    From Gradio 6 on, the value is a template again, and braces and ``$`` have a meaning in it.
-    """
+    """Render the template ``name`` as the value of a ``gr.HTML``, which is a template itself."""
     return _environment.get_template(f"{name}.html").render(values).translate(_CODES)
 
 
@@ -299,10 +264,7 @@ def failure(error: Exception) -> str:
 
 
 def head(snapshot: Snapshot, store: SessionStore, every: timedelta | None = None) -> str:
-    """Render the URL of ``store``, or the kind of its backend, and the time of ``snapshot``.
-
-    ``every`` is the interval of the automatic refresh.
-    """
+    """Render the URL of ``store``, the time of ``snapshot`` and the interval of its refresh."""
     kind = type(store.backend).__name__.removesuffix("Backend")
     url = store.location or f"{kind} store"
     return piece(
@@ -312,10 +274,7 @@ def head(snapshot: Snapshot, store: SessionStore, every: timedelta | None = None
 
 
 def overview(snapshot: Snapshot, seen: Watch, store: SessionStore, *, exposed: bool) -> str:
-    """Render the numbers of ``snapshot`` and of this process (``seen``), the chart and the health.
-
-    ``exposed`` adds the warning that everyone can see the page.
-    """
+    """Render the numbers of ``snapshot`` and of this process, and a warning if ``exposed``."""
     samples, limits = list(seen.samples), store.ledger.limits
     top = max((each.bytes for each in samples), default=0) or 1
     full = limits.max_store
@@ -341,10 +300,7 @@ def _line(samples: Sequence[Sample], top: int) -> str:
 
 
 def sessions(snapshot: Snapshot, limit: int, *, internal: bool = False) -> str:
-    """Render the table of the sessions of ``snapshot``, at most ``limit`` of them.
-
-    ``internal`` includes the sessions of the app and of the adapter.
-    """
+    """Render at most ``limit`` sessions of ``snapshot``, with ``internal`` also the app's own."""
     rows = [row for row in snapshot.rows if internal or row.state not in INTERNAL]
     largest = max((row.bytes for row in rows), default=0)
     return piece(

@@ -1,8 +1,4 @@
-"""The data of the dashboard: a snapshot of a store, and the counters of this process.
-
-A snapshot chooses the sessions of the page from the records of a listing and counts the files of
-these alone, however many sessions the store has.
-"""
+"""The data of the dashboard: a snapshot of a store, and the counters of this process."""
 
 from __future__ import annotations
 
@@ -105,20 +101,20 @@ class Snapshot:
 
     @property
     def whole(self) -> bool:
-        """Return True if the page has every session of the store."""
+        """True if the page has every session of the store."""
         return len(self.rows) == self.sessions
 
     @property
     def own(self) -> int:
-        """Return the number of internal sessions of the page: the shared one and the adapter's."""
+        """The number of internal sessions of the page."""
         return sum(row.state in INTERNAL for row in self.rows)
 
 
 def take_snapshot(store: SessionStore, order: str, limit: int) -> Snapshot:
     """Read ``store`` and return the ``limit`` sessions that come first in ``order``.
 
-    Lists the sessions and the blobs once, then the files and the id of each session of the page:
-    three requests each on an object store. Raises the errors of the backend.
+    However many sessions the store has, only those of the page take requests: three each on a
+    bucket.
     """
     began, now = time.perf_counter(), store.now()
     by = ORDERS.get(order, ORDERS["recent"])
@@ -209,7 +205,7 @@ class Watch:
                 self.sweep = event
 
     def _was_held(self, finished: Event) -> bool:
-        """Return True if the sweep that is ``finished`` emitted ``sweep_held`` just before."""
+        """Return True if the sweep emitted ``sweep_held`` just before."""
         last, second = self.sweep, timedelta(seconds=1)
         return last is not None and last.kind == "sweep_held" and finished.at - last.at < second
 
