@@ -359,6 +359,8 @@ def start(kind: str, url: str, root: Path, options: argparse.Namespace) -> subpr
         **os.environ,
         **seaweed.ENVIRONMENT,
         "GRADIO_ANALYTICS_ENABLED": "False",
+        # glibc gives up to 8 heaps a core to threads, and each grows to the most that it ever held.
+        "MALLOC_ARENA_MAX": "1",
     }
     for name, folder in (("TMPDIR", "tmp"), ("GRADIO_TEMP_DIR", "gradio")):
         (root / folder).mkdir(parents=True)
