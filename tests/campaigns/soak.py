@@ -100,10 +100,11 @@ class Counts(NamedTuple):
 NOTHING: Final = Counts(*[0] * len(Counts._fields))
 
 ALLOWED: Final = Counts(
-    descriptors=10, sockets=6, threads=3, timers=0, sessions=1, stored=30, temporary=1, cache=10,
+    descriptors=10, sockets=6, threads=3, timers=0, sessions=1, stored=30, temporary=1, cache=30,
     objects=6_000, memory=6_000,
 )  # fmt: skip
-"""How much more than after the second third may be there after the last one."""
+"""How much more than after the second third may be there after the last one. For Gradio's cache it
+is as in ``LEFT``: a count begins as soon as no more is left, however many leases are not over."""
 
 LEFT: Final = Counts(
     descriptors=300, sockets=70, threads=16, timers=0, sessions=2, stored=300, temporary=1,
@@ -111,7 +112,8 @@ LEFT: Final = Counts(
 )  # fmt: skip
 """How much more than before the first visitor may be there after the last. Descriptors are folders
 that are kept open, at most 256 of blobs and some of sessions; ``stored``, the 256 folders of blobs;
-sockets, the connections of the library's 64 threads that wait; threads, those of other pools. Python's memory is not given back; ``ALLOWED`` judges it."""
+sockets, the connections of the library's 64 threads that wait; threads, those of other pools.
+Python's memory is not given back; ``ALLOWED`` judges it."""
 
 PATIENCE: Final = 420.0
 """Seconds until every time is over: ``idle``, ``grace`` twice, and the lease of local copies once
