@@ -11,7 +11,7 @@ with Gradio's page (cookies, heartbeat, the queue), a program that speaks plain 
 and fetch every file that they are given. A third visitor comes when the others are gone and their
 files are deleted. An app that differs is run once more: a difference that varies does not count.
 
-Exit status 1: an app is worse with the store. ``--catch`` adds defects to ``attach``, and
+Exit status 1: an app is worse with the store, or documents that it is and is not. ``--catch`` adds defects to ``attach``, and
 exits with 1 unless each of them is found.
 """
 
@@ -74,6 +74,9 @@ class Driver:
             plain_again, attached_again = self._both(app, settings)
             again = compared(plain_again or {}, attached_again or {}, settings)
             result = without_noise(result, again, plain, plain_again or {})
+        if not self.short:
+            used = " ".join(result.documented)
+            result.unused = [part for part in settings.documented if part not in used]
         return result
 
     def _both(self, app: Path, settings: Settings) -> tuple[Steps | None, Steps | None]:
@@ -129,6 +132,8 @@ def _show(app: Path, result: Comparison) -> None:
     for kind in ("worse", "documented", "better"):
         for step, reason in list(getattr(result, kind).items())[:_SHOWN]:
             _say(f"    {kind}: {step}: {reason[:200]}")
+    for part in result.unused:
+        _say(f"    no step is worse that has {part!r} in its name: remove the mark")
 
 
 @contextlib.contextmanager
@@ -191,7 +196,7 @@ def main() -> int:
         counts = run(Driver(new_store, options.short, options.ignore, jobs=options.jobs), apps)
     total = counts.pop("steps")
     _say(f"{len(apps)} apps, {total} steps: {', '.join(f'{n} {v}' for v, n in counts.items())}")
-    return 1 if counts["worse"] or not apps else 0
+    return 1 if counts["worse"] or counts["unused mark"] or not apps else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Literal
 from tests.campaigns.apps.notes import Outcome
 from tests.campaigns.apps.settings import Settings
 
-Verdict = Literal["same", "better", "worse", "documented", "does not start"]
+Verdict = Literal["same", "better", "worse", "documented", "does not start", "unused mark"]
 Steps = dict[str, Outcome]
 
 
@@ -25,6 +25,8 @@ class Comparison:
     """Steps that work without the store."""
     steps: int = 0
     starts: bool = True
+    unused: list[str] = field(default_factory=list)
+    """The parts of steps that the app documents as worse, and that no such step has."""
 
     @property
     def verdict(self) -> Verdict:
@@ -32,6 +34,8 @@ class Comparison:
             return "does not start"
         if self.worse:
             return "worse"
+        if self.unused:
+            return "unused mark"
         return "documented" if self.documented else "better" if self.better else "same"
 
 

@@ -81,7 +81,9 @@ def is_file(value: Any) -> bool:
 def urls_in(value: Any) -> Iterator[str]:
     """Yield the URL of each file in ``value``, and each path that a text links to."""
     if is_file(value):
-        yield value.get("url") or f"/gradio_api/file={value['path']}"
+        url = value.get("url") or f"/gradio_api/file={value['path']}"
+        if not url.startswith("data:"):  # its content is in the URL
+            yield url
     elif isinstance(value, dict):
         for each in value.values():
             yield from urls_in(each)

@@ -142,6 +142,25 @@ class Page:
                 waiting += self.event(sent, dependency)
         # A generator's component streams may go on after their event; nothing here waits for them.
 
+    def calls(self) -> None:
+        """Call each function of a component that the app's settings name, as its script does."""
+        for function, argument in self.settings.calls:
+            has_it = (
+                number
+                for number, component in self.components.items()
+                if function in component.get("server_fns", component["props"].get("server_fns", []))
+            )
+            body = {
+                "session_hash": self.session_hash,
+                "component_id": next(has_it),
+                "fn_name": function,
+                "data": argument,
+            }
+            step = f"{self.name}: call {function}"
+            answer = self.client.post(self.api("component_server"), json=body)
+            if self.notes.add(step, answer.is_success, answer.text):
+                self._fetch(step, answer.json())
+
     def event(self, number: int, dependency: dict[str, Any]) -> list[dict[str, Any]]:
         """Send one event; return the dependencies that it has rendered."""
         step = f"{self.name}: event {number} {dependency.get('api_name') or ''}".rstrip()

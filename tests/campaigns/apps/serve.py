@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import multiprocessing.connection
 import os
 import runpy
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -98,8 +100,21 @@ def _stop(process: Any) -> None:
     process.join()
 
 
+def _ends_with_driver() -> None:
+    """Have this process, and all that it starts, killed when the driver ends in any way."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+
+    def wait() -> None:
+        multiprocessing.connection.wait([driver.sentinel])
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _serve(directory: Path, name: str, port: int, store: str | None, broken: str | None) -> None:
     os.setsid()
+    _ends_with_driver()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)

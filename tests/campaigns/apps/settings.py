@@ -2,13 +2,16 @@
 
 * ``#: login NAME PASSWORD``: the app has a login.
 * ``#: oauth``: visitors log in with ``gr.LoginButton``.
+* ``#: calls FUNCTION JSON``: the page calls this function of a component with this argument.
 * ``#: documented PART: SENTENCE``: steps with PART in their names may be worse, for that reason.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -17,6 +20,7 @@ class Settings:
 
     login: tuple[str, str] | None = None
     oauth: bool = False
+    calls: list[tuple[str, Any]] = field(default_factory=list)
     documented: dict[str, str] = field(default_factory=dict)
 
 
@@ -29,6 +33,8 @@ def read(app: Path) -> Settings:
                 settings.login = name, password
             case ["oauth"]:
                 settings.oauth = True
+            case ["calls", function, *argument]:
+                settings.calls.append((function, json.loads(" ".join(argument))))
             case ["documented", *words]:
                 part, _, sentence = " ".join(words).partition(": ")
                 settings.documented[part] = sentence

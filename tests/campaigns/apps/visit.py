@@ -33,8 +33,10 @@ def visit(app: Served, settings: Settings, *, short: bool) -> Notes:
             return notes
         first.look()
         first.events(_EVENTS)
+        first.calls()
         if second.open():
             second.events(_EVENTS // 2)
+            second.calls()
         with httpx.Client(timeout=30) as reader:
             others.by_http(notes, settings, files, reader)
             if not short:

@@ -1,4 +1,3 @@
-#: documented later: an app that keeps paths must keep a StoredFile instead
 import gradio as gr
 
 paths = []
