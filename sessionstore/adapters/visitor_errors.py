@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from sessionstore.errors import FileNotStored, InvalidName, LimitExceeded, SessionStoreError
@@ -14,6 +16,9 @@ NOT_STORED: Final = "The file no longer exists."
 
 _OF_THE_VISITOR: Final = {"max_file", "max_session", "max_session_files"}
 """Limits that a smaller upload can meet. The others are about the server's disk."""
+
+_SHORTEST: Final = 8
+"""The least length of another library's text that is looked for in an app's message."""
 
 _hidden = re.compile(rf"{re.escape(HIDDEN)}[0-9a-f]+/").sub
 """Replaces the prefix that an adapter puts before a visitor's file name."""
@@ -38,3 +43,35 @@ def reply_to(error: SessionStoreError) -> Reply:
         case FileNotStored():
             return Reply(404, NOT_STORED)
     return Reply(503, UNAVAILABLE)
+
+
+def without_details(message: str, error: BaseException) -> str:
+    """Return the ``message`` of an app's ``error`` without the texts of the store's errors.
+
+    Each text of a store's error that led to ``error``, and of that one's causes, is replaced by the
+    reply to a visitor. The app may have quoted or escaped it.
+    """
+    replies: dict[str, str] = {}
+    for each in _chain(error):
+        if isinstance(each, SessionStoreError):
+            reply = html.escape(reply_to(each).words, quote=False)  # Gradio shows it as HTML
+            replies[str(each)] = reply
+            for cause in _chain(each):
+                if len(str(cause)) >= _SHORTEST:
+                    replies.setdefault(str(cause), reply)
+    for text in sorted(filter(None, replies), key=len, reverse=True):
+        for form in (text, html.escape(text), html.escape(text, quote=False), repr(text)[1:-1]):
+            message = message.replace(form, replies[text])
+    return message
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and all errors that led to it."""
+    waiting, seen = [error], set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            inner = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+            waiting += [it for it in (each.__cause__, each.__context__, *inner) if it is not None]

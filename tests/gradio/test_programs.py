@@ -45,6 +45,7 @@ pytestmark = [
 
 TRANSPORTS = ["http", "sse"]
 NAMES = ["made", "mine"]
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><rect width="8" height="8"/></svg>'
 
 
 @pytest.fixture
@@ -173,6 +174,36 @@ def test_each_mcp_session_has_files_of_its_own(
     assert fetched(url).text == "secret"
     without_the_proof = re.sub("/[0-9a-f]{32}/", f"/{'0' * 32}/", url)
     assert fetched(without_the_proof).status_code == 403
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_url_of_an_svg_picture_answers_while_the_session_lives(
+    make: MakeReplicas, tmp_path: Path, transport: str
+) -> None:
+    (tmp_path / "square.svg").write_text(SVG)
+
+    def demo() -> gr.Blocks:
+        blocks = gr.Blocks()
+        with blocks:
+            picture = gr.Image(type="filepath")
+            gr.on(fn=lambda: str(tmp_path / "square.svg"), outputs=picture, api_name="square")
+        return blocks
+
+    replica = make(demo, mcp_server=True)
+
+    async def main() -> tuple[str, list[str]]:
+        async with connected(replica, transport) as mcp:
+            return await called(mcp, "square")
+
+    text, kinds = asyncio.run(main())
+    alive = fetched(url_in(text))
+    for each in replica.store.sessions():
+        each.drop()
+    replica.look_again()
+
+    assert kinds == ["image", "text"]
+    assert (alive.status_code, alive.text) == (200, SVG)
+    assert fetched(url_in(text)).status_code == 403
 
 
 @pytest.mark.parametrize("keep_local", [True, False])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from sessionstore import (
     SettingsError,
 )
 from sessionstore.adapters.gradio import session
-from sessionstore.adapters.visitor_errors import reply_to
+from sessionstore.adapters.visitor_errors import reply_to, without_details
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from tests.support.asgi_rig import Form, app_of, ask
 from tests.support.gradio_rig import GRADIO_S_OWN, MakeReplicas, replicas
@@ -38,6 +39,12 @@ SECRETS = ("a-bucket", "minio.internal", "/var/lib/store")
 
 def down() -> BackendUnavailable:
     return BackendUnavailable(f"Could not save an object in {PLACE}: nothing answers.")
+
+
+def caused() -> BackendUnavailable:
+    error = down()
+    error.__cause__ = OSError(f"Connection refused: {PLACE}")
+    return error
 
 
 def full() -> LimitExceeded:
@@ -144,11 +151,29 @@ def saved(path: str, request: gr.Request) -> Any:
     return session(request).put("saved.txt", Path(path))
 
 
+def wrapped(text: str, request: gr.Request) -> Any:
+    """Wrap the store's error in the app's own."""
+    try:
+        return session(request).put("saved.txt", text.encode())
+    except SessionStoreError as error:
+        raise RuntimeError(f"Could not save: {error!r}") from error
+
+
+def shown(text: str, request: gr.Request) -> Any:
+    """Show the store's error to the visitor, with a cause of its own."""
+    try:
+        return session(request).put("saved.txt", text.encode())
+    except SessionStoreError as error:
+        raise gr.Error(f"Could not save: {html.escape(str(error))} ({error.__cause__})") from None
+
+
 def build() -> gr.Blocks:
     made: gr.Blocks
     with gr.Blocks() as made:
         for fn in (copied, saved):
             gr.on(fn=fn, inputs=gr.File(), outputs=gr.File(), api_name=fn.__name__)
+        for fn in (wrapped, shown):
+            gr.on(fn=fn, inputs=gr.Textbox(), outputs=gr.File(), api_name=fn.__name__)
     return made
 
 
@@ -186,6 +211,38 @@ def test_a_failed_event_shows_the_sentence(
         tab.call(handler, upload)
     assert str(shown.value) == SENTENCE
     assert PLACE in caplog.text
+
+
+@pytest.mark.parametrize("handler", ["wrapped", "shown"])
+def test_an_app_s_own_error_shows_nothing_of_the_place(
+    make: MakeReplicas, caplog: pytest.LogCaptureFixture, handler: str
+) -> None:
+    replica = make(build, show_error=True)
+    tab = replica.tab().load()
+    replica.store.wrap(lambda backend: FaultyBackend(backend, on("put", Fault(caused))))
+    with pytest.raises(RuntimeError) as raised:
+        tab.call(handler, "hello")
+    assert str(raised.value).startswith("Could not save: ")
+    assert SENTENCE in str(raised.value)
+    assert shows_nothing(str(raised.value))
+    assert PLACE in caplog.text
+
+
+def test_a_message_of_an_app_s_own_stays() -> None:
+    error = RuntimeError("Could not save.")
+    error.__cause__ = down()
+    assert without_details(str(error), error) == "Could not save."
+    assert without_details("", error) == ""
+
+
+@pytest.mark.parametrize("form", [str, repr, lambda error: html.escape(str(error))])
+def test_a_store_s_error_anywhere_in_the_chain_is_replaced(form: Callable[[Any], str]) -> None:
+    inner = BackendUnavailable(f"""Could not reach "{PLACE}" or '{PLACE}'.""")
+    outer = ExceptionGroup("several", [ValueError("x"), inner])
+    error = RuntimeError("at last")
+    error.__context__ = outer
+    assert without_details(f"no: {form(inner)}", error).count(SENTENCE) == 1
+    assert shows_nothing(without_details(f"no: {form(inner)}", error))
 
 
 def test_a_name_in_an_event_s_error_is_no_html(make: MakeReplicas) -> None:

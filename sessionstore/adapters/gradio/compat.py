@@ -76,6 +76,7 @@ _ROUTES: Final = (
     ("GET", "/gradio_api/file=path"),
     ("HEAD", "/gradio_api/file=path"),
     ("POST", "/gradio_api/upload"),
+    ("POST", "/gradio_api/component_server"),
     ("GET", "/config"),
 )
 """A request for each route that the middleware knows."""
@@ -85,6 +86,7 @@ _OF_THE_DEMO: Final = (
     "GRADIO_CACHE", "app_id", "blocks", "delete_cache", "fns", "is_running", "temp_files", "title",
 )  # fmt: skip
 
+MCP_SERVER: Final = "gradio.mcp:GradioMCPServer"
 MCP_SESSION: Final = "x-sessionstore-mcp"
 """The header in which the middleware notes the MCP session of a request."""
 
@@ -92,6 +94,7 @@ _known_route = re.compile(
     r"/gradio_api/heartbeat/(?P<heartbeat>[^/]+)/?"
     r"|/gradio_api/file[=/](?P<file>.*)"
     r"|/gradio_api/(?P<upload>upload)/?"
+    r"|/gradio_api/(?P<function>component_server)/?"
     r"|/gradio_api/(?P<mcp>mcp)(?:/.*)?"
     r"|/(?P<config>config)/?",
     re.DOTALL,
@@ -275,14 +278,34 @@ def is_program(owner: str | None, connection: Request) -> bool:
 def route_of(route: str) -> tuple[str, str]:
     """Return the kind of a route below the app's root, and its session id, path or URL.
 
-    The kinds are heartbeat, file, upload, mcp and config; both are empty for any other route.
+    The kinds are heartbeat, file, upload, function, mcp and config; both are empty for others.
     """
     match = _known_route(route)
     kind = None if match is None else match.lastgroup
     return ("", "") if match is None or kind is None else (kind, match[kind])
 
 
+# MCP
+
+
+def has_mcp() -> bool:
+    """Return whether this Gradio has an MCP server that passes inline pictures on."""
+    return _has(f"{MCP_SERVER}.get_svg", f"{MCP_SERVER}.postprocess_output_data")
+
+
+def svg_of(output: Any) -> tuple[str, bytes]:
+    """Return name and content of an output that is an inline SVG picture, else empty ones."""
+    name = output.get("orig_name") if isinstance(output, dict) else None
+    content = find(f"{MCP_SERVER}.get_svg")(output) if name and has_mcp() else None
+    return (name, content) if isinstance(name, str) and content else ("", b"")
+
+
 # The cache directory
+
+
+def write_to_cache(content: bytes, name: str, root: Path) -> str:
+    """Write a file where Gradio would, and return its path."""
+    return str(find("gradio.processing_utils:save_bytes_to_cache")(content, name, str(root)))
 
 
 def hash_seed() -> bytes:

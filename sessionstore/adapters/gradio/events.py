@@ -26,10 +26,9 @@ from starlette.concurrency import run_in_threadpool
 
 from sessionstore._threads import run_waiting
 from sessionstore.adapters.gradio import compat, values
-from sessionstore.adapters.gradio.file_routes import ARRIVED
 from sessionstore.adapters.gradio.path_map import FoundFile
 from sessionstore.adapters.gradio.paths import links_in, with_links
-from sessionstore.adapters.gradio.presence import Visitor, mcp_visitor
+from sessionstore.adapters.gradio.presence import ARRIVED, CALLER, Visitor, mcp_visitor
 from sessionstore.errors import SessionStoreError
 
 if TYPE_CHECKING:
@@ -45,6 +44,10 @@ log: Final = logging.getLogger("sessionstore")
 
 MCP_HOLD: Final = 60.0
 """Seconds for which the copies of an MCP call stay: Gradio reads pictures of its result later."""
+
+
+LINK: Final = "sessionstore_link"
+"""The key of the path of an inline picture, in an output for Gradio's MCP server."""
 
 
 def now_of_files() -> int:
@@ -339,6 +342,31 @@ class Event:
         found = files.adopt(sender.visitor, sender.owner, name, self.began)
         return path if found is None else self._placed(found, path)
 
+    async def link_pictures(self, outputs: Any) -> Any:
+        """Save each inline SVG picture of an MCP call, and note its link in the output.
+
+        Gradio's MCP server writes such a picture into its cache later, and passes that path on.
+        """
+        if not self.sender.mcp:
+            return outputs
+        linked = []
+        for output in outputs:
+            name, svg = compat.svg_of(output)
+            if name:
+                path = await run_in_threadpool(self._save_picture, name, svg)
+                output = {**output, LINK: path}  # noqa: PLW2901 - the same output with its link
+            linked.append(output)
+        return linked
+
+    def _save_picture(self, name: str, content: bytes) -> str:
+        path = compat.write_to_cache(content, name, self.service.files.paths.root)
+        inside = self.service.files.paths.relative(path)
+        if inside is None:
+            return path
+        moved = self._move(inside, path)
+        self.pins.add(inside)  # until the MCP server has written it again
+        return moved
+
     def save_later(self) -> None:
         """Begin to save the outputs of ``later``."""
         names, self.later = self.later, []
@@ -411,7 +439,7 @@ def sender_of(request: Any) -> Sender | None:
     if mcp is not None:
         return Sender(owner, mcp_visitor(mcp), arrived, program=True, mcp=True)
     session_id = getattr(request, "session_hash", None)
-    visitor = Visitor(session_id, owner) if session_id else None
+    visitor = Visitor(session_id, owner) if session_id else connection.scope.get(CALLER)
     return Sender(owner, visitor, arrived, compat.is_program(owner, connection))
 
 

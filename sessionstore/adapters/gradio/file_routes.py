@@ -23,8 +23,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from sessionstore.adapters import cookies
-from sessionstore.adapters.gradio import compat
-from sessionstore.adapters.gradio.presence import PresenceTracker, Visitor, mcp_visitor
+from sessionstore.adapters.gradio import compat, server_functions
+from sessionstore.adapters.gradio.presence import ARRIVED, PresenceTracker, Visitor, mcp_visitor
 from sessionstore.adapters.gradio.uploads_in_progress import Upload, uploading
 from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.errors import InvalidName, SessionStoreError
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from sessionstore.adapters.gradio.attached_store import Service
     from sessionstore.adapters.gradio.path_map import CacheFiles
     from sessionstore.model import Reference
-
-ARRIVED: Final = "sessionstore.arrived"
-"""The key of a request's arrival in its scope (see ``PresenceTracker.moment``)."""
 
 SERVICE: Final = "sessionstore.service"
 """The key of the app's service in the scope: an app mounted in it replaces ``scope["app"]``."""
@@ -84,6 +81,8 @@ class SessionFiles:
             await _file(self.app, scope, receive, send, service, given)
         elif kind == "upload" and scope["method"] == "POST":
             await _upload(self.app, scope, receive, send, service)
+        elif kind == "function" and scope["method"] == "POST":
+            await _function(self.app, scope, receive, send, service)
         elif kind == "mcp":
             await self._mcp(scope, receive, send, service.presences)
         elif _may_be_page(scope):
@@ -291,6 +290,16 @@ async def _upload(
         return
     for message in held:
         await send(message)
+
+
+async def _function(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, service: Service
+) -> None:
+    try:
+        await server_functions.call(app, scope, receive, send, service)
+    except SessionStoreError as error:
+        log.warning("Could not save the files of a component's function: %s", error)
+        await _failure(error)(scope, receive, send)
 
 
 def _keep(upload: Upload, files: CacheFiles, owner: str | None, body: bytes) -> None:

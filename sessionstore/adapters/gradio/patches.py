@@ -18,6 +18,7 @@ import weakref
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from gradio import Error
 from starlette.concurrency import run_in_threadpool
@@ -26,7 +27,7 @@ from starlette.middleware import Middleware
 from sessionstore.adapters.gradio import compat, events, frames, uploads_in_progress, values
 from sessionstore.adapters.gradio.cache import large_to_cache
 from sessionstore.adapters.gradio.file_routes import SessionFiles
-from sessionstore.adapters.visitor_errors import reply_to
+from sessionstore.adapters.visitor_errors import reply_to, without_details
 from sessionstore.errors import SessionStoreError
 from sessionstore.storedfile import StoredFile
 
@@ -93,6 +94,8 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
         _replace("gradio:route_utils", "record_run_history", finished)
     if compat.has_cache():
         _replace(compat.CACHE, "put", _cache_put)
+    if compat.has_mcp():
+        _replace(compat.MCP_SERVER, "postprocess_output_data", _mcp_result)
     _seeds.append(compat.hash_seed())
     compat.set_hash_seed(hash_seed)
     if not _hooks:
@@ -141,7 +144,7 @@ def _create_app(
     return app
 
 
-async def _process_api(
+async def _process_api(  # noqa: C901 - one event, from its request to its error
     service_of: ServiceOf, original: Async, demo: Blocks, /, *args: Any, **kwargs: Any
 ) -> Any:
     service = service_of(demo)
@@ -179,6 +182,16 @@ async def _process_api(
         log.warning("An event failed: %s", error)
         words = html.escape(reply_to(error).words, quote=False)  # Gradio shows it as HTML
         raise Error(words) from error
+    except Exception as error:
+        message = str(error.message if isinstance(error, Error) else error)
+        words = without_details(message, error)
+        if words == message:
+            raise
+        log.warning("An event failed: %s", error)
+        if isinstance(error, Error):
+            error.message = words
+            raise
+        raise RuntimeError(words) from error
 
 
 def _event(service: Service, senders: list[events.Sender]) -> events.Event | None:
@@ -257,7 +270,7 @@ async def _postprocess_data(
     outputs = await original(demo, block_fn, predictions, *args, **kwargs)
     if event is not None:
         event.save_later()
-        outputs = await event.adopt(outputs)
+        outputs = await event.link_pictures(await event.adopt(outputs))
     return outputs
 
 
@@ -368,6 +381,21 @@ def _cache_put(original: Callable[..., None], cache: Any, /, key_hash: str, **en
     event, kept = events.current.get(), cache.get(key_hash)
     if event is not None and kept is not None:
         event.cached.append((cache, kept))
+
+
+def _mcp_result(
+    original: Callable[..., list[Any]], server: Any, /, data: Any, *args: Any, **kwargs: Any
+) -> list[Any]:
+    """Make the contents of a tool's result, with the links of ``Event.link_pictures``."""
+    contents = []
+    for output in data:
+        made = original(server, [output], *args, **kwargs)
+        link = output.get(events.LINK) if isinstance(output, dict) else None
+        if link is not None:
+            before, mark, _ = made[-1].text.partition("file=")
+            made[-1].text = before + mark + quote(link)
+        contents += made
+    return contents
 
 
 def _audit(name: str, args: tuple[Any, ...]) -> None:

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from sessionstore.events import Event
     from sessionstore.store import SessionStore
 
+ARRIVED: Final = "sessionstore.arrived"
+"""The key of a request's arrival in its scope (see ``PresenceTracker.moment``)."""
+
+CALLER: Final = "sessionstore.caller"
+"""The key of the visitor whose page calls a component's function, in the scope of the request."""
+
 REMEMBERED: Final = 10_000
 """The most visitors remembered without an open heartbeat; Gradio keeps the state of as many."""
 

@@ -11,8 +11,8 @@ with Gradio's page (cookies, heartbeat, the queue), a program that speaks plain 
 and fetch every file that they are given. A third visitor comes when the others are gone and their
 files are deleted. An app that differs is run once more: a difference that varies does not count.
 
-Exit status 1: an app is worse with the store, or documents that it is and is not. ``--catch`` adds defects to ``attach``, and
-exits with 1 unless each of them is found.
+Exit status 1: an app is worse with the store, or has a comment that it is worse, and is not.
+``--catch`` adds defects to ``attach``, and exits with 1 unless each of them is found.
 """
 
 from __future__ import annotations

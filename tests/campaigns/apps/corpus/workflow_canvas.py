@@ -4,17 +4,11 @@ import huggingface_hub
 from PIL import Image
 
 
-class Model:
-    """A model that needs no network."""
-
-    def __init__(self, **_):
-        pass
-
-    def text_to_image(self, prompt, **_):
-        return Image.new("RGB", (8, 8), "red" if prompt == "a square" else "blue")
+def text_to_image(_self, prompt, **_):
+    return Image.new("RGB", (8, 8), "red" if prompt == "a square" else "blue")
 
 
-huggingface_hub.InferenceClient = Model
+huggingface_hub.InferenceClient.text_to_image = text_to_image  # the model needs no network
 
 
 def shout(text: str) -> str:
