@@ -172,8 +172,8 @@ def build() -> gr.Blocks:
     with gr.Blocks() as made:
         for fn in (copied, saved):
             gr.on(fn=fn, inputs=gr.File(), outputs=gr.File(), api_name=fn.__name__)
-        for fn in (wrapped, shown):
-            gr.on(fn=fn, inputs=gr.Textbox(), outputs=gr.File(), api_name=fn.__name__)
+        for of_text in (wrapped, shown):
+            gr.on(fn=of_text, inputs=gr.Textbox(), outputs=gr.File(), api_name=of_text.__name__)
     return made
 
 
