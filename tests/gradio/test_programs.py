@@ -176,17 +176,21 @@ def test_each_mcp_session_has_files_of_its_own(
     assert fetched(without_the_proof).status_code == 403
 
 
+@pytest.mark.filterwarnings("ignore:Watermarking for SVG")  # Gradio's own, without a watermark
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_url_of_an_svg_picture_answers_while_the_session_lives(
     make: MakeReplicas, tmp_path: Path, transport: str
 ) -> None:
     (tmp_path / "square.svg").write_text(SVG)
 
+    def square() -> str:
+        """Draw a square."""
+        return str(tmp_path / "square.svg")
+
     def demo() -> gr.Blocks:
         blocks = gr.Blocks()
         with blocks:
-            picture = gr.Image(type="filepath")
-            gr.on(fn=lambda: str(tmp_path / "square.svg"), outputs=picture, api_name="square")
+            gr.on(fn=square, outputs=gr.Image(type="filepath"), api_name="square")
         return blocks
 
     replica = make(demo, mcp_server=True)
