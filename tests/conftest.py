@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
-import random
+import secrets
 import shutil
 import socket
 from collections.abc import Generator
@@ -91,12 +92,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on, below those the system hands out itself."""
+    """A TCP port of 127.0.0.1 that is free, below those the system hands out itself.
+
+    Not of the common random numbers: a test may seed them, and then two processes draw the same.
+    """
     while True:
-        port = random.randint(20_000, 29_999)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+        port = 20_000 + secrets.randbelow(10_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _program(*names: str) -> str:
