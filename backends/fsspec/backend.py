@@ -30,9 +30,12 @@ from sessionstore.parsers import Parser
 from ..objects import keys
 from ..objects.backend import ObjectBackend
 from ..objects.client import BATCH, Download, NotFound, Page, Payload, Upload
-from ..objects.engine_parts import CLOSED, Connection, Marker
+from ..objects.connection import Connection
+from ..objects.errors import CLOSED
+from ..objects.layout import Marker
+from .errors import translate
 from .filesystems import Files
-from .protocols import Where, translate
+from .protocols import Where
 
 __all__ = ["FsspecBackend", "FsspecClient"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ from typing import NamedTuple
 
 from sessionstore import parsers
 from sessionstore.content import hasher
-from sessionstore.errors import SettingsError
+from sessionstore.errors import BackendUnavailable, SettingsError
 from sessionstore.parsers import show_duration
 
 from . import keys
 from .bucket import READS, Bucket
 from .cache import LookupCache
-from .client import Entry
+from .client import Download, Entry, NotFound
 from .keys import Version
 
 VERSION = 1
@@ -36,6 +37,12 @@ UPLOAD_LIMIT = timedelta(hours=12)
 
 ABANDONED = 2 * UPLOAD_LIMIT
 """The age from which intents and uploads can no longer belong to an acknowledged save."""
+
+_RECENT = 60.0
+"""Seconds for which one read of the marker is enough, for listings that lead to no deletion."""
+
+_SIGN = b'"version"'
+"""A part of every ``layout`` object."""
 
 
 @dataclass(frozen=True)
@@ -151,3 +158,44 @@ def _read(bucket: Bucket) -> StoreParams | None:
             "use the version of the library that made the store, or a newer one."
         )
     return terms
+
+
+class Marker:
+    """Verifies an empty listing by reading the store's own marker, the object ``layout``.
+
+    Some libraries do not show the HTTP response. For them a web page in place of the store, or a
+    bucket that is gone for a moment, looks like an empty listing. A sweep that believes it would
+    delete referenced content. ``get`` is the client's.
+    """
+
+    def __init__(self, get: Callable[[str], Download], url: str) -> None:
+        self._get = get
+        self._url = url
+        self._seen = -_RECENT
+
+    def confirm(self, prefix: str, *, opening: bool) -> None:
+        """Raise BackendUnavailable if the marker is missing, so an empty listing is not believed.
+
+        ``opening``: the store is being opened, and may have no marker yet.
+        """
+        if is_harmless(prefix) and time.monotonic() - self._seen < _RECENT:
+            return
+        data: bytes | None = None
+        with suppress(NotFound), self._get(keys.LAYOUT).stream as stream:
+            data = stream.read()
+        if data is None and opening:
+            return
+        if data is None or _SIGN not in data:
+            raise BackendUnavailable(
+                f"Could not list the objects in {self._url}: the listing is empty, and the store's "
+                "own object 'layout' is not there either; see what answers at this URL."
+            )
+        self._seen = time.monotonic()
+
+
+def is_harmless(prefix: str) -> bool:
+    """Return whether an empty listing of ``prefix`` can cause no deletion.
+
+    That holds for the copies of one content and for the versions of one file, listed by a save.
+    """
+    return prefix.endswith("/") and prefix not in {keys.BLOBS, keys.SESSIONS, keys.INTENTS}

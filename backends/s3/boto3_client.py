@@ -20,7 +20,8 @@ from sessionstore.content import CHUNK
 from sessionstore.errors import BackendUnavailable, SettingsError
 
 from ..objects.client import Download, Entry, NotFound, Page, Part, Payload, Upload
-from ..objects.engine_parts import CLOSED, Client, Connection
+from ..objects.connection import Client, Connection
+from ..objects.errors import CLOSED
 from .boto3_session import Warmer, make_client
 from .errors import TASKS, from_boto3, from_response, not_s3
 from .options import Options

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import NoCredentialsError, ProfileNotFound
 from botocore.utils import determine_content_length, parse_timestamp
 
-from ..objects.engine_parts import Client
+from ..objects.connection import Client
 from .options import Options
 
 CONNECTIONS = 128

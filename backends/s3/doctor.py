@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from sessionstore.doctor import Check
 
-from ..objects.engine_parts import Client
+from ..objects.connection import Client
 from .boto3_session import make_client
 from .options import Options
 

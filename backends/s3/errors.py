@@ -21,7 +21,7 @@ from sessionstore.errors import SessionStoreError
 from sessionstore.parsers import show_duration
 
 from ..objects.client import NotFound
-from ..objects.engine_parts import ErrorRow, by_class, one_line
+from ..objects.errors import ErrorRow, by_class, one_line
 from .options import Options
 
 

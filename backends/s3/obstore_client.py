@@ -31,7 +31,9 @@ from sessionstore._streams import ReadStream
 from sessionstore.errors import BackendUnavailable, SessionStoreError, SettingsError
 
 from ..objects.client import BATCH, Download, Entry, NotFound, Page, Payload, Upload
-from ..objects.engine_parts import CLOSED, Connection, Marker, is_harmless
+from ..objects.connection import Connection
+from ..objects.errors import CLOSED
+from ..objects.layout import Marker, is_harmless
 from .errors import TASKS, from_boto3, from_obstore
 from .obstore_store import (
     extras,

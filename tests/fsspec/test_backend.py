@@ -19,17 +19,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from sessionstore import BackendUnavailable, LimitExceeded, SessionStore, SettingsError
 from sessionstore.backends.fsspec import FsspecBackend, filesystems
 from sessionstore.backends.fsspec.backend import FsspecClient, storage_options
+from sessionstore.backends.fsspec.errors import CLASSES, CODES, ERRNOS, translate
 from sessionstore.backends.fsspec.filesystems import LocalFiles, _time
-from sessionstore.backends.fsspec.protocols import (
-    CLASSES,
-    CODES,
-    ERRNOS,
-    KINDS,
-    PACKAGES,
-    REFUSED,
-    Where,
-    translate,
-)
+from sessionstore.backends.fsspec.protocols import KINDS, PACKAGES, REFUSED, Where
 from sessionstore.backends.objects.client import NotFound, Payload
 from sessionstore.registry import find
 from sessionstore.settings.resolver import resolve

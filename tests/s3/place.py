@@ -22,7 +22,7 @@ from sessionstore.backends.objects.client import (
     Payload,
     Upload,
 )
-from sessionstore.backends.objects.engine_parts import Connection
+from sessionstore.backends.objects.connection import Connection
 from sessionstore.backends.objects.keys import EPOCH
 from sessionstore.backends.s3 import S3Backend
 from sessionstore.backends.s3.backend import Engine

@@ -22,9 +22,9 @@ from botocore.utils import parse_timestamp
 from urllib3 import HTTPConnectionPool
 
 from sessionstore import BackendUnavailable
-from sessionstore.backends.objects import engine_parts as _connection
+from sessionstore.backends.objects import connection
 from sessionstore.backends.objects.client import BATCH, Payload
-from sessionstore.backends.objects.engine_parts import Connection
+from sessionstore.backends.objects.connection import Connection
 from sessionstore.backends.s3 import boto3_session
 from sessionstore.backends.s3.boto3_client import S3Client
 from sessionstore.backends.s3.options import Options
@@ -414,12 +414,12 @@ def _fork(check: Any) -> int:
 
 def test_forgotten_connections_do_not_pile_up() -> None:
     gc.collect()
-    before = len(_connection._connections)
+    before = len(connection._connections)
     connections = [Connection(object) for _ in range(10)]
-    assert len(_connection._connections) == before + 10
+    assert len(connection._connections) == before + 10
     del connections
     gc.collect()
-    assert len(_connection._connections) == before
+    assert len(connection._connections) == before
 
 
 def test_a_stream_left_early_gives_its_connection_back(bucket: Bucket, prefix: str) -> None:
