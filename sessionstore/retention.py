@@ -9,6 +9,7 @@ from typing import Literal
 
 from sessionstore.errors import SettingsError
 from sessionstore.model import Problem, Reference, SessionKey, SessionRecord
+from sessionstore.names import is_private
 from sessionstore.parsers import LONGEST, show_duration
 
 LIVE = timedelta(seconds=180)  # active within this time is live, however short the linger is
@@ -130,6 +131,9 @@ class Planner:
     files: Callable[[str], Iterable[Reference]]
     abandoned: Callable[[SessionRecord], str | None] = lambda _: None
     """Returns a reason to drop a session that the retention would keep, or None."""
+    held: bool = True
+    """Whether to make rows for what is only held. They need requests, and a sweep has no use for
+    them."""
 
     def rows(self, records: Iterable[SessionRecord]) -> Iterator[PlanRow]:
         for record in records:
@@ -142,12 +146,13 @@ class Planner:
         if reason is not None:
             yield from self._whole(record, "drop", reason)
             return
-        if due is not None:
+        if due is not None and self.held:
             wait = _words(due - self.now)
             yield from self._whole(record, "hold", f"it ended and lingers for {wait} more")
         # A session that cannot have an expired or too old file is skipped, without a listing.
         max_age, expiring = self.retention.max_age, record.expiring
         aged = max_age is not None and self.now - record.oldest > max_age
+        aged = aged and (self.held or not self._is_spared(record))
         if aged or (expiring is not None and expiring <= self.now):
             yield from self._files(record)
 
@@ -178,19 +183,40 @@ class Planner:
 
     def _files(self, record: SessionRecord) -> Iterator[PlanRow]:
         references = sorted(self.files(record.sid), key=lambda reference: reference.name)
-        # Without ``idle`` an empty session would stay for ever.
-        visitors = self.retention.idle is None and record.sid != self.shared
-        if not references and visitors and not self.retention.is_live(record, self.now):
-            yield from self._whole(record, "drop", "it has no files, and is not in use")
         key, remark = self._key(record)
+        rows = []
         for reference in references:
             verdict = self._file(record, reference)
             if verdict is not None:
                 action, reason = verdict
-                yield PlanRow(
-                    action, key.id, key.owner, reference.name, reference.size, reason + remark,
-                    record, reference,
+                rows.append(
+                    PlanRow(
+                        action, key.id, key.owner, reference.name, reference.size, reason + remark,
+                        record, reference,
+                    )
                 )  # fmt: skip
+        if self._is_over(record, key, references, rows):
+            yield from self._whole(record, "drop", "it has no files, and is not in use")
+        else:
+            yield from rows
+
+    def _is_over(
+        self,
+        record: SessionRecord,
+        key: SessionKey,
+        references: list[Reference],
+        due: list[PlanRow],
+    ) -> bool:
+        """Return whether a session without files, or whose files are all ``due``, is dropped.
+
+        Without ``idle`` an empty session would stay for ever, and an adapter's own session would
+        stay for ``idle`` although its owner has left.
+        """
+        if record.sid == self.shared or self.retention.is_live(record, self.now):
+            return False
+        if not is_private(key):
+            return not references and self.retention.idle is None
+        return len(references) == len(due) and all(row.action == "delete" for row in due)
 
     def _file(self, record: SessionRecord, reference: Reference) -> tuple[Action, str] | None:
         if reference.expires is not None and reference.expires <= self.now:
@@ -200,10 +226,14 @@ class Planner:
         if self.retention.max_age is None or age <= self.retention.max_age:
             return None
         older = f"{_words(age)} old, older than max_age={_words(self.retention.max_age)}"
-        spared = record.sid != self.shared and not self.retention.sweep_live
-        if spared and self.retention.is_live(record, self.now):
+        if self._is_spared(record):
             return "hold", f"{older}, but its session is live"
         return "delete", older
+
+    def _is_spared(self, record: SessionRecord) -> bool:
+        """Return whether ``max_age`` spares the files of this session, because it is live."""
+        spared = record.sid != self.shared and not self.retention.sweep_live
+        return spared and self.retention.is_live(record, self.now)
 
 
 def row_for(problem: Problem) -> PlanRow:

@@ -147,7 +147,7 @@ class SessionStore(BaseStore):
         An object among the sessions that is not a session, or that no listing can show, has a row
         with the action "hold".
         """
-        rows = self._due()
+        rows = self._due(held=True)
         if isinstance(self.backend, Omits):
             rows += map(row_for, self.backend.omitted(files=False))
         return rows
@@ -155,9 +155,9 @@ class SessionStore(BaseStore):
     def sweep(self, dry_run: bool = False) -> list[PlanRow]:  # noqa: FBT001, FBT002 - a public name
         """Delete expired sessions and files, collect unreferenced content, and return the plan.
 
-        The rows are those of ``plan()`` for sessions and files. A row that could not be carried out
-        because its session became active is returned as a ``hold``. ``dry_run`` deletes nothing and
-        returns the complete plan. Any number of processes may sweep at the same time.
+        The rows are those of ``plan()`` that delete a session or a file. A row that could not be
+        carried out because its session became active is returned as a ``hold``. ``dry_run`` deletes
+        nothing and returns the complete plan. Any number of processes may sweep at the same time.
         """
         if dry_run:
             return self.plan()
@@ -179,12 +179,13 @@ class SessionStore(BaseStore):
         return sweeping
 
     def _due(
-        self, abandoned: Callable[[SessionRecord], str | None] = lambda _: None
-    ) -> list[PlanRow]:
-        """Return the rows that a sweep acts on. Reads sessions only, which is one listing."""
+        self, abandoned: Callable[[SessionRecord], str | None] = lambda _: None, *,
+        held: bool = False,
+    ) -> list[PlanRow]:  # fmt: skip
+        """Return the rows that a sweep acts on; with ``held`` also what is only held."""
         planner = Planner(
             self.retention, self.now(), _SHARED.sid, self.backend.identify, self.backend.files,
-            abandoned,
+            abandoned, held,
         )  # fmt: skip
         return list(planner.rows(self.backend.sessions()))
 

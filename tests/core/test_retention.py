@@ -11,6 +11,7 @@ import pytest
 
 from sessionstore import Retention, SessionStore, SettingsError
 from sessionstore.backend import Reference, SessionKey, SessionRecord
+from sessionstore.names import private_key
 from sessionstore.retention import Planner
 from sessionstore.testing import FakeClock
 from tests.support.stores import DAY, HOUR, MINUTE, SECOND, brief, local_store, memory_store
@@ -153,6 +154,29 @@ class TestPlanner:
         young = SessionRecord("a", NOW, None, NOW - HOUR, NOW + SECOND)
         planner = Planner(Retention(max_age=HOUR), NOW, "shared", lambda _: self.KEY, listed)
         assert list(planner.rows([young])) == []
+
+    def test_a_sweep_asks_for_nothing_about_what_is_only_held(self) -> None:
+        """Sessions that linger, and live ones with files that are too old."""
+
+        def asked(_: str) -> Any:
+            raise AssertionError("The backend was asked.")
+
+        held = [SessionRecord(f"{n}", NOW, NOW - MINUTE, NOW, None) for n in range(100)]
+        held += [SessionRecord("live", NOW, None, NOW - DAY, None)]
+        planner = Planner(Retention(max_age=HOUR), NOW, "shared", asked, asked, held=False)
+        assert list(planner.rows(held)) == []
+
+    @pytest.mark.parametrize(
+        ("active", "rows"), [(MINUTE, [("delete", "old")]), (HOUR, [("drop", None)])]
+    )
+    def test_an_adapter_s_session_goes_with_its_last_files(
+        self, active: timedelta, rows: list[tuple[str, str | None]]
+    ) -> None:
+        key = private_key("gradio unclaimed", "anna")
+        expired = Reference("old", 3, "d", NOW - active, NOW - SECOND, "t")
+        planner = Planner(Retention(), NOW, "shared", lambda _: key, lambda _: [expired])
+        of_it = SessionRecord(key.sid, NOW - active, None, NOW - active, NOW - SECOND)
+        assert [(row.action, row.name) for row in planner.rows([of_it])] == rows
 
     def test_bounds_are_only_bounds(self) -> None:
         files = [self.file("young", MINUTE), self.file("old", 2 * HOUR)]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sessionstore import FileNotStored, SessionStore
+from sessionstore.adapters.gradio import path_map
 from sessionstore.adapters.gradio import recent_saves as module
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.path_map import CacheFiles
@@ -275,6 +276,39 @@ def test_a_pinned_file_that_is_gone_is_served_to_nobody(a: Process) -> None:
     a.files._pins.delete(NAME)
 
     assert a.serves(NAME, "boris") is None
+
+
+def test_the_lists_of_a_visitor_go_when_two_replicas_drop_the_last_two_tabs(
+    a: Process, b: Process, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each still sees the entry of the other when it looks."""
+    for tab in ("one", "two"):
+        for replica in (a, b):
+            replica.files.lists.record("anna", tab)
+    clock.advance(timedelta(minutes=10))
+    nothing = a.files.unclaimed("anna").key
+    delete = KeptSession.delete
+    others: list[Any] = []
+
+    def deleting(session: Any, *names: str) -> None:
+        if not others:
+            others.append(session)
+            b.files.lists.tidy("anna", "two", nothing)
+        delete(session, *names)
+
+    monkeypatch.setattr("sessionstore.session.Session.delete", deleting)
+    a.files.lists.tidy("anna", "one", nothing)
+    assert others
+    clock.advance(timedelta(seconds=3))
+    assert list(a.store.backend.sessions()) == []
+
+
+def test_nothing_stays_of_an_upload_that_expired(a: Process, clock: FakeClock) -> None:
+    a.makes(NAME, b"note")
+    a.files.keep_upload("anna", NAME)
+    clock.advance(path_map.UNCLAIMED)
+    assert [row.action for row in a.store.sweep()] == ["drop"]
+    assert list(a.store.backend.sessions()) == []
 
 
 def test_no_event_waits_for_the_deletion_of_an_upload_that_it_used(

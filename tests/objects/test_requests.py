@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from sessionstore import SessionStore
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects.client import BATCH
 from sessionstore.testing import FakeClock, Subject
@@ -198,6 +199,25 @@ def test_a_sweep_lists_everything_once_and_takes_three_more(subject: Subject) ->
         subject.backend.collect()
     listings = 3  # content, intents, references
     assert requests() == {"LIST": listings + 1, "GET": 1, "PUT": 1}  # uploads, the last count, this
+
+
+def test_a_sweep_asks_for_nothing_about_sessions_that_linger(
+    bucket: FakeBucket, clock: FakeClock
+) -> None:
+    backend = backend_on(bucket)
+    with SessionStore(backend, clock=clock) as store:
+        for number in range(50):
+            store.session(f"{number}").put("a", b"cat")
+            store.session(f"{number}").end()
+        requests = backend.client.requests  # type: ignore[attr-defined]  # a FakeObjectClient
+        requests.clear()
+        store.sweep()
+        before = dict(requests)
+        planned = store.plan()
+    assert before == {"LIST": 5, "GET": 1, "PUT": 1}
+    assert {(row.action, row.size, row.session_id.isdigit()) for row in planned} == {
+        ("hold", 3, True)
+    }
 
 
 def test_a_sweep_that_counts_what_the_last_one_did_notes_nothing(subject: Subject) -> None:

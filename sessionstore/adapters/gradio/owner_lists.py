@@ -57,10 +57,16 @@ class OwnerLists:
             record = self._store.backend.session(key.sid)
             if record is None:
                 continue
-            if any(file.name != sid for file in self._store.backend.files(key.sid)):
+            others = self._others(key, sid)
+            if others:
                 Session(self._store, key).delete(sid)
-            elif self._store.now() - record.active > _SETTLED:
+                # Once more: another process may have deleted the other entry at the same time.
+                others = self._others(key, sid)
+            if not others and self._store.now() - record.active > _SETTLED:
                 self._store.drop(key, "its owner left", unless_active_after=record.active)
+
+    def _others(self, key: SessionKey, sid: str) -> bool:
+        return any(file.name != sid for file in self._store.backend.files(key.sid))
 
     def touch(self, owner: str) -> None:
         """Mark the owner's list as used, so that it does not become idle."""
