@@ -99,16 +99,17 @@ class Actor:
                 op.kind = "spared"
 
     def drop_as_judged(self, key: SessionKey) -> None:
-        """Drop a session as a sweep does: unless it was active after its record was read."""
+        """Drop a session as a sweep does: unless it was active or resumed after its record."""
         try:
             record = self.backend.session(key.sid)
+            self.backend.identify(key.sid)
         except BackendUnavailable:
             return
         if record is None:
             return
         ended = record.ended is not None
         with self._op("drop", key.sid, None) as op:
-            op.unless = record.active
+            op.unless, op.only_ended = record.active, ended
             dropped = self.backend.drop(
                 key.sid, unless_active_after=record.active, only_ended=ended
             )
@@ -209,6 +210,13 @@ def replacer(actor: Actor) -> None:
         actor.put(A, "x", choices.below(LARGE))
 
 
+def twin(actor: Actor) -> None:
+    """Save the same content under the same name as the others, and see that it stays."""
+    actor.put(A, "x", 0)
+    for _ in range(3):
+        actor.read(A, "x")
+
+
 def uploader(actor: Actor) -> None:
     """Save a content that needs a multipart upload."""
     actor.put(A, actor.world.choices.pick(NAMES), LARGE)
@@ -219,6 +227,19 @@ def visitor(actor: Actor) -> None:
     choices = actor.world.choices
     for _ in range(1 + choices.below(3)):
         actor.mark(choices.pick(("end", "touch", "resume", "end")), choices.pick((A, B)))
+
+
+def returner(actor: Actor) -> None:
+    """Leave, and come back at once."""
+    actor.put(A, "x", 0)
+    actor.mark("end", A)
+    actor.mark("resume", A)
+
+
+def timer(actor: Actor) -> None:
+    """Drop a session when its linger is over."""
+    for _ in range(6):
+        actor.drop_as_judged(A)
 
 
 def dropper(actor: Actor) -> None:
@@ -289,6 +310,11 @@ CAST: Final[tuple[tuple[str, Callable[[Actor], None]], ...]] = (
     ("reader", reader),
     ("keeper", keeper),
     ("deleter", deleter),
+    ("twin0", twin),
+    ("twin1", twin),
+    ("twin2", twin),
+    ("returner", returner),
+    ("timer", timer),
 )
 
 THEMES: Final[tuple[tuple[float, tuple[str, ...]], ...]] = (
@@ -303,10 +329,16 @@ THEMES: Final[tuple[tuple[float, tuple[str, ...]], ...]] = (
     (0.1, ("visitor", "dropper", "writer0")),
     (0.1, ("deleter", "closer")),
     (0.1, ("visitor", "sweeper0", "writer0")),
+    (0.0, ("twin0", "twin1", "twin2")),
+    (0.1, ("returner", "timer")),
 )
 """The processes of a run: the probability that each one takes part, and the names of those that
 always do. With few processes a seed range covers more of their orders; with all processes it covers
 unexpected combinations."""
+
+
+RARE: Final = ("keeper", "deleter", "twin0", "twin1", "twin2", "returner", "timer")
+"""The processes that take part a third as often as the others."""
 
 
 # The stage
@@ -346,13 +378,11 @@ class Stage:
         choices = self._world.choices
         common, leading = choices.pick(THEMES)
         for name, script in CAST:
-            if choices.chance(
-                1.0 if name in leading else common / 3 if name in {"keeper", "deleter"} else common
-            ):
+            if choices.chance(1.0 if name in leading else common / 3 if name in RARE else common):
                 self._add(name, script)
         long = choices.chance(0.15)
-        # Other processes can harm an upload at few moments, so there they run more often.
-        busy = "uploader" in leading
+        # Others can harm these at few moments, so there they run more often.
+        busy = not {"uploader", "twin0", "timer"}.isdisjoint(leading)
         self._world.manners = Manners(
             switch=choices.pick((0.1, 0.3) if busy else (0.0, 0.02, 0.05, 0.1, 0.3)),
             time=choices.pick((0.1, 0.25) if busy else (0.0, 0.03, 0.1, 0.25)),

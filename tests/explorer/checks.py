@@ -60,7 +60,7 @@ def _seen(history: History, look: Op, verb: str) -> Iterator[str]:
 
 
 def _drops(history: History) -> Iterator[str]:
-    """Check that a drop spared each session that was active after the drop's time limit."""
+    """Check that a drop spared each session that was active after its limit, or that came back."""
     for drop in history.ops:
         if drop.kind != "drop" or drop.unless is None or drop.ended is None:
             continue
@@ -69,6 +69,11 @@ def _drops(history: History) -> Iterator[str]:
             since = act.at > drop.unless + timedelta(seconds=1)
             if since and act.is_before(drop) and all(other.is_before(act) for other in others):
                 yield f"{drop.sid} was dropped although it was active since"
+        ends = history.of(drop.sid, "end", "drop")
+        for act in history.of(drop.sid, "resume") if drop.only_ended else ():
+            came_back = act.ended is not None and act.is_before(drop)
+            if came_back and all(end.is_before(act) for end in ends if end is not drop):
+                yield f"{drop.sid} was dropped although its visitor came back"
 
 
 def _activity(history: History, record: SessionRecord) -> Iterator[str]:

@@ -42,6 +42,7 @@ class Op:
     until: int = FOREVER
     pending: int = 0
     unless: datetime | None = None
+    only_ended: bool = False
 
     def settled(self, history: History) -> None:
         """Record that a late request of the operation has arrived."""
