@@ -158,14 +158,17 @@ class Session(SessionHandle):
 
     def read(self, name: str) -> bytes:
         """Return the bytes of that file. Raises FileNotStored, InvalidName, Corrupted."""
+        missing: StoredFile | None = None
         while True:
             file = self.get(name)
             try:
                 return file.read()
             except FileNotStored:
-                # Another save replaced the file after get(): read the new version instead.
-                if self.get(name) == file:
+                # Another save replaced the file after get(): read the new version. If that save
+                # was too late, it was taken back, and this is the same version: read it again.
+                if file == missing:
                     raise
+                missing = file
 
     def __contains__(self, name: object) -> bool:
         """Return whether the session has a file of that name."""

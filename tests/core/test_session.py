@@ -511,6 +511,21 @@ class TestReading:
         monkeypatch.setattr(backend, "open", replaced_first)
         assert session.read("cat") == b"new"
 
+    def test_read_survives_a_replacement_that_is_taken_back(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session.put("cat", b"cat")
+        real = session.store.backend.open
+        hidden = iter([FileNotStored("cat")])
+
+        def hidden_first(*args: Any, **kwargs: Any) -> Any:
+            for error in hidden:
+                raise error
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(session.store.backend, "open", hidden_first)
+        assert session.read("cat") == b"cat"
+
     def test_usage_counts_equal_bytes_once(self, session: Session) -> None:
         session.put("a", b"cat")
         session.put("b", b"cat")

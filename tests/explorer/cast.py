@@ -150,16 +150,16 @@ class Actor:
 
 def read_by_name(backend: ObjectBackend, sid: str, name: str) -> bytes | None:
     """Return the bytes of a file, or None if it does not exist, as ``Session.read`` does."""
+    missing: Reference | None = None
     try:
-        reference = backend.get(sid, name)
         while True:
+            reference = backend.get(sid, name)
             try:
                 return _read(backend, sid, reference)
             except FileNotStored:
-                current = backend.get(sid, name)
-                if current == reference:
+                if reference == missing:
                     raise
-                reference = current
+                missing = reference
     except FileNotStored:
         return None
 
