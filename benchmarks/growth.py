@@ -18,7 +18,6 @@ from benchmarks.disks import Disk
 from benchmarks.harness import Figure, median_cost
 from benchmarks.objects import AT_ONCE, Bench
 from sessionstore import Session, SessionStore
-from sessionstore.backends.objects.collector import AT_ONCE as AT_ONCE_IN_A_SWEEP
 
 Sizes = list[int]
 PER_SESSION = local_sessions.FILES
@@ -118,9 +117,8 @@ def listings(sizes: Sizes) -> Iterator[Figure]:
     for files in sizes:
         peak = _sweep_memory(files)
         group = "Growth: the sweep of a bucket whose listings are made up"
-        passes = -(-files // AT_ONCE_IN_A_SWEEP)
         yield Figure(group, f"{files:,} contents: memory each", peak / files, "bytes", 64, "",
-                     {"passes": passes, "in all, MiB": peak / 2**20})  # fmt: skip
+                     {"in all, MiB": peak / 2**20})  # fmt: skip
 
 
 def _sweep_memory(files: int) -> float:

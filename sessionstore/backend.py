@@ -47,9 +47,9 @@ from sessionstore.model import (
 from sessionstore.parsers import Parser
 
 __all__ = [
-    "Backend", "Collected", "Dropped", "HasFreeSpace", "Inspects", "KeepsSecret", "KnowsIfAlone",
-    "Location", "Omits", "Problem", "ReclaimsLate", "Reference", "Restores", "Saved", "SessionKey",
-    "SessionRecord", "SignsUrls", "Stored",
+    "Backend", "Collected", "Dropped", "ElectsSweeper", "HasFreeSpace", "Inspects", "KeepsSecret",
+    "KnowsIfAlone", "Location", "Omits", "Problem", "ReclaimsLate", "Reference", "Restores",
+    "Saved", "SessionKey", "SessionRecord", "SignsUrls", "Stored", "Survey", "Surveys",
 ]  # fmt: skip
 
 
@@ -199,6 +199,46 @@ class ReclaimsLate(Protocol):
 
     def referred(self) -> Stored:
         """Return the size of the referenced content. Lists all files."""
+        ...
+
+
+class Survey(Protocol):
+    """One sweep's pass over a store: ``sessions`` is read to its end, and then ``collect``."""
+
+    def sessions(self) -> Iterator[SessionRecord]: ...
+    def collect(self, *, force: bool = False) -> Collected: ...
+
+
+@runtime_checkable
+class Surveys(Protocol):
+    """A backend in which listings cost money: one pass serves ``sessions`` and ``collect``.
+
+    Both are as ``Backend`` describes them. Content whose last file is deleted between the two is
+    collected by a later pass.
+    """
+
+    def survey(self, *, content: bool = True) -> Survey:
+        """Return a pass. Without ``content`` it lists the sessions only, and collects nothing."""
+        ...
+
+
+@runtime_checkable
+class ElectsSweeper(Protocol):
+    """A backend by which processes agree on one that sweeps.
+
+    The agreement is advisory: any number of processes may sweep at the same time.
+    """
+
+    def elect(self, term: timedelta, patience: timedelta | None = None) -> timedelta:
+        """Return zero if this process is to sweep; others are then told to wait for ``term``.
+
+        If another process sweeps, return the time after which to ask again. With ``patience`` that
+        is at most so long after the other process last gave a sign.
+        """
+        ...
+
+    def renew(self, term: timedelta) -> None:
+        """Tell the others to wait for ``term`` from now: called after a sweep."""
         ...
 
 

@@ -23,7 +23,7 @@ from sessionstore.events import Callback, Event, Events
 from sessionstore.limits import Limits, QuotaLedger
 from sessionstore.local_copies import LocalCopies
 from sessionstore.media import disposition, media_type
-from sessionstore.model import Reference, SessionKey
+from sessionstore.model import Collected, Reference, SessionKey
 from sessionstore.names import is_private, shared_key
 from sessionstore.retention import Retention
 from sessionstore.settings.resolver import SECRET_LENGTH
@@ -80,6 +80,8 @@ class BaseStore:
                 )
             self._redirect = backend
         self.audit = audit
+        self.swept: Collected | None = None
+        """The result of the last garbage collection of this process."""
         self.ledger: Final = QuotaLedger(self.limits, backend, self._make_room)
         """The quotas of this store."""
 

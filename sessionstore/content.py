@@ -74,8 +74,12 @@ class TempSpool:
     BackendUnavailable for other errors of the disk.
     """
 
-    def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str] | None = None, *, of: str = "the bytes of a save"
+    ) -> None:
+        """Make the file. ``of`` is what the messages of errors call the bytes."""
         self._directory = directory
+        self._of = of
         with self._translated("make a temporary file"):
             self.file: io.FileIO = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - close() closes
 
@@ -85,10 +89,20 @@ class TempSpool:
 
     def write(self, data: Buffer, /) -> int:
         left = memoryview(data)
-        with self._translated("buffer the bytes of a save"):
+        with self._translated(f"buffer {self._of}"):
             while left:
                 left = left[self.file.write(left) :]
         return len(data)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return the bytes from ``start`` on, at most ``size``; ``write`` continues at the end."""
+        with self._translated(f"read {self._of}"):
+            self.file.seek(start)
+            data = bytearray()
+            while len(data) < size and (chunk := self.file.read(size - len(data))):
+                data += chunk
+            self.file.seek(0, os.SEEK_END)
+        return bytes(data)
 
     def chunks(self) -> Iterator[bytes]:
         with self._translated("read the buffered bytes of a save"):

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
-from sessionstore.model import Reference, Saved
+from sessionstore.model import Reference, Saved, Stored
 from sessionstore.parsers import show_size
 
 _REMEMBERED = 4096  # sessions with cached sums; others are summed again at their save
@@ -223,6 +223,8 @@ class QuotaLedger:
         self._tallies: OrderedDict[str, _SessionQuota] = OrderedDict()
         self._total = 0
         self._coming = 0
+        self.added = 0
+        """The bytes that saves of this process have added to the total."""
         if limits.min_free is not None and not isinstance(backend, HasFreeSpace):
             raise SettingsError(
                 f"invalid min_free={limits.min_free}: this backend is not on a disk; leave it "
@@ -234,12 +236,18 @@ class QuotaLedger:
         """Use ``backend`` from now on: the same backend with a wrapper around it."""
         self._backend = backend
 
-    def recount(self) -> None:
-        """Read the store's total again if ``max_store`` is set. A sweep calls this."""
+    def recount(self, counted: Stored | None = None, added: int = 0) -> None:
+        """Read the store's total again if ``max_store`` is set. A sweep calls this.
+
+        ``counted`` is what a sweep counted, which began when ``self.added`` was ``added``. Saves
+        since then may be in both: the total is too high rather than too low.
+        """
         if self.limits.max_store is not None:
-            total = limited_bytes(self._backend)
+            total = None if counted is None else counted.bytes
+            if total is None:
+                total, added = limited_bytes(self._backend), self.added
             with self._lock:
-                self._total = total
+                self._total = total + self.added - added
 
     def join(self, save: Reservation) -> None:
         """Add the save to the sums of its session, if a limit needs them."""
@@ -386,6 +394,7 @@ class QuotaLedger:
             self._coming -= save.reserved
             save.reserved = 0
             self._total += kept
+            self.added += kept
 
     def check_free(self, coming: int, name: str) -> None:
         """Raise LimitExceeded if ``coming`` more bytes would leave less than ``min_free``."""

@@ -244,8 +244,19 @@ class LocalCopies:
     def forget_session(self, sid: str) -> None:
         self._remove(self._of(sid))
 
-    def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
-        """Remove copies of files that other processes deleted, and the copies of dead processes."""
+    def holders(self) -> list[str]:
+        """Return the sessions with copies."""
+        return list(self._copies)
+
+    def sweep(
+        self, files: Callable[[str], Iterable[Reference]], absent: Iterable[str] = ()
+    ) -> None:
+        """Remove copies of files that other processes deleted, and the copies of dead processes.
+
+        ``absent`` are sessions with copies that do not exist any more.
+        """
+        for sid in absent:
+            self.forget_session(sid)
         try:
             workspace = self._workspace
         except OSError:  # no temporary folder, so no copies either

@@ -136,6 +136,7 @@ class Metrics:
         calls |= {
             "open": self._calls.call("open", self._reading),
             "collect": self._calls.call("collect", self._collected),
+            "survey": lambda survey: lambda **of: wrap_methods(survey(**of), calls),
         }
         return wrap_methods(backend, calls)
 

@@ -76,21 +76,28 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
-    """The result of a collection: removed blobs, bytes and leftovers; ``held``: why it stopped."""
-
-    blobs: int
-    bytes: int
-    leftovers: int
-    held: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Stored:
     """The size of the content: the number of blobs and their bytes, each blob counted once."""
 
     blobs: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The result of a collection: removed blobs, bytes and leftovers; ``held``: why it stopped.
+
+    ``stored`` is all content that is left and ``referred`` the part that files refer to, if the
+    collection listed them. ``requests`` is the number of listings' pages that it took.
+    """
+
+    blobs: int
+    bytes: int
+    leftovers: int
+    held: str | None = None
+    stored: Stored | None = field(default=None, compare=False)
+    referred: Stored | None = field(default=None, compare=False)
+    requests: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ class SessionStore(BaseStore):
         An object among the sessions that is not a session, or that no listing can show, has a row
         with the action "hold".
         """
-        rows = self._due(held=True)
+        rows = list(self._planner(held=True).rows(self.backend.sessions()))
         if isinstance(self.backend, Omits):
             rows += map(row_for, self.backend.omitted(files=False))
         return rows
@@ -161,12 +161,7 @@ class SessionStore(BaseStore):
         """
         if dry_run:
             return self.plan()
-        try:
-            plan = self._due()
-        except Exception as error:
-            self.emit("sweep_failed", reason=str(error))
-            raise
-        return Sweep(self).run(plan)
+        return Sweep(self).run(self._planner())
 
     def sweeping(self, every: timedelta = _MINUTE) -> Sweeping:
         """Return a context manager: a thread that sweeps now and then once per ``every``.
@@ -178,16 +173,15 @@ class SessionStore(BaseStore):
         self._sweepings.add(sweeping)
         return sweeping
 
-    def _due(
+    def _planner(
         self, abandoned: Callable[[SessionRecord], str | None] = lambda _: None, *,
         held: bool = False,
-    ) -> list[PlanRow]:  # fmt: skip
-        """Return the rows that a sweep acts on; with ``held`` also what is only held."""
-        planner = Planner(
+    ) -> Planner:  # fmt: skip
+        """Return a planner of what a sweep acts on; with ``held`` also of what is only held."""
+        return Planner(
             self.retention, self.now(), _SHARED.sid, self.backend.identify, self.backend.files,
             abandoned, held,
         )  # fmt: skip
-        return list(planner.rows(self.backend.sessions()))
 
     def _drop_abandoned(self) -> None:
         """Drop the sessions that dead processes left.
@@ -201,7 +195,7 @@ class SessionStore(BaseStore):
             spared = not alone and self.retention.is_live(record, now)
             return None if spared else "left by a process that is gone (restart=drop)"
 
-        Sweep(self).run(self._due(abandoned))
+        Sweep(self).run(self._planner(abandoned))
 
     # Contents
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from itertools import groupby, islice
 from typing import Final
 
+from sessionstore.backend import Survey, Surveys
 from sessionstore.base import BaseStore
 from sessionstore.errors import FileNotStored
 from sessionstore.limits import limited_bytes
 from sessionstore.model import Collected, Reference, SessionKey, SessionRecord
 from sessionstore.names import shared_key
-from sessionstore.retention import PlanRow
+from sessionstore.retention import Planner, PlanRow
 
 log: Final = logging.getLogger("sessionstore")
 
@@ -29,18 +30,34 @@ class Sweep:
         self._store = store
         self._failures: list[Exception] = []
 
-    def run(self, plan: list[PlanRow]) -> list[PlanRow]:
-        """Carry out the plan, then collect garbage; return the rows with their real outcome.
+    def run(self, planner: Planner, *, content: bool = True) -> list[PlanRow]:
+        """Make and carry out a plan, then collect garbage; return the rows with their real outcome.
 
-        Raises the first error after all other rows were tried.
+        Without ``content`` a backend that ``Surveys`` collects nothing. Raises the first error
+        after all other rows were tried.
         """
+        backend = self._store.backend
+        survey = backend.survey(content=content) if isinstance(backend, Surveys) else backend
+        added = self._store.ledger.added
+        absent = set(self._store.local_copies.holders())
+
+        def records() -> Iterator[SessionRecord]:
+            for record in survey.sessions():
+                absent.discard(record.sid)
+                yield record
+
+        try:
+            plan = list(planner.rows(records()))
+        except Exception as error:
+            self._store.emit("sweep_failed", reason=str(error))
+            raise
         self._store.emit("sweep_started", reason=f"{len(plan)} rows")
         done: list[PlanRow] = []
         for sid, rows in groupby(plan, _files_of):
             most = 1 if sid is None else _AT_ONCE
             while part := list(islice(rows, most)):
                 done += self._part(part)
-        collected = self._collect()
+        collected = self._collect(survey, absent, added)
         if self._failures:
             self._store.emit("sweep_failed", reason=str(self._failures[0]))
             raise self._failures[0]
@@ -109,12 +126,13 @@ class Sweep:
             return False
         return True
 
-    def _collect(self) -> Collected:
+    def _collect(self, survey: Survey, absent: set[str], added: int) -> Collected:
+        """Collect garbage, forget the copies of ``absent`` sessions, and count the store again."""
         collected = Collected(0, 0, 0)
         try:
-            collected = self._store.backend.collect()
-            self._store.local_copies.sweep(self._store.backend.files)
-            self._store.ledger.recount()
+            self._store.swept = collected = survey.collect()
+            self._store.local_copies.sweep(self._store.backend.files, absent)
+            self._store.ledger.recount(collected.referred, added)
         except Exception as error:  # noqa: BLE001 - raised again by run()
             self._failures.append(error)
             log.warning("A sweep could not collect garbage: %s", error)

@@ -25,6 +25,7 @@ from .cache import LookupCache
 from .client import ObjectClient
 from .collector import Collector
 from .damage import Inspector
+from .lease import SweeperLease
 from .reader import Reader
 from .sessions import Sessions
 from .writer import Writer
@@ -99,6 +100,10 @@ class ObjectBackend:
         self.discard: Final = sessions.discard
         self.drop: Final = sessions.drop
         self.collect: Final = sweeper.collect
+        self.survey: Final = sweeper.survey
+        lease = SweeperLease(shared)
+        self.elect: Final = lease.elect
+        self.renew: Final = lease.renew
         self.referred: Final = sweeper.referred
         self.inspect: Final = inspector.problems
         self.omitted: Final = inspector.omitted

@@ -132,6 +132,9 @@ T = TypeVar("T")
 READS = 3
 """Reads of a small object that cannot be parsed, before it counts as invalid."""
 
+LISTINGS = 16
+"""The most listings of one sweep at the same time: visitors use the same threads."""
+
 _PROBE_AFTER = 300.0
 """Seconds after which the time is requested again, with a client that sees no Date."""
 
@@ -239,6 +242,20 @@ class Bucket:
             self.clock.add(page.date, sent)
             # Without a Date: a lower bound from before the request, so nothing seems too old.
             yield page.entries, page.date or self.clock.reached(sent)
+
+    def pages_of(self, prefixes: Iterable[str]) -> Iterator[tuple[str, Sequence[Entry], datetime]]:
+        """Yield the pages of several listings, each with its prefix.
+
+        ``LISTINGS`` of them are made at the same time. A page is yielded in the calling thread.
+        """
+        waiting = ((prefix, self.pages(prefix)) for prefix in prefixes)
+        running: list[tuple[str, Iterator[tuple[Sequence[Entry], datetime]]]] = []
+        while running := [*running, *islice(waiting, LISTINGS - len(running))]:
+            pages = self.waits.together([partial(next, listing, None) for _, listing in running])
+            for (prefix, _), page in zip(running, pages, strict=True):
+                if page is not None:
+                    yield prefix, *page
+            running = [one for one, page in zip(running, pages, strict=True) if page is not None]
 
     def entries(self, prefix: str, *, start_after: str = "") -> Iterator[Entry]:
         """Yield all objects with a key prefix, after the key ``start_after``."""

@@ -3,22 +3,22 @@
 The order of the listings is the proof. Content is listed first, and only content that is older than
 ``grace`` by the store's clock at that moment is a candidate. Intents are listed next, and
 references last. An acknowledged save that refers to an old generation wrote its intent or its
-reference before, so one of the two listings has it. After a failed listing nothing is deleted.
+reference before, so one of the two listings has it. After a failed listing nothing is deleted. The
+deletes may come much later: no save can refer to an old generation any more.
 """
 
 from __future__ import annotations
 
 import json
-from array import array
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+import string
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from operator import attrgetter
-from typing import Final, NamedTuple
 
-from sessionstore.model import Collected, Stored
+from sessionstore.model import Collected, SessionRecord, Stored
 from sessionstore.parsers import show_duration
 
 from . import keys
@@ -28,9 +28,7 @@ from .keys import Mark, Version
 from .layout import ABANDONED, Part
 from .reader import parsed
 from .sessions import Tally
-
-AT_ONCE = 2_000_000
-"""Generations in one pass: 57 bytes each, 114 MB. A larger store takes several passes."""
+from .spill import Spill, row_id
 
 _CHECKS = 1000
 """The most files that one sweep checks one by one; there is hardly ever one to check."""
@@ -42,138 +40,128 @@ _SHARE = 10
 """There must be at least one ``_SHARE``-th of the references that the last sweep counted."""
 
 
-class Pass(NamedTuple):
-    """The content of one pass: ``generations`` of digests after ``low`` up to ``high``.
-
-    ``low`` and ``high`` are two hex digits. ``last`` is the ``start_after`` of the next pass; None:
-    this is the last pass.
-    """
-
-    generations: Generations
-    low: str
-    high: str
-    last: str | None
-
-    def holds(self, digest: str) -> bool:
-        return self.low < digest[:2] <= self.high
-
-
 @dataclass(slots=True)
 class Found:
-    """The results of one pass's listings, apart from the content.
+    """The results of the listings, apart from the rows.
 
-    ``dangling`` are old references to content that was not listed, ``crowded`` the files with more
-    than one version.
+    ``doomed`` are needless notes and intents, ``crowded`` files with more than one version.
     """
 
     references: int = 0
+    requests: int = 0
     doomed: list[str] = field(default_factory=list)
-    dangling: list[Version] = field(default_factory=list)
     crowded: dict[tuple[str, str], None] = field(default_factory=dict)
 
 
 class Collector(Part):
     """The garbage collector of one backend."""
 
-    at_once = AT_ONCE
+    sliced_from = 200_000
+    """A store with so many references is listed in slices, several at the same time."""
+
+    blob_slices = "0123456789abcdef"
+    session_slices = string.ascii_lowercase + string.digits
+    """The first characters of all digests, and of all stored names of sessions."""
+
+    def survey(self, *, content: bool = True) -> Survey:
+        """Implement ``Surveys.survey``."""
+        return Survey(self, self._bucket, self._terms.grace, content=content)
 
     def collect(self, *, force: bool = False) -> Collected:
-        self._bucket.sync()
-        guard = SafetyCheck(self._bucket, self._terms.grace)
-        blobs = size = 0
-        last: str | None = ""
-        found = Found()
-        while last is not None:
-            part, found = self._look(last, found.dangling)
-            held = None if force else guard.problem(found.references, part.generations.idle())
-            if held is not None:
-                return Collected(blobs, size, 0, held)
-            for blob in part.generations.unreferred():
-                blobs, size = blobs + 1, size + blob.size
-            self._bucket.delete(
-                keys.blob(blob.digest, blob.generation) for blob in part.generations.unreferred()
-            )
-            last = part.last
-            del part  # free it before the next pass: the memory limit is for one
-        leftovers = self._tidy(found) + self._abort_uploads()
-        guard.note(found.references)
-        return Collected(blobs, size, leftovers)
+        survey = self.survey()
+        for _ in survey.sessions():
+            pass
+        return survey.collect(force=force)
 
     def referred(self) -> Stored:
         self._bucket.waits.drain()  # replaced versions would count until they are deleted
-        self._bucket.sync()
-        blobs = size = 0
-        last: str | None = ""
-        while last is not None:
-            part = self._content(last)
-            self._references(part, Found())
-            more = part.generations.referred()
-            blobs, size, last = blobs + more.blobs, size + more.bytes, part.last
-            del part
-        return Stored(blobs, size)
-
-    def _look(self, last: str, dangling: list[Version]) -> tuple[Pass, Found]:
-        """List content, then intents, then references: one pass, in the order of the proof."""
-        part, found = self._content(last), Found(dangling=dangling)
-        self._intents(part, found)
-        self._references(part, found)
-        return part, found
+        with closing(Spill()) as spill:
+            for one in parsed(self._bucket.entries(keys.SESSIONS)):
+                spill.add(one.digest, one.generation, one.size, old=False)
+            return spill.distinct()
 
     # Listing
 
-    def _content(self, last: str) -> Pass:
-        return content(self._bucket, last, self.at_once, self._is_old)
+    def listed(self, spill: Spill, found: Found, *, sliced: bool) -> Iterator[SessionRecord]:
+        """List content, then intents, then references, in the order of the proof."""
+        self.content(spill, found, sliced=sliced)
+        self.intents(spill, found)
+        yield from self.references(spill, found, sliced=sliced)
+
+    def content(self, spill: Spill, found: Found, *, sliced: bool) -> None:
+        for _, entries, date in self._pages(keys.BLOBS, self.blob_slices if sliced else "", found):
+            for entry in entries:
+                blob = keys.parse_blob(entry.key)
+                if blob is not None:
+                    spill.add(*blob, entry.size, old=self._is_old(entry, date))
 
     def _is_old(self, entry: Entry, date: datetime) -> bool:
         return entry.modified + self._terms.grace < date
 
-    def _intents(self, part: Pass, found: Found) -> None:
-        for entries, date in self._bucket.pages(keys.INTENTS):
+    def intents(self, spill: Spill, found: Found) -> None:
+        for _, entries, date in self._pages(keys.INTENTS, "", found):
             for entry in entries:
                 protected = keys.parse_intent(entry.key)
                 if protected is not None:
-                    part.generations.refer(*protected)
+                    spill.refer(*protected, old=False)
                     if entry.modified + ABANDONED < date:
                         found.doomed.append(entry.key)
 
-    def _references(self, part: Pass, found: Found) -> None:
-        """List all sessions: mark referenced generations, and collect needless notes.
+    def references(
+        self, spill: Spill | None, found: Found, *, sliced: bool
+    ) -> Iterator[SessionRecord]:
+        """List all sessions: yield their records, add references, and collect needless notes.
 
         The age of a note at the start of the listing decides: a note that was young then stays.
         """
         before: datetime | None = None
-        session = _Session("")
-        for entries, date in self._bucket.pages(keys.SESSIONS):
+        sessions: dict[str, _Session] = {}  # by slice, the one whose entries are being listed
+        slices = self.session_slices if sliced else ""
+        for prefix, entries, date in self._pages(keys.SESSIONS, slices, found):
             before = before or date - self._terms.grace - self._terms.margin
+            session = sessions.setdefault(prefix, _Session(""))
             for entry in entries:
                 sid = keys.sid(entry)
                 if sid != session.sid:
-                    found.doomed += session.needless(before)
-                    session = _Session(sid)
+                    yield from session.close(found, before)
+                    session = sessions[prefix] = _Session(sid)
                 one = session.add(entry)
                 if isinstance(one, Version):
                     found.references += 1
-                    is_listed = part.generations.refer(one.digest, one.generation)
-                    if not is_listed and part.holds(one.digest) and self._is_old(entry, date):
-                        found.dangling.append(one)
-                    if one.file == session.file:
+                    if spill is not None:
+                        spill.refer(one.digest, one.generation, old=self._is_old(entry, date))
+                    if one.file == session.file and len(found.crowded) < _CHECKS:
                         found.crowded[sid, one.file] = None
                     session.file = one.file
                 elif one is not None:
                     session.marks.append(one)
-        if before is not None:
-            found.doomed += session.needless(before)
+        for session in sessions.values():
+            yield from session.close(found, before or keys.EPOCH)
+
+    def _pages(
+        self, prefix: str, slices: str, found: Found
+    ) -> Iterator[tuple[str, Sequence[Entry], datetime]]:
+        """Yield the pages of a listing, or of its ``slices``, and count them."""
+        prefixes = [prefix + first for first in slices] or [prefix]
+        for page in self._bucket.pages_of(prefixes):
+            found.requests += 1
+            yield page
 
     # Tidying up
 
-    def _tidy(self, found: Found) -> int:
+    def tidy(self, found: Found, missing: set[bytes]) -> int:
         doomed = list(found.doomed)
-        # This check of the content begins after the listing that showed the reference.
-        dangling = found.dangling[:_CHECKS]
-        doomed += [one.key for one in dangling if self._bucket.find(one.blob) is None]
-        for sid, file in islice(found.crowded, _CHECKS):
+        if missing:
+            # The check of the content begins after the listing that showed the reference.
+            doomed += (
+                one.key
+                for one in parsed(self._bucket.entries(keys.SESSIONS))
+                if row_id(one.digest, one.generation) in missing
+                and self._bucket.find(one.blob) is None
+            )
+        for sid, file in found.crowded:
             doomed += self._replaced(sid, file)
-        return self._bucket.delete(doomed)
+        return self._bucket.delete(doomed) + self._abort_uploads()
 
     def _replaced(self, sid: str, file: str) -> Iterator[str]:
         """Yield the keys of a file's versions that are older than a firm one.
@@ -198,30 +186,78 @@ class Collector(Part):
         return len(abandoned)
 
 
-def content(
-    bucket: Bucket, last: str, at_once: int, is_old: Callable[[Entry, datetime], bool | None]
-) -> Pass:
-    """List the generations after the key ``last``; leave out those for which ``is_old`` is None.
+class Survey:
+    """One pass over the listings of a store: ``sessions``, and then ``collect``.
 
-    At ``at_once`` generations the pass ends, at the next change of a digest's first byte.
+    Without ``content`` it lists the sessions only, and there is nothing to collect.
     """
-    index = Generations()
-    low = high = last[2:4]  # of "b/<2 hex>/...": the first byte of the last pass's last digest
-    for entries, date in bucket.pages(keys.BLOBS, start_after=last):
-        for entry in entries:
-            parsed = keys.parse_blob(entry.key)
-            if parsed is None:
-                continue
-            digest, generation = parsed
-            if index.count >= at_once and digest[:2] != high:
-                index.seal()
-                return Pass(index, low, high, last)
-            high, last = digest[:2], entry.key
-            old = is_old(entry, date)
-            if old is not None:
-                index.add(digest, generation, entry.size, old=old)
-    index.seal()
-    return Pass(index, low, "ff", None)
+
+    def __init__(
+        self, collector: Collector, bucket: Bucket, grace: timedelta, *, content: bool
+    ) -> None:
+        self._collector = collector
+        self._bucket = bucket
+        self._spill = Spill() if content else None
+        self._found = Found()
+        self._complete = False
+        bucket.sync()
+        self._guard = SafetyCheck(bucket, grace)
+
+    def sessions(self) -> Iterator[SessionRecord]:
+        """Yield the record of each session, from the listings by which ``collect`` then decides."""
+        many = self._guard.references >= self._collector.sliced_from
+        sliced = many and self._bucket.waits.parallel
+        try:
+            if self._spill is None:
+                yield from self._collector.references(None, self._found, sliced=sliced)
+            else:
+                yield from self._collector.listed(self._spill, self._found, sliced=sliced)
+            self._complete = True
+        finally:
+            if not self._complete and self._spill is not None:
+                self._spill.close()
+
+    def collect(self, *, force: bool = False) -> Collected:
+        """Delete what the listings of ``sessions`` show to be needless. Lists no content again."""
+        if not self._complete:
+            raise RuntimeError("sessions() must be read to its end first.")
+        if self._spill is None:
+            return Collected(0, 0, 0, requests=self._found.requests)
+        try:
+            return self._collect(self._spill, force=force)
+        finally:
+            self._spill.close()
+            self._complete = False
+
+    def _collect(self, spill: Spill, *, force: bool) -> Collected:
+        idle: list[int] = []
+        stored = referred = doomed = Stored(0, 0)
+        missing: set[bytes] = set()
+        found = self._found
+        for part in spill.parts():
+            stored, referred = _sum(stored, part.stored), _sum(referred, part.referred)
+            doomed = _sum(doomed, part.idle)
+            if part.idle.blobs:
+                idle.append(part.number)
+            missing.update(islice(part.missing(), max(_CHECKS - len(missing), 0)))
+        held = None if force else self._guard.problem(found.references, doomed.blobs)
+        if held is not None:
+            return Collected(0, 0, 0, held, stored, referred, found.requests)
+        self._bucket.delete(
+            keys.blob(blob.digest, blob.generation)
+            for number in idle
+            for blob in spill.part(number).unreferred()
+        )
+        leftovers = self._collector.tidy(found, missing)
+        self._guard.note(found.references)
+        left = Stored(stored.blobs - doomed.blobs, stored.bytes - doomed.bytes)
+        return Collected(
+            doomed.blobs, doomed.bytes, leftovers, None, left, referred, found.requests
+        )
+
+
+def _sum(one: Stored, other: Stored) -> Stored:
+    return Stored(one.blobs + other.blobs, one.bytes + other.bytes)
 
 
 class _Session(Tally):
@@ -231,6 +267,12 @@ class _Session(Tally):
         super().__init__(sid)
         self.marks: list[Mark] = []
         self.file = ""  # of the last version
+
+    def close(self, found: Found, before: datetime) -> list[SessionRecord]:
+        """Return the session's record if it exists, and add its needless notes to ``found``."""
+        found.doomed += self.needless(before)
+        record = self.record()
+        return [] if record is None else [record]
 
     def needless(self, before: datetime) -> Iterator[str]:
         """Yield the keys of needless notes from before that time.
@@ -269,6 +311,11 @@ class SafetyCheck:
         self._grace = grace
         self._last = bucket.load(keys.SWEEP, lambda data: Count(**json.loads(data)))
 
+    @property
+    def references(self) -> int:
+        """The number of references of the last complete sweep, 0 if unknown."""
+        return 0 if self._last is None else self._last.references
+
     def problem(self, references: int, idle: int) -> str | None:
         """Return the reason why nothing should be deleted now, or None.
 
@@ -296,120 +343,3 @@ class SafetyCheck:
 
     def _write(self, count: Count) -> None:
         self._bucket.put(keys.SWEEP, json.dumps(asdict(count)).encode())
-
-
-# The index of a pass: 57 bytes for each generation, where a set of strings would need 250. It has
-# runs of 32,768 generations, in the order of the listing. A run is a sorted array of 64-bit numbers
-# (for binary search), the rest of each key as raw bytes in the same order, and one byte of flags
-# for each. A full run never grows again, and only one run grows at a time: buffers that grow side
-# by side fragment the memory, with holes as large as themselves.
-
-RUN = 1 << 15
-"""Generations in a run: 1.9 MB, and as much again while it is sorted."""
-
-_ROW: Final = 48
-"""Bytes of a row: 28 of the digest, 12 of the generation, 8 of the size. The other 8 bytes of
-digest and generation are in the sorted array."""
-
-_OLD, _REFERRED = 1, 2
-
-
-class Blob(NamedTuple):
-    """One copy of a content; ``size`` in bytes."""
-
-    digest: str
-    generation: str
-    size: int
-
-
-class _Run:
-    """A run of generations, sorted by ``seal``. Most listings arrive already sorted."""
-
-    __slots__ = ("flags", "heads", "high", "low", "rows")
-
-    def __init__(self) -> None:
-        self.heads = array("Q")
-        self.rows = bytearray()
-        self.flags = bytearray()
-        self.low = self.high = 0
-
-    def seal(self) -> None:
-        heads = self.heads
-        if any(after < head for head, after in zip(heads, islice(heads, 1, None), strict=False)):
-            order = sorted(range(len(heads)), key=heads.__getitem__)
-            rows = bytearray()
-            for at in order:  # not join(): it would first make a list of all rows
-                rows += self.rows[at * _ROW : (at + 1) * _ROW]
-            self.heads, self.rows = array("Q", (heads[at] for at in order)), rows
-            self.flags = bytearray(self.flags[at] for at in order)
-        if heads:
-            self.low, self.high = self.heads[0], self.heads[-1]
-
-    def refer(self, head: int, rest: bytes) -> bool:
-        at = bisect_left(self.heads, head)
-        while at < len(self.heads) and self.heads[at] == head:
-            if self.rows[at * _ROW : at * _ROW + len(rest)] == rest:
-                self.flags[at] |= _REFERRED
-                return True
-            at += 1
-        return False
-
-    def unreferred(self) -> Iterator[Blob]:
-        at = self.flags.find(_OLD)
-        while at >= 0:
-            head, row = f"{self.heads[at]:016x}", self.rows[at * _ROW : (at + 1) * _ROW]
-            rest, size = row[:40].hex(), int.from_bytes(row[40:], "big")
-            yield Blob(head[:8] + rest[:56], head[8:] + rest[56:], size)
-            at = self.flags.find(_OLD, at + 1)
-
-    def referred(self) -> Iterator[int]:
-        for at, flag in enumerate(self.flags):
-            if flag & _REFERRED:
-                yield int.from_bytes(self.rows[at * _ROW + 40 : (at + 1) * _ROW], "big")
-
-
-class Generations:
-    """All generations of one pass: first ``add`` them, then ``seal``, then ``refer``."""
-
-    def __init__(self) -> None:
-        self._runs = [_Run()]  # the last one grows until it is sealed
-        self.count: int = 0
-
-    def add(self, digest: str, generation: str, size: int, *, old: bool) -> None:
-        """Add one copy of a content; ``old``: it may be deleted if it is unreferenced."""
-        head, rest = _split(digest, generation)
-        run = self._runs[-1]
-        run.heads.append(head)
-        run.rows += rest + size.to_bytes(8, "big")
-        run.flags.append(_OLD if old else 0)
-        self.count += 1
-        if len(run.flags) == RUN:
-            self.seal()
-            self._runs.append(_Run())
-
-    def seal(self) -> None:
-        self._runs[-1].seal()
-
-    def refer(self, digest: str, generation: str) -> bool:
-        """Mark a generation as referenced; return whether the index has it."""
-        head, rest = _split(digest, generation)
-        return any(run.refer(head, rest) for run in self._runs if run.low <= head <= run.high)
-
-    def idle(self) -> int:
-        """Return the number of old, unreferenced generations."""
-        return sum(run.flags.count(_OLD) for run in self._runs)
-
-    def referred(self) -> Stored:
-        """Return the number and total size of referenced generations, old or not."""
-        blobs = total = 0
-        for size in chain.from_iterable(run.referred() for run in self._runs):
-            blobs, total = blobs + 1, total + size
-        return Stored(blobs, total)
-
-    def unreferred(self) -> Iterator[Blob]:
-        return chain.from_iterable(run.unreferred() for run in self._runs)
-
-
-def _split(digest: str, generation: str) -> tuple[int, bytes]:
-    """Return the number to search for, which sorts like the keys, and the rest as bytes."""
-    return int(digest[:8] + generation[:8], 16), bytes.fromhex(digest[8:] + generation[8:])

@@ -1,9 +1,9 @@
 """Find damage in an object store, and repair it.
 
-Every generation is read once, in passes of bounded memory, like those of a sweep. Then the listing
-of references shows the files with a damaged or missing generation. Bytes count as damaged only when
-two reads return the same wrong bytes, as many as the store lists. Other wrong responses, such as a
-proxy's error page, are not the stored bytes.
+Every generation is read once. Then the references, matched with the generations as in a sweep, show
+the files with a damaged or missing one. Bytes count as damaged only when two reads return the same
+wrong bytes, as many as the store lists. Other wrong responses, such as a proxy's error page, are
+not the stored bytes.
 
 A damaged generation is not deleted but *condemned*: it is overwritten by a note of another size. No
 save that lists its content adopts it, and a sweep deletes it by the ordinary rules. Deleting it
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property, partial
 from io import BytesIO
 from itertools import groupby
@@ -30,11 +30,11 @@ from sessionstore.parsers import show_duration
 
 from . import keys
 from .client import Entry, NotFound, Upload
-from .collector import AT_ONCE, Pass, content
 from .keys import Version
 from .layout import ABANDONED, UPLOAD_LIMIT, Part, Shared
 from .reader import Reader, parsed, to_reference
 from .sessions import Sessions
+from .spill import Spill, row_id
 from .writer import Writer
 
 SECOND = timedelta(seconds=1)
@@ -43,7 +43,7 @@ CONDEMNED = b"These bytes were damaged, and are not to be used.\n"
 _LONGER = CONDEMNED + b"\n"
 """The note for a content that is as long as ``CONDEMNED``: saves reject copies by their size."""
 
-_OWN = {keys.LAYOUT, keys.SWEEP, keys.PROBE}
+_OWN = {keys.LAYOUT, keys.SWEEP, keys.SWEEPER, keys.PROBE}
 _LEFT_ALONE = (
     "It is left alone: a later version of this library or another program may have written it. "
     "Delete it by hand."
@@ -75,14 +75,17 @@ class Inspector(Part):
         self._sessions = sessions
 
     def problems(self) -> Iterator[Problem]:
-        """Implement ``Inspects.inspect``: one GET for each copy of content, and three listings."""
-        last: str | None = ""
-        while last is not None:
-            bad: dict[str, _Bad] = {}  # by generation
-            part = content(self._bucket, last, AT_ONCE, partial(self._is_sound, bad))
-            yield from self._files(part, bad)
-            last = part.last
-            del part  # free it before the next pass: the memory limit is for one
+        """Implement ``Inspects.inspect``: one GET for each copy of content, and four listings."""
+        bad: dict[str, _Bad] = {}  # by generation
+        with closing(Spill()) as spill:
+            for entry in self._bucket.entries(keys.BLOBS):
+                blob = keys.parse_blob(entry.key)
+                if blob is not None and self._is_sound(bad, entry, *blob):
+                    spill.add(*blob, entry.size, old=False)
+            for one in parsed(self._bucket.entries(keys.SESSIONS)):
+                spill.refer(one.digest, one.generation, old=True)
+            missing = set().union(*(part.missing() for part in spill.parts()))
+        yield from self._files(missing, bad)
         yield from self._unknown()
         yield from self._interrupted()
 
@@ -117,16 +120,15 @@ class Inspector(Part):
 
     # Content
 
-    def _is_sound(self, bad: dict[str, _Bad], entry: Entry, _: datetime) -> bool | None:
-        """Read a generation; return None and add it to ``bad`` if it is damaged."""
-        digest, generation = entry.key.split("/")[2:]
+    def _is_sound(self, bad: dict[str, _Bad], entry: Entry, digest: str, generation: str) -> bool:
+        """Read a generation; add it to ``bad`` if it is damaged."""
         problem = self._problem(entry, digest)
         if problem is None:
-            return False
+            return True
         bad[generation] = _Bad(entry.key, problem, entry.size, problem == _NOTED)
         self._cache.bad.put(generation, value=True)
         self._cache.born.pop(digest)
-        return None
+        return False
 
     def _problem(self, entry: Entry, digest: str) -> str | None:
         """Return the problem of an object's bytes; None if they are right, or were just deleted."""
@@ -163,16 +165,17 @@ class Inspector(Part):
 
     # Files
 
-    def _files(self, part: Pass, bad: dict[str, _Bad]) -> Iterator[Problem]:
-        """Yield the problems of files. A pass finds all of them before the first is repaired."""
+    def _files(self, missing: set[bytes], bad: dict[str, _Bad]) -> Iterator[Problem]:
+        """Yield the problems of files. All of them are found before the first is repaired.
+
+        ``missing`` are the generations that references refer to and that are not there, or ``bad``.
+        """
         bad_versions: list[tuple[Version, _Bad | None]] = []
         for version in parsed(self._bucket.entries(keys.SESSIONS)):
-            if not part.holds(version.digest):
-                continue
             own = bad.get(version.generation)
             if own is not None:
                 own.files, own.size = own.files + 1, version.size
-            if own is not None or not part.generations.refer(version.digest, version.generation):
+            if own is not None or row_id(version.digest, version.generation) in missing:
                 bad_versions.append((version, own))
             elif names.decode(version.file) is None and self._reader.name(version) is None:
                 yield from self._nameless(version)
@@ -189,7 +192,7 @@ class Inspector(Part):
     def _version_problem(self, version: Version, bad: _Bad | None) -> Iterator[Problem]:
         """Yield the problem of a version with damaged or missing content, if it is still one."""
         if bad is None and self._bucket.find(version.blob) is not None:
-            return  # the content was written after the pass listed it
+            return  # the content was written after it was listed
         if self._bucket.find(version.key) is None:  # the version was deleted or replaced
             if bad is not None:
                 bad.files -= 1

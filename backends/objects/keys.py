@@ -9,6 +9,7 @@
     s/<sid>/ended.<nonce>                               the visitor left
     i/<sid>/<digest>.<generation>                       intent: a multipart upload is in progress
     sweep                                               the counts of the last sweep
+    sweeper                                             the lease of the process that sweeps
     probe                                               written to learn the store's time
 
 A key holds everything that a listing needs, so no listing reads an object. References and ``saved``
@@ -33,6 +34,7 @@ from .client import Entry
 
 LAYOUT = "layout"
 SWEEP = "sweep"
+SWEEPER = "sweeper"
 PROBE = "probe"
 BLOBS = "b/"
 SESSIONS = "s/"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from sessionstore import names
-from sessionstore.backend import Reference, SessionKey
+from sessionstore.backend import Reference, SessionKey, SessionRecord
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.backends.objects.bucket import Waits
 from sessionstore.content import Content, hasher
@@ -37,6 +37,7 @@ OLD: Final = names.session_key("old")
 A: Final = names.session_key("a")
 B: Final = names.session_key("b", owner="somebody")
 SESSIONS: Final = (A, B, OLD)
+_KEYS: Final = {key.sid: key for key in SESSIONS}
 NAMES: Final = ("x", "y")
 
 CONTENTS: Final = (b"first", b"second", b"third", b"a long content is uploaded in parts")
@@ -105,8 +106,10 @@ class Actor:
             self.backend.identify(key.sid)
         except BackendUnavailable:
             return
-        if record is None:
-            return
+        if record is not None:
+            self._drop_judged(key, record)
+
+    def _drop_judged(self, key: SessionKey, record: SessionRecord) -> None:
         ended = record.ended is not None
         with self._op("drop", key.sid, None) as op:
             op.unless, op.only_ended = record.active, ended
@@ -122,10 +125,24 @@ class Actor:
             getattr(self.backend, kind)(key.sid)
 
     def collect(self) -> None:
-        try:
+        with suppress(BackendUnavailable):
             self.backend.collect()
+
+    def sweep(self, *, content: bool) -> None:
+        """Sweep as a store does: plan from the listings, carry out the plan, then collect."""
+        with suppress(BackendUnavailable):
+            survey = self.backend.survey(content=content)
+            for record in list(survey.sessions()):
+                if record.ended is not None:
+                    self._drop_judged(_KEYS[record.sid], record)
+            survey.collect()
+
+    def is_elected(self) -> bool:
+        """Return whether this process is the one that sweeps, as far as it knows."""
+        try:
+            return not self.backend.elect(GRACE)
         except BackendUnavailable:
-            return
+            return True
 
     @contextmanager
     def _op(self, kind: Kind, sid: str, name: str | None, value: int | None = None) -> Iterator[Op]:
@@ -275,9 +292,16 @@ def closer(actor: Actor) -> None:
 
 
 def sweeper(actor: Actor) -> None:
-    """Garbage-collect."""
-    for _ in range(1 + actor.world.choices.below(2)):
-        actor.collect()
+    """Garbage-collect, or sweep; perhaps only with the lease."""
+    choices = actor.world.choices
+    leased = choices.chance(0.3)
+    for _ in range(1 + choices.below(2)):
+        if leased and not actor.is_elected():
+            continue
+        if choices.chance(0.5):
+            actor.collect()
+        else:
+            actor.sweep(content=choices.chance(0.8))
 
 
 def keeper(actor: Actor) -> None:
@@ -409,6 +433,10 @@ class Stage:
         client = ProcessClient(world, world.choices.pick((1000, 3, 2)))
         waits = None if world.choices.chance(0.3) else Threads(world)  # None: one request at a time
         actor = Actor(world, process, self._born(client, waits))
+        if world.choices.chance(0.3):  # list in slices: those that can have a key here
+            collector = actor.backend._sweeper
+            collector.sliced_from, collector.session_slices = 0, "abo"
+            collector.blob_slices = "".join(sorted({_digest(data)[0] for data in CONTENTS}))
         world.processes.append(process)
 
     def _born(self, client: ProcessClient, waits: Waits | None) -> ObjectBackend:

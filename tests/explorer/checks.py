@@ -13,7 +13,7 @@ from tests.explorer.history import History, Kind, Op
 from tests.explorer.world import GRACE, World
 
 _DAY = timedelta(hours=25)
-_STAYS = {keys.LAYOUT, keys.SWEEP}
+_STAYS = {keys.LAYOUT, keys.SWEEP, keys.SWEEPER}
 
 
 def violations(world: World, backend: ObjectBackend) -> Iterator[str]:

@@ -1,13 +1,15 @@
 """Broken variants of the protocol: the explorer must catch each one.
 
 Each leaves out or reverses one step that docs/protocol-objects.md requires. The first nine are
-known from research on such protocols, and the next three from sending requests side by side; the
-others were found while this protocol was built. ``NAMED`` has the main ones.
+known from research on such protocols, the next three from sending requests side by side, and the
+last three from the sweep of large stores; the others were found while this protocol was built.
+``NAMED`` has the main ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -18,10 +20,11 @@ from sessionstore.backend import Dropped, Reference, Saved, SessionKey, SessionR
 from sessionstore.backends.objects import ObjectBackend, keys
 from sessionstore.backends.objects.cache import RECENT, Generation
 from sessionstore.backends.objects.client import Entry
-from sessionstore.backends.objects.collector import Collector, Found, Generations, Pass
+from sessionstore.backends.objects.collector import Collector, Found
 from sessionstore.backends.objects.keys import Version
 from sessionstore.backends.objects.reader import Reader, to_reference
 from sessionstore.backends.objects.sessions import Sessions
+from sessionstore.backends.objects.spill import Spill
 from sessionstore.backends.objects.writer import Save, Writer
 from sessionstore.content import Content
 from sessionstore.errors import BackendUnavailable
@@ -44,26 +47,58 @@ class SkewedSweeper(Collector):
 class ReferencesFirst(Collector):
     """Lists references before content in a sweep."""
 
-    def _look(self, last: str, dangling: list[Version]) -> tuple[Pass, Found]:
-        seen, found = _Referred(), Found(dangling=dangling)
-        self._intents(Pass(seen, "", "", None), found)
-        self._references(Pass(seen, "", "", None), found)
-        part = self._content(last)
-        for digest, generation in seen.noted:
-            part.generations.refer(digest, generation)
-        return part, found
+    def listed(self, spill: Spill, found: Found, *, sliced: bool) -> Iterator[SessionRecord]:
+        self.intents(spill, found)
+        yield from self.references(spill, found, sliced=sliced)
+        self.content(spill, found, sliced=sliced)
 
 
-class _Referred(Generations):
-    """Records the referenced generations and decides nothing."""
+class StaleSpill(Collector):
+    """Uses the references that the first sweep of the process has spilled in later ones too."""
+
+    _noted: _Noting | None = None
+
+    def listed(self, spill: Spill, found: Found, *, sliced: bool) -> Iterator[SessionRecord]:
+        self.content(spill, found, sliced=sliced)
+        if self._noted is None:
+            noted = _Noting()
+            self.intents(noted, found)
+            yield from self.references(noted, found, sliced=sliced)
+            self._noted = noted
+        for digest, generation in self._noted.noted:
+            spill.refer(digest, generation, old=False)
+
+
+class _Noting(Spill):
+    """Remembers the references."""
 
     def __init__(self) -> None:
         super().__init__()
         self.noted: list[tuple[str, str]] = []
 
-    def refer(self, digest: str, generation: str) -> bool:
+    def refer(self, digest: str, generation: str, *, old: bool) -> None:
         self.noted.append((digest, generation))
-        return True
+
+
+class CutShort(Collector):
+    """Plans and collects from a listing that ended with an error."""
+
+    def _pages(
+        self, prefix: str, slices: str, found: Found
+    ) -> Iterator[tuple[str, Sequence[Entry], datetime]]:
+        with suppress(BackendUnavailable):
+            yield from super()._pages(prefix, slices, found)
+
+
+class LeaseBelieved(Writer):
+    """Acknowledges a save at any time while no process has the lease: none sweeps, it believes."""
+
+    def _is_in_time(self, version: Version, generation: Generation) -> bool:
+        lease = self._bucket.load(keys.SWEEPER, json.loads)
+        now = keys.microseconds(self._bucket.now())
+        if lease is None or lease["until"] < now:
+            return True
+        return super()._is_in_time(version, generation)
 
 
 class CopiedReference(Writer):
@@ -206,11 +241,10 @@ class SharedReferences(Writer):
 class IntentsLast(Collector):
     """Lists references before intents in a sweep."""
 
-    def _look(self, last: str, dangling: list[Version]) -> tuple[Pass, Found]:
-        part, found = self._content(last), Found(dangling=dangling)
-        self._references(part, found)
-        self._intents(part, found)
-        return part, found
+    def listed(self, spill: Spill, found: Found, *, sliced: bool) -> Iterator[SessionRecord]:
+        self.content(spill, found, sliced=sliced)
+        yield from self.references(spill, found, sliced=sliced)
+        self.intents(spill, found)
 
 
 class NoTakingBack(Writer):
@@ -353,6 +387,9 @@ NAMED: dict[str, type[ObjectBackend]] = {
     "delete-by-name": _backend(writer=DeleteByName),
     "shared-references": _backend(writer=SharedReferences),
     "drops-the-resumed": _backend(sessions=DropsTheResumed),
+    "stale-spill": _backend(sweeper=StaleSpill),
+    "cut-short": _backend(sweeper=CutShort),
+    "lease-believed": _backend(writer=LeaseBelieved),
 }
 """The main variants; the explorer must catch them after every change to the protocol."""
 

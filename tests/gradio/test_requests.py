@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from sessionstore import FileNotStored, SessionStore
+from sessionstore import FileNotStored, Limits, SessionStore
 from sessionstore.adapters.gradio import path_map
 from sessionstore.adapters.gradio import recent_saves as module
+from sessionstore.adapters.gradio.admin.snapshot import watch
+from sessionstore.adapters.gradio.attached_store import OwnedCopies
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.path_map import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
@@ -301,6 +303,32 @@ def test_the_lists_of_a_visitor_go_when_two_replicas_drop_the_last_two_tabs(
     assert others
     clock.advance(timedelta(seconds=3))
     assert list(a.store.backend.sessions()) == []
+
+
+def test_a_sweep_of_an_attached_replica_lists_each_object_once(
+    a: Process, clock: FakeClock
+) -> None:
+    """With local copies, a limit and an open dashboard too."""
+    backend = ObjectBackend(FakeObjectClient(a.client.bucket, page_size=10), elapsed=a.seconds)
+    store = SessionStore(backend, clock=clock, limits=Limits(max_store=1 << 30))
+    a.files.store = store
+    store.use_local_copies(OwnedCopies(a.files.paths.root / "ours", None, a.files))
+    a.makes(NAME, b"note")
+    a.files.keep(ANNA, "anna", NAME)
+    other = Visitor("another", "anna")
+    a.makes(OTHER, b"other")
+    a.files.keep(other, "anna", OTHER)
+    for number in range(100):
+        store.session(f"{number}").add(b"%d" % number)
+    watch(store)
+    a.store.session(*other).drop()
+    requests = backend.client.requests  # type: ignore[attr-defined]  # a FakeObjectClient
+    requests.clear()
+    store.sweep()
+    content, sessions, intents, uploads = 103, 103, 1, 1
+    assert requests["LIST"] == -(-content // 10) + -(-sessions // 10) + intents + uploads
+    assert (a.files.local.has(NAME), a.files.local.has(OTHER)) == (True, False)
+    assert watch(store).samples[-1].bytes == store.backend.stored().bytes
 
 
 def test_nothing_stays_of_an_upload_that_expired(a: Process, clock: FakeClock) -> None:

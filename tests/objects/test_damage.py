@@ -327,7 +327,7 @@ def test_bytes_that_never_come_the_same_are_the_network_s(store: SessionStore) -
     assert names(store.session("alice", "her")) == ["cat.png"]
 
 
-def test_many_generations_are_looked_at_in_parts(
+def test_many_generations_are_matched_on_the_disk(
     store: SessionStore, bucket: FakeBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = store.session("bob")
@@ -336,7 +336,7 @@ def test_many_generations_are_looked_at_in_parts(
     damaged = [b"%d" % number for number in range(0, 40, 7)]
     for data in damaged:
         spoil(bucket, only_copy_of(bucket, data), data + b"!")
-    monkeypatch.setattr("sessionstore.backends.objects.damage.AT_ONCE", 10)
+    monkeypatch.setattr("sessionstore.backends.objects.spill.MEMORY", 500)
     assert isinstance(store.backend, ObjectBackend)
     assert {it.name for it in store.verify()} == {data.decode() for data in damaged}
     assert len(store.verify(repair=True)) == len(damaged)

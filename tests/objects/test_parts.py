@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tracemalloc
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessionstore.backend import Reference, SessionKey, Stored
-from sessionstore.backends.objects import collector as objects_index
+from sessionstore.backend import Reference, SessionKey
 from sessionstore.backends.objects import keys
+from sessionstore.backends.objects import spill as spill_module
 from sessionstore.backends.objects.cache import CachedVersion, LookupCache, Lru
 from sessionstore.backends.objects.client import Entry, Payload
-from sessionstore.backends.objects.collector import Blob, Generations
+from sessionstore.backends.objects.spill import Blob, Spill, row_id
+from sessionstore.errors import BackendUnavailable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SID = "alice-" + "0" * 32
@@ -115,7 +116,7 @@ def test_odd_times_are_times_too() -> None:
     assert keys.time(10**18) is None
 
 
-# The index of a sweep
+# The rows of a sweep
 
 
 def generation(number: int) -> str:
@@ -131,57 +132,55 @@ Order = Callable[[Iterable[int]], list[int]]
 
 
 @pytest.mark.parametrize("order", [list, partial(sorted, key=digest)], ids=["random", "sorted"])
-@pytest.mark.parametrize("run", [1, 7, 1000, 1 << 16])
+@pytest.mark.parametrize("memory", [1, 500, 40_000, 1 << 20])
 def test_what_is_old_and_not_referred_to_is_found(
-    monkeypatch: pytest.MonkeyPatch, order: Order, run: int
+    monkeypatch: pytest.MonkeyPatch, order: Order, memory: int
 ) -> None:
-    monkeypatch.setattr(objects_index, "RUN", run)
-    index = Generations()
-    for number in order(range(1, 1001)):
-        index.add(digest(number), generation(number), number, old=number % 2 == 0)
-    index.seal()
-    assert all(index.refer(digest(number), generation(number)) for number in range(1, 1001, 5))
-    assert not index.refer(digest(5000), generation(5000))
-    assert not index.refer(digest(2), generation(4))
+    monkeypatch.setattr(spill_module, "MEMORY", memory)
+    with closing(Spill()) as spill:
+        for number in order(range(1, 1001)):
+            spill.add(digest(number), generation(number), number, old=number % 2 == 0)
+        for number in range(1, 1001, 5):
+            for _ in range(2):
+                spill.refer(digest(number), generation(number), old=False)
+        spill.refer(digest(2), generation(4), old=True)
+        spill.refer(digest(5000), generation(5000), old=False)
+        parts = list(spill.parts())
+        found = [blob for part in parts for blob in part.unreferred()]
+        missing = set().union(*(part.missing() for part in parts))
     expected = {number for number in range(1, 1001) if number % 2 == 0 and number % 5 != 1}
-    found = list(index.unreferred())
-    assert index.idle() == len(found) == len(expected)
+    assert sum(part.idle.blobs for part in parts) == len(found) == len(expected)
+    assert sum(part.idle.bytes for part in parts) == sum(expected)
     assert set(found) == {Blob(digest(it), generation(it), it) for it in expected}
-    assert index.referred() == Stored(200, sum(range(1, 1001, 5)))
+    assert missing == {row_id(digest(2), generation(4))}
+    assert sum(part.stored.bytes for part in parts) == sum(range(1, 1001))
+    assert sum(part.referred.blobs for part in parts) == 200
+    assert sum(part.referred.bytes for part in parts) == sum(range(1, 1001, 5))
 
 
 def test_copies_of_one_content_are_told_apart_by_their_last_digit() -> None:
     copies = [f"{'ab' * 15}{number:02x}" for number in range(256)]
-    index = Generations()
+    spill = Spill()
     for each in copies:
-        index.add(DIGEST, each, 1, old=True)
-    index.seal()
-    assert index.refer(DIGEST, copies[77])
-    assert not index.refer(f"{DIGEST[:-1]}0", copies[78])
-    assert {blob.generation for blob in index.unreferred()} == {*copies} - {copies[77]}
+        spill.add(DIGEST, each, 1, old=True)
+    spill.refer(DIGEST, copies[77], old=True)
+    spill.refer(f"{DIGEST[:-1]}0", copies[78], old=False)
+    part = spill.part(0xAB)
+    assert {blob.generation for blob in part.unreferred()} == {*copies} - {copies[77]}
+    assert part.missing() == set()
 
 
-def test_an_empty_index_knows_nothing() -> None:
-    index = Generations()
-    index.seal()
-    assert not index.refer(DIGEST, GENERATION)
-    assert (list(index.unreferred()), index.idle(), index.referred()) == ([], 0, Stored(0, 0))
-
-
-def test_the_index_takes_64_bytes_a_blob(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects_index, "RUN", 1000)
-    count = 20_000
-    tracemalloc.start()
-    try:
-        index = Generations()
-        for number in range(count):
-            index.add(digest(number), generation(number), number, old=True)
-        index.seal()
-        taken, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert taken <= 64 * count
-    assert peak <= taken + 200 * 1000  # for the one run that is brought into order
+def test_a_temporary_file_that_was_cut_short_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spill_module, "MEMORY", 500)
+    with closing(Spill()) as spill:
+        for number in range(100):
+            spill.add(digest(number), generation(number), number, old=True)
+        assert spill._generations._spool is not None
+        spill._generations._spool.file.truncate(1000)
+        with pytest.raises(BackendUnavailable, match="was cut short, so nothing was deleted"):
+            list(spill.parts())
 
 
 # Memory

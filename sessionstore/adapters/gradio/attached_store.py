@@ -82,8 +82,13 @@ class OwnedCopies(LocalCopies):
         self._gone(lambda file: file.session.sid == sid)
         self._files.forget_session(sid)
 
-    def sweep(self, files: Callable[[str], Iterable[Reference]]) -> None:
-        super().sweep(files)
+    def holders(self) -> list[str]:
+        return [*super().holders(), *self._files.local.holders()]
+
+    def sweep(
+        self, files: Callable[[str], Iterable[Reference]], absent: Iterable[str] = ()
+    ) -> None:
+        super().sweep(files, absent)
         self._gone(lambda file: file.session.sid not in self._copies)
         self._files.sweep()
 

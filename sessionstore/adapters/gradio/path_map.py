@@ -614,14 +614,9 @@ class CacheFiles:
                 self._gone(sid, copy)
 
     def sweep(self) -> None:
-        """Remove local copies of sessions that other processes dropped.
+        """Keep the local copies, within their limit.
 
         A single file that another process deleted is noticed at the next request for it.
         """
-        holders = self.local.holders()
-        alive = {record.sid for record in self.store.backend.sessions()} if holders else set()
-        for sid in holders:
-            if sid not in alive:
-                self.forget_session(sid)
         self.local.renew()
         self.local.make_room()

@@ -135,12 +135,19 @@ def take_snapshot(store: SessionStore, order: str, limit: int) -> Snapshot:
         live = sum(row.state == "live" for row in rows)
     backend = store.backend
     free = backend.free() if isinstance(backend, HasFreeSpace) else None
-    stored = backend.stored()
+    stored = _stored(store)
     watch(store).add_sample(now, stored.bytes)
     return Snapshot(
         now, time.perf_counter() - began, sessions, live, rows, sum(row.files for row in rows),
         sum(row.bytes for row in rows), stored, free, by,
     )  # fmt: skip
+
+
+def _stored(store: SessionStore) -> Stored:
+    """Return the size of the content: that of the last sweep if it listed it, else of now."""
+    if store.swept is None or store.swept.stored is None:
+        return store.backend.stored()
+    return store.swept.stored
 
 
 def _row(store: SessionStore, record: SessionRecord, now: datetime) -> Row:
@@ -220,7 +227,7 @@ class Watch:
         """Add the present size of ``store``, unless its listing is slow and was done recently."""
         began = time.monotonic()
         if began >= self._not_before:
-            self.add_sample(store.now(), store.backend.stored().bytes)
+            self.add_sample(store.now(), _stored(store).bytes)
             ended = time.monotonic()
             self._not_before = ended + _PAUSE * (ended - began)
 
