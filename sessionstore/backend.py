@@ -47,7 +47,7 @@ from sessionstore.model import (
 from sessionstore.parsers import Parser
 
 __all__ = [
-    "Backend", "Collected", "Dropped", "ElectsSweeper", "HasFreeSpace", "Inspects", "KeepsSecret",
+    "Backend", "Collected", "Dropped", "HasFreeSpace", "Inspects", "KeepsLease", "KeepsSecret",
     "KnowsIfAlone", "Location", "Omits", "Problem", "ReclaimsLate", "Reference", "Restores",
     "Saved", "SessionKey", "SessionRecord", "SignsUrls", "Stored", "Survey", "Surveys",
 ]  # fmt: skip
@@ -223,22 +223,19 @@ class Surveys(Protocol):
 
 
 @runtime_checkable
-class ElectsSweeper(Protocol):
-    """A backend by which processes agree on one that sweeps.
+class KeepsLease(Protocol):
+    """A backend that keeps a note by which processes agree on one that sweeps.
 
-    The agreement is advisory: any number of processes may sweep at the same time.
+    The agreement is advisory: any number of processes may sweep at the same time, and no method of
+    a backend looks at the note.
     """
 
-    def elect(self, term: timedelta, patience: timedelta | None = None) -> timedelta:
-        """Return zero if this process is to sweep; others are then told to wait for ``term``.
-
-        If another process sweeps, return the time after which to ask again. With ``patience`` that
-        is at most so long after the other process last gave a sign.
-        """
+    def lease(self) -> bytes | None:
+        """Return the note, None if there is none."""
         ...
 
-    def renew(self, term: timedelta) -> None:
-        """Tell the others to wait for ``term`` from now: called after a sweep."""
+    def write_lease(self, note: bytes) -> None:
+        """Replace the note."""
         ...
 
 

@@ -99,6 +99,8 @@ class Timers:
 class Sweeping:
     """A thread that calls ``sweep`` again and again, the first time at once.
 
+    ``sweep`` may return the time until the next call; else it is ``every``.
+
     A context manager; ``start`` and ``stop`` do the same where a ``with`` cannot be used.
     """
 
@@ -141,10 +143,13 @@ class Sweeping:
 
     def _run(self) -> None:
         while not self._stopped:
+            wait = self._every
             try:
-                self._sweep()
+                after = self._sweep()
+                if isinstance(after, timedelta):
+                    wait = after.total_seconds()
             except Exception:
-                log.exception("A %s failed; the next comes in %s seconds.", self._name, self._every)
+                log.exception("A %s failed; the next comes in %s seconds.", self._name, wait)
             with self._condition:
                 if not self._stopped:
-                    self._clock.wait(self._condition, self._every)
+                    self._clock.wait(self._condition, wait)

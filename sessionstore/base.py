@@ -82,6 +82,10 @@ class BaseStore:
         self.audit = audit
         self.swept: Collected | None = None
         """The result of the last garbage collection of this process."""
+        self.listed = 0
+        """The requests that the listings of this process's last sweep took, if they are billed."""
+        self.swept_every: timedelta | None = None
+        """The present interval of this process's sweeper, None while it does not sweep."""
         self.ledger: Final = QuotaLedger(self.limits, backend, self._make_room)
         """The quotas of this store."""
 

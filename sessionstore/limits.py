@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
-from sessionstore.model import Reference, Saved, Stored
+from sessionstore.model import Reference, Saved
 from sessionstore.parsers import show_size
 
 _REMEMBERED = 4096  # sessions with cached sums; others are summed again at their save
@@ -236,14 +236,18 @@ class QuotaLedger:
         """Use ``backend`` from now on: the same backend with a wrapper around it."""
         self._backend = backend
 
-    def recount(self, counted: Stored | None = None, added: int = 0) -> None:
+    @property
+    def total(self) -> int | None:
+        """The bytes that ``max_store`` limits, as far as is known; None without the limit."""
+        return None if self.limits.max_store is None else self._total
+
+    def recount(self, total: int | None = None, added: int = 0) -> None:
         """Read the store's total again if ``max_store`` is set. A sweep calls this.
 
-        ``counted`` is what a sweep counted, which began when ``self.added`` was ``added``. Saves
+        ``total`` is what a sweep counted, which began when ``self.added`` was ``added``. Saves
         since then may be in both: the total is too high rather than too low.
         """
         if self.limits.max_store is not None:
-            total = None if counted is None else counted.bytes
             if total is None:
                 total, added = limited_bytes(self._backend), self.added
             with self._lock:

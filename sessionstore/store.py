@@ -19,6 +19,7 @@ from sessionstore.limits import Limits
 from sessionstore.model import SessionRecord
 from sessionstore.names import is_private, session_key, shared_key
 from sessionstore.retention import Planner, PlanRow, Retention, row_for
+from sessionstore.schedule import Schedule
 from sessionstore.session import Session, Usage
 from sessionstore.settings import resolve
 from sessionstore.sweep import Sweep, evict
@@ -26,7 +27,6 @@ from sessionstore.transfer import Copied, Report
 from sessionstore.verification import Finding
 
 _SHARED = shared_key()
-_MINUTE = timedelta(seconds=60)
 
 
 class SessionStore(BaseStore):
@@ -163,13 +163,16 @@ class SessionStore(BaseStore):
             return self.plan()
         return Sweep(self).run(self._planner())
 
-    def sweeping(self, every: timedelta = _MINUTE) -> Sweeping:
+    def sweeping(self, every: timedelta | None = None) -> Sweeping:
         """Return a context manager: a thread that sweeps now and then once per ``every``.
 
-        An error does not end the thread: it is logged and emitted as ``sweep_failed``. Closing the
-        store ends it.
+        The default is a minute. Where listings are billed it follows from what a sweep takes, up to
+        an hour, and content is collected once an hour. Of the processes that share a store one
+        sweeps. An error does not end the thread: it is logged and emitted as ``sweep_failed``.
+        Closing the store ends it.
         """
-        sweeping = Sweeping(self.clock, self.sweep, every)
+        schedule = Schedule(self, self._planner, every)
+        sweeping = Sweeping(self.clock, schedule.turn, schedule.every)
         self._sweepings.add(sweeping)
         return sweeping
 

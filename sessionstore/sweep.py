@@ -57,7 +57,7 @@ class Sweep:
             most = 1 if sid is None else _AT_ONCE
             while part := list(islice(rows, most)):
                 done += self._part(part)
-        collected = self._collect(survey, absent, added)
+        collected = self._collect(survey, absent, added, content=content)
         if self._failures:
             self._store.emit("sweep_failed", reason=str(self._failures[0]))
             raise self._failures[0]
@@ -126,13 +126,17 @@ class Sweep:
             return False
         return True
 
-    def _collect(self, survey: Survey, absent: set[str], added: int) -> Collected:
+    def _collect(self, survey: Survey, absent: set[str], added: int, *, content: bool) -> Collected:
         """Collect garbage, forget the copies of ``absent`` sessions, and count the store again."""
         collected = Collected(0, 0, 0)
         try:
-            self._store.swept = collected = survey.collect()
+            collected = survey.collect()
+            self._store.listed = collected.requests
             self._store.local_copies.sweep(self._store.backend.files, absent)
-            self._store.ledger.recount(collected.referred, added)
+            if content:
+                self._store.swept = collected
+                referred = collected.referred
+                self._store.ledger.recount(None if referred is None else referred.bytes, added)
         except Exception as error:  # noqa: BLE001 - raised again by run()
             self._failures.append(error)
             log.warning("A sweep could not collect garbage: %s", error)

@@ -386,6 +386,17 @@ class LocalBackend:
         with self._does("look for other processes"):
             return self._claim() and self._workspace.alone()
 
+    def lease(self) -> bytes | None:
+        with self._does("read which process sweeps"), contextlib.suppress(FileNotFoundError):
+            return Path(self._where, "sweeper").read_bytes()
+        return None
+
+    def write_lease(self, note: bytes) -> None:
+        # In place: a reader that gets half of it sweeps once more.
+        with self._does("note which process sweeps"):
+            path = Path(self._where, "sweeper")
+            path.write_bytes(note)
+
     def secret(self) -> bytes:
         with self._does("keep the secret"):
             return keep_secret(Path(self._where), self._workspace)

@@ -31,7 +31,7 @@ SECRET_LENGTH = 32
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 """The errors of link(2) without hard links: EPERM, and the errors of FUSE and of Windows."""
 
-OURS = {"layout", "blobs", "sessions", "tmp", "secret"}
+OURS = {"layout", "blobs", "sessions", "tmp", "secret", "sweeper"}
 HARMLESS = {"lost+found", ".DS_Store"}
 _BLAKE3_OF_NOTHING = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar, Final, Self
 
 from sessionstore import parsers
@@ -25,7 +26,6 @@ from .cache import LookupCache
 from .client import ObjectClient
 from .collector import Collector
 from .damage import Inspector
-from .lease import SweeperLease
 from .reader import Reader
 from .sessions import Sessions
 from .writer import Writer
@@ -101,9 +101,8 @@ class ObjectBackend:
         self.drop: Final = sessions.drop
         self.collect: Final = sweeper.collect
         self.survey: Final = sweeper.survey
-        lease = SweeperLease(shared)
-        self.elect: Final = lease.elect
-        self.renew: Final = lease.renew
+        self.lease: Final = partial(self._bucket.read, keys.SWEEPER)
+        self.write_lease: Final = partial(self._bucket.put, keys.SWEEPER)
         self.referred: Final = sweeper.referred
         self.inspect: Final = inspector.problems
         self.omitted: Final = inspector.omitted
@@ -149,6 +148,11 @@ class ObjectBackend:
             if keys.parse_blob(entry.key) is not None:
                 blobs, size = blobs + 1, size + entry.size
         return Stored(blobs, size)
+
+    @property
+    def grace(self) -> timedelta:
+        """The time for which unreferenced content stays."""
+        return self.terms.grace
 
     @property
     def at_once(self) -> int:

@@ -28,10 +28,12 @@ from sessionstore.testing.contract.optional import (  # noqa: E402 - likewise
     FreeSpace,
     Inspected,
     LateReclaim,
+    Lease,
     Omitted,
     Restored,
     Secret,
     SignedUrls,
+    Surveyed,
 )
 from sessionstore.testing.contract.suite import BackendContract  # noqa: E402 - likewise
 from sessionstore.testing.faulty import (  # noqa: E402 - likewise
@@ -61,6 +63,7 @@ __all__ = [
     "FreeSpace",
     "Inspected",
     "LateReclaim",
+    "Lease",
     "Omitted",
     "OpenBackend",
     "Plan",
@@ -68,6 +71,7 @@ __all__ = [
     "Secret",
     "SignedUrls",
     "Subject",
+    "Surveyed",
     "disk_full",
     "either",
     "machine_for",

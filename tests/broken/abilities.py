@@ -10,7 +10,16 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from sessionstore import names
-from sessionstore.backend import Problem, Reference, Saved, SessionKey, SessionRecord, Stored
+from sessionstore.backend import (
+    Dropped,
+    Problem,
+    Reference,
+    Saved,
+    SessionKey,
+    SessionRecord,
+    Stored,
+    Survey,
+)
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.clock import Clock
 from sessionstore.content import Content
@@ -62,6 +71,32 @@ class CountsWhatWasDeleted(MemoryBackend):
 
     def referred(self) -> Stored:
         return self._most
+
+
+@caught_by("the_note_of_any_process_is_read")
+class ForgetsItsNote(MemoryBackend):
+    def lease(self) -> bytes | None:
+        return None
+
+    def write_lease(self, note: bytes) -> None:
+        pass
+
+
+class Surveys(MemoryBackend):
+    def survey(self, **_: object) -> Survey:
+        return self
+
+
+@caught_by("a_pass_gives_the_sessions_and_keeps_their_files")
+class SurveysAllButOne(Surveys):
+    def sessions(self) -> Iterator[SessionRecord]:
+        yield from list(super().sessions())[1:]
+
+
+@caught_by("a_pass_collects")
+class SurveysWhatWasDropped(Surveys):
+    def drop(self, sid: str, **_: object) -> Dropped | None:
+        return None
 
 
 class SignsUrls(MemoryBackend):

@@ -8,7 +8,6 @@ last three from the sweep of large stores; the others were found while this prot
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -28,6 +27,7 @@ from sessionstore.backends.objects.spill import Spill
 from sessionstore.backends.objects.writer import Save, Writer
 from sessionstore.content import Content
 from sessionstore.errors import BackendUnavailable
+from sessionstore.schedule import Lease
 
 
 class NoDeadline(Writer):
@@ -94,9 +94,8 @@ class LeaseBelieved(Writer):
     """Acknowledges a save at any time while no process has the lease: none sweeps, it believes."""
 
     def _is_in_time(self, version: Version, generation: Generation) -> bool:
-        lease = self._bucket.load(keys.SWEEPER, json.loads)
-        now = keys.microseconds(self._bucket.now())
-        if lease is None or lease["until"] < now:
+        lease = Lease.parse(self._bucket.read(keys.SWEEPER))
+        if lease is None or lease.until < self._bucket.now():
             return True
         return super()._is_in_time(version, generation)
 

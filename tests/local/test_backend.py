@@ -19,6 +19,7 @@ from sessionstore.testing import (
     DetectsDamage,
     FreeSpace,
     Inspected,
+    Lease,
     Omitted,
     OpenBackend,
     Restored,
@@ -40,7 +41,7 @@ def new_place() -> Iterator[OpenBackend]:
 
 
 class TestLocalBackend(
-    BackendContract, Alone, DetectsDamage, FreeSpace, Inspected, Omitted, Restored, Secret
+    BackendContract, Alone, DetectsDamage, FreeSpace, Inspected, Lease, Omitted, Restored, Secret
 ):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:

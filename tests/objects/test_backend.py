@@ -17,10 +17,12 @@ from sessionstore.testing import (
     FakeClock,
     Inspected,
     LateReclaim,
+    Lease,
     Omitted,
     OpenBackend,
     Restored,
     Subject,
+    Surveyed,
     overrides_contract,
 )
 from sessionstore.testing.machine import machine_for
@@ -54,7 +56,9 @@ def damage(bucket: FakeBucket) -> Callable[[Reference, bytes], None]:
     return put_other_bytes
 
 
-class TestObjectBackend(BackendContract, DetectsDamage, Inspected, LateReclaim, Omitted, Restored):
+class TestObjectBackend(
+    BackendContract, DetectsDamage, Inspected, LateReclaim, Lease, Omitted, Restored, Surveyed
+):
     keeps_content_in_memory = True
     reclaims_after = GRACE + timedelta(seconds=2)
     rechecks_after = timedelta(seconds=2)

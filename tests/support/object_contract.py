@@ -14,9 +14,11 @@ from sessionstore.testing import (
     DetectsDamage,
     Inspected,
     LateReclaim,
+    Lease,
     Omitted,
     Restored,
     Subject,
+    Surveyed,
     overrides_contract,
 )
 from sessionstore.testing.contract.content import DATA
@@ -30,7 +32,7 @@ LARGE = 200_000
 """Bytes of a file that would be seen if it stayed in memory."""
 
 
-class KeepsOnceInTheEnd(BackendContract, LateReclaim):
+class KeepsOnceInTheEnd(BackendContract, LateReclaim, Lease, Surveyed):
     """A backend that uploads a content beside the listing that may show that it is stored."""
 
     @overrides_contract("An upload beside the listing may be in vain; the next sweep deletes it.")

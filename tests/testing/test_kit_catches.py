@@ -18,11 +18,13 @@ from sessionstore.testing import (
     FreeSpace,
     Inspected,
     LateReclaim,
+    Lease,
     Omitted,
     Restored,
     Secret,
     SignedUrls,
     Subject,
+    Surveyed,
 )
 from tests.broken import BROKEN
 
@@ -36,10 +38,12 @@ class WholeContract(
     FreeSpace,
     Inspected,
     LateReclaim,
+    Lease,
     Omitted,
     Restored,
     Secret,
     SignedUrls,
+    Surveyed,
 ):
     keeps_content_in_memory = True
 

@@ -32,14 +32,13 @@ if TYPE_CHECKING:
     from sessionstore.model import Reference
     from sessionstore.store import SessionStore
 
-SWEEP_EVERY: Final = timedelta(seconds=60)
-
 CACHE_SIZE: Final = 4 << 30
 """The default limit for local copies, in bytes."""
 
 CLAIM: Final = timedelta(minutes=3)
 """The time for which other processes respect a process's cache path after it was last renewed."""
 
+_COPIES_EVERY: Final = timedelta(minutes=1)
 _CLEAN_EVERY: Final = timedelta(minutes=10)
 
 log: Final = logging.getLogger("sessionstore")
@@ -116,7 +115,7 @@ class Service:
         store: SessionStore,
         cache: Path,
         *,
-        sweep_every: timedelta,
+        sweep_every: timedelta | None,
         cache_size: int | None,
         keep_local: bool,
         share: bool = False,
@@ -235,6 +234,9 @@ class Service:
             for owner in {visitor.owner for visitor in self.presences.here()}:
                 if owner is not None:
                     self.files.lists.touch(owner)
+        # The sweep does this too, but on a bucket it comes rarely.
+        if self._is_due("copies", now, _COPIES_EVERY):
+            self.files.sweep()
         if self._is_due("clean", now, _CLEAN_EVERY):
             self.files.local.clean()
         if self._is_due("claim", now, CLAIM / 3):

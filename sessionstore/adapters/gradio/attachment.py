@@ -24,7 +24,7 @@ from fastapi import FastAPI
 
 from sessionstore.adapters.gradio import compat, patches
 from sessionstore.adapters.gradio.admin.page import dashboard
-from sessionstore.adapters.gradio.attached_store import CACHE_SIZE, SWEEP_EVERY, Service
+from sessionstore.adapters.gradio.attached_store import CACHE_SIZE, Service
 from sessionstore.adapters.gradio.events import sender_of
 from sessionstore.adapters.gradio.file_routes import SERVICE
 from sessionstore.adapters.gradio.recent_saves import VisitorSession
@@ -102,7 +102,8 @@ def attach(
     again with the same store changes nothing. Demos that share a store share one sweeper and one
     cache, with the options of the first ``attach``.
 
-    The sweeper runs every ``sweep_every`` (60 seconds). Gradio's own sweeper, which
+    The sweeper runs every ``sweep_every``; the default is that of ``SessionStore.sweeping``: 60
+    seconds, on a bucket up to an hour, by what a sweep costs. Gradio's own sweeper, which
     ``delete_cache=(frequency, age)`` would start, is off: ``frequency`` is the default of
     ``sweep_every``, and ``age`` the default of the store's ``max_age``.
 
@@ -164,11 +165,13 @@ def attach(
     return attachment
 
 
-def _sweeping(demo: gr.Blocks | App, every: timedelta | None) -> tuple[timedelta, timedelta | None]:
+def _sweeping(
+    demo: gr.Blocks | App, every: timedelta | None
+) -> tuple[timedelta | None, timedelta | None]:
     """Return the interval of the sweeper, and the maximum age that ``delete_cache`` sets."""
     delete_cache = getattr(demo, "delete_cache", None)
     if delete_cache is None:
-        return SWEEP_EVERY if every is None else every, None
+        return every, None
     try:
         frequency, age = (timedelta(seconds=count) for count in delete_cache)
     except OverflowError as error:

@@ -82,6 +82,39 @@ class LateReclaim(Rig):
         assert subject.able.referred() == Stored(1, 4000)
 
 
+class Lease(Rig):
+    """Tests of ``lease()`` and ``write_lease()``, for backends that keep this note."""
+
+    def test_the_note_of_any_process_is_read(self, subject: Subject) -> None:
+        other = subject.another()
+        assert subject.able.lease() is None
+        for note in (b"a long note", b"short"):
+            subject.able.write_lease(note)
+            assert other.able.lease() == note
+
+
+class Surveyed(Rig):
+    """Tests of ``survey()``, for backends in which one pass serves a whole sweep."""
+
+    def test_a_pass_gives_the_sessions_and_keeps_their_files(self, subject: Subject) -> None:
+        subject.put("a", b"kept")
+        subject.put("b", b"kept too", BOB)
+        for content in (True, False):
+            survey = subject.able.survey(content=content)
+            assert {record.sid for record in survey.sessions()} == {ALICE.sid, BOB.sid}
+            survey.collect()
+        assert (subject.contents(), subject.contents(BOB)) == ({"a": b"kept"}, {"b": b"kept too"})
+
+    def test_a_pass_collects(self, subject: Subject) -> None:
+        subject.put("a", b"gone")
+        subject.backend.drop(ALICE.sid)
+        subject.advance(self.reclaims_after.total_seconds())
+        survey = subject.able.survey()
+        assert list(survey.sessions()) == []
+        survey.collect()
+        assert subject.backend.stored() == Stored(0, 0)
+
+
 class SignedUrls(Rig):
     """Tests of ``url()``, for backends that make presigned URLs."""
 
@@ -221,11 +254,13 @@ class Inspected(Rig):
 ABILITIES: Final[dict[type, type[Rig]]] = {
     backend.HasFreeSpace: FreeSpace,
     backend.Inspects: Inspected,
+    backend.KeepsLease: Lease,
     backend.KeepsSecret: Secret,
     backend.KnowsIfAlone: Alone,
     backend.Omits: Omitted,
     backend.ReclaimsLate: LateReclaim,
     backend.Restores: Restored,
     backend.SignsUrls: SignedUrls,
+    backend.Surveys: Surveyed,
 }
 """The test class of each optional protocol. Its tests call the backend as ``Subject.able``."""

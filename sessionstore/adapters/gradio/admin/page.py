@@ -217,6 +217,7 @@ class _Handlers:
         return planned + deletions(watch(self._store), self._store.now())
 
 
+_SECOND: Final = timedelta(seconds=1)
 _CODES: Final = str.maketrans({each: f"&#{ord(each)};" for each in "{}$`"})
 
 
@@ -247,7 +248,7 @@ _environment = Environment(
 )  # fmt: skip
 _environment.filters |= {
     "ago": _ago, "count": _count, "number": "{:,}".format, "short": _short,
-    "size": show_size,
+    "size": show_size, "whole": lambda time: show_duration(timedelta(seconds=time // _SECOND)),
     "percent": lambda part, whole: 100 * part / whole if whole else 0,
     "utc": lambda at, form: f"{at.astimezone(UTC):{form}} UTC",
 }  # fmt: skip
@@ -279,7 +280,8 @@ def overview(snapshot: Snapshot, seen: Watch, store: SessionStore, *, exposed: b
     top = max((each.bytes for each in samples), default=0) or 1
     full = limits.max_store
     return piece(
-        "overview", snapshot=snapshot, seen=seen, exposed=exposed, samples=samples, top=top,
+        "overview", store=store, snapshot=snapshot, seen=seen, exposed=exposed, samples=samples,
+        top=top,
         line=_line(samples, top), saved=max(snapshot.bytes - snapshot.stored.bytes, 0),
         low=snapshot.free is not None and snapshot.free < (limits.min_free or 0),
         full=full, nearly_full=full is not None and snapshot.stored.bytes > full * 9 // 10,
