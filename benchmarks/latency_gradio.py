@@ -44,6 +44,7 @@ from tests.replicas.site import namespaces
 from tests.support import seaweed
 
 SIZE = 10 << 10
+LARGE = 64 << 20
 SECRET = "only-for-a-benchmark-on-this-machine"
 PLAIN = "plain"
 LATER = 3.2
@@ -58,11 +59,25 @@ def picture() -> Image.Image:
     return Image.frombytes("RGB", (60, 57), os.urandom(60 * 57 * 3))
 
 
+def file_in(directory: Path, size: int, suffix: str) -> str:
+    """Write a new file of random bytes; return its path."""
+    path = directory / f"{secrets.token_hex(8)}{suffix}"
+    path.write_bytes(os.urandom(size))
+    return str(path)
+
+
+def event(text: str) -> str:
+    """Return the text."""
+    return text
+
+
+def take(files: list[str]) -> str:
+    """Return the size of the files."""
+    return str(sum(Path(file).stat().st_size for file in files))
+
+
 def app(directory: Path, *, attached: bool) -> gr.Blocks:
     """Return the app; each function is an event by its name."""
-
-    def event(text: str) -> str:
-        return text
 
     def image() -> Image.Image:
         return picture()
@@ -74,15 +89,13 @@ def app(directory: Path, *, attached: bool) -> gr.Blocks:
         for _ in range(5):
             yield picture()
 
-    def take(files: list[str]) -> str:
-        return str(sum(Path(file).stat().st_size for file in files))
+    def film() -> str:
+        return file_in(directory, LARGE, ".mp4")
 
     def own(request: gr.Request) -> Any:
         if attached:
             return session(request).add(os.urandom(SIZE), ".bin")
-        path = directory / f"{secrets.token_hex(8)}.bin"
-        path.write_bytes(os.urandom(SIZE))
-        return str(path)
+        return file_in(directory, SIZE, ".bin")
 
     demo: gr.Blocks
     with gr.Blocks() as demo:
@@ -94,6 +107,7 @@ def app(directory: Path, *, attached: bool) -> gr.Blocks:
             (frames, [], gr.Image(format="png")),
             (take, [files], text),
             (own, [], gr.File()),
+            (film, [], gr.File()),
         ):
             made: Any = function
             gr.on(fn=made, inputs=inputs, outputs=output, api_name=made.__name__)
@@ -186,9 +200,9 @@ class Visitor:
         kind = {"_type": "gradio.FileData"}
         return [{"path": path, "meta": kind} for path in response.raise_for_status().json()]
 
-    def path(self) -> str:
-        """Return the path of the URL of a new image."""
-        return httpx.URL(self.call("image")["url"]).raw_path.decode()
+    def path(self, event: str = "image") -> str:
+        """Return the path of the URL of a new file: an image, or that of another event."""
+        return httpx.URL(self.call(event)["url"]).raw_path.decode()
 
     def fetch(self, server: Served, path: str) -> None:
         """Get a file from one of the replicas."""
@@ -223,6 +237,18 @@ def _fetch_elsewhere(visitor: Visitor) -> Run:
     return lambda: visitor.fetch(visitor.other, path)
 
 
+def _begin_elsewhere(visitor: Visitor) -> Run:
+    path = visitor.path("film")
+
+    def run() -> None:
+        wanted = {"range": "bytes=0-"}  # as a player asks for a video
+        url = f"{visitor.other.url}{path}"
+        with visitor.here.client.stream("GET", url, headers=wanted) as response:
+            next(response.raise_for_status().iter_bytes())
+
+    return run
+
+
 ROWS: dict[str, Callable[[Visitor], Run]] = {
     "event without files": _event("event", "text"),
     "image out": _event("image"),
@@ -236,6 +262,7 @@ ROWS: dict[str, Callable[[Visitor], Run]] = {
     "fetch of what was just made": _fetch,
     "fetch 3 s later": _fetch_later,
     "fetch from a replica without it": _fetch_elsewhere,
+    "first byte of 64 MiB from a replica without it": _begin_elsewhere,
 }
 
 
@@ -255,7 +282,7 @@ def measure(visitors: dict[str, Visitor], rows: Sequence[str], rounds: int) -> I
 def report(endpoint: str, milliseconds: float, asked: argparse.Namespace) -> str:
     """Measure at one distance; return a table."""
     rows = [row for row in ROWS if not asked.rows or any(it in row for it in asked.rows)]
-    with ExitStack() as opened, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         there = opened.enter_context(far(endpoint, milliseconds))
 
         plain = opened.enter_context(running(PLAIN, Path(folder, PLAIN)))

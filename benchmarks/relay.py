@@ -100,7 +100,8 @@ class Direction(asyncio.Protocol):
         if self._transport is None:
             return
         if data is None:
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the other side has broken off
+                self._transport.write_eof()
             self._end_one()
         else:
             self._transport.write(data)

@@ -161,12 +161,26 @@ class Body:
             await run_in_threadpool(self.stream.close)
 
 
-class FileResponse(StreamingResponse):
-    """A file, or a part of it.
+class BodyResponse(StreamingResponse):
+    """A response with bytes of a stored file.
 
     An error after the first bytes can only break the connection. The client notices it, since the
     response has a Content-Length.
     """
+
+    def __init__(self, body: Body, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(body.pieces(), status, headers)
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._body.close()
+
+
+class FileResponse(BodyResponse):
+    """A file, or a part of it."""
 
     def __init__(self, file: StoredFile, span: Span | None, body: Body) -> None:
         """Make the response. ``span`` is the requested range, None for the whole file.
@@ -176,11 +190,4 @@ class FileResponse(StreamingResponse):
         headers = {**headers_of(file), "Content-Length": str(body.length)}
         if span is not None:
             headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{file.size}"
-        super().__init__(body.pieces(), 200 if span is None else 206, headers)
-        self._body = body
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._body.close()
+        super().__init__(body, 200 if span is None else 206, headers)

@@ -13,6 +13,7 @@ import hmac
 import importlib
 import inspect
 import io
+import mimetypes
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
+from starlette.responses import FileResponse
 from starlette.routing import Match
 
 from sessionstore.adapters import cookies
@@ -48,6 +50,7 @@ _PARAMETERS: Final = {
     "gradio.route_utils:GradioUploadFile.__init__": "self file",
     "gradio.route_utils:GradioUploadFile.write": "self data",
     "gradio.component_meta:updateable": "fn",
+    "gradio.utils:is_allowed_file": "path blocked_paths allowed_paths created_paths",
     "gradio.utils:is_in_or_equal": "path_1 path_2",
     "gradio_client.utils:strip_invalid_filename_characters": "filename",
 }
@@ -65,6 +68,7 @@ _OF_THE_HISTORY: Final = (
 
 _TYPES: Final[dict[str, type]] = {
     "gradio.processing_utils:hash_seed": bytes,
+    "gradio.routes:XSS_SAFE_MIMETYPES": set,
     "gradio.data_classes:_StaticFiles.all_paths": list,
     "gradio.exceptions:InvalidPathError": type,
     "gradio.context:Context.root_block": object,
@@ -333,6 +337,24 @@ def is_public(app: App, path: str, root: Path) -> bool:
     return any(
         is_in(path, place) for place in places if is_in(place, root) and not is_in(root, place)
     )
+
+
+def file_headers(app: App, path: str, root: Path) -> dict[str, str] | None:
+    """Return the headers with which Gradio would send a file of its cache, None if it would not."""
+    demo = app.get_blocks()
+    allowed = [*demo.allowed_paths, *find("gradio.data_classes:_StaticFiles.all_paths")]
+    is_allowed, why = find("gradio.utils:is_allowed_file")(
+        Path(path), demo.blocked_paths, allowed, [root]
+    )
+    kind = mimetypes.guess_type(path)[0]
+    shown = kind in find("gradio.routes:XSS_SAFE_MIMETYPES") or why == "allowed"
+    response = FileResponse(  # nothing is read from the disk before it is sent
+        path,
+        media_type=(kind if shown else None) or "application/octet-stream",
+        filename=Path(path).name,
+        content_disposition_type="inline" if shown else "attachment",
+    )
+    return dict(response.headers) if is_allowed else None
 
 
 def own_files(demo: Blocks) -> set[str]:

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -23,11 +24,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from sessionstore.adapters import cookies
-from sessionstore.adapters.gradio import compat, server_functions
+from sessionstore.adapters.gradio import compat, far_ranges, server_functions
 from sessionstore.adapters.gradio.presence import ARRIVED, PresenceTracker, Visitor, mcp_visitor
 from sessionstore.adapters.gradio.uploads_in_progress import Upload, uploading
 from sessionstore.adapters.visitor_errors import reply_to
-from sessionstore.errors import InvalidName, SessionStoreError
+from sessionstore.errors import FileNotStored, InvalidName, SessionStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,6 @@ _NOT_PASSED_ON: Final = {
 }
 _MCP_ID: Final = "mcp-session-id"
 _mcp_id = re.compile(rb"session_id=([0-9a-f]{32})").search
-_one_range = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII).fullmatch
 
 log: Final = logging.getLogger("sessionstore")
 
@@ -219,10 +219,14 @@ def _may_be_page(scope: Scope) -> bool:
 
 
 class Served(NamedTuple):
-    """A file on the local disk that may be sent. ``pin`` is a copy to unpin after that."""
+    """A file that may be sent: from the local disk, or the requested ``part`` from the store.
+
+    ``pin`` is a copy to unpin after that.
+    """
 
     reference: Reference
     pin: str | None
+    part: ASGIApp | None = None
 
 
 async def _file(  # noqa: PLR0917 - the first four are ASGI's
@@ -239,7 +243,7 @@ async def _file(  # noqa: PLR0917 - the first four are ASGI's
         await app(_with_range(scope, range_), receive, send)
         return
     try:
-        served = await _serving(service, compat.owner_of(login, request), name, path)
+        served = await _serving(service, compat.owner_of(login, request), name, path, request)
     except SessionStoreError as error:
         log.exception("Could not fetch a file for a visitor.")
         await _failure(error)(scope, receive, send)
@@ -251,7 +255,7 @@ async def _file(  # noqa: PLR0917 - the first four are ASGI's
         return
     try:
         answer = _Answer(send, served.reference, request.headers)
-        await app(_with_range(scope, answer.range), receive, answer.send)
+        await (served.part or app)(_with_range(scope, answer.range), receive, answer.send)
     finally:
         if served.pin is not None:
             service.files.local.unpin(served.pin)
@@ -314,20 +318,30 @@ def _failure(error: SessionStoreError) -> PlainTextResponse:
     return PlainTextResponse(words, status)
 
 
-async def _serving(service: Service, owner: str | None, name: str, path: str) -> Served | None:
+async def _serving(
+    service: Service, owner: str | None, name: str, path: str, request: Request
+) -> Served | None:
     files = service.files
     found = files.known(owner, name)
     if found is not None and files.ready(found) and files.local.pin(name, wait=False):
         return Served(found.reference, name)
-    return await run_in_threadpool(_fetched, service, owner, name, path)
+    return await run_in_threadpool(_fetched, service, owner, name, path, request)
 
 
-def _fetched(service: Service, owner: str | None, name: str, path: str) -> Served | None:
+def _fetched(
+    service: Service, owner: str | None, name: str, path: str, request: Request
+) -> Served | None:
     files = service.files
     copied = service.copies.whose(path)
     if copied is not None:
         allowed = copied.session.owner == owner or copied.session == service.store.shared
         return Served(copied.reference, None) if allowed and copied.is_there() else None
+    if request.method == "GET" and "range" in request.headers:
+        found = files.find(owner, name)
+        with suppress(FileNotStored):  # it has moved: ``obtain`` finds it
+            part = None if found is None else far_ranges.response(files, found, path, request)
+            if found is not None and part is not None:
+                return Served(found.reference, None, part)
     while (found := files.obtain(owner, name)) is not None:
         if files.local.pin(name):  # False if another file's fetch has evicted it: try again
             return Served(found.reference, name)
@@ -339,9 +353,8 @@ class _Answer:
 
     def __init__(self, send: Send, reference: Reference, headers: Headers) -> None:
         self._send = send
-        self._tag = f'"{reference.digest[:32]}"'
-        same = headers.get("if-range") in (None, self._tag)
-        self.range = headers.get("range") if same else None
+        self._tag = far_ranges.tag(reference)
+        self.range = far_ranges.requested(headers, reference)
         known = {
             tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")
         }
@@ -369,9 +382,7 @@ class _Answer:
 def _with_range(scope: Scope, wanted: str | None) -> Scope:
     """Return the request with the range ``wanted`` if it is one range, and without conditions."""
     headers = [header for header in scope["headers"] if header[0].lower() not in _NOT_PASSED_ON]
-    match = None if wanted is None else _one_range(wanted.strip())
-    start, end = match.groups() if match else ("", "")
-    in_order = int(start) <= int(end) if start and end else bool(start or end)
-    if in_order:
+    start, end = far_ranges.bounds(wanted)
+    if start or end:
         headers.append((b"range", f"bytes={start}-{end}{',' if start and end else ''}".encode()))
     return {**scope, "headers": headers}

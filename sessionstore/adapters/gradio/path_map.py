@@ -55,6 +55,12 @@ HISTORY_SIZE: Final = 256 << 20
 _LOOKS: Final = 4
 """The most sessions in a bucket that are asked for a file at the same time."""
 
+_FETCHES: Final = 4
+"""The most files that are fetched in the background at the same time."""
+
+FETCHING: Final = "sessionstore-fetch"
+"""The name of the threads that do so."""
+
 _TRIES: Final = 10
 _SMALL: Final = 64 << 10
 """Bytes up to which a file is hashed on the event loop.
@@ -106,6 +112,7 @@ class CacheFiles:
         """The sessions of files that were deleted with them, by name, at most ``REMEMBERED``."""
         self._lock = threading.Lock()
         self._deferred = Deferred()
+        self._fetching: set[str] = set()
         self._pinned: dict[str, Reference] = {}
         self._logged: set[str] = set()
         self.serving_since: Final = time.time_ns()
@@ -226,6 +233,34 @@ class CacheFiles:
             else:
                 return found
         return None
+
+    def is_far(self, found: FoundFile) -> bool:
+        """Return whether ``fetch`` would read the file from the store."""
+        known = self.recent.opener(found.sid, found.reference)
+        return known is None and not self.ready(found)
+
+    def fetch_later(self, found: FoundFile) -> None:
+        """Fetch a file in the background, once at a time, if its copy would stay."""
+        cap = self.local.cap
+        if not self.local.keep or (cap is not None and found.reference.size > cap):
+            return
+        with self._lock:
+            if found.name in self._fetching or len(self._fetching) >= _FETCHES:
+                return
+            self._fetching.add(found.name)
+        # Of its own, and a daemon: a process that ends does not wait for a large file.
+        threading.Thread(target=self._fetched, args=(found,), name=FETCHING, daemon=True).start()
+
+    def _fetched(self, found: FoundFile) -> None:
+        try:
+            self.fetch(found)
+        except FileNotStored:
+            self._gone(found.sid, found.name)
+        except SessionStoreError as error:
+            log.warning("Could not fetch a large file in the background: %s", error)
+        finally:
+            with self._lock:
+                self._fetching.discard(found.name)
 
     def _open(self, found: FoundFile) -> BinaryIO:
         try:
