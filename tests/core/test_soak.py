@@ -66,6 +66,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    soak.fill_pools()  # a pool starts a thread when none is idle: that depends on the load
 
 
 def in_bucket(clock: FakeClock) -> SessionStore:

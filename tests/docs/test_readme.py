@@ -163,7 +163,17 @@ def test_the_backend_of_the_guide_passes_the_contract(tmp_path: Path) -> None:
     (tmp_path / "test_sqlite_backend.py").write_text(blocks(guide, "py")[0])
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=280"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--timeout=280",
+            "-W",
+            "error",
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

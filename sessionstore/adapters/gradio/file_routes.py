@@ -286,8 +286,9 @@ async def _upload(
         log.warning("Could not save an upload: %s", error)
         refusal = _failure(error)
     finally:
-        with CancelScope(shield=True):
-            await run_in_threadpool(incoming.count_no_more)
+        if incoming.counts:
+            with CancelScope(shield=True):
+                await run_in_threadpool(incoming.count_no_more)
         incoming.over()
     if refusal is not None:
         await refusal(scope, receive, send)

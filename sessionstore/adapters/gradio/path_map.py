@@ -424,7 +424,7 @@ class CacheFiles:
     ) -> None:
         """Delete the owner's unclaimed ``upload``: a session has the file now.
 
-        On a bucket no event waits for that. After a crash the upload expires.
+        No event waits for that. After a crash the upload expires.
         """
         unclaimed = self.unclaimed(owner)
         self._gone(unclaimed.sid, name)
@@ -439,11 +439,10 @@ class CacheFiles:
             except SessionStoreError as error:
                 log.warning("An upload that an event used was not deleted yet: %s", error)
 
-        # A late deletion would be counted late in a limit.
-        if self.at_once > 1 and not self.store.ledger.limited:
-            self._deferred.call(discard)
+        if self.store.ledger.limited:
+            discard()  # a late deletion would be counted late in a limit
         else:
-            discard()
+            self._deferred.call(discard)
 
     def drain(self) -> None:
         self._deferred.drain()

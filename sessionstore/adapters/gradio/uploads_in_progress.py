@@ -116,6 +116,11 @@ class Upload:
                 limit="min_free",
             )
 
+    @property
+    def counts(self) -> bool:
+        """Return whether the quota has reservations for the files."""
+        return any(part.reservation is not None for part in self._parts)
+
     def count_no_more(self) -> None:
         """Release the quota of the files: they are complete or refused. Twice is no error."""
         for part in self._parts:
