@@ -29,7 +29,7 @@ def test_the_command_fails_when_a_variant_is_not_caught(
 ) -> None:
     assert main(["--catch", "--schedules", "5"]) == 1
     told = capsys.readouterr().out.splitlines()
-    assert "early-acknowledgement: caught after 3 schedules" in told
+    assert "delete-by-name: caught after 3 schedules" in told
     assert "fixed-keys: NOT CAUGHT in 5 schedules" in told
     assert len(told) == len(NAMED)
 
