@@ -18,7 +18,7 @@ from sessionstore.backend import KeepsLease, Surveys
 from sessionstore.base import BaseStore
 from sessionstore.errors import SessionStoreError
 from sessionstore.parsers import show_duration
-from sessionstore.retention import Planner
+from sessionstore.plan import Planner
 from sessionstore.sweep import Sweep
 
 BUDGET: Final = 2700

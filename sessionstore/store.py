@@ -18,7 +18,8 @@ from sessionstore.clock import Clock, SystemClock
 from sessionstore.limits import Limits
 from sessionstore.model import SessionRecord
 from sessionstore.names import is_private, session_key, shared_key
-from sessionstore.retention import Planner, PlanRow, Retention, row_for
+from sessionstore.plan import Planner, PlanRow, row_for
+from sessionstore.retention import Retention
 from sessionstore.schedule import Schedule
 from sessionstore.session import Session, Usage
 from sessionstore.settings import resolve

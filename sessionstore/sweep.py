@@ -14,7 +14,7 @@ from sessionstore.errors import FileNotStored
 from sessionstore.limits import limited_bytes
 from sessionstore.model import Collected, Reference, SessionKey, SessionRecord
 from sessionstore.names import shared_key
-from sessionstore.retention import Planner, PlanRow
+from sessionstore.plan import Planner, PlanRow
 
 log: Final = logging.getLogger("sessionstore")
 

@@ -15,7 +15,7 @@ from sessionstore.cli.stores import counted, counted_reads, opened, reads, setti
 from sessionstore.doctor import doctor as examine
 from sessionstore.events import Event
 from sessionstore.parsers import show_size
-from sessionstore.retention import PlanRow
+from sessionstore.plan import PlanRow
 from sessionstore.settings.resolver import OF_RETENTION
 from sessionstore.store import SessionStore
 

@@ -12,7 +12,7 @@ import pytest
 from sessionstore import Retention, SessionStore, SettingsError
 from sessionstore.backend import Reference, SessionKey, SessionRecord
 from sessionstore.names import private_key
-from sessionstore.retention import Planner
+from sessionstore.plan import Planner
 from sessionstore.testing import FakeClock
 from tests.support.stores import DAY, HOUR, MINUTE, SECOND, brief, local_store, memory_store
 

@@ -13,7 +13,7 @@ from sessionstore import Session, SessionStore
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.base import BaseStore, SessionHandle
 from sessionstore.events import KINDS, Event
-from sessionstore.retention import PlanRow
+from sessionstore.plan import PlanRow
 from sessionstore.testing import FakeClock
 
 SECOND = timedelta(seconds=1)

@@ -35,7 +35,7 @@ from sessionstore.errors import SessionStoreError
 from sessionstore.parsers import check_duration, show_duration, show_size
 
 if TYPE_CHECKING:
-    from sessionstore.retention import PlanRow
+    from sessionstore.plan import PlanRow
     from sessionstore.store import SessionStore
 
 Allow = Callable[[gr.Request], bool]
