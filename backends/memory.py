@@ -183,15 +183,18 @@ class MemoryBackend:
             if (session := self._place.sessions.get(sid)) is not None:
                 session.active = self.now()
 
-    def end(self, sid: str) -> None:
+    def end(self, sid: str) -> SessionRecord | None:
         with self._place.lock:
             if (session := self._place.sessions.get(sid)) is not None:
                 session.active = session.ended = self.now()
+            return self.session(sid)
 
-    def resume(self, sid: str) -> None:
+    def resume(self, sid: str) -> bool:
         with self._place.lock:
-            if (session := self._place.sessions.get(sid)) is not None:
-                session.active, session.ended = self.now(), None
+            if (session := self._place.sessions.get(sid)) is None:
+                return False
+            session.active, session.ended = self.now(), None
+            return True
 
     def drop(
         self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False

@@ -142,14 +142,17 @@ class Backend(Protocol):
         ...
 
     def end(self, sid: str) -> SessionRecord | None:
-        """Mark the session as ended now. Does nothing if there is no such session.
+        """Mark the session as ended now, and return its record.
 
-        Returns its record if that costs nothing more, so that the store need not call ``session``.
+        Does nothing, and returns None, if there is no such session.
         """
         ...
 
-    def resume(self, sid: str) -> None:
-        """Cancel an end; counts as activity. Does nothing if there is no such session."""
+    def resume(self, sid: str) -> bool:
+        """Cancel an end; counts as activity. Return whether there is such a session.
+
+        Does nothing if there is none.
+        """
         ...
 
     def drop(

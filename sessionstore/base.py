@@ -29,6 +29,7 @@ from sessionstore.retention import Retention
 from sessionstore.settings.resolver import SECRET_LENGTH
 
 _SHARED = shared_key()
+_HOUR = timedelta(hours=1)
 _KEPT_SECRET = 32  # bytes, at least, of a secret that a backend made: a shorter one can be guessed
 
 
@@ -41,6 +42,9 @@ class BaseStore:
 
     location: str | None = None
     """The URL that ``open`` used, without query, user and password; None without ``open``."""
+
+    drops_at_restart: bool = False
+    """True if ``open`` was called with ``restart=drop``, as by other processes at other times."""
 
     def __init__(
         self,
@@ -63,7 +67,9 @@ class BaseStore:
         self.local_copies: LocalCopies = LocalCopies(cache_dir, cache_size)
         self.clock: Clock = clock or SystemClock()
         self.events: Final = Events()
-        self._timers = Timers(self.clock, self.now, self._on_time)
+        # As many drops at a time as the backend is worth: a bucket is waited for.
+        at_once: int = getattr(backend, "at_once", 1)
+        self._timers = Timers(self.clock, self.now, self._on_time, at_once)
         self._sweepings: weakref.WeakSet[Sweeping] = weakref.WeakSet()
         if secret is not None and len(secret) < SECRET_LENGTH:
             raise SettingsError(
@@ -97,24 +103,25 @@ class BaseStore:
         """``Session.end``."""
         if key.sid == _SHARED.sid:
             return
-        record = self.backend.end(key.sid) or self.backend.session(key.sid)
+        record = self.backend.end(key.sid)
         due = None if record is None else self.retention.due(record)
         if record is None or due is None:
             return
         self.emit("ended", key, reason="the visitor left")
         if self.retention.is_due(record, self.now()):
-            due = self._linger_over(key.sid)
+            due = self._linger_over(key)
         if due is not None:
-            self._timers.at(key.sid, due)
+            self._timers.at(key, due)
 
-    def resume(self, key: SessionKey) -> None:
+    def resume(self, key: SessionKey) -> bool:
         """``Session.resume``."""
         # The record is read only for the event: on a bucket that is one more round trip.
         record = self.backend.session(key.sid) if self.events.wanted("resumed") else None
-        self.backend.resume(key.sid)
-        self._timers.cancel(key.sid)
+        exists = self.backend.resume(key.sid)
+        self._timers.cancel(key)
         if record is not None and record.ended is not None:
             self.emit("resumed", key, reason="the visitor came back")
+        return exists
 
     def drop(
         self,
@@ -140,7 +147,7 @@ class BaseStore:
             if self.audit is not None:
                 self.audit.spared(key, self.now())
             return False
-        self._timers.cancel(key.sid)
+        self._timers.cancel(key)
         self.local_copies.forget_session(key.sid)
         self.emit("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
         return True
@@ -153,29 +160,25 @@ class BaseStore:
             self.local_copies.forget_file(key.sid, reference.name)
             self.emit(kind, key, reference.name, reference.size, reason)
 
-    def _on_time(self, sid: str) -> datetime | None:
+    def _on_time(self, key: SessionKey) -> datetime | None:
         try:
-            return self._linger_over(sid)
+            return self._linger_over(key)
         except Exception as error:
             self.emit("sweep_failed", reason=str(error))
             raise
 
-    def _linger_over(self, sid: str) -> datetime | None:
-        """Drop an ended session if it is due; if it is not, return the time when it is due."""
-        record = self.backend.session(sid)
+    def _linger_over(self, key: SessionKey) -> datetime | None:
+        """Drop an ended session if it is due; if it is not, return the time when it is due.
+
+        The drop itself finds out: most are due, and each look costs a bucket a request.
+        """
+        spared = self.retention.spared_after(self.now())
+        reason = "it ended, and its linger is over"
+        if self.drop(key, reason, unless_active_after=spared, only_ended=True):
+            return None
+        record = self.backend.session(key.sid)
         due = None if record is None else self.retention.due(record)
-        key = self.backend.identify(sid)
-        if record is None or due is None or key is None:
-            return None
-        if not self.retention.is_due(record, self.now()):
-            return due
-        if self.drop(
-            key, "it ended, and its linger is over", unless_active_after=record.active,
-            only_ended=True,
-        ):  # fmt: skip
-            return None
-        # The session became active just now: check again when the linger of that activity is over.
-        return self.now() + max(self.retention.linger, timedelta(seconds=1))
+        return None if due is None else max(due, self.now() + timedelta(seconds=1))
 
     def on(self, kind: str, callback: Callback) -> Callable[[], None]:
         """Call ``callback(event)`` at every event of ``kind``; return a function that ends it.
@@ -222,6 +225,19 @@ class BaseStore:
     def live_interval(self) -> timedelta:
         """Return ``Retention.live_interval``."""
         return self.retention.live_interval
+
+    @property
+    def touch_interval(self) -> timedelta:
+        """Return the time between two touches of a session whose page is only open.
+
+        It is ``live_interval`` if files of live sessions are spared, by ``max_age``, ``max_store``
+        or ``restart=drop``. Otherwise the touches only keep the session from being idle.
+        """
+        policy = self.retention
+        spares = policy.max_age is not None and not policy.sweep_live
+        if spares or self.limits.max_store is not None or self.drops_at_restart:
+            return policy.live_interval
+        return _HOUR if policy.idle is None else min(policy.idle / 3, _HOUR)
 
     def use_local_copies(self, copies: LocalCopies) -> Callable[[], None]:
         """Make the files of ``local_path()`` in ``copies`` from now on.

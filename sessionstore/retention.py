@@ -84,6 +84,10 @@ class Retention:
         due = self.due(record)
         return due is not None and due <= max(now, due - self.linger)
 
+    def spared_after(self, now: datetime) -> datetime:
+        """Return the time after which an ended session must not be active, to be due by ``now``."""
+        return now - self.linger if self.linger else datetime.max.replace(tzinfo=now.tzinfo)
+
     def is_live(self, record: SessionRecord, now: datetime) -> bool:
         """Return whether the session is in use, judged by its last activity."""
         return record.ended is None and now - record.active <= self.live_for

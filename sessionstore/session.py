@@ -228,9 +228,9 @@ class Session(SessionHandle):
         """
         self.store.end(self.key)
 
-    def resume(self) -> None:
-        """Cancel ``end``: the visitor is back."""
-        self.store.resume(self.key)
+    def resume(self) -> bool:
+        """Cancel ``end``: the visitor is back. Return whether the session exists."""
+        return self.store.resume(self.key)
 
     # Async versions
 

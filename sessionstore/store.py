@@ -86,7 +86,8 @@ class SessionStore(BaseStore):
                 cache_dir=chosen.cache_dir, cache_size=chosen.cache_size, audit=log,
             )  # fmt: skip
             store.location = chosen.location.url
-            if chosen.restart == "drop":
+            store.drops_at_restart = chosen.restart == "drop"
+            if store.drops_at_restart:
                 store._drop_abandoned()
         except BaseException:
             backend.close()

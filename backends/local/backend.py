@@ -293,17 +293,21 @@ class LocalBackend:
                 folder.active(self.now())
                 folder.settle()
 
-    def end(self, sid: str) -> None:
+    def end(self, sid: str) -> SessionRecord | None:
         with self._does("end a session"), self._folders.changing(sid) as folder:
-            if folder is not None:
-                folder.mark("ended", self.now())
+            if folder is None:
+                return None
+            folder.mark("ended", self.now())
+            return self._record(sid)
 
-    def resume(self, sid: str) -> None:
+    def resume(self, sid: str) -> bool:
         with self._does("resume a session"), self._folders.changing(sid) as folder:
-            if folder is not None:
-                folder.active(self.now())
-                folder.settle()
-                folder.unmark("ended")
+            if folder is None:
+                return False
+            folder.active(self.now())
+            folder.settle()
+            folder.unmark("ended")
+            return True
 
     def drop(
         self, sid: str, *, unless_active_after: datetime | None = None, only_ended: bool = False

@@ -257,9 +257,11 @@ class Bucket:
                     yield prefix, *page
             running = [one for one, page in zip(running, pages, strict=True) if page is not None]
 
-    def entries(self, prefix: str, *, start_after: str = "") -> Iterator[Entry]:
+    def entries(
+        self, prefix: str, *, start_after: str = "", page_size: int = BATCH
+    ) -> Iterator[Entry]:
         """Yield all objects with a key prefix, after the key ``start_after``."""
-        for page, _ in self.pages(prefix, start_after=start_after):
+        for page, _ in self.pages(prefix, start_after=start_after, page_size=page_size):
             yield from page
 
     def find(self, key: str) -> Entry | None:

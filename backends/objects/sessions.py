@@ -25,6 +25,9 @@ from .keys import EPOCH, Mark, Version
 from .layout import Part, Shared
 from .reader import Reader, parsed, to_reference
 
+_FIRST = 16
+"""Entries of a session in a listing that looks at the first ones only."""
+
 _LIST_SESSION_FROM = 8
 """From this number of names on, one LIST of the session is cheaper than one LIST for each name."""
 
@@ -137,12 +140,25 @@ class Sessions(Part):
             self._bucket.delete([key])
         return record
 
-    def resume(self, sid: str) -> None:
-        """Implement ``Backend.resume``: record activity, then delete the ends."""
-        ends = self._bucket.entries(keys.ended(sid))
-        # A sweep before the delete then sees an ended session that is active.
-        _, found = self._bucket.waits.together([partial(self.touch, sid), partial(list, ends)])
-        self._bucket.delete(entry.key for entry in found)
+    def resume(self, sid: str) -> bool:
+        """Implement ``Backend.resume``: record activity, then delete the ends.
+
+        Most sessions do not exist yet when the page opens: one LIST shows that. It lists the ends
+        first, then what proves that the session exists.
+        """
+        ends: list[str] = []
+        exists = False
+        for entry in self._bucket.entries(keys.session(sid), page_size=_FIRST):
+            mark = keys.parse_mark(entry)
+            if mark is None or mark.kind != "ended":
+                exists = mark is None or mark.kind == "saved"
+                break
+            ends.append(entry.key)
+        if exists or ends:
+            # A sweep before the delete then sees an ended session that is active.
+            self.touch(sid)
+        self._bucket.delete(ends)
+        return exists
 
     # Deleting
 

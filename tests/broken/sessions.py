@@ -139,9 +139,23 @@ class ResumesOnTouch(MemoryBackend):
 
 @caught_by("resume_takes_an_end_back_and_is_activity", "a_touch_and_a_resume_are_activity")
 class ResumesWithoutActivity(MemoryBackend):
-    def resume(self, sid: str) -> None:
+    def resume(self, sid: str) -> bool:
         if sid in self._place.sessions:
             self._place.sessions[sid].ended = None
+        return sid in self._place.sessions
+
+
+@caught_by("end_and_resume_tell_if_the_session_exists")
+class EndsWithoutARecord(MemoryBackend):
+    def end(self, sid: str) -> None:
+        super().end(sid)
+
+
+@caught_by("end_and_resume_tell_if_the_session_exists")
+class ResumesAnySession(MemoryBackend):
+    def resume(self, sid: str) -> bool:
+        super().resume(sid)
+        return True
 
 
 @caught_by("marks_make_no_session_and_leave_the_files_alone")

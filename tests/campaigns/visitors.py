@@ -19,6 +19,7 @@ from typing import Any, Final
 import gradio as gr
 
 from sessionstore import Session, SessionStore
+from sessionstore.names import session_key
 from tests.support.gradio_rig import Tab, picture, save
 
 LARGE: Final = 1_500_000
@@ -185,7 +186,7 @@ def leak_socket(_: SessionStore, __: int) -> None:
 
 
 def leak_timer(store: SessionStore, number: int) -> None:
-    store._timers.at(f"leaked {number}", store.now() + timedelta(days=36500))
+    store._timers.at(session_key(f"leaked {number}"), store.now() + timedelta(days=36500))
 
 
 def leak_folder(_: SessionStore, __: int) -> None:

@@ -336,13 +336,13 @@ class TestBackstop:
 
 class TestTimerThread:
     def test_lives_only_while_it_is_needed(self, session: Session, clock: FakeClock) -> None:
-        before = session.store._timers._thread
+        timers = session.store._timers
+        before = set(timers._threads)
         session.end()
-        meanwhile = session.store._timers._thread
+        (meanwhile,) = timers._threads
         clock.advance(LINGER)
         timers_rest(session.store)
-        assert (before, session.store._timers._thread) == (None, None)
-        assert meanwhile is not None
+        assert (before, timers._threads) == (set(), set())
         assert meanwhile.daemon
 
     def test_closing_the_store_ends_it_and_drops_nothing(
@@ -351,8 +351,7 @@ class TestTimerThread:
         store, other = open_store(), open_store()
         store.session("alice").put("a", b"cat")
         store.session("alice").end()
-        thread = store._timers._thread
-        assert thread is not None
+        (thread,) = store._timers._threads
         store.close()
         clock.advance(LINGER)
         assert (thread.is_alive(), names(other.session("alice"))) == (False, ["a"])
@@ -418,7 +417,7 @@ class TestTimers:
         return []
 
     @pytest.fixture
-    def timers(self, clock: FakeClock, called: list[str]) -> Iterator[Timers]:
+    def timers(self, clock: FakeClock, called: list[str]) -> Iterator[Timers[str]]:
         def call(key: str) -> datetime | None:
             called.append(key)
             return clock.now() + MINUTE if key == "again" and called.count(key) < 3 else None
@@ -427,13 +426,12 @@ class TestTimers:
         yield timers
         timers.close()
 
-    def wait(self, timers: Timers) -> None:
-        thread = timers._thread
-        if thread is not None:
+    def wait(self, timers: Timers[str]) -> None:
+        for thread in list(timers._threads):
             thread.join(PATIENCE)
 
     def test_call_in_the_order_of_their_times(
-        self, timers: Timers, clock: FakeClock, called: list[str]
+        self, timers: Timers[str], clock: FakeClock, called: list[str]
     ) -> None:
         for key, minutes in (("c", 3), ("a", 1), ("b", 2)):
             timers.at(key, clock.now() + minutes * MINUTE)
@@ -443,7 +441,7 @@ class TestTimers:
         assert called == ["a", "b", "c"]
 
     def test_a_later_time_moves_an_entry(
-        self, timers: Timers, clock: FakeClock, called: list[str]
+        self, timers: Timers[str], clock: FakeClock, called: list[str]
     ) -> None:
         timers.at("a", clock.now() + MINUTE)
         timers.at("a", clock.now() + HOUR)
@@ -455,7 +453,7 @@ class TestTimers:
         assert called == ["a"]
 
     def test_an_earlier_time_moves_it_too(
-        self, timers: Timers, clock: FakeClock, called: list[str]
+        self, timers: Timers[str], clock: FakeClock, called: list[str]
     ) -> None:
         timers.at("a", clock.now() + HOUR)
         clock.settle()
@@ -466,7 +464,7 @@ class TestTimers:
         assert called == ["a"]
 
     def test_what_the_call_returns_is_the_next_time(
-        self, timers: Timers, clock: FakeClock, called: list[str]
+        self, timers: Timers[str], clock: FakeClock, called: list[str]
     ) -> None:
         timers.at("again", clock.now() + MINUTE)
         for _ in range(2):
@@ -478,17 +476,17 @@ class TestTimers:
         assert called == ["again"] * 3
 
     def test_nothing_is_called_after_a_close(
-        self, timers: Timers, clock: FakeClock, called: list[str]
+        self, timers: Timers[str], clock: FakeClock, called: list[str]
     ) -> None:
         timers.at("a", clock.now() + MINUTE)
         timers.close()
         timers.at("b", clock.now() + MINUTE)
         clock.advance(HOUR)
         self.wait(timers)
-        assert (called, timers._thread) == ([], None)
+        assert (called, timers._threads) == ([], set())
 
     def test_one_in_the_past_is_called_at_once(
-        self, timers: Timers, clock: FakeClock, called: list[str]
+        self, timers: Timers[str], clock: FakeClock, called: list[str]
     ) -> None:
         timers.at("a", clock.now() - DAY)
         self.wait(timers)

@@ -38,8 +38,8 @@ WITHOUT_IO = {
 
 FOR_ADAPTERS = {
     SessionStore: {
-        "clock", "drop", "emit", "end", "live_interval", "location", "now", "on_removed", "resume",
-        "secret", "url", "use_local_copies", "wrap",
+        "clock", "drop", "drops_at_restart", "emit", "end", "live_interval", "location", "now",
+        "on_removed", "resume", "secret", "touch_interval", "url", "use_local_copies", "wrap",
     },
     Session: {"check", "key", "pending_save", "sid", "store"},
     StoredFile: {"is_there", "reference", "session", "stream"},

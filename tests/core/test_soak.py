@@ -25,7 +25,7 @@ from tests.campaigns.visitors import LEAKS, by_gradio, by_library, demo, end_lea
 from tests.support import gradio_rig
 from tests.support.gradio_rig import GRADIO_S_OWN
 from tests.support.object_client import FakeBucket, FakeObjectClient
-from tests.support.stores import DAY, PATIENCE, local_store, memory_store
+from tests.support.stores import DAY, local_store, memory_store, timers_rest
 
 pytestmark = GRADIO_S_OWN
 
@@ -53,9 +53,8 @@ class Place(NamedTuple):
         for _ in range(3):  # a bucket: content one grace after its files, notes one after that
             self.clock.advance(2 * DAY)
             self.store.sweep()
-        thread = self.store._timers._thread
-        if thread is not None and not self.store._timers._due:
-            thread.join(PATIENCE)
+        if not self.store._timers._due:
+            timers_rest(self.store)
         gc.collect()
         return count(self.store)
 

@@ -444,7 +444,7 @@ class TestShared:
         heard = Heard(store)
         store.shared.end()
         clock.advance(1000 * DAY)
-        assert (heard.kinds(), store._timers._thread) == ([], None)
+        assert (heard.kinds(), store._timers._threads) == ([], set())
         assert names(store.shared) == ["logo"]
 
     def test_can_be_dropped_when_asked_for(self, store: SessionStore) -> None:

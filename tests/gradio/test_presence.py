@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from sessionstore import InvalidName, Session, SessionStore
+from sessionstore import InvalidName, Limits, Retention, Session, SessionStore
 from sessionstore.adapters.gradio import presence
 from sessionstore.adapters.gradio.presence import PresenceTracker, TokenBucket, Visitor
+from sessionstore.testing import FakeClock
 from tests.support.gradio_rig import PATIENCE
 
 ANNA = Visitor("anna", "visitor-a")
@@ -20,17 +22,25 @@ class Told:
     """Presences of a store that writes down what it is told, and can be held up."""
 
     def __init__(self, strangers: float = 0) -> None:
-        self.store = SessionStore.open("memory://")
+        self.clock = FakeClock()
+        self.store = SessionStore.open("memory://", clock=self.clock)
+        self.exists = False
         self.presences = PresenceTracker(self.store, TokenBucket(strangers, 0, lambda: 0.0))
         self.verbs: list[str] = []
         self.told = threading.Semaphore(0)
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def emit(self, verb: str) -> None:
+    def emit(self, verb: str) -> bool:
         self.verbs.append(verb)
         self.told.release()
         assert self.go_on.wait(PATIENCE)
+        return self.exists
+
+    def idle(self) -> None:
+        """Wait until nothing is scheduled."""
+        while any(presence.scheduled for presence in self.presences._visitors.values()):
+            threading.Event().wait(0.001)
 
     def all(self) -> list[str]:
         """All that the store was told, once everything has been."""
@@ -79,12 +89,59 @@ def test_an_event_of_a_visitor_who_is_here_costs_nothing(told: Told) -> None:
     assert told.all() == []
 
 
-def test_a_beat_touches_those_who_are_here(told: Told) -> None:
+def test_those_who_are_here_are_touched_once_in_a_while(told: Told) -> None:
     told.presences.opened(ANNA)
     told.use()
     told.presences.beat()
+    told.clock.advance(told.store.touch_interval - timedelta(seconds=1))
+    told.presences.beat()
+    too_early = list(told.verbs)
+    told.clock.advance(timedelta(seconds=1))
+    told.presences.beat()
 
-    assert told.all() == ["touch"]
+    assert (too_early, told.all()) == ([], ["touch"])
+
+
+def test_who_may_have_come_from_another_replica_is_touched_at_every_beat(told: Told) -> None:
+    """That replica may not know yet that the connection is gone, and end the session later."""
+    told.exists = True
+    told.use()
+    told.presences.opened(ANNA)
+    for _ in range(3):  # what was scheduled is done, or the beat would be left out
+        assert told.told.acquire(timeout=PATIENCE)
+        told.idle()
+        told.presences.beat()
+
+    assert told.all() == ["resume", "resume", "touch", "touch", "touch"]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"retention": Retention(max_age=timedelta(hours=1))},
+        {"limits": Limits(max_store=1 << 30)},
+        {"restart": "drop"},
+    ],
+    ids=["max_age", "max_store", "restart"],
+)
+def test_pages_are_touched_often_where_live_sessions_are_spared(policy: dict[str, Any]) -> None:
+    with SessionStore.open("memory://", settings=False, **policy) as store:
+        assert store.touch_interval == store.live_interval
+
+
+@pytest.mark.parametrize(
+    ("retention", "interval"),
+    [
+        (Retention(), timedelta(hours=1)),
+        (Retention(idle=timedelta(minutes=30)), timedelta(minutes=10)),
+        (Retention(max_age=timedelta(days=1), sweep_live=True, idle=None), timedelta(hours=1)),
+    ],
+)
+def test_otherwise_touches_only_keep_a_session_from_being_idle(
+    retention: Retention, interval: timedelta
+) -> None:
+    with SessionStore.open("memory://", retention=retention, settings=False) as store:
+        assert store.touch_interval == interval
 
 
 def test_a_beat_touches_nobody_who_left(told: Told) -> None:

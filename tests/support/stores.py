@@ -78,11 +78,11 @@ def brief(plan: Iterable[PlanRow]) -> list[tuple[str, str, str | None]]:
 
 
 def timers_rest(store: BaseStore) -> None:
-    """Wait until the thread of the linger timers has nothing left to do."""
-    thread = store._timers._thread
-    if thread is not None:
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
+    """Wait until the threads of the linger timers have nothing left to do."""
+    while threads := list(store._timers._threads):
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
 
 
 def in_threads(count: int, *args: Any, target: Any) -> None:

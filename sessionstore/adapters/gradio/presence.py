@@ -25,6 +25,7 @@ from sessionstore.adapters import cookies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from sessionstore.events import Event
     from sessionstore.store import SessionStore
@@ -40,7 +41,7 @@ REMEMBERED: Final = 10_000
 
 STRANGERS: Final = 32
 STRANGERS_PER_SECOND: Final = 8.0
-WORKERS: Final = 4
+WORKERS: Final = 16
 
 _moments = itertools.count(1)  # of the process: a reload hands visitors to another tracker
 
@@ -69,6 +70,10 @@ class _Presence:
     """The moment when the last heartbeat closed; None if one is open or none ever was."""
     resumed: int = 0
     """The arrival of the last request that resumed it: each request resumes once."""
+    moved: bool = False
+    """True if the session existed when the heartbeat opened: it may have been another replica's."""
+    touched: datetime | None = None
+    """The time of the last touch, or of the first beat."""
     wanted: Verb | None = None
     scheduled: bool = False
 
@@ -179,10 +184,19 @@ class PresenceTracker:
             return [visitor for visitor, presence in self._visitors.items() if presence.heartbeats]
 
     def beat(self) -> None:
-        """Touch the session of every visitor with an open heartbeat."""
+        """Touch the sessions of visitors with an open heartbeat, each once in a while.
+
+        One that another replica may still end, because a connection there is lost and not closed
+        yet, is touched at every beat: that postpones the end.
+        """
+        now, often = self._store.now(), self._store.touch_interval
         with self._lock:
             for visitor, presence in list(self._visitors.items()):
-                if presence.heartbeats and presence.wanted is None:
+                if not presence.heartbeats or presence.wanted is not None:
+                    continue
+                since = presence.touched = presence.touched or now
+                if presence.moved or now - since >= often:
+                    presence.touched = now
                     self._schedule(visitor, presence, "touch")
 
     def _saved(self, event: Event) -> None:
@@ -221,11 +235,19 @@ class PresenceTracker:
     def _work(self, visitor: Visitor) -> None:
         while (verb := self._take_verb(visitor)) is not None:
             try:
-                getattr(self._store.session(*visitor), verb)()
+                exists = getattr(self._store.session(*visitor), verb)()
+                if verb == "resume" and exists:
+                    self._note_moved(visitor)
             except Exception:
                 # No caller waits for the result, and the sweep does not need this call. The id is
                 # not logged: a reader of the log could use it.
                 log.exception("Could not %s a visitor's session; the sweep will handle it.", verb)
+
+    def _note_moved(self, visitor: Visitor) -> None:
+        with self._lock:
+            presence = self._visitors.get(visitor)
+            if presence is not None and presence.heartbeats:
+                presence.moved = True
 
     def _take_verb(self, visitor: Visitor) -> Verb | None:
         with self._lock:

@@ -106,6 +106,13 @@ class SessionsHaveActivity(Rig):
         assert subject.record().ended is None
         self.assert_same_time(subject.record().active, subject.backend.now())
 
+    def test_end_and_resume_tell_if_the_session_exists(self, subject: Subject) -> None:
+        assert subject.backend.end(NOBODY) is None
+        assert subject.backend.resume(NOBODY) is False
+        subject.put("a", b"1")
+        assert subject.backend.end(ALICE.sid) == subject.record()
+        assert subject.backend.resume(ALICE.sid) is True
+
     def test_marks_make_no_session_and_leave_the_files_alone(self, subject: Subject) -> None:
         subject.put("a", b"1")
         for mark in (subject.backend.touch, subject.backend.end, subject.backend.resume):
