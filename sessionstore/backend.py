@@ -243,6 +243,18 @@ class KeepsLease(Protocol):
 
 
 @runtime_checkable
+class Forgets(Protocol):
+    """A backend where a look costs a request, and a record of what is gone costs another."""
+
+    def forget(self, sid: str, references: Iterable[Reference]) -> None:
+        """Remove exactly these versions, without a look and without a record of the session.
+
+        Only for a name that had no other version, in a session that need not outlive its files.
+        """
+        ...
+
+
+@runtime_checkable
 class KnowsIfAlone(Protocol):
     """A backend that can detect whether another live process has the store open."""
 

@@ -95,8 +95,11 @@ class BaseStore:
         self.ledger: Final = QuotaLedger(self.limits, backend, self._make_room)
         """The quotas of this store."""
 
-    def _make_room(self, size: int, saving: str) -> None:
-        """Free ``size`` bytes for a save into the session ``saving``, or as much as is possible."""
+    def _make_room(self, size: int, saving: str) -> bool:
+        """Free ``size`` bytes for a save into the session ``saving``, or as much as is possible.
+
+        Return whether a file was deleted.
+        """
         raise NotImplementedError
 
     def end(self, key: SessionKey) -> None:
@@ -107,6 +110,7 @@ class BaseStore:
         due = None if record is None else self.retention.due(record)
         if record is None or due is None:
             return
+        self.ledger.may_have_room()
         self.emit("ended", key, reason="the visitor left")
         if self.retention.is_due(record, self.now()):
             due = self._linger_over(key)

@@ -16,6 +16,8 @@ from sessionstore.model import Reference, Saved
 from sessionstore.parsers import show_size
 
 _REMEMBERED = 4096  # sessions with cached sums; others are summed again at their save
+_FULL = timedelta(seconds=10)  # so long it is remembered that nothing can make room
+_SHARE = 20  # a part of max_store that is freed at once, as each time lists the whole store
 _REFRESH = timedelta(seconds=60)  # so long, saves of other replicas can be missed
 
 
@@ -206,11 +208,11 @@ class QuotaLedger:
     """Admits saves of one store, chunk by chunk.
 
     ``make_room(n, sid)`` is called to free ``n`` bytes before a save into the session ``sid`` is
-    refused for ``max_store``.
+    refused for ``max_store``. It returns whether it deleted a file.
     """
 
     def __init__(
-        self, limits: Limits, backend: Backend, make_room: Callable[[int, str], None]
+        self, limits: Limits, backend: Backend, make_room: Callable[[int, str], bool]
     ) -> None:
         self.limits = limits
         self.limited: Final = limits != Limits()
@@ -225,6 +227,8 @@ class QuotaLedger:
         self._coming = 0
         self.added = 0
         """The bytes that saves of this process have added to the total."""
+        self._full_at: datetime | None = None
+        """When nothing could make room, unless a session has ended or files were removed since."""
         if limits.min_free is not None and not isinstance(backend, HasFreeSpace):
             raise SettingsError(
                 f"invalid min_free={limits.min_free}: this backend is not on a disk; leave it "
@@ -252,6 +256,11 @@ class QuotaLedger:
                 total, added = limited_bytes(self._backend), self.added
             with self._lock:
                 self._total = total + self.added - added
+            self.may_have_room()
+
+    def may_have_room(self) -> None:
+        """Forget that nothing could make room: a session has ended, or files were removed."""
+        self._full_at = None
 
     def join(self, save: Reservation) -> None:
         """Add the save to the sums of its session, if a limit needs them."""
@@ -348,6 +357,7 @@ class QuotaLedger:
         The block sets ``gone`` or ``dropped`` of the yielded change.
         """
         change = Change(None if names is None else frozenset(names))
+        self.may_have_room()
         if not self._sums:
             yield change
             return
@@ -364,11 +374,17 @@ class QuotaLedger:
         if limit is None or self._reserve(save, count, limit) <= 0:
             return
         # One thread at a time. It reads the sum first: others may have evicted or deleted files.
+        # Not just after a refusal: then only files of live sessions were left.
         with self._making_room:
-            lacking = self._reserve(save, count, limit, limited_bytes(self._backend))
-            if lacking > 0 and save.reserved + count <= limit:
-                self._make_room(lacking, save.sid)
+            lacking = self._reserve(save, count, limit)
+            full = self._full_at
+            if lacking > 0 and (full is None or self._backend.now() - full >= _FULL):
                 lacking = self._reserve(save, count, limit, limited_bytes(self._backend))
+                if lacking > 0 and save.reserved + count <= limit:
+                    freed = self._make_room(max(lacking, limit // _SHARE), save.sid)
+                    total = limited_bytes(self._backend) if freed else None
+                    lacking = self._reserve(save, count, limit, total)
+                    self._full_at = self._backend.now() if lacking > 0 else None
         if lacking > 0:
             raise LimitExceeded(
                 f"Saving {save.name!r} would take the store over max_store={show_size(limit)}, and "

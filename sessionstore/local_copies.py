@@ -19,24 +19,37 @@ import stat
 import tempfile
 import threading
 import time
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from sessionstore._os.errors import translated
 from sessionstore._os.workspace import Workspace
 from sessionstore.content import CHUNK
-from sessionstore.errors import FileNotStored
+from sessionstore.errors import FileNotStored, LimitExceeded
 from sessionstore.model import Reference
+from sessionstore.parsers import show_size
+
+if TYPE_CHECKING:
+    from sessionstore.storedfile import StoredFile
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\:*?\"<>|]")
 
 _LONGEST = 200  # bytes of a name: file systems take 255, an app may put something before it
 
-HELD = 600.0  # seconds that a copy stays after ``local_path`` returned it, even above the cap
 RECHECK = 2.0  # seconds that a check that a file still exists is trusted
 _SLACK = 0.9  # of the cap: so much an eviction leaves, so that not every new copy needs one
+
+_PATH: Any = type(Path())  # the class of this system's paths; ``Path`` has subclasses from 3.12 on
+
+
+class CopyPath(_PATH):  # type: ignore[misc]  # as said above
+    """The path of a copy, which is not evicted while this object is in use."""
+
+    __slots__ = ("__weakref__",)
 
 
 class CopyKey(NamedTuple):
@@ -50,16 +63,20 @@ class CopyKey(NamedTuple):
 @dataclass(slots=True)
 class _Copy:
     size: int
-    used: float
     checked: float
-    pins: int = 0
+    path: weakref.ref[CopyPath] | None = None
+    """The path that was returned, for as long as the caller has it."""
+
+    @property
+    def is_in_use(self) -> bool:
+        return self.path is not None and self.path() is not None
 
 
 class LocalCopies:
     """The copies of one store, under ``<directory>/<token>/<session>/<name>/<version>/``.
 
-    With ``size`` it is a cache of at most ``size`` bytes: copies that were not used for ten minutes
-    are evicted, the least recently used first, and made again at the next use.
+    With ``size`` it is a cache of at most ``size`` bytes: the least recently used copies are
+    evicted, and made again at the next use. A copy is in use while the path that was returned is.
     """
 
     def __init__(
@@ -77,9 +94,14 @@ class LocalCopies:
         self._seconds = seconds
         self._made: Workspace | None = None
         self._lock = threading.Lock()
-        self._copies: dict[str, dict[CopyKey, _Copy]] = {}
-        """By session."""
+        self._copies: OrderedDict[CopyKey, _Copy] = OrderedDict()
+        """The least recently used first."""
+        self._sessions: dict[str, set[CopyKey]] = {}
         self._total = 0
+        """The bytes of the copies, and of those that are being made."""
+        self._making: weakref.WeakValueDictionary[CopyKey, threading.Lock] = (
+            weakref.WeakValueDictionary()
+        )
         self._secret = secrets.token_bytes(16)
 
     @property
@@ -105,44 +127,57 @@ class LocalCopies:
         stream: Callable[[], BinaryIO],
         check: Callable[[], None] = lambda: None,
     ) -> Path:
-        """Return the copy of a version. A missing copy is made from ``stream()``.
+        """Return the copy of a version. A missing copy is made from ``stream()``, by one caller.
 
-        ``check()`` is called at most every two seconds, and raises if the version is no longer
-        current. Raises LimitExceeded if the disk is full, BackendUnavailable for its other errors.
+        ``check()`` is called for an existing copy, at most every two seconds, and raises if the
+        version is no longer current; so does ``stream()``. Raises LimitExceeded if the disk is full
+        or the copies in use leave no room, BackendUnavailable for the disk's other errors.
         """
-        with self._translated(f"make a local copy of {reference.name!r}"):
-            place = self._place(sid, reference)
-            folder = self._folder(place)
-            path = folder / fit(reference.name)
-            if not self._use(place):
-                self._check(place, check)
-            if not path.exists():
-                self._remove(self._evicted(reference.size))
-                try:
-                    self._make(folder, path, stream)
-                except FileNotStored:
-                    raise
-                except FileNotFoundError:  # another thread removed the folder in between
-                    self._make(folder, path, stream)
-                with self._lock:
-                    self._forget(place)
-                    now = self._seconds()
-                    self._copies.setdefault(sid, {})[place] = _Copy(reference.size, now, now)
-                    self._total += reference.size
-            return path
-
-    @contextlib.contextmanager
-    def pinned(
-        self, sid: str, reference: Reference, stream: Callable[[], BinaryIO]
-    ) -> Iterator[Path]:
-        """Yield the copy of ``path``, and do not evict it inside the block."""
-        path = self.path(sid, reference, stream)
         place = self._place(sid, reference)
-        self._use(place, pins=1)
+        with self._lock:
+            making = self._making.setdefault(place, threading.Lock())
+        with making, self._translated(f"make a local copy of {reference.name!r}"):
+            path = self._folder(place) / fit(reference.name)
+            if not path.exists():
+                self._add(place, path, reference, stream)
+            elif not self._is_checked(place):
+                self._check(place, check)
+            return self._returned(place, path)
+
+    def _add(
+        self, place: CopyKey, path: Path, reference: Reference, stream: Callable[[], BinaryIO]
+    ) -> None:
+        self._make_room(reference)
         try:
-            yield path
-        finally:
-            self._use(place, pins=-1)
+            try:
+                self._make(path, stream)
+            except FileNotStored:
+                raise
+            except FileNotFoundError:  # another thread removed the folder in between
+                self._make(path, stream)
+        except BaseException:
+            with self._lock:
+                self._total -= reference.size
+            raise
+        with self._lock:
+            self._forget(place)  # of one that another program removed
+            self._copies[place] = _Copy(reference.size, self._seconds())
+            self._sessions.setdefault(place.sid, set()).add(place)
+
+    def _returned(self, place: CopyKey, path: Path) -> Path:
+        with self._lock:
+            copy = self._copies.get(place)
+            if copy is None:  # forgotten in between
+                return path
+            self._copies.move_to_end(place)
+            returned = None if copy.path is None else copy.path()
+            if returned is None:
+                returned = CopyPath(path)
+                copy.path = weakref.ref(returned)
+            return returned
+
+    def returned(self, path: Path, file: StoredFile) -> None:
+        """Note for which file a path is returned, in a subclass."""
 
     def _place(self, sid: str, reference: Reference) -> CopyKey:
         return CopyKey(sid, self._blind(reference.name), self._blind(reference.token))
@@ -154,15 +189,10 @@ class LocalCopies:
         """Return an unguessable name: an app may serve a copy to anyone who knows its path."""
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:20]
 
-    def _use(self, place: CopyKey, pins: int = 0) -> bool:
-        """Note a use; return whether the file was checked within the last ``RECHECK`` seconds."""
+    def _is_checked(self, place: CopyKey) -> bool:
         with self._lock:
-            copy = self._copies.get(place.sid, {}).get(place)
-            if copy is None:
-                return False
-            copy.pins += pins
-            copy.used = self._seconds()
-            return copy.used - copy.checked < RECHECK
+            copy = self._copies.get(place)
+            return copy is not None and self._seconds() - copy.checked < RECHECK
 
     def _check(self, place: CopyKey, check: Callable[[], None]) -> None:
         try:
@@ -171,42 +201,47 @@ class LocalCopies:
             self._remove([place])
             raise
         with self._lock:
-            copy = self._copies.get(place.sid, {}).get(place)
-            if copy is not None:
+            if (copy := self._copies.get(place)) is not None:
                 copy.checked = self._seconds()
 
-    def _evicted(self, coming: int) -> list[CopyKey]:
-        """Forget and return the least recently used copies, so that ``coming`` more bytes fit.
+    def _make_room(self, coming: Reference) -> None:
+        """Reserve the bytes of a copy; evict the least recently used ones if they do not fit.
 
-        Copies that are pinned, or were used within ``HELD`` seconds, are never evicted, so the
-        cache can exceed the cap while all copies are in use.
+        Raises LimitExceeded if those in use leave no room.
         """
+        doomed: list[CopyKey] = []
         with self._lock:
-            if self._cap is None or self._total + coming <= self._cap:
-                return []
-            goal = int(self._cap * _SLACK) - coming
-            idle = self._seconds() - HELD
-            free = sorted(
-                (copy.used, place)
-                for copies in self._copies.values()
-                for place, copy in copies.items()
-                if not copy.pins and copy.used <= idle
-            )
-            doomed: list[CopyKey] = []
-            for _, place in free:
-                if self._total <= goal:
+            fits = self._cap is None or self._total + coming.size <= self._cap
+            goal = self._total if self._cap is None else int(self._cap * _SLACK)
+            for _ in range(0 if fits else len(self._copies)):
+                if self._total + coming.size <= goal:
                     break
-                doomed.append(place)
-                self._forget(place)
-            return doomed
+                place, copy = next(iter(self._copies.items()))
+                if copy.is_in_use:
+                    self._copies.move_to_end(place)
+                else:
+                    doomed.append(place)
+                    self._forget(place)
+            full = self._cap is not None and self._total + coming.size > self._cap
+            self._total += 0 if full else coming.size
+        self._remove(doomed)
+        if full:
+            raise LimitExceeded(
+                f"A local copy of {coming.name!r} ({show_size(coming.size)}) does not fit: the "
+                f"copies in use have {show_size(self._total)} of cache_size="
+                f"{show_size(self._cap or 0)}. Let go of paths that are no longer used, or raise "
+                "the setting.",
+                limit="cache_size",
+            )
 
     def _forget(self, place: CopyKey) -> None:
-        copies = self._copies.get(place.sid, {})
-        copy = copies.pop(place, None)
+        copy = self._copies.pop(place, None)
         if copy is not None:
             self._total -= copy.size
-        if not copies:
-            self._copies.pop(place.sid, None)
+            of_session = self._sessions[place.sid]
+            of_session.discard(place)
+            if not of_session:
+                del self._sessions[place.sid]
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -224,7 +259,8 @@ class LocalCopies:
     def _translated(self, action: str) -> translated:
         return translated(action, str(self._directory or "the temporary folder"), "cache_dir")
 
-    def _make(self, folder: Path, path: Path, stream: Callable[[], BinaryIO]) -> None:
+    def _make(self, path: Path, stream: Callable[[], BinaryIO]) -> None:
+        folder = path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = folder.parent / f"{secrets.token_hex(8)}.new"
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
@@ -246,7 +282,8 @@ class LocalCopies:
 
     def holders(self) -> list[str]:
         """Return the sessions with copies."""
-        return list(self._copies)
+        with self._lock:
+            return list(self._sessions)
 
     def sweep(
         self, files: Callable[[str], Iterable[Reference]], absent: Iterable[str] = ()
@@ -265,14 +302,15 @@ class LocalCopies:
             workspace.renew()  # before other processes take it for a dead one's
             with workspace.dead():
                 pass  # the end of the block erases them
-        for sid in list(self._copies):
+        for sid in list(self._sessions):
             # List the copies before the files: a copy made in between must not count as dead.
             copies = self._of(sid)
             live = {self._place(sid, reference) for reference in files(sid)}
             self._remove([place for place in copies if place not in live])
 
     def _of(self, sid: str) -> list[CopyKey]:
-        return list(self._copies.get(sid, ()))
+        with self._lock:
+            return list(self._sessions.get(sid, ()))
 
     def _remove(self, places: Iterable[CopyKey]) -> None:
         """Remove copies, and each folder above them that is then empty."""
@@ -293,6 +331,7 @@ class LocalCopies:
     def close(self) -> None:
         with self._lock:
             self._copies.clear()
+            self._sessions.clear()
             self._total = 0
             made = self._made
         if made is not None:

@@ -108,8 +108,8 @@ class SessionStore(BaseStore):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _make_room(self, size: int, saving: str) -> None:
-        evict(self, size, saving)
+    def _make_room(self, size: int, saving: str) -> bool:
+        return evict(self, size, saving)
 
     # Sessions
 

@@ -119,14 +119,19 @@ class StoredFile:
         """Return a private read-only copy on the local disk, under the file's name or one like it.
 
         The copy exists until the store closes or the file is deleted. With the setting
-        ``cache_size`` it exists for at least ten minutes; a later call may make it again. Changes
-        to the copy do not reach the stored file. Raises FileNotStored (a deletion by another
-        process is noticed within two seconds), LimitExceeded, BackendUnavailable.
+        ``cache_size`` it exists as long as the returned ``Path`` object; then the least recently
+        used copies make room for others. A ``str`` of the path keeps nothing. Changes to the copy
+        do not reach the stored file. Raises FileNotStored (a deletion by another process is noticed
+        within two seconds), LimitExceeded (also if the copies in use fill ``cache_size``),
+        BackendUnavailable.
         """
         self._refuse_expired()
-        return self._session.store.local_copies.path(
+        copies = self._session.store.local_copies
+        path = copies.path(
             self._session.sid, self._reference, lambda: self.stream(0, None), self._check
         )
+        copies.returned(path, self)
+        return path
 
     def url(self, expires: timedelta = FIVE_MINUTES) -> str:
         """Return a URL that serves this file to anyone who has the URL, until ``expires`` is over.

@@ -150,39 +150,41 @@ def _files_of(row: PlanRow) -> str | None:
     return row.record.sid
 
 
-def evict(store: BaseStore, size: int, saving: str) -> None:
+def evict(store: BaseStore, size: int, saving: str) -> bool:
     """Delete files of sessions that are not live, oldest first, until ``size`` bytes are free.
 
-    Sessions are evicted in the order of their last activity, their files in the order of their
-    saves. The app's own session and ``saving``, the session of the save, are spared. Stops if no
-    file is left to delete.
+    Return whether a file was deleted. Sessions are evicted in the order of their last activity,
+    their files in the order of their saves. The app's own session and ``saving``, the session of
+    the save, are spared. Stops if no file is left to delete.
     """
     spared = {shared_key().sid, saving}
-    target = limited_bytes(store.backend) - size
-    records = [record for record in store.backend.sessions() if record.sid not in spared]
+    target, some = (store.ledger.total or 0) - size, False
+    now, is_live = store.now(), store.retention.is_live
+    # Most sessions of a full store are live, which the listing shows.
+    records = [
+        record
+        for record in store.backend.sessions()
+        if record.sid not in spared and not is_live(record, now)
+    ]
+    left = size
     for record in sorted(records, key=lambda session: session.active):
-        now = store.backend.session(record.sid)  # again: the listing may be old
-        if now is None or store.retention.is_live(now, store.now()):
+        current = store.backend.session(record.sid)  # again: the listing may be old
+        if current is None or is_live(current, store.now()):
             continue
-        if _evict_files(store, record, size, target):
-            return
-
-
-def _evict_files(store: BaseStore, record: SessionRecord, size: int, target: int) -> bool:
-    """Delete a session's files until the store has ``target`` bytes; return whether it has."""
-    # A deletion is emitted and audited even if the session has no readable id and owner.
-    key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)
-    freed = 0
-    files = iter(sorted(store.backend.files(record.sid), key=lambda file: file.created))
-    while part := list(_next(files, size - freed)):
-        with store.ledger.removing(record.sid, [each.name for each in part]) as change:
-            change.gone = store.backend.discard(record.sid, part)
-        freed += sum(deleted.size for deleted in change.gone)
-        store.on_removed(key, change.gone, "expired", "room was needed under max_store")
-        # Sum the store only when it can be small enough: deleted files may share content.
-        if freed >= size and limited_bytes(store.backend) <= target:
-            return True
-    return limited_bytes(store.backend) <= target
+        # A deletion is emitted and audited even if the session has no readable id and owner.
+        key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)
+        files = iter(sorted(store.backend.files(record.sid), key=lambda file: file.created))
+        while part := list(_next(files, left)):
+            with store.ledger.removing(record.sid, [each.name for each in part]) as change:
+                change.gone = store.backend.discard(record.sid, part)
+            store.on_removed(key, change.gone, "expired", "room was needed under max_store")
+            some |= bool(change.gone)
+            left -= sum(deleted.size for deleted in change.gone)
+            if left <= 0:  # summed only now: deleted files may share content
+                left = limited_bytes(store.backend) - target
+                if left <= 0:
+                    return True
+    return some
 
 
 def _next(files: Iterator[Reference], size: int) -> Iterator[Reference]:

@@ -98,6 +98,7 @@ class ObjectBackend:
         self.resume: Final = sessions.resume
         self.delete: Final = sessions.delete
         self.discard: Final = sessions.discard
+        self.forget: Final = sessions.forget
         self.drop: Final = sessions.drop
         self.collect: Final = sweeper.collect
         self.survey: Final = sweeper.survey

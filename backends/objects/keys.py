@@ -28,7 +28,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sessionstore.model import SessionKey
+from sessionstore.model import Reference, SessionKey
 
 from .client import Entry
 
@@ -136,6 +136,14 @@ def version(  # noqa: PLR0917 - the parts of a key, in their order
     key = f"s/{sid}/f/{file}/{seq:016x}.{nonce}.{size}.{expires}.{digest}.{generation}"
     token = f"{seq:016x}.{nonce}.{generation}"
     return Version(token, key, sid, file, size, expires, digest, modified)
+
+
+def of(sid: str, file: str, reference: Reference) -> str:
+    """Return the key of a public reference to the stored name ``file``."""
+    seq, nonce, generation_ = reference.token.split(".")
+    expires = 0 if reference.expires is None else microseconds(reference.expires)
+    rest = f"{nonce}.{reference.size}.{expires}.{reference.digest}.{generation_}"
+    return f"{files(sid, file)}{seq}.{rest}"
 
 
 def seen(sid: str, period: int | None = None) -> str:

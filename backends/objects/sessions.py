@@ -1,9 +1,10 @@
 """Sessions: their records from listings, their notes, and the deletion of files and sessions.
 
 A session exists when it has a file, or had one: deleting a file leaves the note ``saved``, with the
-file's save time and the session's id and owner. Dropping the session deletes files and notes. The
-notes ``seen`` and ``ended`` alone do not make a session: ``seen`` is written without checking that
-the session exists, and a sweep deletes it.
+file's save time and the session's id and owner. Dropping the session deletes files and notes. An
+adapter's own (private) session has no such note: it ends with its last file. The notes ``seen`` and
+``ended`` alone do not make a session: ``seen`` is written without checking that the session exists,
+and a sweep deletes it.
 """
 
 from __future__ import annotations
@@ -227,6 +228,14 @@ class Sessions(Part):
         self.remove(sid, doomed)
         return gone
 
+    def forget(self, sid: str, references: Iterable[Reference]) -> None:
+        """Implement ``Forgets.forget``; one DELETE."""
+        by_file = {names.encode(reference.name): reference for reference in references}
+        try:
+            self._bucket.delete(keys.of(sid, file, one) for file, one in by_file.items())
+        finally:
+            self._cache.changed(sid, *by_file)
+
     def _versions(self, sid: str, files: Iterable[str]) -> list[tuple[str, list[Version]]]:
         wanted = set(files)
         if len(wanted) < _LIST_SESSION_FROM:
@@ -272,7 +281,7 @@ class Sessions(Part):
         finds no file may delete it.
         """
         key = self._cache.keys.get(sid)
-        if not known or key is None or not self._bucket.waits.parallel:
+        if not known or key is None or names.is_private(key) or not self._bucket.waits.parallel:
             return 0
         time = keys.microseconds(max(sight.modified for sight in known))
         time += int(self._nonce(3), 16) % 1_000_000
@@ -291,7 +300,8 @@ class Sessions(Part):
         newest_first = sorted(doomed, key=attrgetter("token"), reverse=True)
         session_keys = (self._session_key(sid, version.key) for version in newest_first)
         key = next(filter(None, session_keys), None)
-        if key is None:  # another process has deleted all these versions, and written the note
+        # None: another process has deleted all these versions, and written the note.
+        if key is None or names.is_private(key):
             return []
         self._bucket.put(keys.saved(sid, now), keys.body(key, ""))
         return self._noted(sid, now)

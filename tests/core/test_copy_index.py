@@ -1,18 +1,21 @@
-"""The working cache: capped, least recently used first, with pins, and checked now and then."""
+"""The working cache: capped, least recently used first, and checked now and then."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from sessionstore import FileNotStored, SessionStore
+from sessionstore import FileNotStored, LimitExceeded, SessionStore
 from sessionstore.backend import Reference
-from sessionstore.local_copies import HELD, LocalCopies
+from sessionstore.local_copies import LocalCopies
+from tests.support.stores import in_threads
 
 SID = "alice-0123456789abcdef0123456789abcdef"
 SIZE = 100
@@ -44,43 +47,88 @@ def reference(name: str) -> Reference:
 
 
 def make(copies: LocalCopies, name: str, check: Callable[[], None] = lambda: None) -> Path:
-    return copies.path(SID, reference(name), lambda: io.BytesIO(name.encode() * SIZE), check)
+    return copies.path(
+        SID, reference(name), lambda: io.BytesIO((name.encode() * SIZE)[:SIZE]), check
+    )
 
 
-def test_the_least_recently_used_make_room(copies: LocalCopies, seconds: Seconds) -> None:
-    paths = {}
-    for name in "abc":
-        paths[name] = make(copies, name)
-        seconds.now += 1
+def test_the_least_recently_used_make_room(copies: LocalCopies) -> None:
+    paths = {name: str(make(copies, name)) for name in "abc"}
     make(copies, "a")
-    seconds.now += HELD
-    paths["d"] = make(copies, "d")
-    assert {name for name, path in paths.items() if path.exists()} == {"a", "d"}
+    paths["d"] = str(make(copies, "d"))
+    assert {name for name, path in paths.items() if Path(path).exists()} == {"a", "d"}
 
 
-def test_what_was_just_handed_out_stays_over_the_cap(copies: LocalCopies) -> None:
-    paths = [make(copies, name) for name in "abcdef"]
-    assert all(path.exists() for path in paths)
-
-
-def test_a_pinned_copy_stays_however_old(copies: LocalCopies, seconds: Seconds) -> None:
-    with copies.pinned(SID, reference("a"), lambda: io.BytesIO(b"a" * SIZE)) as path:
-        seconds.now += 10 * HELD
-        for name in "bcde":
-            make(copies, name)
-        assert path.read_bytes() == b"a" * SIZE
-    for name in "fghi":
-        seconds.now += HELD
-        make(copies, name)
-    assert not path.exists()
-
-
-def test_an_evicted_copy_is_made_again(copies: LocalCopies, seconds: Seconds) -> None:
+def test_a_copy_stays_while_its_path_is_in_use(copies: LocalCopies) -> None:
     path = make(copies, "a")
-    seconds.now += HELD
     for name in "bcde":
         make(copies, name)
-    assert not path.exists()
+    assert path.read_bytes() == b"a" * SIZE
+    left = str(path)
+    assert make(copies, "a") is path
+
+    del path
+    for name in "fgh":
+        make(copies, name)
+    assert not Path(left).exists()
+
+
+def test_the_cap_holds_against_paths_in_use(copies: LocalCopies) -> None:
+    """The next copy fails in words, and nothing of it is left; one less in use, and it is made."""
+    paths = [make(copies, name) for name in "abc"]
+    with pytest.raises(LimitExceeded, match="copies in use have 300 B of cache_size=300 B"):
+        make(copies, "d")
+    assert all(path.exists() for path in paths)
+    paths.pop(0)
+    assert make(copies, "d").exists()
+
+
+def test_a_file_larger_than_the_cap_evicts_nothing(tmp_path: Path) -> None:
+    copies = LocalCopies(tmp_path / "copies", SIZE - 1)
+    with pytest.raises(LimitExceeded, match="cache_size"):
+        make(copies, "a")
+    copies.close()
+
+
+def test_a_walk_through_many_files_stays_within_the_cap(
+    copies: LocalCopies, tmp_path: Path
+) -> None:
+    for number in range(100):
+        assert make(copies, f"{number}").exists()
+        files = [path for path in (tmp_path / "copies").rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in files) <= 3 * SIZE
+    left = [path for path in copies._workspace.path.rglob("*") if path.is_dir()]
+    assert not [path for path in left if not any(path.iterdir())]
+
+
+def test_a_failed_copy_takes_no_room(copies: LocalCopies) -> None:
+    def fails() -> BinaryIO:
+        raise FileNotStored("a")
+
+    for _ in range(10):
+        with pytest.raises(FileNotStored):
+            copies.path(SID, reference("a"), fails)
+    assert all(path.exists() for path in [make(copies, name) for name in "abc"])
+
+
+def test_a_copy_that_many_ask_for_is_fetched_once(copies: LocalCopies) -> None:
+    fetched: list[int] = []
+    paths: list[Path] = []
+
+    def fetch() -> BinaryIO:
+        fetched.append(1)
+        threading.Event().wait(0.05)  # so that the others come to it meanwhile
+        return io.BytesIO(b"a" * SIZE)
+
+    in_threads(16, target=lambda _: paths.append(copies.path(SID, reference("a"), fetch)))
+    assert (len(fetched), len(paths), len(set(paths))) == (1, 16, 1)
+
+
+def test_an_evicted_copy_is_made_again(copies: LocalCopies) -> None:
+    path = str(make(copies, "a"))
+    for name in "bcde":
+        make(copies, name)
+    assert not Path(path).exists()
     assert make(copies, "a").read_bytes() == b"a" * SIZE
 
 
@@ -95,7 +143,7 @@ def test_a_file_is_looked_for_at_most_every_two_seconds(
     for _ in range(10):
         make(copies, "a", check)
         seconds.now += 0.5
-    assert looks == [1000.0, 1002.0, 1004.0]
+    assert looks == [1002.0, 1004.0]  # the stream of the first one looks itself
 
 
 def test_a_copy_of_a_file_that_is_gone_goes_too(copies: LocalCopies, seconds: Seconds) -> None:

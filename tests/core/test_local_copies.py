@@ -195,7 +195,7 @@ class TestForgetting:
         assert [path.exists() for path in (*gone, kept)] == [False, False, True]
 
     def test_no_empty_folder_is_left(self, copies: LocalCopies) -> None:
-        def refuse() -> None:
+        def refuse() -> BinaryIO:
             raise FileNotStored("c")
 
         def full() -> BinaryIO:
@@ -204,7 +204,7 @@ class TestForgetting:
         copies.path(SID, reference("a"), cat)
         copies.forget_file(SID, "a")  # the last of its session: ``forget_session`` has no copy then
         with pytest.raises(FileNotStored):
-            copies.path(SID, reference("c"), cat, refuse)
+            copies.path(SID, reference("c"), refuse)
         with pytest.raises(LimitExceeded):
             copies.path(SID, reference("d"), full)
         assert list(copies._workspace.path.iterdir()) == []

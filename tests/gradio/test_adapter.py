@@ -199,7 +199,7 @@ def test_an_open_page_is_touched_and_outlives_the_idle_time(
     backend = site.store.backend
     active: queue.Queue[tuple[str, datetime]] = queue.Queue()
 
-    def noting(verb: Callable[[str], None]) -> Callable[[str], None]:
+    def noting(verb: Callable[[str], object]) -> Callable[[str], None]:
         def note(sid: str) -> None:
             at = site.clock.now()
             verb(sid)

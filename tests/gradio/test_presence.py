@@ -93,8 +93,10 @@ def test_those_who_are_here_are_touched_once_in_a_while(told: Told) -> None:
     told.presences.opened(ANNA)
     told.use()
     told.presences.beat()
-    told.clock.advance(told.store.touch_interval - timedelta(seconds=1))
+    often, beats = told.store.touch_interval, told.store.live_interval
+    told.clock.advance(often - beats - timedelta(seconds=1))
     told.presences.beat()
+    told.idle()
     too_early = list(told.verbs)
     told.clock.advance(timedelta(seconds=1))
     told.presences.beat()

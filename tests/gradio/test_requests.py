@@ -456,9 +456,9 @@ def test_the_bytes_of_a_large_upload_are_not_read_again(
     puts: list[str] = []
     put = KeptSession.put
 
-    def noted(self: KeptSession, name: str, *args: Any) -> Any:
+    def noted(self: KeptSession, name: str, *args: Any, **options: Any) -> Any:
         puts.append(name)
-        return put(self, name, *args)
+        return put(self, name, *args, **options)
 
     monkeypatch.setattr(KeptSession, "put", noted)
     claimed = a.files.claim(ANNA, "anna", NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
@@ -18,11 +19,16 @@ from sessionstore.adapters.gradio.paths import OURS, CachePaths
 from sessionstore.adapters.gradio.presence import PresenceTracker
 from sessionstore.adapters.gradio.values import CachedResults
 from sessionstore.background import Sweeping
-from sessionstore.errors import FileNotStored, SessionStoreError, SettingsError
+from sessionstore.errors import (
+    BackendUnavailable,
+    Corrupted,
+    FileNotStored,
+    SessionStoreError,
+    SettingsError,
+)
 from sessionstore.local_copies import LocalCopies
 from sessionstore.names import private_key
 from sessionstore.session import ASKED_FOR, Session
-from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from sessionstore.events import Event
     from sessionstore.model import Reference
     from sessionstore.store import SessionStore
+    from sessionstore.storedfile import StoredFile
 
 CACHE_SIZE: Final = 4 << 30
 """The default limit for local copies, in bytes."""
@@ -59,13 +66,15 @@ class OwnedCopies(LocalCopies):
         stream: Callable[[], BinaryIO],
         check: Callable[[], None] = lambda: None,
     ) -> Path:
-        path = super().path(sid, reference, stream, check)
-        if str(path) not in self._whose:
-            key = self._files.store.backend.identify(sid)
-            if key is not None:
-                file = StoredFile(Session(self._files.store, key), reference)
-                self._whose[str(path)] = file
-        return path
+        saved = self._files.recent.opener(sid, reference)
+        if saved is not None:
+            # A local file that was saved from may be gone, or have other bytes by now.
+            with contextlib.suppress(Corrupted, BackendUnavailable):
+                return super().path(sid, reference, saved, check)
+        return super().path(sid, reference, stream, check)
+
+    def returned(self, path: Path, file: StoredFile) -> None:
+        self._whose.setdefault(str(path), file)
 
     def whose(self, path: str) -> StoredFile | None:
         """Return the stored file that a copy was made from, None for any other path."""
@@ -88,7 +97,7 @@ class OwnedCopies(LocalCopies):
         self, files: Callable[[str], Iterable[Reference]], absent: Iterable[str] = ()
     ) -> None:
         super().sweep(files, absent)
-        self._gone(lambda file: file.session.sid not in self._copies)
+        self._gone(lambda file: file.session.sid not in self._sessions)
         self._files.sweep()
 
     def _gone(self, is_gone: Callable[[StoredFile], bool]) -> None:

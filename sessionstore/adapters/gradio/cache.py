@@ -17,8 +17,11 @@ import shutil
 import stat
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -40,6 +43,7 @@ _SLACK: Final = 0.9
 """Eviction stops at this part of the cap, so that not every new copy needs an eviction."""
 
 _LOCKS: Final = 64
+_AT_ONCE: Final = 64
 _TRIES: Final = 10
 _PROCESSES: Final = "processes"
 
@@ -57,7 +61,6 @@ class _Copy:
     size: int
     digest: str
     stamp: Stamp
-    used: float
     pins: int = 0
     holders: set[str] = field(default_factory=set)
 
@@ -71,15 +74,14 @@ class CacheDir:
         cap: int | None,
         *,
         keep: bool = True,
-        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
         self.cap = cap
         self.keep = keep
-        self._seconds = seconds
         self._lock = threading.Lock()
         self._making = [threading.Lock() for _ in range(_LOCKS)]
-        self._copies: dict[str, _Copy] = {}
+        self._copies: OrderedDict[str, _Copy] = OrderedDict()
+        """The least recently used first."""
         self._held: dict[str, set[str]] = {}
         self._total = 0
         self._started = time.time()
@@ -104,7 +106,7 @@ class CacheDir:
             copy = self._copies.get(name)
             if copy is None or copy.stamp != stamp or copy.digest != reference.digest:
                 return False
-            copy.used = self._seconds()
+            self._copies.move_to_end(name)
             self._hold(name, copy, holder)
             return True
 
@@ -114,10 +116,10 @@ class CacheDir:
         with self._lock:
             copy = self._copies.get(name)
             if copy is None:
-                copy = self._copies[name] = _Copy(0, "", stamp, 0.0)
+                copy = self._copies[name] = _Copy(0, "", stamp)
             self._total += reference.size - copy.size
             copy.size, copy.digest, copy.stamp = reference.size, reference.digest, stamp
-            copy.used = self._seconds()
+            self._copies.move_to_end(name)
             self._hold(name, copy, holder)
 
     def _marked(self, name: str, stamp: Stamp) -> Stamp:
@@ -277,20 +279,27 @@ class CacheDir:
             self._unlink(name, stamp)
 
     def _over(self, coming: int) -> dict[str, Stamp]:
-        """Unregister the least recently used copies so that ``coming`` more bytes fit."""
+        """Unregister the least recently used copies so that ``coming`` more bytes fit.
+
+        The event loop waits for this lock, so it is held for a few copies at a time.
+        """
+        doomed: dict[str, Stamp] = {}
         with self._lock:
-            if self.cap is None or self._total + coming <= self.cap:
-                return {}
-            excess = self._total + coming - int(self.cap * _SLACK)
-            free = sorted((copy.used, name) for name, copy in self._copies.items() if not copy.pins)
-            doomed: dict[str, Stamp] = {}
-            for _, name in free:
-                if excess <= 0:
-                    break
-                excess -= self._copies[name].size
-                doomed[name] = self._copies[name].stamp
-                self._forget(name)
-            return doomed
+            fits = self.cap is None or self._total + coming <= self.cap
+            left = 0 if fits else len(self._copies)
+            goal = int((self.cap or 0) * _SLACK) - coming
+        while left > 0:
+            with self._lock:
+                for name, copy in list(islice(self._copies.items(), _AT_ONCE)):
+                    if self._total <= goal:
+                        return doomed
+                    if copy.pins:
+                        self._copies.move_to_end(name)
+                    else:
+                        doomed[name] = copy.stamp
+                        self._forget(name)
+            left -= _AT_ONCE
+        return doomed
 
     def make_room(self) -> None:
         """Evict copies until they are within the cap."""
@@ -326,6 +335,13 @@ class CacheDir:
                 with contextlib.suppress(OSError):
                     if not self.leases.others_have(name):
                         self.path(name).unlink()
+                        self._prune(self.path(name).parent)
+
+    def _prune(self, folder: Path) -> None:
+        """Remove an empty folder, and so on upwards. Raises OSError at one that is not empty."""
+        while self.root in folder.parents:
+            folder.rmdir()
+            folder = folder.parent
 
     def clear(self) -> None:
         """Remove every copy of this process, except leased or changed ones."""
@@ -419,14 +435,18 @@ def _created(path: Path) -> int:
     )
 
 
+def gradio_hash(file: FileIO) -> str:
+    """Return the directory that Gradio's functions give a file of these bytes."""
+    return hashlib.file_digest(file, lambda: hashlib.sha256(compat.hash_seed())).hexdigest()
+
+
 def large_to_cache(path: str, cache: str) -> str:
     """Copy a file into the cache as ``processing_utils.save_file_to_cache``; return the path."""
     with open(path, "rb", buffering=0) as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.sha256(compat.hash_seed())).hexdigest()
-    target = Path(os.path.abspath(cache), digest, compat.cache_name(path))
+        target = Path(os.path.abspath(cache), gradio_hash(file), compat.cache_name(path))
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(target) as new:
+            os.close(_created(new))
             shutil.copyfile(path, new)
     return str(target)
 

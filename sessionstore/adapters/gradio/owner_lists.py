@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from sessionstore.adapters.gradio.paths import remember
+from sessionstore.backend import Forgets
+from sessionstore.content import ingest
 from sessionstore.names import private_key
 from sessionstore.session import Session
 
@@ -47,12 +49,18 @@ class OwnerLists:
                 # A session that was not used for the linger may have been dropped, and its entry.
                 listed = self._listed.get(key)
             if listed is None or now - listed >= self._store.retention.linger:
-                Session(self._store, _tabs(owner)).put(sid, b"")
+                # Without a look at the first time: an entry has no bytes, so none has others.
+                fresh, tabs = listed is None, Session(self._store, _tabs(owner))
+                with tabs.pending_save(sid, None, fresh=fresh) as saving:
+                    saving.keep(ingest(b"", saving.ingest))
             with self._lock:
                 remember(self._listed, key, now)
 
     def tidy(self, owner: str, sid: str, unclaimed: SessionKey) -> None:
         """Forget a dropped session of the owner, and delete the owner's lists that are empty."""
+        if isinstance(self._store.backend, Forgets):  # there a list goes with its last entry
+            Session(self._store, _tabs(owner)).delete(sid)
+            return
         for key in (_tabs(owner), unclaimed):
             record = self._store.backend.session(key.sid)
             if record is None:

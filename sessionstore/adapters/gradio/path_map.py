@@ -32,11 +32,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from sessionstore import content
 from sessionstore._threads import Deferred, run_together
-from sessionstore.adapters.gradio.cache import CacheDir, Stamp
+from sessionstore.adapters.gradio.cache import CacheDir, Stamp, gradio_hash
 from sessionstore.adapters.gradio.owner_lists import OwnerLists
 from sessionstore.adapters.gradio.paths import CachePaths, LocationCache, Pointer, remember
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.adapters.gradio.recent_saves import KeptSession, Needed, RecentSaves
+from sessionstore.backend import Forgets
 from sessionstore.errors import BackendUnavailable, Corrupted, FileNotStored, SessionStoreError
 from sessionstore.model import Reference
 from sessionstore.names import HIDDEN, decode, encode, private_key, session_key, shared_key
@@ -434,7 +435,11 @@ class CacheFiles:
         def discard() -> None:
             try:
                 # This version only: another tab may upload the file again right now.
-                gone = self.store.backend.discard(unclaimed.sid, [upload.reference])
+                gone = [upload.reference]
+                if isinstance(self.store.backend, Forgets):
+                    self.store.backend.forget(unclaimed.sid, gone)
+                else:
+                    gone = self.store.backend.discard(unclaimed.sid, gone)
                 self.store.on_removed(unclaimed.key, gone, "deleted", "an event used it")
             except SessionStoreError as error:
                 log.warning("An upload that an event used was not deleted yet: %s", error)
@@ -478,7 +483,11 @@ class CacheFiles:
         put: Callable[[], tuple[Reference, Stamp]] | None = None,
     ) -> FoundFile:
         """Save the local file, or ``put`` another way, and list its session for the owner."""
-        tasks: list[Callable[[], Any]] = [put or partial(self._put, home, name, ttl, whole=whole)]
+        # A name that is the hash of its bytes has no version with others, so none is looked for.
+        # One that was seen there is replaced, so that no version is left.
+        fresh = home.sid not in self.seen.sessions(owner, name) and self._is_hash(name)
+        save = partial(self._put, home, name, ttl, whole=whole, fresh=fresh)
+        tasks: list[Callable[[], Any]] = [put or save]
         if ttl is None and owner is not None and home.owner == owner:
             tasks.append(partial(self.lists.record, owner, home.sid))
         file, stamp = self.together(tasks)[0]
@@ -497,7 +506,13 @@ class CacheFiles:
         return getattr(self.store.backend, "at_once", 1)
 
     def _put(
-        self, home: KeptSession, name: str, ttl: timedelta | None, *, whole: bool
+        self,
+        home: KeptSession,
+        name: str,
+        ttl: timedelta | None,
+        *,
+        whole: bool,
+        fresh: bool = False,
     ) -> tuple[Reference, Stamp]:
         """Save the local file, and return its version and its stamp at that time.
 
@@ -511,13 +526,25 @@ class CacheFiles:
                 raise FileNotStored(name)
             young = time.time() - stamp[0] / 1e9 < 1
             if whole or stamp[1] or not young or attempt == _TRIES - 1:
-                file = home.put(name, self.local.path(name), ttl)
+                file = home.put(name, self.local.path(name), ttl, fresh=fresh)
                 if self.local.stamp(name) == stamp and file.size == stamp[1]:
                     return file.reference, stamp
             time.sleep(0.01 * (attempt + 1))
         raise BackendUnavailable(
             f"{name!r} was not saved: the file changed during each of {_TRIES} attempts. Try again."
         )
+
+    def _is_hash(self, name: str) -> bool:
+        """Return whether a small local file is named by Gradio's hash of its bytes.
+
+        A larger one is not read for that: it would take longer than the request that it saves.
+        """
+        stamp = self.local.stamp(name)
+        if self.at_once == 1 or stamp is None or stamp[1] > content.CHUNK:
+            return False
+        with contextlib.suppress(OSError), self.local.path(name).open("rb", buffering=0) as file:
+            return name.startswith(f"{gradio_hash(file)}/")
+        return False
 
     # Stored files
 

@@ -73,7 +73,7 @@ class _Presence:
     moved: bool = False
     """True if the session existed when the heartbeat opened: it may have been another replica's."""
     touched: datetime | None = None
-    """The time of the last touch, or of the first beat."""
+    """The time of the last touch, or of the opening."""
     wanted: Verb | None = None
     scheduled: bool = False
 
@@ -190,12 +190,13 @@ class PresenceTracker:
         yet, is touched at every beat: that postpones the end.
         """
         now, often = self._store.now(), self._store.touch_interval
+        opened = now - self._store.live_interval  # at the earliest, if this is the first beat
         with self._lock:
             for visitor, presence in list(self._visitors.items()):
                 if not presence.heartbeats or presence.wanted is not None:
                     continue
-                since = presence.touched = presence.touched or now
-                if presence.moved or now - since >= often:
+                presence.touched = presence.touched or opened
+                if presence.moved or now - presence.touched >= often:
                     presence.touched = now
                     self._schedule(visitor, presence, "touch")
 

@@ -37,6 +37,12 @@ class KeptSession(Session):
     def _named(self, name: str) -> str:
         return file_name(HIDDEN + name)
 
+    def put(
+        self, name: str, content: Source, ttl: timedelta | None = None, *, fresh: bool = False
+    ) -> StoredFile:
+        """``Session.put``; ``fresh`` if no file of that name has other bytes."""
+        return self._save(self._named(name), content, ttl, fresh=fresh)
+
     def refer(self, name: str, known: Reference) -> Reference:
         """Save a file with the bytes that the store has of ``known``; raise Needed without them."""
         with self.pending_save(self._named(name), None, fresh=False) as saving:

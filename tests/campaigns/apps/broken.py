@@ -38,11 +38,11 @@ def changes_bytes() -> None:
     """Save other bytes than an event has made."""
     put = path_map.CacheFiles._put
 
-    def put_changed(self: Any, home: Any, name: str, ttl: Any, *, whole: bool) -> Any:
+    def put_changed(self: Any, home: Any, name: str, ttl: Any, **how: Any) -> Any:
         path: Path = self.local.path(name)
         if path.exists():
             path.write_bytes(path.read_bytes()[:-1] + b"?")
-        return put(self, home, name, ttl, whole=whole)
+        return put(self, home, name, ttl, **how)
 
     path_map.CacheFiles._put = put_changed  # type: ignore[method-assign]  # the defect
 

@@ -1,0 +1,77 @@
+"""Saves at the edge of ``max_store`` on a bucket: what one takes more than another."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from sessionstore import LimitExceeded, Limits, SessionStore
+from sessionstore.backends.objects import ObjectBackend
+from sessionstore.testing import FakeClock
+from tests.support.object_client import FakeBucket, FakeObjectClient
+
+FILES, SESSIONS, SIZE = 2000, 200, 100
+SAVES = 60
+
+
+class Full:
+    """A store of so many files, at its limit."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        bucket = FakeBucket(self.clock.now)
+        self.client = FakeObjectClient(bucket)
+        backend = ObjectBackend(self.client, elapsed=bucket.seconds)
+        limits = Limits(max_store=FILES * SIZE)
+        self.store = SessionStore(backend, clock=self.clock, limits=limits)
+        for number in range(FILES):
+            self.save(number, f"{number % SESSIONS}")
+
+    def save(self, number: int, id_: str = "new") -> None:
+        self.store.session(id_).add(f"{number:0{SIZE}}".encode())
+
+    def most(self, saves: int) -> int:
+        """The requests of so many saves, each with three more than usual."""
+        return saves * (3 + 3)
+
+
+def test_a_refused_save_takes_few_requests_more() -> None:
+    """The first one looks at the listing, in which all sessions are live; the others know."""
+    full = Full()
+    full.client.requests.clear()
+    for number in range(SAVES):
+        with pytest.raises(LimitExceeded, match="max_store"):
+            full.save(FILES + number)
+
+    assert full.client.requests == {"LIST": 6}  # of 2,000 files, and of their sessions
+    assert full.client.requests.total() <= 3 * SAVES
+
+
+def test_it_is_looked_again_when_a_visitor_left_or_some_seconds_later() -> None:
+    full = Full()
+    for _ in range(2):
+        with pytest.raises(LimitExceeded):
+            full.save(FILES)
+    full.store.session("7").end()
+
+    full.save(FILES)
+
+    for number in range(1, 10):  # the other files of the session that ended
+        full.save(FILES + number)
+    with pytest.raises(LimitExceeded):
+        full.save(FILES + 10)
+    full.store.backend.end(full.store.session("8").sid)  # another replica's visitor
+    full.clock.advance(timedelta(seconds=10))
+    full.save(FILES + 10)
+
+
+def test_saves_that_make_room_take_few_requests_more() -> None:
+    """A twentieth of the store is freed at once, so that few of them make room."""
+    full = Full()
+    full.clock.advance(timedelta(hours=1))
+    full.client.requests.clear()
+    for number in range(SAVES):
+        full.save(FILES + number)
+
+    assert full.client.requests.total() <= full.most(SAVES)
