@@ -24,17 +24,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from sessionstore._os.errors import translated
 from sessionstore._os.workspace import Workspace
 from sessionstore.content import CHUNK
 from sessionstore.errors import FileNotStored, LimitExceeded
-from sessionstore.model import Reference
+from sessionstore.model import Reference, SessionKey
 from sessionstore.parsers import show_size
-
-if TYPE_CHECKING:
-    from sessionstore.storedfile import StoredFile
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\:*?\"<>|]")
 
@@ -176,7 +173,7 @@ class LocalCopies:
                 copy.path = weakref.ref(returned)
             return returned
 
-    def returned(self, path: Path, file: StoredFile) -> None:
+    def returned(self, path: Path, key: SessionKey, reference: Reference) -> None:
         """Note for which file a path is returned, in a subclass."""
 
     def _place(self, sid: str, reference: Reference) -> CopyKey:

@@ -130,7 +130,7 @@ class StoredFile:
         path = copies.path(
             self._session.sid, self._reference, lambda: self.stream(0, None), self._check
         )
-        copies.returned(path, self)
+        copies.returned(path, self._session.key, self._reference)
         return path
 
     def url(self, expires: timedelta = FIVE_MINUTES) -> str:

@@ -491,8 +491,6 @@ def test_what_gradio_and_killed_processes_leave_is_cleaned(make: MakeReplicas) -
     os.utime(stamp, (old, old))
 
     site.attachment.service.files.local.clean()
-    os.utime(directory, (old, old))
-    site.attachment.service.files.local.clean()
 
     assert [path for path in doomed if path.exists()] == []
     assert [path for path in spared if not path.exists()] == []

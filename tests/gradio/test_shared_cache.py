@@ -174,6 +174,7 @@ def test_a_file_of_another_process_with_other_bytes_is_replaced(place: Path) -> 
     with opened(str(place)) as files:
         found = files.find(BORIS.owner, NAME)
         assert found is not None
+        files.local.path(NAME).parent.mkdir(exist_ok=True)
         files.local.path(NAME).write_bytes(b"evil")
 
         assert files.fetch(found).read_text() == "note"

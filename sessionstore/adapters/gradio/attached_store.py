@@ -29,15 +29,15 @@ from sessionstore.errors import (
 from sessionstore.local_copies import LocalCopies
 from sessionstore.names import private_key
 from sessionstore.session import ASKED_FOR, Session
+from sessionstore.storedfile import StoredFile
 
 if TYPE_CHECKING:
     from gradio import Blocks
     from gradio.routes import App
 
     from sessionstore.events import Event
-    from sessionstore.model import Reference
+    from sessionstore.model import Reference, SessionKey
     from sessionstore.store import SessionStore
-    from sessionstore.storedfile import StoredFile
 
 CACHE_SIZE: Final = 4 << 30
 """The default limit for local copies, in bytes."""
@@ -73,7 +73,8 @@ class OwnedCopies(LocalCopies):
                 return super().path(sid, reference, saved, check)
         return super().path(sid, reference, stream, check)
 
-    def returned(self, path: Path, file: StoredFile) -> None:
+    def returned(self, path: Path, key: SessionKey, reference: Reference) -> None:
+        file = StoredFile(Session(self._files.store, key), reference)
         self._whose.setdefault(str(path), file)
 
     def whose(self, path: str) -> StoredFile | None:
