@@ -44,7 +44,7 @@ def test_a_refused_save_takes_few_requests_more() -> None:
         with pytest.raises(LimitExceeded, match="max_store"):
             full.save(FILES + number)
 
-    assert full.client.requests == {"LIST": 6}  # of 2,000 files, and of their sessions
+    assert full.client.requests == {"LIST": 4}  # of 2,000 files, and of their sessions
     assert full.client.requests.total() <= 3 * SAVES
 
 
