@@ -122,6 +122,7 @@ def test_an_upload_and_its_first_use(a: Process) -> None:
     assert requests() == {"LIST": 2, "PUT": 2}
     with a.counting() as requests:
         a.files.claim(ANNA, "anna", NAME)
+        a.files.drain()
     # A save of known bytes, the first entry in a list of tabs, and a delete.
     assert requests() == {"LIST": 2, "PUT": 3, "DELETE": 1}
 
@@ -229,6 +230,7 @@ def test_a_file_that_is_uploaded_again_is_in_its_session_alone(
         assert len(list(a.store.backend.files(unclaimed))) == 1
         if a.files.settled(ANNA, "anna", NAME) is None:  # as an event asks
             assert a.files.claim(ANNA, "anna", NAME)
+        a.files.drain()
 
         assert list(a.store.backend.files(unclaimed)) == []
         clock.advance(timedelta(seconds=3))
