@@ -77,6 +77,8 @@ def objects(rounds: int, *, full: bool) -> Found:
                     yield from measure(s3.operations(bench, 100), max(rounds, 9))
                     yield from measure(s3.rates(bench, 600), rounds)
                     yield from s3.listing(bench, 10_000 if full else 3_000, rounds)
+            with s3.bench(endpoint, "auto", "auto/") as bench:
+                yield from measure(s3.rates(bench, 600), rounds)
             yield from objects_large.figures(endpoint, file, 5 if full else 3)
 
 

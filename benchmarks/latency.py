@@ -12,6 +12,7 @@ time of the client and of the server, so it is nearer to a whole number for a lo
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import os
 import statistics
@@ -162,6 +163,15 @@ def _many(side: Ours) -> Run:
     return lambda: list(side.pool.map(session.add, contents))
 
 
+def _many_async(side: Ours) -> Run:
+    session, contents = side.new(), [_data() for _ in range(200)]
+
+    async def run() -> None:
+        await asyncio.gather(*map(session.add_async, contents))
+
+    return lambda: asyncio.run(run())
+
+
 def _directory(side: Ours) -> Run:
     session, contents = side.new(), [_data() for _ in range(10)]
 
@@ -216,6 +226,7 @@ ROWS = [
     Row("end", _end),
     Row("drop", _drop),
     Row("32 adds at once", _many, _bare_many),
+    Row("200 add_async at once", _many_async),
     Row("directory() of 10 files", _directory, _bare_ten),
 ]
 

@@ -41,6 +41,9 @@ GOALS: Mapping[str, Goals] = {
 }
 """By engine."""
 
+DEFAULT = Goals(operation=0.20, save=2, read=6, key=10)
+"""A default install: ``engine=auto``, which is obstore."""
+
 
 class Calls(NamedTuple):
     """The bare requests of a library, each by a key or a prefix in the bucket."""
@@ -68,7 +71,7 @@ class Bench(NamedTuple):
     @property
     def goals(self) -> Goals:
         """What its engine is to reach."""
-        return GOALS[self.engine]
+        return GOALS.get(self.engine, DEFAULT)
 
     @property
     def url(self) -> str:
@@ -81,7 +84,8 @@ class Bench(NamedTuple):
 
     def group(self, what: str) -> str:
         """The heading of a table."""
-        return f"S3 by {peers.name(self.engine, '')}: {what}"
+        engine = "a default install" if self.engine == "auto" else peers.name(self.engine, "")
+        return f"S3 by {engine}: {what}"
 
     def session(self) -> Session:
         """A session of its own."""

@@ -33,10 +33,10 @@ With 32 threads on two cores, saves to a local disk stalled an event loop twice 
 _lock = threading.Lock()
 _made: dict[str, ThreadPoolExecutor] = {}
 
-_slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+_slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = (
     weakref.WeakKeyDictionary()
 )
-"""By loop: a semaphore of as many calls as the executor has threads."""
+"""By loop and executor: a semaphore of as many calls as the executor has threads."""
 
 
 async def run_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -47,6 +47,11 @@ async def run_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwa
     times as long (``benchmarks.local_ingest``). This way the threads are as fast as the loop
     allows.
     """
+    call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+    return await _run(call, THREADS, "sessionstore-async")
+
+
+async def _run(call: Callable[[], R], threads: int, name: str) -> R:
     import asyncio  # here, because it takes longer to load than the rest of the package
 
     loop = asyncio.get_running_loop()
@@ -55,10 +60,9 @@ async def run_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwa
         for other in list(_slots):
             if other.is_closed():  # a used semaphore refers to its loop, and would keep it for ever
                 _slots.pop(other, None)
-        slots = _slots[loop] = asyncio.Semaphore(THREADS)
-    call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
-    async with slots:
-        return await loop.run_in_executor(_executor(), call)
+        slots = _slots[loop] = {}
+    async with slots.setdefault(name, asyncio.Semaphore(threads)):
+        return await loop.run_in_executor(_executor(threads, name), call)
 
 
 async def run_waiting(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -76,11 +80,18 @@ async def run_waiting(function: Callable[P, R], *args: P.args, **kwargs: P.kwarg
 def in_thread(
     method: Callable[Concatenate[S, P], R],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Return the ``_async`` method of a method: the same call in a worker thread."""
+    """Return the ``_async`` method of a method: the same call in a worker thread.
+
+    An object that ``_is_far`` waits for a network, and has the more threads.
+    """
     name = method.__name__
 
     async def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await run_in_thread(getattr(self, name), *args, **kwargs)
+        bound = getattr(self, name)
+        if not getattr(self, "_is_far", False):
+            return await run_in_thread(bound, *args, **kwargs)
+        call = functools.partial(contextvars.copy_context().run, bound, *args, **kwargs)
+        return await _run(call, WAITS, "sessionstore-network")
 
     twin.__name__ = f"{name}_async"
     twin.__qualname__ = f"{method.__qualname__}_async"

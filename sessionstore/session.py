@@ -234,6 +234,10 @@ class Session(SessionHandle):
 
     # Async versions
 
+    @property
+    def _is_far(self) -> bool:
+        return getattr(self.store.backend, "at_once", 1) > 1
+
     put_async: Final = in_thread(put)
     add_async: Final = in_thread(add)
     get_async: Final = in_thread(get)

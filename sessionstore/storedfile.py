@@ -168,6 +168,10 @@ class StoredFile:
         if self.expires is not None and self.expires <= self._session.store.now():
             raise FileNotStored(self.name)
 
+    @property
+    def _is_far(self) -> bool:
+        return getattr(self._session.store.backend, "at_once", 1) > 1
+
     read_async: Final = in_thread(read)
     open_async: Final = in_thread(open)  # noqa: A003 - our own method is meant
     local_path_async: Final = in_thread(local_path)

@@ -175,6 +175,7 @@ def fill_pools() -> None:
     """Start all threads of the library's pools, which grow with the load and never shrink."""
     for threads, name in (
         (_threads.THREADS, "sessionstore-async"),
+        (_threads.WAITS, "sessionstore-network"),
         (_threads.WAITS, "sessionstore-events"),
         (_threads.WAITS, "sessionstore-waits"),
     ):

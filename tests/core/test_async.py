@@ -277,6 +277,20 @@ def test_as_many_calls_wait_at_once_as_there_are_threads() -> None:
     asyncio.run(wait())
 
 
+def test_calls_that_wait_for_a_network_have_more_threads(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(_threads.WAITS)
+    monkeypatch.setattr(store.backend, "at_once", 16, raising=False)
+    monkeypatch.setattr(store.backend, "touch", lambda _sid: together.wait(PATIENCE))
+
+    async def touch() -> None:
+        session = store.session("alice")
+        await asyncio.gather(*(session.touch_async() for _ in range(_threads.WAITS)))
+
+    asyncio.run(touch())
+
+
 def test_the_executor_of_the_loop_is_left_alone(given: Given) -> None:
     own = Given(2)
 
