@@ -183,7 +183,7 @@ def test_the_loop_goes_on_while_the_backend_works(clock: FakeClock) -> None:
 
     asyncio.run(use_all())
     assert blocked == []
-    assert len(backend.calls) >= 15
+    assert len(backend.calls) >= 14
 
 
 class TestDirectory:
