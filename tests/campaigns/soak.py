@@ -55,7 +55,7 @@ from sessionstore.adapters.gradio import (
     cache as gradio_local,
 )
 from sessionstore.adapters.gradio import (
-    path_map as gradio_files,
+    cache_files as gradio_files,
 )
 from sessionstore.backends.local import LocalBackend
 from sessionstore.backends.objects import ObjectBackend

@@ -16,7 +16,7 @@ import pytest
 
 from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import attach, cache
-from sessionstore.adapters.gradio import path_map as gradio_files
+from sessionstore.adapters.gradio import cache_files as gradio_files
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.testing import FakeClock
 from tests.campaigns import soak

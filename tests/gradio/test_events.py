@@ -13,8 +13,8 @@ from typing import Any
 from unittest.mock import Mock
 
 from sessionstore.adapters.gradio.cache import CacheDir
+from sessionstore.adapters.gradio.cache_files import FoundFile
 from sessionstore.adapters.gradio.events import Event, Pins, Sender, running
-from sessionstore.adapters.gradio.path_map import FoundFile
 from sessionstore.backend import Reference
 from tests.support.gradio_rig import GRADIO_S_OWN
 

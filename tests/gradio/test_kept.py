@@ -22,7 +22,7 @@ from PIL import Image
 from sessionstore import SessionStore, SettingsError
 from sessionstore.adapters.gradio import attach
 from sessionstore.adapters.gradio.cache import LEASE, MARK, CacheDir, large_to_cache
-from sessionstore.adapters.gradio.path_map import UNCLAIMED
+from sessionstore.adapters.gradio.cache_files import UNCLAIMED
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.testing import FakeClock
 from tests.support.gradio_rig import (

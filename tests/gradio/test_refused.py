@@ -17,7 +17,7 @@ from gradio.route_utils import GradioUploadFile
 
 from sessionstore import BackendUnavailable, LimitExceeded, Limits, SessionStore
 from sessionstore.adapters.gradio.cache import CacheDir
-from sessionstore.adapters.gradio.path_map import CacheFiles
+from sessionstore.adapters.gradio.cache_files import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.uploads_in_progress import Upload, arriving
 from tests.support.gradio_rig import GRADIO_S_OWN, PATIENCE, MakeReplicas, Replica, Tab, replicas

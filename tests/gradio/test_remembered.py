@@ -13,7 +13,7 @@ import gradio as gr
 import pytest
 
 from sessionstore import StoredFile
-from sessionstore.adapters.gradio import path_map, session
+from sessionstore.adapters.gradio import cache_files, session
 from sessionstore.adapters.gradio.attached_store import Service
 from sessionstore.names import private_key
 from tests.support.gradio_rig import (
@@ -286,7 +286,7 @@ def test_the_run_history_can_show_files_of_a_session_that_is_gone(
 def test_the_files_of_the_run_history_are_bounded(
     make: MakeReplicas, runs: queue.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(path_map, "HISTORY_SIZE", 8)
+    monkeypatch.setattr(cache_files, "HISTORY_SIZE", 8)
     replica = make(demo_of(below_the_cache), options={"history": timedelta(hours=20)})
     tab = replica.tab().load()
     for text in ("one!", "two!", "more"):

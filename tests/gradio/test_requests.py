@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from sessionstore import FileNotStored, Limits, SessionStore
-from sessionstore.adapters.gradio import path_map
+from sessionstore.adapters.gradio import cache_files
 from sessionstore.adapters.gradio import recent_saves as module
 from sessionstore.adapters.gradio.admin.snapshot import watch
 from sessionstore.adapters.gradio.attached_store import OwnedCopies
 from sessionstore.adapters.gradio.cache import CacheDir
-from sessionstore.adapters.gradio.path_map import CacheFiles
+from sessionstore.adapters.gradio.cache_files import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.adapters.gradio.recent_saves import KeptSession, VisitorSession
@@ -336,7 +336,7 @@ def test_a_sweep_of_an_attached_replica_lists_each_object_once(
 def test_nothing_stays_of_an_upload_that_expired(a: Process, clock: FakeClock) -> None:
     a.makes(NAME, b"note")
     a.files.keep_upload("anna", NAME)
-    clock.advance(path_map.UNCLAIMED)
+    clock.advance(cache_files.UNCLAIMED)
     assert [row.action for row in a.store.sweep()] == ["drop"]
     assert list(a.store.backend.sessions()) == []
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from sessionstore import LimitExceeded, Limits
-from sessionstore.adapters.gradio import far_ranges, file_routes, path_map
+from sessionstore.adapters.gradio import cache_files, far_ranges, file_routes
 from sessionstore.model import Reference
 from tests.support.gradio_rig import GRADIO_S_OWN, SERVED, MakeReplicas, Replica, Tab, replicas
 
@@ -136,7 +136,7 @@ class Gate:
         """Let the whole file come, and wait for it."""
         self.opened.set()
         for thread in threading.enumerate():
-            if thread.name == path_map.FETCHING:
+            if thread.name == cache_files.FETCHING:
                 thread.join(30)
 
 

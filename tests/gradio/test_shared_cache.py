@@ -14,7 +14,7 @@ import pytest
 
 from sessionstore import SessionStore
 from sessionstore.adapters.gradio.cache import LEASE, CacheDir
-from sessionstore.adapters.gradio.path_map import CacheFiles
+from sessionstore.adapters.gradio.cache_files import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 

@@ -30,7 +30,7 @@ from gradio.context import Context
 
 from sessionstore import SessionStore
 from sessionstore.adapters.gradio import attach
-from sessionstore.adapters.gradio.path_map import CacheFiles, FoundFile
+from sessionstore.adapters.gradio.cache_files import CacheFiles, FoundFile
 from sessionstore.names import HIDDEN
 
 ATTACHED = os.environ.get("GRADIO_SUITE_ATTACH") == "1"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.cache import CacheDir
-from sessionstore.adapters.gradio.path_map import CacheFiles
+from sessionstore.adapters.gradio.cache_files import CacheFiles
 from sessionstore.adapters.gradio.paths import OURS, CachePaths
 from sessionstore.adapters.gradio.presence import PresenceTracker
 from sessionstore.adapters.gradio.values import CachedResults

@@ -26,7 +26,7 @@ from starlette.concurrency import run_in_threadpool
 
 from sessionstore._threads import run_waiting
 from sessionstore.adapters.gradio import compat, values
-from sessionstore.adapters.gradio.path_map import FoundFile
+from sessionstore.adapters.gradio.cache_files import FoundFile
 from sessionstore.adapters.gradio.paths import links_in, with_links
 from sessionstore.adapters.gradio.presence import ARRIVED, CALLER, Visitor, mcp_visitor
 from sessionstore.errors import SessionStoreError

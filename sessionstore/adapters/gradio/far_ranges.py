@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import Headers
     from starlette.requests import Request
 
-    from sessionstore.adapters.gradio.path_map import CacheFiles, FoundFile
+    from sessionstore.adapters.gradio.cache_files import CacheFiles, FoundFile
     from sessionstore.model import Reference
 
 LARGE: Final = 8 << 20

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from sessionstore.adapters.gradio.attached_store import Service
-    from sessionstore.adapters.gradio.path_map import CacheFiles
+    from sessionstore.adapters.gradio.cache_files import CacheFiles
     from sessionstore.model import Reference
 
 SERVICE: Final = "sessionstore.service"

@@ -29,7 +29,7 @@ from sessionstore.names import HIDDEN, private_key
 from sessionstore.parsers import show_size
 
 if TYPE_CHECKING:
-    from sessionstore.adapters.gradio.path_map import CacheFiles
+    from sessionstore.adapters.gradio.cache_files import CacheFiles
 
 current: Final[ContextVar[Upload | None]] = ContextVar("sessionstore_upload", default=None)
 """The upload of the current request, while Gradio receives it."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sessionstore.adapters.gradio import compat
-from sessionstore.adapters.gradio.path_map import CacheFiles, FoundFile
+from sessionstore.adapters.gradio.cache_files import CacheFiles, FoundFile
 from sessionstore.adapters.gradio.recent_saves import KeptSession
 from sessionstore.errors import FileNotStored
 from sessionstore.local_copies import fit

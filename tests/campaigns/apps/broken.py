@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from sessionstore.adapters.gradio import events, file_routes, path_map
+from sessionstore.adapters.gradio import cache_files, events, file_routes
 from sessionstore.errors import BackendUnavailable
 
 
@@ -21,7 +21,7 @@ def refuses_files() -> None:
 
 def drops_outputs() -> None:
     """Delete each output from the store and the disk as soon as it is saved."""
-    keep = path_map.CacheFiles.keep
+    keep = cache_files.CacheFiles.keep
 
     def keep_and_drop(self: Any, visitor: Any, owner: Any, name: str) -> Any:
         found = keep(self, visitor, owner, name)
@@ -31,12 +31,12 @@ def drops_outputs() -> None:
             self._gone(found.sid, name)
         return found
 
-    path_map.CacheFiles.keep = keep_and_drop  # type: ignore[method-assign]  # the defect
+    cache_files.CacheFiles.keep = keep_and_drop  # type: ignore[method-assign]  # the defect
 
 
 def changes_bytes() -> None:
     """Save other bytes than an event has made."""
-    put = path_map.CacheFiles._put
+    put = cache_files.CacheFiles._put
 
     def put_changed(self: Any, home: Any, name: str, ttl: Any, **how: Any) -> Any:
         path: Path = self.local.path(name)
@@ -44,7 +44,7 @@ def changes_bytes() -> None:
             path.write_bytes(path.read_bytes()[:-1] + b"?")
         return put(self, home, name, ttl, **how)
 
-    path_map.CacheFiles._put = put_changed  # type: ignore[method-assign]  # the defect
+    cache_files.CacheFiles._put = put_changed  # type: ignore[method-assign]  # the defect
 
 
 def fails_events() -> None:
