@@ -25,6 +25,7 @@ from sessionstore.testing.contract.base import overrides_contract  # noqa: E402 
 from sessionstore.testing.contract.optional import (  # noqa: E402 - likewise
     Alone,
     DetectsDamage,
+    Forgotten,
     FreeSpace,
     Inspected,
     LateReclaim,
@@ -60,6 +61,7 @@ __all__ = [
     "FakeClock",
     "Fault",
     "FaultyBackend",
+    "Forgotten",
     "FreeSpace",
     "Inspected",
     "LateReclaim",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar
@@ -79,6 +79,20 @@ class ForgetsItsNote(MemoryBackend):
         return None
 
     def write_lease(self, note: bytes) -> None:
+        pass
+
+
+@caught_by("forgetting_removes_exactly_these_versions")
+class ForgetsTheFile(MemoryBackend):
+    def forget(self, sid: str, references: Iterable[Reference]) -> None:
+        self.delete(sid, [reference.name for reference in references])
+
+
+@caught_by(
+    "forgetting_removes_exactly_these_versions", "a_session_need_not_outlive_what_is_forgotten"
+)
+class ForgetsNothing(MemoryBackend):
+    def forget(self, sid: str, references: Iterable[Reference]) -> None:
         pass
 
 

@@ -6,6 +6,7 @@ import gc
 import itertools
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -65,6 +66,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    with warnings.catch_warnings():  # what earlier tests of this process left, such as event loops
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
     soak.fill_pools()  # a pool starts a thread when none is idle: that depends on the load
 
 

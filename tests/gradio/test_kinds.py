@@ -274,7 +274,8 @@ class Reloader(BaseReloader):
 def our_threads() -> list[str]:
     """Names of the threads that stores and attachments start; the pools grow with the load."""
     ours = [each.name for each in threading.enumerate() if "sessionstore" in each.name]
-    return sorted(name for name in ours if not name.startswith(tuple(_threads._made)))
+    pools = (*_threads._made, "sessionstore-presence")
+    return sorted(name for name in ours if not name.startswith(pools))
 
 
 def test_reloads_leave_no_thread_and_no_store(tmp_path: Path) -> None:

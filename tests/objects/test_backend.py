@@ -15,6 +15,7 @@ from sessionstore.testing import (
     BackendContract,
     DetectsDamage,
     FakeClock,
+    Forgotten,
     Inspected,
     LateReclaim,
     Lease,
@@ -57,7 +58,15 @@ def damage(bucket: FakeBucket) -> Callable[[Reference, bytes], None]:
 
 
 class TestObjectBackend(
-    BackendContract, DetectsDamage, Inspected, LateReclaim, Lease, Omitted, Restored, Surveyed
+    BackendContract,
+    DetectsDamage,
+    Forgotten,
+    Inspected,
+    LateReclaim,
+    Lease,
+    Omitted,
+    Restored,
+    Surveyed,
 ):
     keeps_content_in_memory = True
     reclaims_after = GRACE + timedelta(seconds=2)

@@ -12,6 +12,7 @@ from sessionstore.names import session_key
 from sessionstore.testing import (
     BackendContract,
     DetectsDamage,
+    Forgotten,
     Inspected,
     LateReclaim,
     Lease,
@@ -32,7 +33,7 @@ LARGE = 200_000
 """Bytes of a file that would be seen if it stayed in memory."""
 
 
-class KeepsOnceInTheEnd(BackendContract, LateReclaim, Lease, Surveyed):
+class KeepsOnceInTheEnd(BackendContract, Forgotten, LateReclaim, Lease, Surveyed):
     """A backend that uploads a content beside the listing that may show that it is stored."""
 
     @overrides_contract("An upload beside the listing may be in vain; the next sweep deletes it.")

@@ -199,7 +199,8 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
             "session(request) needs the gr.Request of an event that a visitor sent; files for "
             "everyone, such as cached examples, go to store.shared."
         )
-    service = connection.scope.get(SERVICE) or _service_of(connection.scope.get("app"))
+    known = connection.scope.get(SERVICE, lambda: None)()
+    service = known or _service_of(connection.scope.get("app"))
     if store is None:
         if service is None:
             raise SettingsError(

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import secrets
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
     from sessionstore.model import Reference
 
 SERVICE: Final = "sessionstore.service"
-"""The key of the app's service in the scope: an app mounted in it replaces ``scope["app"]``."""
+"""The key of a weak reference to the app's service, in the scope.
+
+An app mounted in it replaces ``scope["app"]``.
+"""
 
 _OK: Final = 200
 _PARTIAL: Final = 206
@@ -72,7 +76,8 @@ class SessionFiles:
             await self.app(scope, receive, send)
             return
         service.serving(scope["app"])
-        scope[ARRIVED], scope[SERVICE] = service.presences.moment(), service
+        # The queue of a demo that was reloaded away keeps the requests of its last events.
+        scope[ARRIVED], scope[SERVICE] = service.presences.moment(), weakref.ref(service)
         kind, given = compat.route_of(_route(scope))
         if kind == "heartbeat":
             heartbeat = _Heartbeat(scope, receive, send, service.presences, given)

@@ -54,6 +54,25 @@ class Secret(Rig):
         assert subject.backend.stored().blobs == 0
 
 
+class Forgotten(Rig):
+    """Tests of ``forget()``, for backends where a look costs a request."""
+
+    def test_forgetting_removes_exactly_these_versions(self, subject: Subject) -> None:
+        reference = subject.put("a", b"forgotten").reference
+        subject.put("b", b"kept")
+        subject.able.forget(ALICE.sid, [reference])
+        assert subject.names() == ["b"]
+        older = subject.put("a", b"older").reference
+        subject.put("a", b"newer")
+        subject.able.forget(ALICE.sid, [older])
+        assert subject.read("a") == b"newer"
+
+    def test_a_session_need_not_outlive_what_is_forgotten(self, subject: Subject) -> None:
+        subject.able.forget(ALICE.sid, [subject.put("a", b"forgotten").reference])
+        subject.settle()
+        assert (subject.names(), subject.backend.stored().blobs) == ([], 0)
+
+
 class Alone(Rig):
     """Tests of ``alone()``, for backends that detect other processes."""
 
@@ -252,6 +271,7 @@ class Inspected(Rig):
 
 
 ABILITIES: Final[dict[type, type[Rig]]] = {
+    backend.Forgets: Forgotten,
     backend.HasFreeSpace: FreeSpace,
     backend.Inspects: Inspected,
     backend.KeepsLease: Lease,
