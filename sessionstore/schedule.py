@@ -106,8 +106,10 @@ class Schedule:
             self._take(backend, max(2 * self.every, LONGEST))
             try:
                 self._work()
-            finally:
-                self._take(backend, 2 * self.every)
+            except BaseException:
+                self._take(backend, timedelta(0))  # another process may be able to sweep
+                raise
+            self._take(backend, 2 * self.every)
         self._store.swept_every = self.every
         return self.every
 

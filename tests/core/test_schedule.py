@@ -12,7 +12,7 @@ import pytest
 
 from sessionstore import Limits, SessionStore
 from sessionstore.backends.objects import ObjectBackend, keys
-from sessionstore.errors import BackendUnavailable
+from sessionstore.errors import BackendUnavailable, LimitExceeded
 from sessionstore.schedule import BUDGET, LONGEST, SHORTEST, Lease, Schedule
 from sessionstore.testing import FakeClock
 from tests.support.object_client import Answer, FakeBucket, FakeObjectClient, Request
@@ -60,6 +60,10 @@ def make(bucket: FakeBucket, clock: FakeClock) -> Iterator[Callable[..., Replica
 
 def requests_of(store: SessionStore) -> Any:
     return store.backend.client.requests  # type: ignore[attr-defined]  # a FakeObjectClient
+
+
+def _full_disk() -> None:
+    raise LimitExceeded("The disk of the temporary files is full.", limit="disk")
 
 
 def is_swept(replica: Replica) -> bool:
@@ -170,6 +174,18 @@ class TestLease:
         assert is_swept(one)
         clock.advance(2 * MINUTE)
         assert (is_swept(two), is_swept(one)) == (True, False)
+
+    def test_another_sweeps_when_it_cannot(
+        self, make: Callable[..., Replica], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = make(), make()
+        monkeypatch.setattr(one[1], "_work", _full_disk)
+        for _ in range(3):
+            with pytest.raises(LimitExceeded):
+                one[1].turn()
+            clock.advance(MINUTE)
+        assert is_swept(two)
+        one[1].turn()  # it stands by
 
     def test_a_shorter_interval_does_not_wait_for_a_longer_one(
         self, make: Callable[..., Replica], clock: FakeClock

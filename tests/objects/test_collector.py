@@ -12,8 +12,10 @@ import pytest
 from benchmarks.sweeps import MadeUp
 from sessionstore.backend import Collected, Stored
 from sessionstore.backends.objects import ObjectBackend, keys, spill
+from sessionstore.backends.objects.collector import Collector
 from sessionstore.content import TempSpool
 from sessionstore.errors import BackendUnavailable, LimitExceeded
+from sessionstore.names import is_sid
 from sessionstore.testing import FakeClock, Subject
 from sessionstore.testing.subject import ALICE, BOB, T, some_bytes
 from tests.support.object_client import Answer, FakeBucket, FakeObjectClient, Request
@@ -348,3 +350,8 @@ def test_the_memory_of_a_sweep_does_not_grow_with_the_store(
     finally:
         tracemalloc.stop()
     assert peak - before <= 2 * 100_000 + 2**21  # the rows in memory; the page under way, a part
+
+
+def test_the_slices_hold_every_session() -> None:
+    first = {each for each in map(chr, range(128)) if is_sid(f"{each}-{'0' * 32}")}
+    assert first == {*Collector.session_slices}
