@@ -12,9 +12,11 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, NamedTuple
 
 from sessionstore.backend import KeepsLease, Surveys
+from sessionstore.background import Sweeping
 from sessionstore.base import BaseStore
 from sessionstore.errors import SessionStoreError
 from sessionstore.parsers import show_duration
@@ -26,6 +28,9 @@ BUDGET: Final = 2700
 
 SHORTEST: Final = timedelta(minutes=1)
 LONGEST: Final = timedelta(hours=1)
+
+TERM: Final = timedelta(minutes=3)
+"""A process takes the lease for so long at a time while it sweeps: it may die in a sweep."""
 
 LEASE: Final = timedelta(days=1)
 """The longest time for which a process trusts the lease of another."""
@@ -91,6 +96,7 @@ class Schedule:
         self._collected: datetime | None = None
         self._looked: datetime | None = None
         self._added = store.ledger.added
+        self._taken = store.now()
         self.every = SHORTEST if every is None else every
         """The time from one sweep of this process to the next."""
 
@@ -103,13 +109,14 @@ class Schedule:
             self._stand_by()
             return min(wait, LONGEST)
         else:
-            self._take(backend, max(2 * self.every, LONGEST))
+            self._take(backend, TERM)
             try:
-                self._work()
+                with self._renewing(backend):
+                    self._work()
             except BaseException:
                 self._take(backend, timedelta(0))  # another process may be able to sweep
                 raise
-            self._take(backend, 2 * self.every)
+            self._take(backend, self.every + min(self.every, TERM))
         self._store.swept_every = self.every
         return self.every
 
@@ -128,8 +135,28 @@ class Schedule:
         self._added = added
         return wait
 
+    def _renewing(self, backend: KeepsLease) -> Sweeping:
+        """Return a thread that renews the lease, so that no other process sweeps at the same time.
+
+        Not for ever: a sweep may hang.
+        """
+        end = self._store.now() + max(2 * self.every, LONGEST)
+        renew = partial(self._renew, backend, end - TERM)
+        return Sweeping(self._store.clock, renew, SHORTEST, "lease")
+
+    def _renew(self, backend: KeepsLease, last: datetime) -> timedelta:
+        """Take the lease again if it is time to, and not after ``last``; return the wait."""
+        now, step = self._store.now(), min(self.every, SHORTEST)
+        if now > last:
+            return LONGEST
+        if now - self._taken < step:
+            return self._taken + step - now
+        self._take(backend, TERM)
+        return step
+
     def _take(self, backend: KeepsLease, term: timedelta) -> None:
         now, total = self._store.now(), self._store.ledger.total
+        self._taken = now
         try:
             backend.write_lease(Lease(self._who, now, now + min(term, LEASE), total).note())
         except SessionStoreError as error:

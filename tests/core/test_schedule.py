@@ -13,7 +13,7 @@ import pytest
 from sessionstore import Limits, SessionStore
 from sessionstore.backends.objects import ObjectBackend, keys
 from sessionstore.errors import BackendUnavailable, LimitExceeded
-from sessionstore.schedule import BUDGET, LONGEST, SHORTEST, Lease, Schedule
+from sessionstore.schedule import BUDGET, LONGEST, SHORTEST, TERM, Lease, Schedule
 from sessionstore.testing import FakeClock
 from tests.support.object_client import Answer, FakeBucket, FakeObjectClient, Request
 from tests.support.stores import DAY, HOUR, MINUTE, SECOND, local_store, memory_store, names
@@ -186,6 +186,66 @@ class TestLease:
             clock.advance(MINUTE)
         assert is_swept(two)
         one[1].turn()  # it stands by
+
+    def test_another_sweeps_soon_when_it_died_in_a_sweep(
+        self,
+        make: Callable[..., Replica],
+        bucket: FakeBucket,
+        clock: FakeClock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        one, two = make(DAY / 2), make()
+        notes = []
+        monkeypatch.setattr(one[1], "_work", lambda: notes.append(one[0].backend.lease()))  # type: ignore[attr-defined]  # an ObjectBackend
+        one[1].turn()
+        bucket.put(keys.SWEEPER, notes[0])  # as if it had been killed then
+
+        assert not is_swept(two)
+        clock.advance(TERM)
+        assert is_swept(two)
+
+    @pytest.mark.parametrize("every", [30 * SECOND, None, 3 * HOUR])
+    def test_it_is_renewed_in_a_long_sweep_but_not_for_ever(
+        self,
+        make: Callable[..., Replica],
+        clock: FakeClock,
+        monkeypatch: pytest.MonkeyPatch,
+        every: timedelta | None,
+    ) -> None:
+        one, two = make(every), make(every)
+        longest = max(2 * one[1].every, HOUR)
+
+        def work() -> None:
+            began = clock.now()
+            while clock.now() - began < longest - TERM:
+                clock.settle()
+                assert not is_swept(two)
+                clock.advance(30 * SECOND)
+            clock.settle()
+            clock.advance(TERM)
+            clock.settle()
+            assert is_swept(two)
+
+        monkeypatch.setattr(one[1], "_work", work)
+        one[1].turn()
+
+    def test_a_short_sweep_writes_it_twice(self, make: Callable[..., Replica]) -> None:
+        store, schedule = make()
+        store.backend.write_lease(b"")  # type: ignore[attr-defined]  # the first write of a store
+        schedule.turn()
+        requests_of(store).clear()
+        schedule.turn()
+        assert requests_of(store)["PUT"] == 2
+
+    def test_when_it_died_between_sweeps_another_waits_little_longer_than_the_interval(
+        self, make: Callable[..., Replica], clock: FakeClock
+    ) -> None:
+        one, two = make(HOUR), make(HOUR)
+        assert is_swept(one)
+        clock.advance(HOUR)
+        assert not is_swept(two)
+        clock.advance(TERM)
+        assert is_swept(two)
 
     def test_a_shorter_interval_does_not_wait_for_a_longer_one(
         self, make: Callable[..., Replica], clock: FakeClock
