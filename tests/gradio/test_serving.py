@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import gradio as gr
 import httpx
 import pytest
 
 from sessionstore import LimitExceeded, Limits
-from sessionstore.adapters.gradio import cache_files, far_ranges, file_routes
-from sessionstore.model import Reference
+from sessionstore.adapters.gradio import cache_files, file_routes
 from tests.support.gradio_rig import GRADIO_S_OWN, SERVED, MakeReplicas, Replica, Tab, replicas
 
 pytestmark = GRADIO_S_OWN
@@ -37,7 +33,7 @@ def served(
     A parameter "large" has it sent like a large one.
     """
     if getattr(request, "param", "") == "large":
-        monkeypatch.setattr(far_ranges, "LARGE", 0)
+        monkeypatch.setattr(cache_files, "LARGE", 0)
     a, b = make(build), make(build)
     tab = a.tab().load()
     file = tab.upload("sound.wav", CONTENT)
@@ -82,6 +78,7 @@ def test_one_range_is_sent_and_nothing_of_the_request(
     assert not {"cookie", "authorization", "x-mine", "host", "user-agent"} & set(answer.headers)
 
 
+@SIZES
 @pytest.mark.parametrize(
     "asked",
     [
@@ -112,90 +109,6 @@ def test_a_range_past_the_end_is_refused_with_the_length(served: Given) -> None:
     assert answer.headers["content-range"].endswith(f"*/{len(CONTENT)}")
 
 
-class Gate:
-    """A replica whose reads of whole files wait until they may go on; all reads are counted."""
-
-    def __init__(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.opened, self.whole, self.ranges = threading.Event(), 0, 0
-        backend = replica.store.backend
-        real = backend.open
-
-        def open_(
-            sid: str, reference: Reference, start: int = 0, length: int | None = None
-        ) -> BinaryIO:
-            if length is None:
-                self.whole += 1
-                assert self.opened.wait(30)
-            else:
-                self.ranges += 1
-            return real(sid, reference, start, length)
-
-        monkeypatch.setattr(backend, "open", open_)
-
-    def let_go(self) -> None:
-        """Let the whole file come, and wait for it."""
-        self.opened.set()
-        for thread in threading.enumerate():
-            if thread.name == cache_files.FETCHING:
-                thread.join(30)
-
-
-@pytest.fixture
-def gated(
-    make: MakeReplicas, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Tab, dict[str, str], Gate, Replica]]:
-    """A visitor of a replica without a large file, whose whole does not come before ``let_go``."""
-    monkeypatch.setattr(far_ranges, "LARGE", len(CONTENT) - 1)
-    a, b = make(build), make(build)
-    tab = a.tab().load()
-    file = tab.upload("film.mp4", CONTENT)
-    a.lose_disk()
-    gate = Gate(b, monkeypatch)
-    yield b.same(tab), file, gate, a
-    gate.let_go()
-
-
-Gated = tuple[Tab, dict[str, str], Gate, Replica]
-
-
-def test_ranges_of_a_large_file_do_not_wait_for_the_whole_which_comes_once(gated: Gated) -> None:
-    tab, file, gate, _ = gated
-
-    starts = range(0, 8000, 1000)
-    with ThreadPoolExecutor(8) as pool:
-        ask = lambda start: tab.fetch(file, range=f"bytes={start}-{start + 99}")  # noqa: E731 - for map
-        answers = list(pool.map(ask, starts))
-
-    assert [answer.content for answer in answers] == [CONTENT[at : at + 100] for at in starts]
-    assert {answer.status_code for answer in answers} == {206}
-    assert (gate.whole, gate.ranges) == (1, 8)
-
-    gate.let_go()
-    later = tab.fetch(file, range="bytes=0-9")
-
-    assert (later.status_code, later.content) == (206, CONTENT[:10])
-    assert (gate.whole, gate.ranges) == (1, 8)
-    assert {*later.headers} == {*answers[0].headers}
-    same = ("content-type", "content-disposition", "accept-ranges", "etag", "cache-control")
-    assert [later.headers[name] for name in same] == [answers[0].headers[name] for name in same]
-
-
-def test_a_range_of_a_large_file_is_refused_like_a_small_one(
-    gated: Gated, make: MakeReplicas
-) -> None:
-    tab, file, gate, a = gated
-    stranger = make(build).tab().load()
-
-    foreign = stranger.fetch(file, range="bytes=0-9")
-    for record in list(a.store.backend.sessions()):
-        a.store.backend.drop(record.sid)
-    deleted = tab.fetch(file, range="bytes=0-9")
-
-    assert (foreign.status_code, deleted.status_code) == (403, 403)
-    assert foreign.json() == deleted.json()
-    assert (gate.whole, gate.ranges) == (0, 0)
-
-
 def test_the_entity_tag_is_the_same_on_every_replica(make: MakeReplicas) -> None:
     a, b = make(build), make(build)
     tab = a.tab().load()
@@ -219,6 +132,7 @@ def test_a_range_goes_on_at_another_replica_unless_the_file_is_another(served: G
     assert (other.status_code, other.content) == (200, CONTENT)
 
 
+@SIZES
 def test_a_browser_may_keep_a_copy_but_has_to_ask(served: Given) -> None:
     _, tab, file = served
     first = tab.fetch(file)
@@ -230,6 +144,7 @@ def test_a_browser_may_keep_a_copy_but_has_to_ask(served: Given) -> None:
     assert again.headers["etag"] == first.headers["etag"]
 
 
+@SIZES
 def test_nothing_that_is_sent_may_run_in_a_browser(served: Given) -> None:
     _, tab, file = served
 
@@ -239,6 +154,7 @@ def test_nothing_that_is_sent_may_run_in_a_browser(served: Given) -> None:
     assert headers["content-security-policy"] == "sandbox"
 
 
+@SIZES
 def test_a_head_request_fetches_nothing_to_the_client(served: Given) -> None:
     _, tab, file = served
 

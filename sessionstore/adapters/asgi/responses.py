@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 import anyio
 from starlette.concurrency import run_in_threadpool
@@ -161,6 +161,13 @@ class Body:
             await run_in_threadpool(self.stream.close)
 
 
+class Pieces(Protocol):
+    """The bytes of a response; the first ones are there."""
+
+    def pieces(self) -> AsyncIterator[bytes]: ...
+    async def close(self) -> None: ...
+
+
 class BodyResponse(StreamingResponse):
     """A response with bytes of a stored file.
 
@@ -168,7 +175,7 @@ class BodyResponse(StreamingResponse):
     response has a Content-Length.
     """
 
-    def __init__(self, body: Body, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, body: Pieces, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(body.pieces(), status, headers)
         self._body = body
 

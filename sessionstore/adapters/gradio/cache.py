@@ -24,6 +24,7 @@ from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
+from weakref import WeakValueDictionary
 
 from sessionstore._os.errors import translated
 from sessionstore.adapters.gradio import compat
@@ -42,7 +43,6 @@ _RENEW: Final = LEASE / 3
 _SLACK: Final = 0.9
 """Eviction stops at this part of the cap, so that not every new copy needs an eviction."""
 
-_LOCKS: Final = 64
 _AT_ONCE: Final = 64
 _TRIES: Final = 10
 _PROCESSES: Final = "processes"
@@ -54,6 +54,14 @@ with bytes is an interrupted upload, or a piece of a stream that was joined."""
 
 Stamp = tuple[int, int]
 """A file's modification time in nanoseconds, and its size in bytes."""
+
+Copying = Callable[[BinaryIO, BinaryIO], None]
+"""Writes all bytes of a stream to a new file, which is open for reading too."""
+
+
+def copied(source: BinaryIO, target: BinaryIO) -> None:
+    """Copy the bytes, and do nothing else."""
+    shutil.copyfileobj(source, target, CHUNK)
 
 
 @dataclass(slots=True)
@@ -79,7 +87,7 @@ class CacheDir:
         self.cap = cap
         self.keep = keep
         self._lock = threading.Lock()
-        self._making = [threading.Lock() for _ in range(_LOCKS)]
+        self._making: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
         """The least recently used first."""
         self._held: dict[str, set[str]] = {}
@@ -140,6 +148,14 @@ class CacheDir:
             path.chmod(stat.S_IMODE(file.st_mode) | MARK)
         return file
 
+    def takes(self, size: int) -> bool:
+        """Return whether a copy of ``size`` bytes would stay, within the cap and on the disk."""
+        if not self.keep or (self.cap is not None and size > self.cap):
+            return False
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(self.root).free > size
+        return True
+
     def make(
         self,
         name: str,
@@ -147,20 +163,24 @@ class CacheDir:
         holder: str,
         stream: Callable[[], BinaryIO],
         equal: Path | None = None,
+        *,
+        copy: Copying = copied,
     ) -> Path:
         """Return the path of the copy; make it from ``stream()`` if it does not exist.
 
-        ``equal`` is a local file with these bytes, which is linked instead where links work. Raises
-        the errors of the stream, LimitExceeded for a full disk, and BackendUnavailable for its
-        other errors.
+        ``equal`` is a local file with these bytes, which is linked instead where links work.
+        Otherwise ``copy`` writes it. Raises the errors of the stream, LimitExceeded for a full
+        disk, and BackendUnavailable for its other errors.
         """
         path = self.path(name)
         if self.ready(name, reference, holder):
             return path
-        with self._making[hash(name) % _LOCKS]:
+        with self._lock:
+            making = self._making.setdefault(name, threading.Lock())
+        with making:
             if not self.ready(name, reference, holder):
                 self._remove(self._over(reference.size))
-                stamp = self._linked(path, equal) or self._written(path, stream)
+                stamp = self._linked(path, equal) or self._written(path, stream, copy)
                 self.note(name, reference, holder, stamp)
         return path
 
@@ -174,11 +194,11 @@ class CacheDir:
                     return _stamp_of(new.stat())
         return None
 
-    def _written(self, path: Path, stream: Callable[[], BinaryIO]) -> Stamp:
+    def _written(self, path: Path, stream: Callable[[], BinaryIO], copy: Copying) -> Stamp:
         problem = translated("make a local copy", str(self.root))
         with stream() as source, problem, _replacing(path) as new:
             with open(_created(new), "wb") as target:
-                shutil.copyfileobj(source, target, CHUNK)
+                copy(source, target)
             return _stamp_of(new.stat())
 
     def pin(self, name: str, *, wait: bool = True) -> bool:
@@ -428,7 +448,7 @@ def _created(path: Path) -> int:
     for _ in range(_TRIES):
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     raise BackendUnavailable(
         f"No file could be made in {str(path.parent)!r}: another program removed the directory "
         f"{_TRIES} times. Try again."

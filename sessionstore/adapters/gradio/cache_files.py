@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from sessionstore import content
 from sessionstore._threads import Deferred, run_together
-from sessionstore.adapters.gradio.cache import CacheDir, Stamp, gradio_hash
+from sessionstore.adapters.gradio.cache import CacheDir, Copying, Stamp, copied, gradio_hash
+from sessionstore.adapters.gradio.fetches import Fetch
 from sessionstore.adapters.gradio.owner_lists import OwnerLists
 from sessionstore.adapters.gradio.paths import CachePaths, LocationCache, Pointer, remember
 from sessionstore.adapters.gradio.presence import Visitor
@@ -56,8 +57,14 @@ HISTORY_SIZE: Final = 256 << 20
 _LOOKS: Final = 4
 """The most sessions in a bucket that are asked for a file at the same time."""
 
-_FETCHES: Final = 4
-"""The most files that are fetched in the background at the same time."""
+LARGE: Final = content.CHUNK
+"""The most bytes of a file that a backend gives only when all of them are right.
+
+A larger one is sent while it is fetched: with a worker thread of its own, and from its first byte.
+"""
+
+_FETCHES: Final = 8
+"""The most large files that are fetched at the same time, with 5 MiB of memory each."""
 
 FETCHING: Final = "sessionstore-fetch"
 """The name of the threads that do so."""
@@ -113,7 +120,8 @@ class CacheFiles:
         """The sessions of files that were deleted with them, by name, at most ``REMEMBERED``."""
         self._lock = threading.Lock()
         self._deferred = Deferred()
-        self._fetching: set[str] = set()
+        self._fetches: dict[tuple[str, str], Fetch] = {}
+        """The large files that are being fetched, by name and digest."""
         self._pinned: dict[str, Reference] = {}
         self._logged: set[str] = set()
         self.serving_since: Final = time.time_ns()
@@ -210,13 +218,20 @@ class CacheFiles:
         # Another process that shares the directory may have made this copy.
         if self._is_unchanged(found):
             return self.local.path(found.name)
-        make = partial(self.local.make, found.name, found.reference, found.sid)
         source = self.recent.opener(found.sid, found.reference)
         if source is not None and not self._is_over(found.reference):
             # The file of ``source`` may be gone, or have other bytes by now.
             with contextlib.suppress(OSError, Corrupted):
-                return make(source)
-        return make(lambda: self._open(found), equal)
+                return self.local.make(found.name, found.reference, found.sid, source)
+        fetch = self.fetching(found) if equal is None and self.is_far(found) else None
+        if fetch is not None:
+            fetch.wait(found.reference.size)
+        # Mostly it is there now, and only its holder is noted.
+        return self._make(found, equal)
+
+    def _make(self, found: FoundFile, equal: Path | None = None, copy: Copying = copied) -> Path:
+        opened = partial(self._open, found)
+        return self.local.make(found.name, found.reference, found.sid, opened, equal, copy=copy)
 
     def obtain(self, owner: str | None, name: str) -> FoundFile | None:
         """Find the file and fetch it. Return None when the owner has no such file.
@@ -236,32 +251,42 @@ class CacheFiles:
         return None
 
     def is_far(self, found: FoundFile) -> bool:
-        """Return whether ``fetch`` would read the file from the store."""
-        known = self.recent.opener(found.sid, found.reference)
-        return known is None and not self.ready(found)
+        """Return whether the file is large and ``fetch`` would read it from the store."""
+        size, stamp = found.reference.size, self.local.stamp(found.name)
+        if size <= LARGE or self.ready(found):
+            return False
+        elsewhere = self.recent.opener(found.sid, found.reference) is None
+        return elsewhere and (stamp is None or stamp[1] != size)
 
-    def fetch_later(self, found: FoundFile) -> None:
-        """Fetch a file in the background, once at a time, if its copy would stay."""
-        cap = self.local.cap
-        if not self.local.keep or (cap is not None and found.reference.size > cap):
-            return
+    def fetching(self, found: FoundFile) -> Fetch | None:
+        """Return the fetch of a large file, which begins now unless it is in progress.
+
+        Return None if its copy would not stay, or if too many are in progress.
+        """
+        if not self.local.takes(found.reference.size):
+            return None
+        key = found.name, found.reference.digest
         with self._lock:
-            if found.name in self._fetching or len(self._fetching) >= _FETCHES:
-                return
-            self._fetching.add(found.name)
-        # Of its own, and a daemon: a process that ends does not wait for a large file.
-        threading.Thread(target=self._fetched, args=(found,), name=FETCHING, daemon=True).start()
+            fetch = self._fetches.get(key)
+            if fetch is None and len(self._fetches) < _FETCHES:
+                fetch = self._fetches[key] = Fetch()
+                # Of its own, and a daemon: a process that ends does not wait for a large file.
+                run = partial(self._fetched, found, key, fetch)
+                threading.Thread(target=run, name=FETCHING, daemon=True).start()
+        return fetch
 
-    def _fetched(self, found: FoundFile) -> None:
+    def _fetched(self, found: FoundFile, key: tuple[str, str], fetch: Fetch) -> None:
         try:
-            self.fetch(found)
+            with fetch:
+                try:
+                    self._make(found, copy=fetch.copy)
+                finally:  # before its end is told: who tries again gets another one
+                    with self._lock:
+                        del self._fetches[key]
         except FileNotStored:
             self._gone(found.sid, found.name)
         except SessionStoreError as error:
-            log.warning("Could not fetch a large file in the background: %s", error)
-        finally:
-            with self._lock:
-                self._fetching.discard(found.name)
+            log.warning("Could not fetch a large file: %s", error)
 
     def _open(self, found: FoundFile) -> BinaryIO:
         try:

@@ -25,7 +25,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from sessionstore.adapters import cookies
-from sessionstore.adapters.gradio import compat, far_ranges, server_functions
+from sessionstore.adapters.asgi.responses import is_known
+from sessionstore.adapters.gradio import compat, far_files, server_functions
 from sessionstore.adapters.gradio.presence import ARRIVED, PresenceTracker, Visitor, mcp_visitor
 from sessionstore.adapters.gradio.uploads_in_progress import Upload, uploading
 from sessionstore.adapters.visitor_errors import reply_to
@@ -224,14 +225,14 @@ def _may_be_page(scope: Scope) -> bool:
 
 
 class Served(NamedTuple):
-    """A file that may be sent: from the local disk, or the requested ``part`` from the store.
+    """A file that may be sent: by Gradio from the local disk, or by ``response``.
 
     ``pin`` is a copy to unpin after that.
     """
 
     reference: Reference
     pin: str | None
-    part: ASGIApp | None = None
+    response: ASGIApp | None = None
 
 
 async def _file(  # noqa: PLR0917 - the first four are ASGI's
@@ -260,7 +261,7 @@ async def _file(  # noqa: PLR0917 - the first four are ASGI's
         return
     try:
         answer = _Answer(send, served.reference, request.headers)
-        await (served.part or app)(_with_range(scope, answer.range), receive, answer.send)
+        await (served.response or app)(_with_range(scope, answer.range), receive, answer.send)
     finally:
         if served.pin is not None:
             service.files.local.unpin(served.pin)
@@ -342,12 +343,11 @@ def _fetched(
     if copied is not None:
         allowed = copied.session.owner == owner or copied.session == service.store.shared
         return Served(copied.reference, None) if allowed and copied.is_there() else None
-    if request.method == "GET" and "range" in request.headers:
-        found = files.find(owner, name)
-        with suppress(FileNotStored):  # it has moved: ``obtain`` finds it
-            part = None if found is None else far_ranges.response(files, found, path, request)
-            if found is not None and part is not None:
-                return Served(found.reference, None, part)
+    found = files.find(owner, name)
+    with suppress(FileNotStored):  # it has moved: ``obtain`` finds it
+        far = None if found is None else far_files.response(files, found, path, request)
+        if found is not None and far is not None:
+            return Served(found.reference, None, far)
     while (found := files.obtain(owner, name)) is not None:
         if files.local.pin(name):  # False if another file's fetch has evicted it: try again
             return Served(found.reference, name)
@@ -359,12 +359,9 @@ class _Answer:
 
     def __init__(self, send: Send, reference: Reference, headers: Headers) -> None:
         self._send = send
-        self._tag = far_ranges.tag(reference)
-        self.range = far_ranges.requested(headers, reference)
-        known = {
-            tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")
-        }
-        self._is_known = bool(known & {self._tag, "*"})
+        self._tag = far_files.tag(reference)
+        self.range = far_files.requested(headers, reference)
+        self._is_known = is_known(headers, self._tag)
         self._silent = False
 
     async def send(self, message: Message) -> None:
@@ -388,7 +385,7 @@ class _Answer:
 def _with_range(scope: Scope, wanted: str | None) -> Scope:
     """Return the request with the range ``wanted`` if it is one range, and without conditions."""
     headers = [header for header in scope["headers"] if header[0].lower() not in _NOT_PASSED_ON]
-    start, end = far_ranges.bounds(wanted)
+    start, end = far_files.bounds(wanted)
     if start or end:
         headers.append((b"range", f"bytes={start}-{end}{',' if start and end else ''}".encode()))
     return {**scope, "headers": headers}
