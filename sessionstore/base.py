@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import weakref
 from collections.abc import Callable, Iterable
@@ -18,15 +19,18 @@ from sessionstore.audit import EVENTS, Audit
 from sessionstore.backend import Backend, KeepsSecret, SignsUrls
 from sessionstore.background import Sweeping, Timers
 from sessionstore.clock import Clock, SystemClock
-from sessionstore.errors import FileNotStored, SettingsError
+from sessionstore.errors import FileNotStored, SessionStoreError, SettingsError
 from sessionstore.events import Callback, Event, Events
 from sessionstore.limits import Limits, QuotaLedger
 from sessionstore.local_copies import LocalCopies
 from sessionstore.media import disposition, media_type
 from sessionstore.model import Collected, Reference, SessionKey
 from sessionstore.names import is_private, shared_key
+from sessionstore.owners import OwnerLists
 from sessionstore.retention import Retention
 from sessionstore.settings.resolver import SECRET_LENGTH
+
+log: Final = logging.getLogger("sessionstore")
 
 _SHARED = shared_key()
 _HOUR = timedelta(hours=1)
@@ -92,8 +96,11 @@ class BaseStore:
         """The requests that the listings of this process's last sweep took, if they are billed."""
         self.swept_every: timedelta | None = None
         """The present interval of this process's sweeper, None while it does not sweep."""
-        self.ledger: Final = QuotaLedger(self.limits, backend, self._make_room)
+        self.owners: Final = OwnerLists(lambda: self.backend, lambda: self.retention)
+        """The lists of the owners' sessions."""
+        self.ledger: Final = QuotaLedger(self.limits, backend, self._make_room, self.owners)
         """The quotas of this store."""
+        self.owners.complete = self.ledger.by_owner
 
     def _make_room(self, size: int, saving: str) -> bool:
         """Free ``size`` bytes for a save into the session ``saving``, or as much as is possible.
@@ -153,8 +160,18 @@ class BaseStore:
             return False
         self._timers.cancel(key)
         self.local_copies.forget_session(key.sid)
+        if self.ledger.by_owner and not self.owners.tidied and not is_private(key):
+            self._forget_owned(key)
         self.emit("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
         return True
+
+    def _forget_owned(self, key: SessionKey) -> None:
+        """Delete the entry of a dropped session in its owner's list. It expires if this fails."""
+        try:
+            if key.owner is not None:
+                self.owners.forget(key.owner, key.sid)
+        except SessionStoreError as error:
+            log.warning("A dropped session stays in the list of its owner: %s", error)
 
     def on_removed(
         self, key: SessionKey, gone: Iterable[Reference], kind: str, reason: str
@@ -194,7 +211,7 @@ class BaseStore:
 
     def emit(
         self, kind: str, key: SessionKey | None = None, name: str | None = None, size: int = 0,
-        reason: str = "", *, files: int | None = None,
+        reason: str = "", *, files: int | None = None, limit: str | None = None,
     ) -> None:  # fmt: skip
         """Emit an event to its subscribers, and write a deletion to the audit log.
 
@@ -207,7 +224,7 @@ class BaseStore:
             return
         id_, owner = (None, None) if key is None else (key.id, key.owner)
         about = int(name is not None) if files is None else files
-        event = Event(kind, id_, owner, name, size, reason, self.now(), about)
+        event = Event(kind, id_, owner, name, size, reason, self.now(), about, limit)
         if self.audit is not None and audited:
             self.audit.happened(event)
         if wanted:

@@ -37,6 +37,8 @@ class Event:
     reason: str
     at: datetime
     files: int = field(default=0, compare=False)
+    limit: str | None = field(default=None, compare=False)
+    """For ``limit_exceeded``: the setting, such as "max_file"; None if the device is full."""
 
 
 Callback = Callable[[Event], object]

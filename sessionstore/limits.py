@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Final, Self
+from functools import partial
+from typing import Any, Final, Self
 
+from sessionstore._threads import run_together
 from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
-from sessionstore.model import Reference, Saved
+from sessionstore.model import Saved, SessionKey
+from sessionstore.names import is_private
+from sessionstore.owners import OwnerLists
 from sessionstore.parsers import show_size
+from sessionstore.sums import AT_THE_EDGE, REFRESH, Change, Counted, OwnerQuota, SessionQuota
 
-_REMEMBERED = 4096  # sessions with cached sums; others are summed again at their save
+_REMEMBERED = 4096  # sessions, and owners, with cached sums; others are summed again at their save
 _FULL = timedelta(seconds=10)  # so long it is remembered that nothing can make room
 _SHARE = 20  # a part of max_store that is freed at once, as each time lists the whole store
-_REFRESH = timedelta(seconds=60)  # so long, saves of other replicas can be missed
+_LOOKS = 100  # the most sessions of an owner that are listed for one save
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,13 @@ class Limits:
 
     max_session_files: int | None = None
     """The number of a session's files; exact and soft in the same way."""
+
+    max_owner: int | None = None
+    """The sum of the files of all sessions of one owner. Exact in one process. Beside what others
+    save within ten seconds, each further process can exceed it by an eighth."""
+
+    max_owner_files: int | None = None
+    """The number of files of all sessions of one owner; exact and soft in the same way."""
 
     max_store: int | None = None
     """All content, each blob once: the total of the last sweep and the saves of this process since.
@@ -55,146 +69,30 @@ class Limits:
                 )
 
 
-@dataclass(slots=True, eq=False)
-class Change:
-    """One change of a session's files, while the backend works on it.
+_moved: Final[ContextVar[int | None]] = ContextVar("sessionstore_moved", default=None)
 
-    ``names`` are the files that it may change, None for all. ``certain`` becomes False when another
-    change of the same file, or a listing, overlaps it: the order of the two is then unknown. A
-    removal sets ``gone`` or ``dropped`` to the backend's result, and ``save`` its ``size``.
+
+@contextlib.contextmanager
+def moving(size: int) -> Iterator[None]:
+    """Context manager for a save that takes a file of ``size`` bytes out of another session.
+
+    Both are of one owner, whose sums the file is in already. The caller deletes it there.
     """
-
-    names: frozenset[str] | None
-    save: Reservation | None = None
-    certain: bool = True
-    gone: Sequence[Reference] = ()
-    dropped: bool = False
-    size: int = 0
-
-    def overlaps(self, other: Change) -> bool:
-        if self.names is None or other.names is None:
-            return True
-        return not self.names.isdisjoint(other.names)
+    token = _moved.set(size)
+    try:
+        yield
+    finally:
+        _moved.reset(token)
 
 
-@dataclass(slots=True, eq=False)
-class _SessionQuota:
-    """The sums of one session.
-
-    ``bytes`` and ``files`` are never less than the sums of the existing files, without the files
-    that ``saves`` may have added. They are exact if ``certain`` and no change is in progress: only
-    a change without an overlap is added or subtracted. Until the next listing, a save with an
-    overlap stays in ``saves``, and a removal with an overlap subtracts nothing.
-    """
-
-    # Reentrant, because a writer that is garbage-collected releases its share in any thread, at any
-    # line. For the same reason no code iterates over ``saves`` itself, but over a copy.
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    bytes: int = 0
-    files: int = 0
-    saves: list[Reservation] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-    users: int = 0
-    at: datetime | None = None
-    certain: bool = True
-
-    def coming_bytes(self) -> int:
-        """Return the most bytes that the saves can add, for any outcome of each of them.
-
-        Several saves of one name leave one file. A save that replaces a file adds only the bytes
-        beyond the old size, and frees nothing before it is done.
-        """
-        most: dict[str, int] = {}
-        for save in tuple(self.saves):
-            growth = save.taken - (save.replaced or 0)
-            most[save.name] = max(most.get(save.name, 0), growth)
-        return sum(most.values())
-
-    def is_due(self, now: datetime) -> bool:
-        """Return whether the files must be listed now.
-
-        Not during a change, since such a listing is uncertain, unless there was no listing yet.
-        """
-        if self.at is None:
-            return True
-        return not self.changes and (not self.certain or now - self.at > _REFRESH)
-
-    def listed(self, files: Iterable[Reference], now: datetime) -> None:
-        sizes: dict[str, int | None] = {save.name: None for save in tuple(self.saves)}
-        size = count = 0
-        for reference in files:
-            size += reference.size
-            count += 1
-            if reference.name in sizes:
-                sizes[reference.name] = reference.size
-        self.bytes, self.files, self.at = size, count, now
-        self.certain = not self.changes
-        for change in self.changes:
-            change.certain = False
-        for save in tuple(self.saves):
-            save.replaced = sizes[save.name]
-            if save.over:
-                self.leave(save)
-
-    @contextlib.contextmanager
-    def working(self, change: Change) -> Iterator[Change]:
-        """Surround the backend's work on a change, and note the outcome."""
-        with self.lock:
-            for other in self.changes:
-                if other.overlaps(change):
-                    other.certain = change.certain = False
-            self.changes.append(change)
-        try:
-            yield change
-        except BaseException:
-            change.certain = False  # a file may be saved, some of several may be gone
-            raise
-        finally:
-            with self.lock:
-                self._end(change)
-
-    def _end(self, change: Change) -> None:
-        self.changes.remove(change)
-        self.certain &= change.certain
-        save = change.save
-        if save is not None and not change.certain:
-            save.over = True
-        elif save is not None:
-            self.bytes += change.size - (save.replaced or 0)
-            self.files += save.replaced is None
-            self.leave(save)
-            self._now_has(save.name, change.size)
-        elif change.certain and change.dropped:
-            self.files = self.bytes = 0
-            for each in tuple(self.saves):
-                each.replaced = None
-        elif change.certain:
-            for reference in change.gone:
-                counted = self._counted(reference)
-                # At least 0: another replica may have saved the file since the last listing.
-                self.files = max(self.files - (counted is not None), 0)
-                self.bytes = max(self.bytes - (counted or 0), 0)
-                self._now_has(reference.name, None)
-
-    def _counted(self, gone: Reference) -> int | None:
-        """Return the size that the sums have for a file that is gone now, None for no file.
-
-        That is not its own size if an uncertain save of its name is not in the sums yet.
-        """
-        for save in tuple(self.saves):
-            if save.over and save.name == gone.name:
-                return save.replaced
-        return gone.size
-
-    def _now_has(self, name: str, size: int | None) -> None:
-        """Set the size of the file that saves of that name replace, None for no file."""
-        for save in tuple(self.saves):
-            if save.name == name:
-                save.replaced = size
-
-    def leave(self, save: Reservation) -> None:
-        if save in self.saves:
-            self.saves.remove(save)
+def _trim(quotas: OrderedDict[str, Any], used: str) -> None:
+    """Forget the sums that were not used for longest, beyond ``_REMEMBERED``."""
+    quotas.move_to_end(used)
+    while len(quotas) > _REMEMBERED:
+        unused = (key for key, sums in quotas.items() if not sums.users)
+        if (oldest := next(unused, None)) is None:
+            break
+        del quotas[oldest]
 
 
 def limited_bytes(backend: Backend) -> int:
@@ -212,17 +110,26 @@ class QuotaLedger:
     """
 
     def __init__(
-        self, limits: Limits, backend: Backend, make_room: Callable[[int, str], bool]
+        self,
+        limits: Limits,
+        backend: Backend,
+        make_room: Callable[[int, str], bool],
+        owners: OwnerLists,
     ) -> None:
         self.limits = limits
         self.limited: Final = limits != Limits()
         """Whether any limit is set."""
-        self._sums = limits.max_session is not None or limits.max_session_files is not None
+        self.by_owner: Final = (limits.max_owner, limits.max_owner_files) != (None, None)
+        """Whether the sessions of an owner have a limit together."""
+        by_session = limits.max_session is not None or limits.max_session_files is not None
+        self._sums = by_session or self.by_owner
+        self._owner_lists = owners
+        self._owners: OrderedDict[str, OwnerQuota] = OrderedDict()
         self._backend = backend
         self._make_room = make_room
         self._lock = threading.RLock()
         self._making_room = threading.RLock()
-        self._tallies: OrderedDict[str, _SessionQuota] = OrderedDict()
+        self._tallies: OrderedDict[str, SessionQuota] = OrderedDict()
         self._total = 0
         self._coming = 0
         self.added = 0
@@ -245,6 +152,21 @@ class QuotaLedger:
         """The bytes that ``max_store`` limits, as far as is known; None without the limit."""
         return None if self.limits.max_store is None else self._total
 
+    def fullest(self) -> tuple[str, str, int] | None:
+        """Return the owner nearest to a limit, of those that this process knows.
+
+        The result is the owner, the limit's name, and the bytes or files that the owner has.
+        """
+        with self._lock:
+            owners = list(self._owners.values())
+        known: list[tuple[float, str, str, int]] = []
+        for limit in ("max_owner", "max_owner_files"):
+            most = getattr(self.limits, limit)
+            for owner in owners if most else ():
+                has = owner.bytes if limit == "max_owner" else owner.files
+                known.append((has / most, owner.name, limit, has))
+        return max(known)[1:] if known else None
+
     def recount(self, total: int | None = None, added: int = 0) -> None:
         """Read the store's total again if ``max_store`` is set. A sweep calls this.
 
@@ -262,51 +184,146 @@ class QuotaLedger:
         """Forget that nothing could make room: a session has ended, or files were removed."""
         self._full_at = None
 
+    def reservation(self, key: SessionKey, name: str, *, fresh: bool) -> Reservation:
+        """Return the share of a save in the limits, which is used as a context manager."""
+        owner = key.owner if self.by_owner else None
+        moved = None if owner is None else _moved.get()
+        private = owner is not None and is_private(key)
+        return Reservation(key.sid, name, fresh, owner, moved, ledger=self, private=private)
+
     def join(self, save: Reservation) -> None:
-        """Add the save to the sums of its session, if a limit needs them."""
+        """Add the save to the sums of its session and owner, if a limit needs them."""
         if not self._sums:
             return
-        tally = save.tally = self._tally(save.sid)
-        limit = self.limits.max_session_files
+        tally = save.tally = self._tally(save.sid, save.owner)
         try:
+            owner = tally.owner
+            if owner is not None and owner.needs_look(0):
+                self._look(owner)
             with tally.lock:
                 self.refresh(tally, save.sid)
                 if not save.fresh:
                     save.replaced = self._replaced(tally, save)
-                tally.saves.append(save)
-                new = {each.name for each in tuple(tally.saves) if each.replaced is None}
-                full = limit is not None and tally.files + len(new) > limit
-                refused = full and save.replaced is None
+                over = self._counts_file(tally, save)
+            if over == "max_owner_files" and owner is not None and self._look(owner, edge=True):
+                with tally.lock:
+                    over = self._counts_file(tally, save)
         except BaseException:
             self.leave(save)
             raise
-        if refused:
+        if over is not None:
             self.leave(save)
-            raise LimitExceeded(
-                f"The session has {tally.files} files and max_session_files={limit}: delete some "
-                f"before saving {save.name!r}.",
-                limit="max_session_files",
-            )
+            raise self._refused(over, save, tally)
+
+    def _counts_file(self, tally: SessionQuota, save: Reservation) -> str | None:
+        """Add the save to the sums, or return the limit that its file exceeds."""
+        tally.saves.append(save)
+        over, limit = None, self.limits.max_session_files
+        if save.replaced is not None:
+            tally.report()
+        elif limit is not None and tally.held().files > limit:
+            over = "max_session_files"
+        elif not tally.report(max_files=self.limits.max_owner_files):
+            over = "max_owner_files"
+        if over is not None:
+            tally.leave(save)
+        return over
+
+    def grow(self, save: Reservation, count: int) -> None:
+        """Add ``count`` bytes to a save. Raises LimitExceeded for a session or owner."""
+        tally, limits = save.tally, self.limits
+        owner = None if tally is None or limits.max_owner is None else tally.owner
+        if tally is None or (limits.max_session is None and owner is None):
+            save.taken += count
+            return
+        if owner is not None and owner.needs_look(count):
+            self._look(owner)
+        with tally.lock:
+            over = self._counts_bytes(tally, save, count)
+            if over == "max_session" and self.refresh(tally, save.sid):
+                over = self._counts_bytes(tally, save, count)
+        if over == "max_owner" and owner is not None and self._look(owner, edge=True):
+            with tally.lock:
+                over = self._counts_bytes(tally, save, count)
+        if over is not None:
+            raise self._refused(over, save, tally)
+
+    def _counts_bytes(self, tally: SessionQuota, save: Reservation, count: int) -> str | None:
+        """Add ``count`` bytes to the sums, or return the limit that they exceed."""
+        before = tally.held().bytes
+        save.taken += count
+        over, limit, after = None, self.limits.max_session, tally.held().bytes
+        # Bytes that add nothing are admitted, even if the session exceeds a limit set later.
+        if limit is not None and after != before and after > limit:
+            over = "max_session"
+        elif not tally.report(max_bytes=self.limits.max_owner):
+            over = "max_owner"
+        if over is not None:
+            save.taken -= count
+        return over
+
+    def _refused(self, limit: str, save: Reservation, tally: SessionQuota) -> LimitExceeded:
+        owner, value = tally.owner or OwnerQuota(""), getattr(self.limits, limit)
+        words = {
+            "max_session": f"Saving {save.name!r} would take the session over max_session="
+            f"{show_size(value)}: delete some of its files first.",
+            "max_owner": f"Saving {save.name!r} would take all sessions of its owner together over "
+            f"max_owner={show_size(value)}: delete some of their files first.",
+            "max_session_files": f"The session has {tally.files} files and max_session_files="
+            f"{value}: delete some before saving {save.name!r}.",
+            "max_owner_files": f"All sessions of the owner together have {owner.files} files and "
+            f"max_owner_files={value}: delete some before saving {save.name!r}.",
+        }
+        return LimitExceeded(words[limit], limit=limit)
 
     def leave(self, save: Reservation) -> None:
         if save.tally is not None:
             with save.tally.lock:
                 if not save.over:
                     save.tally.leave(save)
+                    save.tally.report()
             self._release(save.sid, save.tally)
         self.release(save)
 
-    def refresh(self, tally: _SessionQuota, sid: str) -> bool:
+    def refresh(self, tally: SessionQuota, sid: str, age: timedelta = REFRESH) -> bool:
         """Refresh the sums from a listing if it is due; return whether it was.
 
         The caller holds the lock.
         """
         now = self._backend.now()
-        if due := tally.is_due(now):
+        if due := tally.is_due(now, age):
             tally.listed(self._backend.files(sid), now)
         return due
 
-    def _replaced(self, tally: _SessionQuota, save: Reservation) -> int | None:
+    def _look(self, owner: OwnerQuota, *, edge: bool = False) -> bool:
+        """Read the owner's list and list its sessions, unless that was done within ten seconds.
+
+        At the ``edge``, before a refusal, sessions whose sums are uncertain are listed all the
+        same. Return whether anything was listed. The caller holds no lock of a session.
+        """
+        with owner.looking:
+            now, limits = self._backend.now(), self.limits
+            is_new = owner.at is None or now - owner.at >= AT_THE_EDGE
+            if not (is_new or edge):
+                return False
+            more = self._owner_lists.sids(owner.name) if is_new else []
+            tallies = [self._tally(sid, owner.name) for sid in owner.known(more)]
+            try:
+                due = [tally for tally in tallies if tally.is_due(now, AT_THE_EDGE)][:_LOOKS]
+                looks = [partial(self._list, tally) for tally in due]
+                run_together(looks, getattr(self._backend, "at_once", 1))
+            finally:
+                for tally in tallies:
+                    self._release(tally.sid, tally)
+            if is_new:
+                owner.looked(now, limits.max_owner, limits.max_owner_files)
+            return is_new or bool(due)
+
+    def _list(self, tally: SessionQuota) -> None:
+        with tally.lock:
+            self.refresh(tally, tally.sid, AT_THE_EDGE)
+
+    def _replaced(self, tally: SessionQuota, save: Reservation) -> int | None:
         """Return the size that the sums have for the file of that name, None for no file.
 
         The backend is called only if no other save of the name is in progress: it may show a file
@@ -320,22 +337,26 @@ class QuotaLedger:
         except FileNotStored:
             return None
 
-    def _tally(self, sid: str) -> _SessionQuota:
+    def _tally(self, sid: str, owner: str | None = None) -> SessionQuota:
         """Return the session's sums. While they are in use a session has only one such object."""
         with self._lock:
-            tally = self._tallies.setdefault(sid, _SessionQuota())
-            self._tallies.move_to_end(sid)
+            tally = self._tallies.get(sid)
+            if tally is None:
+                tally = self._tallies[sid] = SessionQuota(sid)
+            if owner is not None:
+                tally.owner = self._owners.setdefault(owner, OwnerQuota(owner))
+                _trim(self._owners, owner)
             tally.users += 1
-            while len(self._tallies) > _REMEMBERED:
-                unused = (key for key, sums in self._tallies.items() if not sums.users)
-                if (oldest := next(unused, None)) is None:
-                    break
-                del self._tallies[oldest]
+            if tally.owner is not None:
+                tally.owner.users += 1
+            _trim(self._tallies, sid)
         return tally
 
-    def _release(self, sid: str, tally: _SessionQuota) -> None:
+    def _release(self, sid: str, tally: SessionQuota) -> None:
         with self._lock:
             tally.users -= 1
+            if tally.owner is not None:
+                tally.owner.users -= 1
             if not tally.users and tally.at is None:  # without a listing they are not kept
                 self._tallies.pop(sid, None)
 
@@ -345,10 +366,20 @@ class QuotaLedger:
             saved = put()
         else:
             with save.tally.working(Change(frozenset([save.name]), save)) as change:
-                saved = put()
+                saved = put() if save.owner is None else self._put_listed(save, save.owner, put)
                 change.size = saved.reference.size
         self.release(save, kept=0 if saved.deduplicated else saved.reference.size)
         return saved
+
+    def _put_listed(self, save: Reservation, owner: str, put: Callable[[], Saved]) -> Saved:
+        """Call ``put``, and note the session in its owner's list, on a bucket at the same time."""
+        if save.private or self._owner_lists.counts(owner, save.sid):
+            return put()
+        saved: list[Saved] = []
+        tasks = [lambda: saved.append(put()), lambda: self._owner_lists.record(owner, save.sid)]
+        calls = [partial(contextvars.copy_context().run, task) for task in tasks]
+        run_together(calls, getattr(self._backend, "at_once", 1))
+        return saved[0]
 
     @contextlib.contextmanager
     def removing(self, sid: str, names: Iterable[str] | None = None) -> Iterator[Change]:
@@ -430,25 +461,18 @@ class QuotaLedger:
 
 
 @dataclass(slots=True, eq=False)
-class Reservation:
+class Reservation(Counted):
     """One save in progress, for the block in which it is used.
 
-    Entering it raises LimitExceeded if the session has its maximum number of files.
+    Entering it raises LimitExceeded if the session or its owner has the maximum number of files.
 
-    ``replaced`` is the size that the session's sums have for the file of that name, None for no
-    file. ``taken`` is the number of bytes admitted so far, ``reserved`` the number reserved of
-    ``max_store``. ``over``: the save has ended, and the next listing shows whether its file exists.
+    ``reserved`` is the number of bytes reserved of ``max_store``.
     """
 
-    ledger: QuotaLedger
-    sid: str
-    name: str
-    fresh: bool
-    tally: _SessionQuota | None = None
-    replaced: int | None = None
-    taken: int = 0
+    ledger: QuotaLedger = field(kw_only=True)
+    private: bool = field(kw_only=True)
+    tally: SessionQuota | None = None
     reserved: int = 0
-    over: bool = False
 
     def __enter__(self) -> Self:
         self.ledger.join(self)
@@ -458,35 +482,13 @@ class Reservation:
         self.ledger.leave(self)
 
     def admit(self, count: int) -> None:
-        limits = self.ledger.limits
-        taken = self.taken + count
-        if limits.max_file is not None and taken > limits.max_file:
+        limit = self.ledger.limits.max_file
+        if limit is not None and self.taken + count > limit:
             raise LimitExceeded(
-                f"{self.name!r} is larger than max_file={show_size(limits.max_file)}: save a "
+                f"{self.name!r} is larger than max_file={show_size(limit)}: save a "
                 "smaller file, or raise the limit.",
                 limit="max_file",
             )
         self.ledger.reserve(self, count)
         self.ledger.check_free(count, self.name)
-        tally, limit = self.tally, limits.max_session
-        if tally is None or limit is None:
-            self.taken = taken
-            return
-        with tally.lock:
-            if not self._fits(tally, limit, count) and not (
-                self.ledger.refresh(tally, self.sid) and self._fits(tally, limit, count)
-            ):
-                raise LimitExceeded(
-                    f"Saving {self.name!r} would take the session over "
-                    f"max_session={show_size(limit)}: delete some of its files first.",
-                    limit="max_session",
-                )
-            self.taken = taken
-
-    def _fits(self, tally: _SessionQuota, limit: int, count: int) -> bool:
-        before = tally.coming_bytes()
-        self.taken += count
-        after = tally.coming_bytes()
-        self.taken -= count
-        # Bytes that add nothing are admitted, even if the session exceeds a limit set later.
-        return after == before or tally.bytes + after <= limit
+        self.ledger.grow(self, count)

@@ -67,7 +67,7 @@ class _Instruments:
         self.deleted_files = counter("deleted_files", "Files deleted, by why.", "why")
         self.deleted_bytes = counter("deleted_bytes", "Bytes of files deleted, by why.", "why")
         self.sessions = counter("sessions", "Sessions ended, resumed and dropped.", "event")
-        self.limits = counter("limit_exceeded", "Saves refused for a limit or a full disk.")
+        self.limits = counter("limit_exceeded", "Saves refused, by limit or full disk.", "limit")
         self.sweeps = counter("sweeps", "Sweeps started, finished, failed and held.", "event")
         self.collected = counter("collected_blobs", "Contents removed that nothing referred to.")
         self.collected_bytes = counter("collected_bytes", "Bytes of those.")
@@ -112,7 +112,8 @@ class Metrics:
         count("saved", of.saved_bytes, _size)
         count("deduplicated", of.deduplicated)
         count("deduplicated", of.deduplicated_bytes, _size)
-        count("limit_exceeded", of.limits)
+        refused = partial(of.limits.labels, name)
+        store.on("limit_exceeded", lambda event: refused(event.limit or "disk").inc())
         for kind in ("dropped", "ended", "resumed"):
             count(kind, of.sessions, _one, kind)
         for kind in ("dropped", "deleted", "expired"):

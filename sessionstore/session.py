@@ -292,7 +292,7 @@ class PendingSave:
         """The share of this save in the limits, None if no limit is set."""
         ledger = session.store.ledger
         if ledger.limited:
-            self.reservation = Reservation(ledger, session.sid, name, fresh)
+            self.reservation = ledger.reservation(session.key, name, fresh=fresh)
             try:
                 self.reservation.__enter__()
             except LimitExceeded as error:
@@ -325,8 +325,10 @@ class PendingSave:
             self._emit_saved(self._saved)
 
     def _emit_refused(self, error: LimitExceeded) -> None:
-        session = self._session
-        session.store.emit("limit_exceeded", session.key, self._name, reason=str(error))
+        session, reason = self._session, str(error)
+        session.store.emit(
+            "limit_exceeded", session.key, self._name, reason=reason, limit=error.limit
+        )
 
     def _emit_saved(self, saved: Saved) -> None:
         store, key = self._session.store, self._session.key

@@ -18,6 +18,7 @@ from sessionstore.clock import Clock, SystemClock
 from sessionstore.limits import Limits
 from sessionstore.model import SessionRecord
 from sessionstore.names import is_private, session_key, shared_key
+from sessionstore.owners import list_key
 from sessionstore.plan import Planner, PlanRow, row_for
 from sessionstore.retention import Retention
 from sessionstore.schedule import Schedule
@@ -204,17 +205,34 @@ class SessionStore(BaseStore):
 
     # Contents
 
-    def usage(self) -> Usage:
+    def usage(self, owner: str | None = None) -> Usage:
         """Return the number of files, their bytes, the stored bytes, and the number of sessions.
 
-        Reads the listing of every session.
+        Reads the listing of every session. With ``owner`` only the owner's sessions count, and
+        equal bytes in them once; with ``max_owner``, ``max_owner_files`` or ``attach`` it reads the
+        owner's list and these sessions alone. Raises InvalidName for an invalid owner.
         """
+        if owner is not None:
+            return self._usage_of(owner)
         files = size = sessions = 0
         for record in self.backend.sessions():
             references = [reference.size for reference in self.backend.files(record.sid)]
             files, size = files + len(references), size + sum(references)
             sessions += 1
         return Usage(files, size, self.backend.stored().bytes, sessions)
+
+    def _usage_of(self, owner: str) -> Usage:
+        list_sid = list_key(owner).sid
+        if self.owners.complete:
+            sids = self.owners.sids(owner)
+        else:
+            keys = (self.backend.identify(record.sid) for record in self.backend.sessions())
+            sids = [key.sid for key in keys if key is not None and key.owner == owner]
+        files = [list(self.backend.files(sid)) for sid in sids if sid != list_sid]
+        total = [reference for each in files for reference in each]
+        unique = {reference.digest: reference.size for reference in total}
+        size = sum(reference.size for reference in total)
+        return Usage(len(total), size, sum(unique.values()), sum(map(bool, files)))
 
     def verify(self, repair: bool = False) -> list[Finding]:  # noqa: FBT001, FBT002 - a public name
         """Read all content, compare it with its digest, and return a finding for each problem.

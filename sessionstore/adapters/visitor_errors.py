@@ -14,7 +14,9 @@ UNAVAILABLE: Final = "Storage is temporarily unavailable. Please try again."
 NO_ROOM: Final = "The server does not have enough free space for the file. Please try again later."
 NOT_STORED: Final = "The file no longer exists."
 
-_OF_THE_VISITOR: Final = {"max_file", "max_session", "max_session_files"}
+_OF_THE_VISITOR: Final = {
+    "max_file", "max_session", "max_session_files", "max_owner", "max_owner_files",
+}  # fmt: skip
 """Limits that a smaller upload can meet. The others are about the server's disk."""
 
 _SHORTEST: Final = 8

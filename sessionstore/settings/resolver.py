@@ -78,6 +78,8 @@ OF_LIMITS: Mapping[str, Parser] = {
     "max_file": parsers.optional(parsers.size),
     "max_session": parsers.optional(parsers.size),
     "max_session_files": parsers.optional(parsers.number),
+    "max_owner": parsers.optional(parsers.size),
+    "max_owner_files": parsers.optional(parsers.number),
     "max_store": parsers.optional(parsers.size),
     "min_free": parsers.optional(parsers.size),
 }

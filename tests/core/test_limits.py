@@ -17,7 +17,6 @@ from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import CHUNK, Ingest, TempSpool, ingest
 from sessionstore.events import Event
-from sessionstore.limits import Reservation
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
 from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import (
@@ -49,7 +48,16 @@ def pieces(count: int, size: int = 10) -> Iterator[bytes]:
 class TestSettings:
     @pytest.mark.parametrize("value", [-1, 1.5, "10MB", True, timedelta(1)], ids=repr)
     @pytest.mark.parametrize(
-        "name", ["max_file", "max_session", "max_session_files", "max_store", "min_free"]
+        "name",
+        [
+            "max_file",
+            "max_session",
+            "max_session_files",
+            "max_owner",
+            "max_owner_files",
+            "max_store",
+            "min_free",
+        ],
     )
     def test_a_wrong_value_is_refused_by_name(self, name: str, value: Any) -> None:
         with pytest.raises(SettingsError, match=f"^invalid {name}=.*: give a whole number"):
@@ -390,7 +398,7 @@ class TestSavesAtOnce:
     def test_a_save_that_is_done_is_not_coming_any_more(self, clock: FakeClock) -> None:
         store = limited(clock, max_session=100, max_session_files=2)
         session = store.session("alice")
-        with Reservation(store.ledger, session.sid, "a", fresh=False) as save:
+        with store.ledger.reservation(session.key, "a", fresh=False) as save:
             save.admit(60)
             with ingest(bytes(60), Ingest("sha256", TempSpool)) as content:
                 store.ledger.keep(save, partial(store.backend.put, session.key, "a", content))

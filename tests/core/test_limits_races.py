@@ -20,6 +20,7 @@ import pytest
 from sessionstore import LimitExceeded, Limits, Session, SessionStore
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.content import ingest
+from sessionstore.owners import list_key
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
 from sessionstore.wrapping import Call, wrap_methods
 from tests.support.stores import (
@@ -271,23 +272,27 @@ class TestAFailure:
 
 
 class Watched(MemoryBackend):
-    """Knows at each moment whether a session holds more than it may."""
+    """Knows at each moment whether the sessions of an owner, or one, hold more than they may."""
 
     over: int = 0
 
     def put(self, key: Any, *args: Any, **keywords: Any) -> Any:
         with self._place.lock:
             saved = super().put(key, *args, **keywords)
-            sizes = [reference.size for reference in self._place.files(key.sid).values()]
+            sids = {record.sid for record in self.sessions()} - {list_key("anna").sid}
+            files = [self._place.files(sid).values() for sid in sids]
+            sizes = [reference.size for each in files for reference in each]
             self.over += sum(sizes) > SIZE or len(sizes) > FILES
         return saved
 
 
 class Churn:
-    """Threads that do everything at once in one session, as a seed has it."""
+    """Threads that do everything at once in some sessions, as a seed has it."""
 
-    def __init__(self, store: SessionStore, clock: FakeClock, seed: int) -> None:
-        self.session = store.session("alice")
+    def __init__(
+        self, store: SessionStore, clock: FakeClock, seed: int, *sessions: Session
+    ) -> None:
+        self._sessions = sessions
         self._store = store
         self._clock = clock
         self._seed = seed
@@ -313,51 +318,58 @@ class Churn:
 
     def _turn(self, rng: random.Random) -> None:
         name, size, turn = f"{rng.randrange(12)}", rng.choice([1, 10, 30, 60]), rng.random()
+        session = rng.choice(self._sessions)
         if turn < 0.4:
-            self.session.put(name, [bytes(size)])
+            session.put(name, [bytes(size)])
         elif turn < 0.5:
-            self.session.add(bytes(size), ttl=rng.choice([None, SECOND]))
+            session.add(bytes(size), ttl=rng.choice([None, SECOND]))
         elif turn < 0.6:
-            with self.session.open(name, "wb") as file:
+            with session.open(name, "wb") as file:
                 file.write(bytes(size))
                 if rng.random() < 0.3:
                     raise ZeroDivisionError
         elif turn < 0.8:
-            self.session.delete(name, f"{rng.randrange(12)}")
+            session.delete(name, f"{rng.randrange(12)}")
         elif turn < 0.9:
-            self.session.drop()
+            session.drop()
         elif turn < 0.95:
             self._clock.advance(MINUTE + SECOND)
         else:
             self._store.sweep()
 
 
+@pytest.mark.parametrize("tabs", [1, 3])
 @pytest.mark.parametrize("place", ["memory", "local"])
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(30))
 def test_threads_stay_within_the_limits_and_reach_them(
-    seed: int, place: str, clock: FakeClock, tmp_path: Path
+    seed: int, place: str, tabs: int, clock: FakeClock, tmp_path: Path
 ) -> None:
+    """In one session, or in three of an owner that have the limits together."""
+    limits = LIMITS if tabs == 1 else Limits(max_owner=SIZE, max_owner_files=FILES)
     watched = Watched(Place(), clock)
     store = (
-        SessionStore(watched, limits=LIMITS, clock=clock)
+        SessionStore(watched, limits=limits, clock=clock)
         if place == "memory"
-        else local_store(tmp_path, clock, limits=LIMITS)
+        else local_store(tmp_path, clock, limits=limits)
     )
+    sessions = [store.session(f"{tab}", "anna") for tab in range(tabs)]
     switch = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        churn = Churn(store, clock, seed)
+        churn = Churn(store, clock, seed, *sessions)
         over = []
         for _ in range(3):
             in_threads(6, target=churn.thread)
-            usage = churn.session.usage()
+            usage = store.usage(owner="anna")
             over += [usage] if usage.bytes > SIZE or usage.files > FILES else []
     finally:
         sys.setswitchinterval(switch)
     assert (over, watched.over) == ([], 0)
     store.sweep()  # files over their time count until then
-    churn.session.delete(*names(churn.session)[FILES - 2 :])  # there has to be room for two files
-    assert is_exact(churn.session)
+    for other in sessions[1:]:
+        other.drop()
+    sessions[0].delete(*names(sessions[0])[FILES - 2 :])  # there has to be room for two files
+    assert is_exact(sessions[0])
     store.close()
 
 

@@ -99,7 +99,7 @@ def a_mixed_run(store: SessionStore, clock: FakeClock, seed: int) -> Counter[str
     def too_large(of: int, *_: object) -> None:
         with pytest.raises(LimitExceeded):
             store.session(f"s{of}").put("large", bytes(1001))
-        done["limit_exceeded"] += 1
+        done["limit_exceeded max_file"] += 1
 
     def missing(of: int, *_: object) -> None:
         with pytest.raises(FileNotStored):

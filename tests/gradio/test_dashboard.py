@@ -552,3 +552,19 @@ def test_nothing_is_wider_than_the_window(served: tuple[Page, SessionStore]) -> 
             "all => all.filter(it => it.getBoundingClientRect().right > innerWidth).length"
         )
         assert wide == 0
+
+
+def test_the_owner_nearest_to_a_limit_is_shown(clock: FakeClock) -> None:
+    limits = Limits(max_owner=1000, max_owner_files=4)
+    with SessionStore.open("memory://", clock=clock, limits=limits) as store:
+        seen = watch(store)
+        found = take_snapshot(store, "recent", 9)
+        assert "Owner quota" not in board.overview(found, seen, store, exposed=False)
+        store.session("one", "ada").put("a", bytes(500))
+        for name in "abc":
+            store.session("two", "<boris>").put(name, b"")
+
+        shown = board.overview(found, seen, store, exposed=False)
+
+        assert "fullest: 75 % of 4 files" in " ".join(shown.split())
+        assert "&lt;boris&gt;" in shown

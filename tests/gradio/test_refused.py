@@ -64,6 +64,7 @@ def large(number: int = 0, field: str = "files") -> tuple[str, tuple[str, bytes]
     [
         (Limits(max_file=LARGE - 1), 413),
         (Limits(max_session=LARGE - 1), 413),
+        (Limits(max_owner=LARGE - 1), 413),
         (Limits(max_store=LARGE - 1), 507),
         (Limits(min_free=1 << 60), 507),
     ],
@@ -76,7 +77,7 @@ def test_a_hundred_uploads_over_a_limit_leave_the_disk_as_it_was(
     assert post(tab, ("files", ("small.txt", b"small"))) == 200
     before = there(site)
     site.store.ledger.__init__(  # type: ignore[misc]  # as the app is after a restart with limits
-        limits, site.store.backend, lambda *_: None
+        limits, site.store.backend, lambda *_: None, site.store.owners
     )
 
     answers = {post(tab, large(number)) for number in range(100)}
@@ -95,6 +96,20 @@ def test_what_the_session_has_already_counts_when_the_file_is_saved(make: MakeRe
 
     assert answers == [413, 413, 200]  # the last one replaces itself
     assert there(site) == before
+
+
+def test_the_tabs_of_a_visitor_have_one_limit_together(make: MakeReplicas) -> None:
+    """An upload that an event uses moves to the visitor's session: it needs no room twice."""
+    site = make(build, limits=Limits(max_owner=LARGE + 100, max_owner_files=2))
+    one = site.tab().load()
+    two, other = site.tab(cookies=one.cookies).load(), site.tab().load()
+    file = one.upload(*large(1)[1])
+    assert one.call("echo", file)
+
+    assert post(two, large(2)) == 413
+    assert post(two, ("files", ("small.txt", b"small"))) == 200
+    assert post(two, ("files", ("third.txt", b"third"))) == 413
+    assert post(other, large(2)) == 200
 
 
 def test_a_store_that_fails_leaves_the_disk_as_it_was(

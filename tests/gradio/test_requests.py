@@ -19,6 +19,7 @@ from sessionstore.adapters.gradio.admin.snapshot import watch
 from sessionstore.adapters.gradio.attached_store import OwnedCopies
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.cache_files import CacheFiles
+from sessionstore.adapters.gradio.owner_lists import tidy
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.adapters.gradio.recent_saves import KeptSession, VisitorSession
@@ -297,11 +298,11 @@ def test_the_lists_of_a_visitor_go_when_two_replicas_drop_the_last_two_tabs(
     def deleting(session: Any, *names: str) -> None:
         if not others:
             others.append(session)
-            b.files.lists.tidy("anna", "two", nothing)
+            tidy(b.store, "anna", "two", nothing)
         delete(session, *names)
 
     monkeypatch.setattr("sessionstore.session.Session.delete", deleting)
-    a.files.lists.tidy("anna", "one", nothing)
+    tidy(a.store, "anna", "one", nothing)
     assert others
     clock.advance(timedelta(seconds=3))
     assert list(a.store.backend.sessions()) == []

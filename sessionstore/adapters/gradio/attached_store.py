@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.cache_files import CacheFiles
+from sessionstore.adapters.gradio.owner_lists import tidy
 from sessionstore.adapters.gradio.paths import OURS, CachePaths
 from sessionstore.adapters.gradio.presence import PresenceTracker
 from sessionstore.adapters.gradio.values import CachedResults
@@ -207,7 +208,7 @@ class Service:
             return  # a visitor whose session the app dropped may still be here
         try:
             left = self.store.session(event.session_id, event.owner)
-            self.files.lists.tidy(event.owner, left.sid, self.files.unclaimed(event.owner).key)
+            tidy(self.store, event.owner, left.sid, self.files.unclaimed(event.owner).key)
         except SessionStoreError as error:
             log.warning("The lists of a visitor who left could not be deleted: %s", error)
 

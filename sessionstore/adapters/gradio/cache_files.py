@@ -4,8 +4,8 @@
   below ``@/``.
 * An upload that no event has used is in the private session *unclaimed* of its owner, with a time
   to live. So is a file made by a call without a session.
-* A request for a file names only its owner, whose sessions are found by ``owner_lists``. A link has
-  session and file in its path, with an HMAC.
+* A request for a file names only its owner, whose sessions are found by ``store.owners``. A link
+  has session and file in its path, with an HMAC.
 * The files that the app itself has (component defaults, examples) are *pinned*: in one private
   session, with a time to live that every process with the app renews.
 
@@ -34,12 +34,12 @@ from sessionstore import content
 from sessionstore._threads import Deferred, run_together
 from sessionstore.adapters.gradio.cache import CacheDir, Copying, Stamp, copied, gradio_hash
 from sessionstore.adapters.gradio.fetches import Fetch
-from sessionstore.adapters.gradio.owner_lists import OwnerLists
 from sessionstore.adapters.gradio.paths import CachePaths, LocationCache, Pointer, remember
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.adapters.gradio.recent_saves import KeptSession, Needed, RecentSaves
 from sessionstore.backend import Forgets
 from sessionstore.errors import BackendUnavailable, Corrupted, FileNotStored, SessionStoreError
+from sessionstore.limits import moving
 from sessionstore.model import Reference
 from sessionstore.names import HIDDEN, decode, encode, private_key, session_key, shared_key
 
@@ -53,6 +53,10 @@ UNCLAIMED: Final = timedelta(hours=6)
 
 HISTORY_SIZE: Final = 256 << 20
 """The most bytes of files in the run history of one owner."""
+
+_UNCLAIMED: Final = "gradio unclaimed"
+_HISTORY: Final = "gradio history"
+"""The purposes of the private sessions of an owner."""
 
 _LOOKS: Final = 4
 """The most sessions in a bucket that are asked for a file at the same time."""
@@ -115,7 +119,9 @@ class CacheFiles:
         self.local = local
         self.seen: Final = LocationCache(seconds)
         self.recent: Final = RecentSaves(seconds, store.backend.digest)
-        self.lists: Final = OwnerLists(store)
+        self.lists: Final = store.owners
+        self.lists.complete = self.lists.tidied = True
+        self.lists.private |= {_UNCLAIMED, _HISTORY}
         self.dropped: OrderedDict[str, str] = OrderedDict()
         """The sessions of files that were deleted with them, by name, at most ``REMEMBERED``."""
         self._lock = threading.Lock()
@@ -426,6 +432,12 @@ class CacheFiles:
 
     def _claimed(self, home: KeptSession, owner: str | None, found: FoundFile) -> FoundFile:
         """Save a file that another session has, without reading the bytes of a large one again."""
+        if found.sid == self.unclaimed(owner).sid:  # from there it is deleted
+            with moving(found.reference.size):
+                return self._copied(home, owner, found)
+        return self._copied(home, owner, found)
+
+    def _copied(self, home: KeptSession, owner: str | None, found: FoundFile) -> FoundFile:
         stamp = self.local.stamp(found.name)
         large = found.reference.size > content.CHUNK and self.at_once > 1
         if large and stamp is not None and self._takes_temporary() and self.ready(found):
@@ -461,10 +473,12 @@ class CacheFiles:
             try:
                 # This version only: another tab may upload the file again right now.
                 gone = [upload.reference]
-                if isinstance(self.store.backend, Forgets):
-                    self.store.backend.forget(unclaimed.sid, gone)
-                else:
-                    gone = self.store.backend.discard(unclaimed.sid, gone)
+                with self.store.ledger.removing(unclaimed.sid, [upload.reference.name]) as change:
+                    if isinstance(self.store.backend, Forgets):
+                        self.store.backend.forget(unclaimed.sid, gone)
+                    else:
+                        gone = self.store.backend.discard(unclaimed.sid, gone)
+                    change.gone = gone
                 self.store.on_removed(unclaimed.key, gone, "deleted", "an event used it")
             except SessionStoreError as error:
                 log.warning("An upload that an event used was not deleted yet: %s", error)
@@ -485,7 +499,7 @@ class CacheFiles:
 
     def unclaimed(self, owner: str | None) -> KeptSession:
         """Return the private session of the owner's uploads that no event has used."""
-        return KeptSession(self.store, private_key("gradio unclaimed", owner))
+        return KeptSession(self.store, private_key(_UNCLAIMED, owner))
 
     def _known_in(
         self, sid: str, owner: str | None, name: str, *, look: bool = False
@@ -623,7 +637,7 @@ class CacheFiles:
 
     def _runs(self, owner: str) -> KeptSession:
         """Return the private session of the files in the owner's run history."""
-        return KeptSession(self.store, private_key("gradio history", owner))
+        return KeptSession(self.store, private_key(_HISTORY, owner))
 
     def keep_run(self, owner: str, names: Iterable[str]) -> None:
         """Save the files of a run, and delete the owner's oldest beyond ``HISTORY_SIZE``."""

@@ -2,8 +2,9 @@
 
 Gradio writes each file to a temporary file, hashes it at the same time, and renames it to its place
 at the end of the request. Only then is it saved. Until then its bytes count here, for
-``max_session`` and ``max_session_files`` together with the owner's other uploads in progress. The
-owner's stored files count at the save: only then is it known which file it replaces.
+``max_session`` and ``max_session_files`` together with the owner's other uploads in progress, and
+for ``max_owner`` and ``max_owner_files`` with all files of the owner too. The session's stored
+files count at the save: only then is it known which file it replaces.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sessionstore.parsers import show_size
 
 if TYPE_CHECKING:
     from sessionstore.adapters.gradio.cache_files import CacheFiles
+    from sessionstore.model import SessionKey
 
 current: Final[ContextVar[Upload | None]] = ContextVar("sessionstore_upload", default=None)
 """The upload of the current request, while Gradio receives it."""
@@ -74,7 +76,7 @@ class Upload:
     def __init__(self, files: CacheFiles, owner: Callable[[], Awaitable[str | None]]) -> None:
         self._files = files
         self._owner = owner
-        self._sid: str | None = None
+        self._key: SessionKey | None = None
         self._parts: list[_Part] = []
         self._inodes: set[int] = set()
         self.kept = False
@@ -90,20 +92,20 @@ class Upload:
     async def write(self, file: Any, data: bytes, write: Callable[..., Awaitable[None]]) -> None:
         """Write the next bytes. Raises LimitExceeded; BackendUnavailable for a failing disk."""
         if self._files.store.ledger.limits != Limits():
-            if self._sid is None:
-                self._sid = private_key("gradio uploads", await self._owner()).sid
+            if self._key is None:
+                self._key = private_key("gradio uploads", await self._owner())
             part = next(part for part in self._parts if part.file is file)
-            await run_in_threadpool(self._admit, part, len(data))
+            await run_in_threadpool(self._admit, self._key, part, len(data))
         with translated("receive an upload", str(self._files.local.root)):
             await write(file, data)
 
-    def _admit(self, part: _Part, count: int) -> None:
+    def _admit(self, key: SessionKey, part: _Part, count: int) -> None:
         ledger = self._files.store.ledger
         if part.reservation is None:
             # The number makes several files of one name count as several. The prefix has the form
             # that ``visitor_errors`` removes from a message for the visitor.
             name = f"{HIDDEN}{next(_numbers):x}/{part.file.filename}"
-            admission = Reservation(ledger, self._sid or "", name, fresh=True)
+            admission = ledger.reservation(key, name, fresh=True)
             admission.__enter__()
             part.reservation = admission
         part.reservation.admit(count)

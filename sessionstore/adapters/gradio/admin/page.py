@@ -284,8 +284,15 @@ def overview(snapshot: Snapshot, seen: Watch, store: SessionStore, *, exposed: b
         top=top,
         line=_line(samples, top), saved=max(snapshot.bytes - snapshot.stored.bytes, 0),
         low=snapshot.free is not None and snapshot.free < (limits.min_free or 0),
-        full=full, nearly_full=full is not None and snapshot.stored.bytes > full * 9 // 10,
+        fullest=_fullest(store), full=full,
+        nearly_full=full is not None and snapshot.stored.bytes > full * 9 // 10,
     )  # fmt: skip
+
+
+def _fullest(store: SessionStore) -> tuple[str, str, int, int] | None:
+    """Return the owner nearest to a limit, the limit's name, what the owner has, and the most."""
+    found = store.ledger.fullest()
+    return None if found is None else (*found, getattr(store.limits, found[1]))
 
 
 def _line(samples: Sequence[Sample], top: int) -> str:
