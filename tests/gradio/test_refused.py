@@ -239,12 +239,12 @@ def test_uploads_on_their_way_count_together(files: Callable[[Limits], CacheFile
     with pytest.raises(LimitExceeded, match="max_session="):
         write(second, three, b"45")
     for upload in (first, second):
-        upload.count_no_more()
+        asyncio.run(upload.settle())
         upload.over()
 
     third, (five,) = incoming(made, "five")
     write(third, five, b"1234567890")
-    third.count_no_more()
+    asyncio.run(third.settle())
     third.over()
     assert list(made.local.root.iterdir()) == []
     assert arriving(made) == []
@@ -261,7 +261,7 @@ def test_the_disk_of_the_cache_keeps_its_free_space(
     write(upload, file, b"123")
     with pytest.raises(LimitExceeded, match=r"min_free=100.*GRADIO_TEMP_DIR"):
         write(upload, file, b"1234")
-    upload.count_no_more()
+    asyncio.run(upload.settle())
     upload.over()
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sessionstore import LimitExceeded
+from sessionstore.adapters.gradio import compat
 from tests.support.gradio_rig import GRADIO_S_OWN, PATIENCE, MakeReplicas, Replica, Tab, replicas
 
 pytestmark = GRADIO_S_OWN
@@ -207,3 +208,72 @@ def test_another_replica_finds_an_upload_that_an_event_takes_meanwhile(make: Mak
     backend.get, backend.files, backend.at_once = got, listed, MANY
     assert other.same(tab).fetch(file).status_code == 200
     assert is_taken == [True]
+
+
+def _part(name: str) -> bytes:
+    head = f'Content-Disposition: form-data; name="files"; filename="{name}"'
+    return f"--b\r\n{head}\r\n\r\n".encode()
+
+
+def test_a_file_of_an_upload_is_saved_while_the_next_one_arrives(make: MakeReplicas) -> None:
+    site = make(build)
+    tab = site.tab().load()
+    saved = threading.Event()
+    backend: Any = site.store.backend
+    put = backend.put
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        result = put(*args, **kwargs)
+        saved.set()
+        return result
+
+    backend.put = told
+
+    def body() -> Iterator[bytes]:
+        yield _part("first.txt") + b"one\r\n" + _part("second.txt") + b"tw"
+        assert saved.wait(PATIENCE)
+        yield b"o\r\n--b--\r\n"
+
+    answer = tab.client.post(
+        tab.api("upload"),
+        content=body(),
+        headers={"Content-Type": "multipart/form-data; boundary=b"},
+    )
+
+    paths = [Path(path) for path in answer.raise_for_status().json()]
+    assert [(path.name, path.read_text()) for path in paths] == [
+        ("first.txt", "one"),
+        ("second.txt", "two"),
+    ]
+
+
+def test_a_file_that_gradio_names_otherwise_is_saved_under_that_name(
+    make: MakeReplicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make(build)
+    tab = site.tab().load()
+    monkeypatch.setattr(compat, "cache_name", lambda path: f"other {path}")
+
+    file = tab.upload("mine.txt", b"one")
+
+    site.look_again()
+    assert file["path"].endswith("/mine.txt")
+    assert tab.fetch(file).content == b"one"
+
+
+def test_a_file_beside_a_refused_one_expires_as_an_unused_upload(make: MakeReplicas) -> None:
+    site = make(build)
+    tab = site.tab().load()
+    files = [("files", ("first.txt", b"one")), ("files", ("..", b"two"))]
+
+    answer = tab.client.post(tab.api("upload"), files=files)
+
+    assert answer.status_code == 400
+    left = [
+        file
+        for session in site.store.backend.sessions()
+        for file in site.store.backend.files(session.sid)
+        if file.name.endswith(".txt")
+    ]
+    assert [file.name.rpartition("/")[2] for file in left] == ["first.txt"]
+    assert left[0].expires is not None

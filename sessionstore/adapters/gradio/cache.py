@@ -104,7 +104,7 @@ class CacheDir:
         """Return the file's stamp, which changes when the file does; None without a file."""
         with contextlib.suppress(OSError):
             file = self.path(name).stat()
-            return _stamp_of(file) if stat.S_ISREG(file.st_mode) else None
+            return stamp_of(file) if stat.S_ISREG(file.st_mode) else None
         return None
 
     def ready(self, name: str, reference: Reference, holder: str) -> bool:
@@ -135,7 +135,7 @@ class CacheDir:
         with contextlib.suppress(OSError):
             file = self._mark(name)
             old = file.st_mtime < max(self._started, time.time() - _RENEW)
-            if old and _stamp_of(file) == stamp:
+            if old and stamp_of(file) == stamp:
                 os.utime(self.path(name))  # Gradio copies a file with its time, perhaps years ago
                 return self.stamp(name) or stamp
         return stamp
@@ -191,7 +191,7 @@ class CacheDir:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with _replacing(path) as new:
                     os.link(equal, new)
-                    return _stamp_of(new.stat())
+                    return stamp_of(new.stat())
         return None
 
     def _written(self, path: Path, stream: Callable[[], BinaryIO], copy: Copying) -> Stamp:
@@ -199,7 +199,7 @@ class CacheDir:
         with stream() as source, problem, _replacing(path) as new:
             with open(_created(new), "wb") as target:
                 copy(source, target)
-            return _stamp_of(new.stat())
+            return stamp_of(new.stat())
 
     def pin(self, name: str, *, wait: bool = True) -> bool:
         """Keep the copy from eviction until ``unpin``. Return False without one, or if it changed.
@@ -320,6 +320,10 @@ class CacheDir:
                         self._forget(name)
             left -= _AT_ONCE
         return doomed
+
+    def is_over(self) -> bool:
+        """Return whether ``make_room`` has something to remove."""
+        return bool(self._later) or (self.cap is not None and self._total > self.cap)
 
     def make_room(self) -> None:
         """Evict copies until they are within the cap."""
@@ -471,7 +475,8 @@ def large_to_cache(path: str, cache: str) -> str:
     return str(target)
 
 
-def _stamp_of(file: os.stat_result) -> Stamp:
+def stamp_of(file: os.stat_result) -> Stamp:
+    """Return the stamp of a file with this status."""
     return file.st_mtime_ns, file.st_size
 
 

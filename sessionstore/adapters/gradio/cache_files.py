@@ -19,6 +19,7 @@ import contextlib
 import contextvars
 import hmac
 import logging
+import os
 import re
 import threading
 import time
@@ -32,7 +33,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from sessionstore import content
 from sessionstore._threads import Deferred, run_together
-from sessionstore.adapters.gradio.cache import CacheDir, Copying, Stamp, copied, gradio_hash
+from sessionstore.adapters.gradio.cache import (
+    CacheDir,
+    Copying,
+    Stamp,
+    copied,
+    gradio_hash,
+    stamp_of,
+)
 from sessionstore.adapters.gradio.fetches import Fetch
 from sessionstore.adapters.gradio.paths import CachePaths, LocationCache, Pointer, remember
 from sessionstore.adapters.gradio.presence import Visitor
@@ -44,6 +52,8 @@ from sessionstore.model import Reference
 from sessionstore.names import HIDDEN, decode, encode, private_key, session_key, shared_key
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     from sessionstore.store import SessionStore
 
 T = TypeVar("T")
@@ -308,6 +318,24 @@ class CacheFiles:
 
     # Saving
 
+    def save_upload(self, owner: str | None, name: str, stream: FileIO) -> tuple[Reference, Stamp]:
+        """Save a complete upload that Gradio is about to name ``name``, for ``UNCLAIMED``.
+
+        Return its version and the stamp that the file will have. Raises as ``Session.put``.
+        """
+        home, stamp = self.unclaimed(owner), stamp_of(os.fstat(stream.fileno()))
+        # The name is the hash of the bytes: there is no version with others.
+        fresh = self.at_once > 1 and home.sid not in self.seen.sessions(owner, name)
+        return home.put(name, stream, UNCLAIMED, fresh=fresh).reference, stamp
+
+    def arrived(self, owner: str | None, name: str, reference: Reference, stamp: Stamp) -> bool:
+        """Note the local copy of a saved upload; return whether it is there, unchanged. No I/O."""
+        if self.local.stamp(name) != stamp:
+            return False
+        self._noted(self.unclaimed(owner), owner, name, reference, stamp)
+        self.local.settle(name)
+        return True
+
     def keep_upload(self, owner: str | None, name: str) -> None:
         """Save an upload for ``UNCLAIMED``, until an event uses it. Raises as ``Session.put``."""
         try:
@@ -530,6 +558,11 @@ class CacheFiles:
         if ttl is None and owner is not None and home.owner == owner:
             tasks.append(partial(self.lists.record, owner, home.sid))
         file, stamp = self.together(tasks)[0]
+        return self._noted(home, owner, name, file, stamp)
+
+    def _noted(
+        self, home: KeptSession, owner: str | None, name: str, file: Reference, stamp: Stamp
+    ) -> FoundFile:
         self.local.note(name, file, home.sid, stamp)
         self.seen.add(owner, name, home.sid, file)
         return FoundFile(name, home.sid, file)

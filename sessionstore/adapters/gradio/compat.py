@@ -49,6 +49,7 @@ _PARAMETERS: Final = {
     "gradio.queueing:Queue.send_message": "self event event_message",
     "gradio.route_utils:GradioUploadFile.__init__": "self file",
     "gradio.route_utils:GradioUploadFile.write": "self data",
+    "gradio.route_utils:GradioUploadFile.seek": "self offset",
     "gradio.component_meta:updateable": "fn",
     "gradio.utils:is_allowed_file": "path blocked_paths allowed_paths created_paths",
     "gradio.utils:is_in_or_equal": "path_1 path_2",

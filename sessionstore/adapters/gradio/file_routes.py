@@ -15,7 +15,6 @@ import secrets
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyio import CancelScope
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from sessionstore.adapters.gradio.attached_store import Service
-    from sessionstore.adapters.gradio.cache_files import CacheFiles
     from sessionstore.model import Reference
 
 SERVICE: Final = "sessionstore.service"
@@ -276,9 +274,13 @@ async def _upload(
     async def hold(message: Message) -> None:
         held.append(message)
 
+    known: list[str | None] = []
+
     async def owner() -> str | None:
-        request = Request(scope)
-        return compat.owner_of(await compat.login_of(scope["app"], request), request)
+        if not known:
+            request = Request(scope)
+            known.append(compat.owner_of(await compat.login_of(scope["app"], request), request))
+        return known[0]
 
     refusal: PlainTextResponse | None = None
     incoming = Upload(service.files, owner)
@@ -286,15 +288,15 @@ async def _upload(
         with uploading(incoming):
             await app(_with_range(scope, None), receive, hold)
         if held and held[0]["type"] == "http.response.start" and held[0]["status"] == _OK:
-            body = b"".join(message.get("body", b"") for message in held)
-            await run_in_threadpool(_keep, incoming, service.files, await owner(), body)
+            paths = json.loads(b"".join(message.get("body", b"") for message in held))
+            names = dict.fromkeys(map(service.files.paths.relative, paths))
+            await incoming.keep(name for name in names if name is not None)
     except SessionStoreError as error:
         log.warning("Could not save an upload: %s", error)
         refusal = _failure(error)
     finally:
-        if incoming.counts:
-            with CancelScope(shield=True):
-                await run_in_threadpool(incoming.count_no_more)
+        with CancelScope(shield=True):
+            await incoming.settle()
         incoming.over()
     if refusal is not None:
         await refusal(scope, receive, send)
@@ -311,13 +313,6 @@ async def _function(
     except SessionStoreError as error:
         log.warning("Could not save the files of a component's function: %s", error)
         await _failure(error)(scope, receive, send)
-
-
-def _keep(upload: Upload, files: CacheFiles, owner: str | None, body: bytes) -> None:
-    upload.count_no_more()  # each save counts for itself
-    names = dict.fromkeys(map(files.paths.relative, json.loads(body)))
-    files.together([partial(files.keep_upload, owner, name) for name in names if name is not None])
-    upload.kept = True
 
 
 def _failure(error: SessionStoreError) -> PlainTextResponse:

@@ -53,7 +53,10 @@ _LARGE: Final = 4 << 20
 """Bytes above which a file is hashed and copied here and not by Gradio."""
 
 _installed: Final[dict[tuple[Any, str], tuple[Any, Any]]] = {}
-"""The patched functions: by class or module and name, the replacement and the original."""
+"""The patched functions: by class or module and name, the replacement and the former attribute.
+
+That is None where the class had it from another.
+"""
 
 _seeds: Final[list[bytes]] = []
 _hooks: Final[list[Any]] = []
@@ -88,6 +91,7 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     _replace("gradio:processing_utils", "async_move_files_to_cache", _move_files)
     _replace(file, "__init__", _file_begins)
     _replace(file, "write", _file_grows)
+    _replace(file, "seek", _file_ends)
     if compat.has_history():
         _replace("gradio:history", "record_run", partial(_record_run, service_of))
         finished = partial(_record_history, service_of)
@@ -106,8 +110,12 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
 def uninstall() -> None:
     """Put Gradio back as it was, except replacements that other code has wrapped since then."""
     for (owner, name), (ours, original) in _installed.items():
-        if getattr(owner, name) is ours:
-            setattr(owner, name, _as_attribute(name, original))
+        if getattr(owner, name) is not ours:
+            continue
+        if original is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)
     _installed.clear()
     while _seeds:
         compat.set_hash_seed(_seeds.pop())
@@ -122,12 +130,9 @@ def _replace(where: str, name: str, by: Callable[..., Any]) -> None:
     def replacement(*args: Any, **kwargs: Any) -> Any:
         return by(original, *args, **kwargs)
 
-    setattr(owner, name, _as_attribute(name, replacement))
-    _installed[owner, name] = getattr(owner, name), original
-
-
-def _as_attribute(name: str, function: Any) -> Any:
-    return staticmethod(function) if name == "create_app" else function
+    former = vars(owner).get(name)
+    setattr(owner, name, staticmethod(replacement) if name == "create_app" else replacement)
+    _installed[owner, name] = getattr(owner, name), former
 
 
 def _create_app(
@@ -421,6 +426,14 @@ async def _file_grows(original: Async, file: GradioUploadFile, /, data: bytes) -
         await original(file, data)
     else:
         await upload.write(file, data, original)
+
+
+async def _file_ends(original: Async, file: GradioUploadFile, /, offset: int) -> None:
+    """Rewind a file, as Gradio's parser does once: when it has written the last bytes."""
+    await original(file, offset)
+    upload = uploads_in_progress.current.get()
+    if upload is not None:
+        upload.complete(file)
 
 
 def equip(demo: Blocks) -> None:

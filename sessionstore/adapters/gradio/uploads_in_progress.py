@@ -1,20 +1,22 @@
 """Uploads in progress: counted while they are received, and removed from the disk when refused.
 
 Gradio writes each file to a temporary file, hashes it at the same time, and renames it to its place
-at the end of the request. Only then is it saved. Until then its bytes count here, for
-``max_session`` and ``max_session_files`` together with the owner's other uploads in progress, and
-for ``max_owner`` and ``max_owner_files`` with all files of the owner too. The session's stored
-files count at the save: only then is it known which file it replaces.
+at the end of the request. It is saved as soon as it is complete, while the next file arrives. If
+the request fails after that, the saved file expires as an upload that no event uses. Until its save
+its bytes count here, for ``max_session`` and ``max_session_files`` together with the owner's other
+uploads in progress, and for ``max_owner`` and ``max_owner_files`` with all files of the owner too.
+The session's stored files count at the save: only then is it known which file it replaces.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
 import shutil
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,14 +26,19 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.concurrency import run_in_threadpool
 
 from sessionstore._os.errors import translated
+from sessionstore._threads import run_waiting
+from sessionstore.adapters.gradio import compat
 from sessionstore.errors import LimitExceeded
 from sessionstore.limits import Limits, Reservation
 from sessionstore.names import HIDDEN, private_key
 from sessionstore.parsers import show_size
 
 if TYPE_CHECKING:
+    from io import FileIO
+
+    from sessionstore.adapters.gradio.cache import Stamp
     from sessionstore.adapters.gradio.cache_files import CacheFiles
-    from sessionstore.model import SessionKey
+    from sessionstore.model import Reference, SessionKey
 
 current: Final[ContextVar[Upload | None]] = ContextVar("sessionstore_upload", default=None)
 """The upload of the current request, while Gradio receives it."""
@@ -64,10 +71,22 @@ class _Part:
     temporary: Path
     inode: int
     reservation: Reservation | None = None
+    save: asyncio.Task[tuple[Reference, Stamp]] | None = None
 
     @property
     def directory(self) -> str:
         return str(self.file.sha.hexdigest())
+
+    @property
+    def name(self) -> str:
+        """The name in the cache that Gradio is going to give the complete file."""
+        return f"{self.directory}/{compat.cache_name(self.file.filename)}"
+
+    def count_no_more(self) -> None:
+        """Release the quota of the file. Twice is no error."""
+        admission, self.reservation = self.reservation, None
+        if admission is not None:
+            admission.__exit__()
 
 
 class Upload:
@@ -79,6 +98,7 @@ class Upload:
         self._key: SessionKey | None = None
         self._parts: list[_Part] = []
         self._inodes: set[int] = set()
+        self._turns = asyncio.Semaphore(files.at_once)
         self.kept = False
         """True when the files are in the store."""
         arriving(files).append(self)
@@ -94,10 +114,39 @@ class Upload:
         if self._files.store.ledger.limits != Limits():
             if self._key is None:
                 self._key = private_key("gradio uploads", await self._owner())
-            part = next(part for part in self._parts if part.file is file)
-            await run_in_threadpool(self._admit, self._key, part, len(data))
+            await run_in_threadpool(self._admit, self._key, self._part(file), len(data))
         with translated("receive an upload", str(self._files.local.root)):
             await write(file, data)
+
+    def _part(self, file: Any) -> _Part:
+        return next(part for part in self._parts if part.file is file)
+
+    def complete(self, file: Any) -> None:
+        """Begin to save a file that has arrived. Gradio is about to close and to rename it."""
+        part = self._part(file)
+        if part.save is None and file.filename:
+            stream = os.fdopen(os.dup(file.file.fileno()), "rb", buffering=0)
+            part.save = asyncio.create_task(self._save(part, stream))
+
+    async def _save(self, part: _Part, stream: FileIO) -> tuple[Reference, Stamp]:
+        with stream:
+            async with self._turns:
+                return await run_waiting(self._saved, part, await self._owner(), stream)
+
+    def _saved(self, part: _Part, owner: str | None, stream: FileIO) -> tuple[Reference, Stamp]:
+        part.count_no_more()  # the save counts for itself
+        return self._files.save_upload(owner, part.name, stream)
+
+    async def keep(self, names: Iterable[str]) -> None:
+        """Have these files of the cache in the store. Raises as ``Session.put``."""
+        owner, saves = await self._owner(), {part.name: part.save for part in self._parts}
+        for name in names:
+            save = saves.get(name)
+            if save is None or not self._files.arrived(owner, name, *await save):
+                await run_waiting(self._files.keep_upload, owner, name)
+        if self._files.local.is_over():
+            await run_waiting(self._files.local.make_room)
+        self.kept = True
 
     def _admit(self, key: SessionKey, part: _Part, count: int) -> None:
         ledger = self._files.store.ledger
@@ -118,17 +167,13 @@ class Upload:
                 limit="min_free",
             )
 
-    @property
-    def counts(self) -> bool:
-        """Return whether the quota has reservations for the files."""
-        return any(part.reservation is not None for part in self._parts)
-
-    def count_no_more(self) -> None:
-        """Release the quota of the files: they are complete or refused. Twice is no error."""
+    async def settle(self) -> None:
+        """Wait until no file is being saved, and release the quota of those that were not."""
+        saves = [part.save for part in self._parts if part.save is not None]
+        await asyncio.gather(*saves, return_exceptions=True)
         for part in self._parts:
-            admission, part.reservation = part.reservation, None
-            if admission is not None:
-                admission.__exit__()
+            if part.reservation is not None:
+                await run_in_threadpool(part.count_no_more)
 
     def over(self) -> None:
         """Remove the files that the request leaves behind. Call it on the event loop."""
