@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,6 +129,31 @@ class HidesUploads(FakeObjectClient):
         return iter(())
 
 
+class MixesUp(FakeObjectClient):
+    """A small object reads back with other bytes."""
+
+    def put(self, key: str, payload: Payload) -> datetime | None:
+        return super().put(key, Payload.of(b"other") if key == "first" else payload)
+
+
+class MixesUpLarge(FakeObjectClient):
+    """A large object reads back with other bytes."""
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> Download:
+        return super().get(key, start + (key == "large"), length)
+
+
+class KeepsUploads(FakeObjectClient):
+    """An aborted upload is still listed."""
+
+    aborted = 0
+
+    def abort(self, key: str, upload: str) -> None:
+        self.aborted += 1
+        if self.aborted > 1:  # so that the examination can clean up
+            super().abort(key, upload)
+
+
 class MayNotDelete(FakeObjectClient):
     """Without the permission to delete."""
 
@@ -141,6 +171,9 @@ class MayNotDelete(FakeObjectClient):
         (Lowering, ["keys"]),
         (KeepsSome, ["deleting"]),
         (NoRanges, ["ranges"]),
+        (MixesUp, ["writing and reading"]),
+        (MixesUpLarge, ["large objects"]),
+        (KeepsUploads, ["unfinished uploads"]),
         (MayNotDelete, ["listing after writing", "deleting", "cleaning up"]),
     ],
 )
@@ -266,6 +299,74 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     check = local(tmp_path)["renaming"]
     assert check.verdict == "bad"
     assert "Input/output error" in check.words
+
+
+def _mixes(new: Path, old: Path) -> None:
+    """Replace a file by writing into it."""
+    Path(old).write_bytes(Path(new).read_bytes())
+
+
+def _without(name: str) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.delattr(os, name, raising=False)
+
+
+def _with(target: object, name: str, value: object) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(target, name, value)
+
+
+def _no_inodes(_: Path) -> SimpleNamespace:
+    room = 1 << 40
+    return SimpleNamespace(
+        f_files=1, f_favail=0, f_bavail=room, f_bfree=room, f_blocks=room, f_frsize=1
+    )
+
+
+def _refused(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+late, slow = itertools.count(step=-1000), itertools.count(step=10)
+
+
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="made for the calls of POSIX")
+@pytest.mark.parametrize(
+    ("change", "what", "verdict", "words"),
+    [
+        (_with(os, "access", lambda *_: False), "owner and mode", "bad", "cannot write to"),
+        (_with(os, "geteuid", lambda: 4711), "owner and mode", "bad", "could replace files in it"),
+        (_without("geteuid"), "owner and mode", "unknown", "no file owners"),
+        (_with(os, "link", _refused), "hard links", "bad", "Input/output error"),
+        (_without("O_TMPFILE"), "unnamed files", "good", "have names"),
+        (_with(os, "replace", _mixes), "renaming", "bad", "for those who read it"),
+        (_with(Path, "exists", lambda _: True), "names", "good", "not distinguished"),
+        (_with(time, "time", late.__next__), "clock", "note", "another machine"),
+        (_with(time, "perf_counter", slow.__next__), "speed", "note", "network"),
+        (_with(os, "statvfs", _no_inodes), "room", "bad", "no inodes"),
+        (
+            _with(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20)),
+            "room", "note", "set max_store or min_free",
+        ),
+        (_with(sys, "platform", "sunos"), "file system", "unknown", "the type"),
+        (
+            _with(shutil, "rmtree", lambda *_, **__: None),
+            "cleaning up", "bad", "remove it by hand",
+        ),
+    ],
+)  # fmt: skip
+def test_each_fault_of_a_disk_is_found(
+    change: Callable[[pytest.MonkeyPatch], None],
+    what: str,
+    verdict: str,
+    words: str,
+    tmp_path: Path,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_local_doctor, "FEW", 1 << 21)
+        change(patch)
+        checks = {check.what: check for check in _local_doctor.examine(tmp_path)}
+
+    assert checks[what].verdict == verdict
+    assert words in checks[what].words
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no owners of files")

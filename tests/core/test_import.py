@@ -45,4 +45,5 @@ def test_the_check_above_can_fail() -> None:
 
 def test_what_only_some_calls_need_is_loaded_by_them() -> None:
     found = loaded_after("import sessionstore; sessionstore.SessionStore.open('memory://').close()")
-    assert found.isdisjoint({"asyncio", "difflib", "fractions", "socket"})
+    always = loaded_after("pass")  # where coverage is measured, its own modules too
+    assert (found - always).isdisjoint({"asyncio", "difflib", "fractions", "socket"})

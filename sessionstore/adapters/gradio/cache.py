@@ -209,7 +209,7 @@ class CacheDir:
         """
         with self._lock:
             copy = self._copies.get(name)
-            if copy is not None and copy.pins and self.leases.has(name):
+            if copy is not None and copy.pins and self.leases.are_there():
                 copy.pins += 1
                 return True
         if copy is None:

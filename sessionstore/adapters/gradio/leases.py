@@ -1,15 +1,17 @@
 """Leases of local copies in use, visible to all processes that share Gradio's cache directory.
 
-Every process that serves keeps a directory of its own locked, which shows that it is alive. An
-entry in it is the lease of one copy. Taking a lease, and looking for those of others and removing a
-copy, happen under one lock, so no copy is removed between the two. Nothing is leased where
-directories cannot be locked (Windows), or before ``hold``.
+Every process that serves keeps a file of its own locked, which shows that it is alive. The file has
+a record for each lease, the digest of a copy's name; a record of zeros is free. Taking a lease, and
+looking for those of others and removing a copy, happen under one lock of the directory, so no copy
+is removed between the two. Nothing is leased where directories cannot be locked (Windows), or
+before ``hold``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import secrets
 import threading
@@ -20,6 +22,10 @@ from typing import Final
 
 from sessionstore._os.locks import lock, unlock
 
+_RECORD: Final = 16
+"""Bytes of a record."""
+
+_FREE: Final = bytes(_RECORD)
 _PATIENCE: Final = 0.05
 """The longest that an event loop waits for other threads of its process, in seconds."""
 
@@ -33,7 +39,9 @@ class Leases:
         self._guard = -1
         self._alive = -1
         self._mine = Path()
-        self._held: set[str] = set()
+        self._records = threading.Lock()
+        self._held: dict[bytes, int] = {}
+        """The numbers of the records of the leases."""
         self._wanted = False
 
     def hold(self) -> None:
@@ -45,29 +53,36 @@ class Leases:
     def _hold(self) -> None:
         while self._alive < 0:
             mine = self.directory / secrets.token_hex(8)
-            mine.mkdir(parents=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
             try:
-                guard, alive = os.open(self.directory, os.O_RDONLY), os.open(mine, os.O_RDONLY)
-            except FileNotFoundError:
-                continue
+                guard = os.open(self.directory, os.O_RDONLY)
             except PermissionError:  # Windows does not open directories
-                mine.rmdir()
                 self._wanted = False
                 return
-            # Before the lock another process may have taken it for a dead one's, and removed it.
-            if lock(alive, wait=False) and _is_at(alive, mine) and _is_at(guard, self.directory):
-                self._guard, self._alive, self._mine = guard, alive, mine
-            else:
+            except FileNotFoundError:  # another process that goes has removed it
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                self._begin(guard, mine)
+            if self._alive < 0:
                 os.close(guard)
-                os.close(alive)
-        for key in list(self._held):
-            self._write(key)
+
+    def _begin(self, guard: int, mine: Path) -> None:
+        alive = os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        # Before the lock another process may have taken it for a dead one's, and removed it.
+        if lock(alive, wait=False) and _is_at(alive, mine) and _is_at(guard, self.directory):
+            self._guard, self._alive, self._mine = guard, alive, mine
+            with self._records:
+                for key, number in self._held.items():
+                    self._write(key, number)
+        else:
+            os.close(alive)
 
     def go(self) -> None:
         """Undo ``hold``, and give back all leases."""
         with self._gate:
             self._wanted = False
-            self._held.clear()
+            with self._records:
+                self._held.clear()
             if self._alive >= 0:
                 _remove(self._mine)
                 self._close()
@@ -115,34 +130,34 @@ class Leases:
 
     def take(self, name: str) -> None:
         """Lease a copy. Call it inside ``locked``."""
-        if self._alive >= 0:
-            self._held.add(_key(name))
-            self._write(_key(name))
+        if self._alive < 0:
+            return
+        key = _key(name)
+        with self._records:
+            used = set(self._held.values())
+            number = self._held.setdefault(key, next(n for n in itertools.count() if n not in used))
+            self._write(key, number)
 
-    def _write(self, key: str) -> None:
+    def _write(self, record: bytes, number: int) -> None:
         # A full disk: serving without a lease is better than an error.
         with contextlib.suppress(OSError):
-            os.close(os.open(self._mine / key, os.O_WRONLY | os.O_CREAT, 0o600))
+            os.pwrite(self._alive, record, number * _RECORD)
 
-    def has(self, name: str) -> bool:
-        """Return whether the lease of the copy exists; another program may have removed it."""
-        return self._alive < 0 or os.path.lexists(self._mine / _key(name))
+    def are_there(self) -> bool:
+        """Return whether the leases are where others look: another program may remove them."""
+        return self._alive < 0 or _is_at(self._alive, self._mine)
 
     def give_back(self, name: str) -> None:
         """Undo ``take``. It is no error without a lease."""
-        key = _key(name)
-        if key in self._held:
-            self._held.discard(key)
-            with contextlib.suppress(OSError):
-                os.unlink(self._mine / key)
+        with self._records:
+            number = self._held.pop(_key(name), None)
+            if number is not None and self._alive >= 0:
+                self._write(_FREE, number)
 
     def others_have(self, name: str) -> bool:
         """Return whether another living process leases the copy. Call it inside ``locked``."""
         key = _key(name)
-        return any(
-            os.path.lexists(os.path.join(other, key)) and not _is_dead(other)
-            for other in self._others()
-        )
+        return any(key in _leases(other) and not _is_dead(other) for other in self._others())
 
     def alone(self) -> bool:
         """Return whether no other living process has copies here. Removes dead ones' leases."""
@@ -161,14 +176,21 @@ class Leases:
         return []
 
 
-def _key(name: str) -> str:
-    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]
+def _key(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:_RECORD]
 
 
-def _is_dead(directory: str) -> bool:
-    """Return whether the process of a directory has ended."""
+def _leases(path: str) -> set[bytes]:
+    with contextlib.suppress(OSError):
+        data = Path(path).read_bytes()
+        return {data[start : start + _RECORD] for start in range(0, len(data), _RECORD)}
+    return set()
+
+
+def _is_dead(path: str) -> bool:
+    """Return whether the process of a file of leases has ended."""
     try:
-        fd = os.open(directory, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY)
     except OSError:
         return True
     try:
@@ -177,11 +199,9 @@ def _is_dead(directory: str) -> bool:
         os.close(fd)
 
 
-def _remove(directory: Path) -> None:
+def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        for lease in directory.iterdir():
-            lease.unlink()
-        directory.rmdir()
+        path.unlink()
 
 
 def _is_at(fd: int, path: Path) -> bool:
