@@ -16,12 +16,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from sessionstore import SessionStore, SettingsError
 from sessionstore.backends.local import doctor as _local_doctor
 from sessionstore.backends.objects import doctor as objects_doctor
 from sessionstore.backends.objects.client import BATCH, Download, Entry, Page, Payload
+from sessionstore.backends.s3 import doctor as s3_doctor
 from sessionstore.backends.s3.doctor import lifecycle
+from sessionstore.backends.s3.options import Options
 from sessionstore.doctor import Check, Report, doctor
 from sessionstore.errors import BackendUnavailable
 from sessionstore.testing import FakeClock
@@ -250,6 +253,61 @@ def test_what_rules_would_do(rules: list[Mapping[str, Any]], verdict: str, words
     check = lifecycle(rules, "app/")
     assert check.verdict == verdict
     assert words in check.words
+
+
+class Answers:
+    """A client that gives ``answer``, or raises it."""
+
+    def __init__(self, answer: dict[str, Any] | Exception) -> None:
+        self.answer = answer
+
+    def close(self) -> None:
+        pass
+
+    def __getattr__(self, _: str) -> Callable[..., dict[str, Any]]:
+        def respond(**_: Any) -> dict[str, Any]:
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+        return respond
+
+
+def refused_with(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "GetBucketVersioning")
+
+
+@pytest.mark.parametrize(
+    ("answer", "what", "verdict"),
+    [
+        ({"Status": "Enabled"}, "versioning", "note"),
+        ({}, "versioning", "good"),
+        ({"ObjectLockConfiguration": {"Rule": {"Days": 1}}}, "object lock", "bad"),
+        ({}, "object lock", "good"),
+        (refused_with("NoSuchLifecycleConfiguration"), "lifecycle rules", "good"),
+        (refused_with("AccessDenied"), "lifecycle rules", "unknown"),
+        ({}, "checksums", "note"),
+        (refused_with("BadDigest"), "checksums", "good"),
+    ],
+)
+def test_each_setting_of_a_bucket_is_judged(
+    answer: dict[str, Any] | Exception, what: str, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_doctor, "make_client", lambda *_: Answers(answer))
+
+    checks = {
+        check.what: check
+        for check in s3_doctor.examine(Options("s3://bucket/app", "bucket", "app/"))
+    }
+
+    assert checks[what].verdict == verdict
+
+
+def test_a_slow_store_is_noted(bucket: FakeBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects_doctor, "SLOW", -1.0)
+    check = found(FakeObjectClient(bucket)).find("speed")
+    assert check is not None
+    assert (check.verdict, check.short) == ("note", "slow")
 
 
 # Local disks

@@ -74,3 +74,14 @@ def test_a_longer_path_is_seen() -> None:
 
     assert ("sessionstore/store.py", "SessionStore.open") in path
     assert ("backends/memory.py", "MemoryBackend.close") in path
+
+
+def test_the_bytes_of_a_spool_can_be_read_more_than_once(tmp_path: Path) -> None:
+    with SessionStore.open(tmp_path / "s") as store:
+        spool = store.backend.spool()
+        try:
+            spool.write(b"one")
+            spool.write(b"two")
+            assert [b"".join(spool.chunks()) for _ in range(2)] == [b"onetwo"] * 2
+        finally:
+            spool.close()
