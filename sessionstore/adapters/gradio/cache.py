@@ -450,8 +450,9 @@ def _replacing(path: Path) -> Iterator[Path]:
 def _created(path: Path) -> int:
     """Create a file to write to; again if another process removed its empty directory."""
     for _ in range(_TRIES):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
+        # ``mkdir`` raises FileExistsError if the directory is removed while it looks at it.
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     raise BackendUnavailable(
         f"No file could be made in {str(path.parent)!r}: another program removed the directory "
