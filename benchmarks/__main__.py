@@ -16,6 +16,7 @@ from benchmarks import (
     disks,
     growth,
     latency,
+    load,
     local_ingest,
     local_saves,
     local_sessions,
@@ -109,9 +110,15 @@ def growing(rounds: int, *, full: bool) -> Found:
                 yield from growth.objects(benches, [10_000, 100_000], 3)
 
 
+def visitors(rounds: int, *, full: bool) -> Found:  # noqa: ARG001 - as the other parts
+    """Visitors of an attached app, at once."""
+    yield from load.figures(200 if full else 50)
+
+
 PARTS: dict[str, Callable[..., Found]] = {
     "latency": far_away, "saves": saves, "many": many, "ingest": ingest, "sessions": sessions,
     "objects": objects, "concurrency": many_at_once, "growth": growing, "start": starting,
+    "load": visitors,
 }  # fmt: skip
 
 

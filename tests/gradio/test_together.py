@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from sessionstore import LimitExceeded
+from sessionstore import LimitExceeded, _threads
 from sessionstore.adapters.gradio import compat
 from tests.support.gradio_rig import GRADIO_S_OWN, PATIENCE, MakeReplicas, Replica, Tab, replicas
 
@@ -277,3 +277,19 @@ def test_a_file_beside_a_refused_one_expires_as_an_unused_upload(make: MakeRepli
     ]
     assert [file.name.rpartition("/")[2] for file in left] == ["first.txt"]
     assert left[0].expires is not None
+
+
+def test_the_threads_of_events_are_started_before_the_first_visitor(
+    make: MakeReplicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop would wait for the start of each."""
+    monkeypatch.setattr(_threads, "_made", {})
+
+    make(build, url="memory://")
+    for thread in threading.enumerate():
+        if thread.name == "sessionstore-start":
+            thread.join(PATIENCE)
+
+    executor: Any = _threads._made["sessionstore-events"]
+    assert len(executor._threads) == _threads.WAITS
+    executor.shutdown()

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from sessionstore._threads import start_waiting
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.cache_files import CacheFiles
@@ -174,6 +175,7 @@ class Service:
     def serving(self, app: App) -> None:
         if app in self._apps:
             return
+        start_waiting()
         with self._lock:
             self._apps.add(app)
             self.files.local.leases.hold()

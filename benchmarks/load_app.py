@@ -1,0 +1,190 @@
+"""The app that ``benchmarks.load`` serves, plain or attached, with a watch on its event loop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import fastapi
+import gradio as gr
+import uvicorn
+from PIL import Image
+
+import sessionstore
+from sessionstore import Retention, SessionStore
+from sessionstore.adapters.gradio import attach
+
+LINGER: Final = timedelta(seconds=5)
+SECRET: Final = "only-for-a-benchmark-on-this-machine"
+
+_LONG: Final = 0.02
+"""Seconds from which on a callback of the loop is looked at."""
+
+_LOOK: Final = 0.01
+
+_OURS: Final = str(Path(sessionstore.__file__).parent)
+_BACKENDS: Final = str(Path(sessionstore.__file__).parents[1] / "backends")
+
+
+def app() -> gr.Blocks:
+    """Return a demo with one event: it makes a picture of the uploaded file."""
+
+    def paint(path: str) -> Image.Image:
+        digest = hashlib.sha256(Path(path).read_bytes()).digest()
+        return Image.frombytes("RGB", (4, 2), digest[:24]).resize((256, 256))
+
+    demo: gr.Blocks
+    with gr.Blocks() as demo:
+        gr.on(
+            fn=paint, inputs=gr.File(), outputs=gr.Image(), api_name="paint", concurrency_limit=40
+        )
+    return demo
+
+
+class Watch:
+    """The longest callbacks of the event loop, and whose code they ran.
+
+    A thread looks at the stack of the loop's thread while a callback takes long. The innermost
+    frame of this package or of Gradio and its libraries says whose time it is.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+        self._thread = 0
+        self._began: float | None = None
+        self._seen: Counter[bool] = Counter()
+
+    def begin(self) -> None:
+        """Forget what was seen so far."""
+        self.longest: dict[str, float] = {"all": 0.0, "ours": 0.0}
+        """Seconds: of one callback, and of the part of one that ran code of ours."""
+        self.places: Counter[str] = Counter()
+        """The lines of ours at which it was seen."""
+
+    def install(self) -> None:
+        """Watch the loop of this thread from now on."""
+        self._thread = threading.get_ident()
+        handles: Any = asyncio.events.Handle
+        run: Callable[[Any], None] = handles._run  # noqa: SLF001 - no public hook
+
+        def timed(handle: Any) -> None:
+            if threading.get_ident() != self._thread:
+                run(handle)
+                return
+            self._began = began = time.perf_counter()
+            run(handle)
+            self._began = None
+            self._note(time.perf_counter() - began)
+
+        handles._run = timed  # noqa: SLF001 - as above
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _note(self, took: float) -> None:
+        if took > _LONG:
+            seen, self._seen = self._seen, Counter()
+            share = seen[True] / max(seen.total(), 1)
+            self.longest["all"] = max(self.longest["all"], took)
+            self.longest["ours"] = max(self.longest["ours"], took * share)
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(_LOOK)
+            began = self._began
+            if began is not None and time.perf_counter() - began > _LONG / 2:
+                frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - documented
+                place = _innermost(frame)
+                self._seen[place is not None] += 1
+                if place is not None:
+                    self.places[place] += 1
+
+
+def _innermost(frame: FrameType | None) -> str | None:
+    """Return the place of ours that runs; None if the code of another package does."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith((_OURS, _BACKENDS)):
+            return f"{Path(file).name}:{frame.f_lineno} {frame.f_code.co_name}"
+        if "site-packages" in file:
+            return None
+        frame = frame.f_back
+    return None
+
+
+def count_requests(store: SessionStore) -> Counter[str]:
+    """Return a counter of the requests of the store's client, by verb, from now on."""
+    counted: Counter[str] = Counter()
+    client = getattr(store.backend, "client", None)
+
+    def counting(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            result = method(*arguments, **options)
+            if verb != "list":
+                counted[verb] += 1
+            return pages(result) if verb == "list" else result
+
+        return call
+
+    def pages(listing: Iterator[Any]) -> Iterator[Any]:
+        for page in listing:
+            counted["list"] += 1
+            yield page
+
+    if client is not None:
+        for verb in ("put", "get", "list", "delete"):  # no file is large here
+            setattr(type(client), verb, counting(verb, getattr(type(client), verb)))
+    return counted
+
+
+def serve(port: int, url: str | None) -> None:
+    """Serve the app, attached to the store at ``url`` if there is one."""
+    watch = Watch()
+    left: list[float] = []
+    counted: Counter[str] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
+        watch.install()
+        yield
+
+    served = fastapi.FastAPI(lifespan=lifespan)
+    served.post("/begin")(watch.begin)
+
+    @served.get("/figures")
+    def figures() -> dict[str, Any]:
+        return {
+            "requests": counted.total(), "dropped": left, "stalls": watch.longest,
+            "places": watch.places.most_common(5),
+        }  # fmt: skip
+
+    demo = app()
+    if url is not None:
+        store = SessionStore.open(url, retention=Retention(linger=LINGER), secret=SECRET)
+        counted = count_requests(store)
+        store.on("dropped", lambda _: left.append(time.time()))
+        attach(demo, store)
+    gr.mount_gradio_app(served, demo, path="/app")
+    uvicorn.run(served, host="127.0.0.1", port=port, log_level="error", loop="asyncio")
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--url")
+    asked = parser.parse_args()
+    serve(asked.port, asked.url)
+
+
+if __name__ == "__main__":
+    main()
