@@ -10,12 +10,14 @@ from sessionstore.errors import (
     LimitExceeded,
     SessionStoreError,
     SettingsError,
+    UploadConflict,
 )
 from sessionstore.limits import Limits
 from sessionstore.retention import Retention
 from sessionstore.session import Session
 from sessionstore.store import SessionStore
 from sessionstore.storedfile import StoredFile
+from sessionstore.uploads import Upload
 
 __all__ = [
     "BackendUnavailable",
@@ -30,4 +32,6 @@ __all__ = [
     "SessionStoreError",
     "SettingsError",
     "StoredFile",
+    "Upload",
+    "UploadConflict",
 ]

@@ -25,7 +25,7 @@ from sessionstore.limits import Limits, QuotaLedger
 from sessionstore.local_copies import LocalCopies
 from sessionstore.media import disposition, media_type
 from sessionstore.model import Collected, Reference, SessionKey
-from sessionstore.names import is_private, shared_key
+from sessionstore.names import UPLOADS, is_private, shared_key
 from sessionstore.owners import OwnerLists
 from sessionstore.retention import Retention
 from sessionstore.settings.resolver import SECRET_LENGTH
@@ -101,6 +101,8 @@ class BaseStore:
         self.ledger: Final = QuotaLedger(self.limits, backend, self._make_room, self.owners)
         """The quotas of this store."""
         self.owners.complete = self.ledger.by_owner
+        self.writers: Final[dict[str, object]] = {}
+        """The newest writer of each upload in pieces that this process receives bytes of."""
 
     def _make_room(self, size: int, saving: str) -> bool:
         """Free ``size`` bytes for a save into the session ``saving``, or as much as is possible.
@@ -215,11 +217,13 @@ class BaseStore:
     ) -> None:  # fmt: skip
         """Emit an event to its subscribers, and write a deletion to the audit log.
 
-        Events of an adapter's own sessions go to the log only: visitors' files may be in them.
+        Events of an adapter's own sessions go to the log only: visitors' files may be in them. So
+        do those of the pieces of uploads, which are no files yet.
         ``files`` is the number of files; its default is 1 with a ``name`` and 0 without.
         """
         audited = self.audit is not None and kind in EVENTS
         wanted = self.events.wanted(kind) and not (key is not None and is_private(key))
+        wanted = wanted and not (name is not None and name.startswith(UPLOADS))
         if not (audited or wanted):
             return
         id_, owner = (None, None) if key is None else (key.id, key.owner)

@@ -221,9 +221,9 @@ def ingest(source: object, into: Ingest) -> Content:
     try:
         if isinstance(source, os.PathLike):
             with open(source, "rb", buffering=0) as file:
-                _pump(file, into)
+                pump(file, into)
         elif callable(getattr(source, "read", None)):
-            _pump(source, into)
+            pump(source, into)
         elif isinstance(source, Iterable):
             for chunk in source:
                 _take(chunk, into, "The iterable gave")
@@ -246,7 +246,8 @@ def refuse_text(source: object) -> None:
         )
 
 
-def _pump(file: object, into: Ingest) -> None:
+def pump(file: object, into: Ingest) -> None:
+    """Write the rest of a binary file to ``into``."""
     readinto = getattr(file, "readinto", None)
     if isinstance(file, io.RawIOBase | io.BufferedIOBase) and callable(readinto):
         buffer = memoryview(bytearray(CHUNK))

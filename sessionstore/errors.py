@@ -6,7 +6,8 @@
     ├── FileNotStored        (FileNotFoundError)  no such file: missing, foreign, expired, deleted
     ├── LimitExceeded        (OSError)            a limit of the store is reached, or the disk full
     ├── BackendUnavailable   (OSError)            the disk or the bucket refused or did not answer
-    └── Corrupted            (OSError)            the stored bytes differ from the saved bytes
+    ├── Corrupted            (OSError)            the stored bytes differ from the saved bytes
+    └── UploadConflict       (ValueError)         the upload in pieces is at another offset
 
 A programming mistake (a ``str`` as content, a naive datetime) is the builtin ``TypeError`` or
 ``ValueError``. An exception that a caller's own content source raises passes through unchanged.
@@ -57,3 +58,10 @@ class BackendUnavailable(SessionStoreError, OSError):
 
 class Corrupted(SessionStoreError, OSError):
     """The stored bytes do not match the digest they were saved under."""
+
+
+class UploadConflict(SessionStoreError, ValueError):
+    """The bytes do not continue the upload: it is at another offset, or has another writer.
+
+    Read ``Session.upload(id).offset`` again, and continue from there.
+    """

@@ -17,7 +17,7 @@ from sessionstore._threads import run_together
 from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
 from sessionstore.model import Saved, SessionKey
-from sessionstore.names import is_private
+from sessionstore.names import UPLOADS, is_private
 from sessionstore.owners import OwnerLists
 from sessionstore.parsers import show_size
 from sessionstore.sums import AT_THE_EDGE, REFRESH, Change, Counted, OwnerQuota, SessionQuota
@@ -219,7 +219,7 @@ class QuotaLedger:
         """Add the save to the sums, or return the limit that its file exceeds."""
         tally.saves.append(save)
         over, limit = None, self.limits.max_session_files
-        if save.replaced is not None:
+        if save.replaced is not None or save.name.startswith(UPLOADS):
             tally.report()
         elif limit is not None and tally.held().files > limit:
             over = "max_session_files"
@@ -265,14 +265,14 @@ class QuotaLedger:
     def _refused(self, limit: str, save: Reservation, tally: SessionQuota) -> LimitExceeded:
         owner, value = tally.owner or OwnerQuota(""), getattr(self.limits, limit)
         words = {
-            "max_session": f"Saving {save.name!r} would take the session over max_session="
+            "max_session": f"Saving {save.shown!r} would take the session over max_session="
             f"{show_size(value)}: delete some of its files first.",
-            "max_owner": f"Saving {save.name!r} would take all sessions of its owner together over "
-            f"max_owner={show_size(value)}: delete some of their files first.",
+            "max_owner": f"Saving {save.shown!r} would take all sessions of its owner together "
+            f"over max_owner={show_size(value)}: delete some of their files first.",
             "max_session_files": f"The session has {tally.files} files and max_session_files="
-            f"{value}: delete some before saving {save.name!r}.",
+            f"{value}: delete some before saving {save.shown!r}.",
             "max_owner_files": f"All sessions of the owner together have {owner.files} files and "
-            f"max_owner_files={value}: delete some before saving {save.name!r}.",
+            f"max_owner_files={value}: delete some before saving {save.shown!r}.",
         }
         return LimitExceeded(words[limit], limit=limit)
 
@@ -418,9 +418,9 @@ class QuotaLedger:
                     self._full_at = self._backend.now() if lacking > 0 else None
         if lacking > 0:
             raise LimitExceeded(
-                f"Saving {save.name!r} would take the store over max_store={show_size(limit)}, and "
-                "only files of live sessions are left to delete: wait for visitors to leave, or "
-                "raise the limit.",
+                f"Saving {save.shown!r} would take the store over max_store={show_size(limit)}, "
+                "and only files of live sessions are left to delete: wait for visitors to leave, "
+                "or raise the limit.",
                 limit="max_store",
             )
 
@@ -466,13 +466,21 @@ class Reservation(Counted):
 
     Entering it raises LimitExceeded if the session or its owner has the maximum number of files.
 
-    ``reserved`` is the number of bytes reserved of ``max_store``.
+    ``reserved`` is the number of bytes reserved of ``max_store``. A piece of an upload is a file of
+    its own: ``before`` are the bytes of the pieces before it, which count for ``max_file``, and
+    ``title`` is the file's name for messages.
     """
 
     ledger: QuotaLedger = field(kw_only=True)
     private: bool = field(kw_only=True)
     tally: SessionQuota | None = None
     reserved: int = 0
+    before: int = 0
+    title: str | None = None
+
+    @property
+    def shown(self) -> str:
+        return self.name if self.title is None else self.title
 
     def __enter__(self) -> Self:
         self.ledger.join(self)
@@ -483,12 +491,14 @@ class Reservation(Counted):
 
     def admit(self, count: int) -> None:
         limit = self.ledger.limits.max_file
-        if limit is not None and self.taken + count > limit:
+        if limit is not None and self.before + self.taken + count > limit:
             raise LimitExceeded(
-                f"{self.name!r} is larger than max_file={show_size(limit)}: save a "
+                f"{self.shown!r} is larger than max_file={show_size(limit)}: save a "
                 "smaller file, or raise the limit.",
                 limit="max_file",
             )
-        self.ledger.reserve(self, count)
-        self.ledger.check_free(count, self.name)
+        more = self.taken + count - max(self.taken, self.credit)
+        if more > 0 or not self.credit:
+            self.ledger.reserve(self, more)
+        self.ledger.check_free(count, self.shown)
         self.ledger.grow(self, count)

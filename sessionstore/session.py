@@ -10,19 +10,18 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, overload
 
 from sessionstore import images
 from sessionstore._os.errors import translated
 from sessionstore._threads import in_thread, run_in_thread, run_together
 from sessionstore.base import SessionHandle
-from sessionstore.content import HASHERS, Buffer, Content, Ingest, ingest, refuse_text
-from sessionstore.errors import FileNotStored, LimitExceeded
-from sessionstore.limits import Reservation
-from sessionstore.model import Saved
+from sessionstore.content import HASHERS, Buffer, Content, ingest, refuse_text
+from sessionstore.errors import FileNotStored
 from sessionstore.names import HIDDEN, fresh_name, own_name
 from sessionstore.parsers import check_duration
-from sessionstore.storedfile import StoredFile
+from sessionstore.storedfile import PendingSave, StoredFile
+from sessionstore.uploads import WITHIN, Upload, begin
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # type checkers know it without the package
@@ -150,6 +149,36 @@ class Session(SessionHandle):
             ]
             run_together(saves, getattr(self.store.backend, "at_once", 1))
 
+    # Uploads in pieces
+
+    def begin_upload(
+        self,
+        name: str,
+        size: int | None = None,
+        *,
+        metadata: str = "",
+        ttl: timedelta | None = None,
+        within: timedelta = WITHIN,
+    ) -> Upload:
+        """Begin an upload in pieces of the file ``name``, which exists once it is finished.
+
+        ``size`` is the number of its bytes, None if it is not known. ``metadata`` is a text for the
+        caller, of up to 8 KiB. ``ttl`` is the file's time to live. An upload that is not finished
+        ``within`` that time is deleted. Its pieces count in the session's limits.
+
+        Raises InvalidName; ValueError for a negative ``size``, longer ``metadata``, and a ``ttl``
+        or ``within`` that is not positive or longer than a hundred years; LimitExceeded if ``size``
+        does not fit; BackendUnavailable.
+        """
+        return begin(self, self._named(name), size, metadata=metadata, ttl=ttl, within=within)
+
+    def upload(self, id: str) -> Upload:  # noqa: A002 - the field's name
+        """Return the upload with this ``Upload.id``, begun by any process.
+
+        Raises FileNotStored if this session has none: it is another session's, over, or malformed.
+        """
+        return Upload(self, id)
+
     # Reading
 
     def get(self, name: str) -> StoredFile:
@@ -238,6 +267,8 @@ class Session(SessionHandle):
     def _is_far(self) -> bool:
         return getattr(self.store.backend, "at_once", 1) > 1
 
+    begin_upload_async: Final = in_thread(begin_upload)
+    upload_async: Final = in_thread(upload)
     put_async: Final = in_thread(put)
     add_async: Final = in_thread(add)
     get_async: Final = in_thread(get)
@@ -274,86 +305,6 @@ class Session(SessionHandle):
                 raise
         else:
             await run_in_thread(manager.__exit__, None, None, None)
-
-
-class PendingSave:
-    """A save in progress. Enforces the limits, and emits the events of the save or its refusal."""
-
-    __slots__ = ("_fresh", "_ingest", "_name", "_saved", "_session", "_ttl", "reservation")
-
-    def __init__(self, session: Session, name: str, ttl: timedelta | None, *, fresh: bool) -> None:
-        self._session = session
-        self._name = name
-        self._ttl = ttl
-        self._fresh = fresh
-        self._ingest: Ingest | None = None
-        self._saved: Saved | None = None
-        self.reservation: Reservation | None = None
-        """The share of this save in the limits, None if no limit is set."""
-        ledger = session.store.ledger
-        if ledger.limited:
-            self.reservation = ledger.reservation(session.key, name, fresh=fresh)
-            try:
-                self.reservation.__enter__()
-            except LimitExceeded as error:
-                self._emit_refused(error)
-                raise
-
-    @property
-    def ingest(self) -> Ingest:
-        """Return the collector of the bytes, made at first use."""
-        if self._ingest is None:
-            backend, reservation = self._session.store.backend, self.reservation
-            admit = None if reservation is None else reservation.admit
-            self._ingest = Ingest(backend.digest, backend.spool, admit)
-        return self._ingest
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        store = self._session.store
-        try:
-            if self._ingest is not None:
-                self._ingest.abort()
-        finally:
-            if self.reservation is not None:
-                self.reservation.__exit__()
-        if isinstance(error, LimitExceeded):
-            self._emit_refused(error)
-        elif error is None and self._saved is not None and (store.audit or store.events.callbacks):
-            self._emit_saved(self._saved)
-
-    def _emit_refused(self, error: LimitExceeded) -> None:
-        session, reason = self._session, str(error)
-        session.store.emit(
-            "limit_exceeded", session.key, self._name, reason=reason, limit=error.limit
-        )
-
-    def _emit_saved(self, saved: Saved) -> None:
-        store, key = self._session.store, self._session.key
-        new, old, audit = saved.reference, saved.replaced, store.audit
-        if audit is not None and old is not None and old.digest != new.digest:
-            audit.replaced(key, old, store.now())
-        store.emit("saved", key, new.name, new.size, "saved")
-        if saved.deduplicated:
-            store.emit("deduplicated", key, new.name, new.size, "the bytes were there already")
-
-    def keep(self, content: Content) -> StoredFile:
-        """Save ``content``, and close it in any case."""
-        session, backend = self._session, self._session.store.backend
-        try:
-            # The time to live begins when the file is saved, not when its first byte arrived.
-            expires = None if self._ttl is None else backend.now() + self._ttl
-            put = partial(
-                backend.put, session.key, self._name, content, expires=expires, fresh=self._fresh
-            )
-            share = self.reservation
-            self._saved = put() if share is None else share.ledger.keep(share, put)
-        finally:
-            if content.spool is not None:
-                content.close()
-        return StoredFile(session, self._saved.reference)
 
 
 class _RawWriter(io.RawIOBase):

@@ -1,18 +1,20 @@
-"""A file in a session: ``put`` returns it."""
+"""A file in a session, and the save that makes it."""
 
 from __future__ import annotations
 
 import io
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
 from sessionstore._threads import in_thread
 from sessionstore.base import SessionHandle
-from sessionstore.content import CHUNK, read_all
-from sessionstore.errors import FileNotStored
+from sessionstore.content import CHUNK, Content, Ingest, read_all
+from sessionstore.errors import FileNotStored, LimitExceeded
+from sessionstore.limits import Reservation
 from sessionstore.media import media_type
-from sessionstore.model import Reference
+from sessionstore.model import Reference, Saved
 from sessionstore.parsers import check_duration
 
 if TYPE_CHECKING:
@@ -176,6 +178,89 @@ class StoredFile:
     open_async: Final = in_thread(open)  # noqa: A003 - our own method is meant
     local_path_async: Final = in_thread(local_path)
     url_async: Final = in_thread(url)
+
+
+class PendingSave:
+    """A save in progress. Enforces the limits, and emits the events of the save or its refusal."""
+
+    __slots__ = ("_fresh", "_ingest", "_name", "_saved", "_session", "_ttl", "reservation")
+
+    def __init__(
+        self, session: SessionHandle, name: str, ttl: timedelta | None, *, fresh: bool
+    ) -> None:
+        self._session = session
+        self._name = name
+        self._ttl = ttl
+        self._fresh = fresh
+        self._ingest: Ingest | None = None
+        self._saved: Saved | None = None
+        self.reservation: Reservation | None = None
+        """The share of this save in the limits, None if no limit is set."""
+        ledger = session.store.ledger
+        if ledger.limited:
+            self.reservation = ledger.reservation(session.key, name, fresh=fresh)
+            try:
+                self.reservation.__enter__()
+            except LimitExceeded as error:
+                self._emit_refused(error)
+                raise
+
+    @property
+    def ingest(self) -> Ingest:
+        """Return the collector of the bytes, made at first use."""
+        if self._ingest is None:
+            backend, reservation = self._session.store.backend, self.reservation
+            admit = None if reservation is None else reservation.admit
+            self._ingest = Ingest(backend.digest, backend.spool, admit)
+        return self._ingest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        store = self._session.store
+        try:
+            if self._ingest is not None:
+                self._ingest.abort()
+        finally:
+            if self.reservation is not None:
+                self.reservation.__exit__()
+        if isinstance(error, LimitExceeded):
+            self._emit_refused(error)
+        elif error is None and self._saved is not None and (store.audit or store.events.callbacks):
+            self._emit_saved(self._saved)
+
+    def _emit_refused(self, error: LimitExceeded) -> None:
+        session, reason = self._session, str(error)
+        session.store.emit(
+            "limit_exceeded", session.key, self._name, reason=reason, limit=error.limit
+        )
+
+    def _emit_saved(self, saved: Saved) -> None:
+        store, key = self._session.store, self._session.key
+        new, old, audit = saved.reference, saved.replaced, store.audit
+        if audit is not None and old is not None and old.digest != new.digest:
+            audit.replaced(key, old, store.now())
+        store.emit("saved", key, new.name, new.size, "saved")
+        if saved.deduplicated:
+            store.emit("deduplicated", key, new.name, new.size, "the bytes were there already")
+
+    def keep(self, content: Content, expires: datetime | None = None) -> StoredFile:
+        """Save ``content``, and close it in any case. ``expires`` replaces the time to live."""
+        session, backend = self._session, self._session.store.backend
+        try:
+            # The time to live begins when the file is saved, not when its first byte arrived.
+            if self._ttl is not None:
+                expires = backend.now() + self._ttl
+            put = partial(
+                backend.put, session.key, self._name, content, expires=expires, fresh=self._fresh
+            )
+            share = self.reservation
+            self._saved = put() if share is None else share.ledger.keep(share, put)
+        finally:
+            if content.spool is not None:
+                content.close()
+        return StoredFile(session, self._saved.reference)
 
 
 class _Reader(io.RawIOBase):

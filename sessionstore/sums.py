@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sessionstore.model import Reference
+from sessionstore.names import UPLOADS
 
 REFRESH = timedelta(seconds=60)  # so long, saves of other replicas can be missed
 AT_THE_EDGE = timedelta(seconds=10)  # so long near the limit of an owner
@@ -24,6 +25,11 @@ class Sum(NamedTuple):
     files: int = 0
 
 
+def _is_file(name: str) -> bool:
+    """Return whether limits of a number of files count it: not what is kept of an upload."""
+    return not name.startswith(UPLOADS)
+
+
 @dataclass(slots=True, eq=False)
 class Counted:
     """One save in progress, as the sums know it.
@@ -32,7 +38,8 @@ class Counted:
     same owner that this save replaces in another session, None for no such file: it adds nothing to
     the owner's sum. ``replaced`` is the size that the session's sums have for the file of that
     name, None for no file. ``taken`` is the number of bytes admitted so far. ``over``: the save has
-    ended, and the next listing shows whether its file exists.
+    ended, and the next listing shows whether its file exists. ``credit`` are the bytes of the
+    pieces of an upload that the finished file replaces.
     """
 
     sid: str
@@ -43,6 +50,7 @@ class Counted:
     replaced: int | None = None
     taken: int = 0
     over: bool = False
+    credit: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -172,9 +180,9 @@ class SessionQuota:
         most: dict[str, int] = {}
         new: set[str] = set()
         for save, moved in saves:
-            growth = save.taken - (save.replaced or 0) - min(save.taken, moved or 0)
+            growth = save.taken - (save.replaced or 0) - min(save.taken, moved or 0) - save.credit
             most[save.name] = max(most.get(save.name, 0), growth)
-            if save.replaced is None and moved is None:
+            if save.replaced is None and moved is None and _is_file(save.name):
                 new.add(save.name)
         return Sum(self.bytes + sum(most.values()), self.files + len(new))
 
@@ -199,7 +207,7 @@ class SessionQuota:
         size = count = 0
         for reference in files:
             size += reference.size
-            count += 1
+            count += _is_file(reference.name)
             if reference.name in sizes:
                 sizes[reference.name] = reference.size
         self.bytes, self.files, self.at = size, count, now
@@ -238,7 +246,7 @@ class SessionQuota:
             save.over = True
         elif save is not None:
             self.bytes += change.size - (save.replaced or 0)
-            self.files += save.replaced is None
+            self.files += save.replaced is None and _is_file(save.name)
             self.leave(save)
             self._now_has(save.name, change.size)
         elif change.certain and change.dropped:
@@ -249,7 +257,8 @@ class SessionQuota:
             for reference in change.gone:
                 counted = self._counted(reference)
                 # At least 0: another replica may have saved the file since the last listing.
-                self.files = max(self.files - (counted is not None), 0)
+                lost = counted is not None and _is_file(reference.name)
+                self.files = max(self.files - lost, 0)
                 self.bytes = max(self.bytes - (counted or 0), 0)
                 self._now_has(reference.name, None)
 

@@ -7,7 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from sessionstore.errors import FileNotStored, InvalidName, LimitExceeded, SessionStoreError
+from sessionstore.errors import (
+    FileNotStored,
+    InvalidName,
+    LimitExceeded,
+    SessionStoreError,
+    UploadConflict,
+)
 from sessionstore.names import HIDDEN
 
 UNAVAILABLE: Final = "Storage is temporarily unavailable. Please try again."
@@ -44,6 +50,8 @@ def reply_to(error: SessionStoreError) -> Reply:
             return Reply(400, _hidden("", str(error)))
         case FileNotStored():
             return Reply(404, NOT_STORED)
+        case UploadConflict():
+            return Reply(409, str(error))
     return Reply(503, UNAVAILABLE)
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import sessionstore
-from sessionstore import Session, SessionStore, SessionStoreError, StoredFile
+from sessionstore import Session, SessionStore, SessionStoreError, StoredFile, Upload
 
 NAMES = [
     "BackendUnavailable", "Corrupted", "FileNotStored", "InvalidName", "LimitExceeded", "Limits",
     "Retention", "Session", "SessionStore", "SessionStoreError", "SettingsError", "StoredFile",
+    "Upload", "UploadConflict",
 ]  # fmt: skip
 
 VERBS = {
@@ -21,10 +22,11 @@ VERBS = {
         "close", "copy_to", "open", "plan", "sessions", "sweep", "usage", "verify",
     ],
     Session: [
-        "add", "delete", "directory", "drop", "end", "files", "get", "open", "put", "read",
-        "resume", "touch", "usage",
+        "add", "begin_upload", "delete", "directory", "drop", "end", "files", "get", "open", "put",
+        "read", "resume", "touch", "upload", "usage",
     ],
     StoredFile: ["local_path", "open", "read", "url"],
+    Upload: ["abort", "finish", "refresh", "write"],
 }  # fmt: skip
 """The verbs that may do I/O."""
 
@@ -34,6 +36,7 @@ WITHOUT_IO = {
     StoredFile: {
         "created", "digest", "expires", "media_type", "name", "session_id", "size",
     },
+    Upload: {"expires", "finished", "id", "metadata", "name", "offset", "size"},
 }  # fmt: skip
 
 FOR_ADAPTERS = {
@@ -43,6 +46,7 @@ FOR_ADAPTERS = {
     },
     Session: {"check", "key", "pending_save", "sid", "store"},
     StoredFile: {"is_there", "reference", "session", "stream"},
+    Upload: {"writing"},
 }  # fmt: skip
 """What adapters and the classes among themselves use; an app has no need of them."""
 

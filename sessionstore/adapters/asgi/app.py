@@ -5,6 +5,8 @@ docs/asgi.md has an example. Below its mount it answers these requests:
     GET, HEAD  <expiry>.<sid>.<signature>/<name>   a file, by the URL that ``StoredFile.url()`` made
     PUT        upload/<name>                       save the body under that name
     POST       upload                              save the files of a form
+    POST       tus                                 begin an upload that resumes, by tus 1.0.0
+    HEAD, PATCH, DELETE, GET  tus/<id>             go on with it
 
 Every other GET gets a 404. The response is equal to the byte for a missing file, another visitor's
 file, a malformed URL and an expired one. Nothing here does I/O on the event loop.
@@ -27,6 +29,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from sessionstore import signing
+from sessionstore.adapters import tus
 from sessionstore.adapters.asgi import responses as replies
 from sessionstore.adapters.asgi import upload
 from sessionstore.adapters.asgi.upload import Incoming, Malformed
@@ -57,6 +60,7 @@ an upload that is the response; a GET gets the 404 of all others.
 log: Final = logging.getLogger("sessionstore")
 
 _UPLOAD: Final = "upload"
+_TUS: Final = "tus"
 _LINGER: Final = 2.0  # seconds for which the rest of a refused upload is read and discarded
 
 
@@ -92,7 +96,12 @@ class Files(Starlette):
         body = _Receiving(receive)
         request = Request(scope, body)
         path = _path(scope)
-        if request.method in {"GET", "HEAD"}:
+        if path == _TUS or path.startswith(f"{_TUS}/"):
+            response = await self._resume(request, path[len(_TUS) + 1 :])
+            if response.status_code >= 400 and request.method != "HEAD":  # noqa: PLR2004 - as below
+                await _refuse(response, scope, body, send)
+                return
+        elif request.method in {"GET", "HEAD"}:
             response = await self._serve(request, path)
         elif request.method in {"PUT", "POST"} and self._visitor is not None:
             response = await self._take(request, path)
@@ -170,14 +179,28 @@ class Files(Starlette):
             saved = await upload.receive(request, incoming)
         except (SessionStoreError, Malformed, ClientDisconnect) as error:
             return _failure(error, incoming)
-        urls = await run_in_threadpool(
-            lambda: [self._url(request, session, file) for file in saved]
+        described = await run_in_threadpool(
+            lambda: [self._described(request, session, file) for file in saved]
         )
-        described = [
-            {"name": file.name, "size": file.size, "media_type": file.media_type, "url": url}
-            for file, url in zip(saved, urls, strict=True)
-        ]
         return replies.as_json(201, described)
+
+    async def _resume(self, request: Request, id: str) -> Response:  # noqa: A002 - the field's name
+        """Return the response to a request of tus."""
+        if self._visitor is None:
+            return replies.not_found()
+        if request.method not in {"GET", "HEAD", "OPTIONS"} and not same_origin(request):
+            return _error(403, "Uploads are accepted only from pages of this site.")
+        session = None if request.method == "OPTIONS" else await self._session(request)
+
+        def describe(file: StoredFile) -> list[dict[str, Any]]:
+            return [] if session is None else [self._described(request, session, file)]
+
+        place = tus.Place(session, describe, self.store.limits.max_file)
+        return await tus.answer(request, place, id)
+
+    def _described(self, request: Request, session: Session, file: StoredFile) -> dict[str, Any]:
+        url = self._url(request, session, file)
+        return {"name": file.name, "size": file.size, "media_type": file.media_type, "url": url}
 
     def _refuse_announced(self, request: Request) -> None:
         """Raise LimitExceeded for a PUT whose Content-Length is over ``max_file``."""

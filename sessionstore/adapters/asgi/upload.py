@@ -15,8 +15,8 @@ from starlette.requests import Request
 
 from sessionstore.adapters.asgi.responses import PIECE
 from sessionstore.names import own_name
-from sessionstore.session import PendingSave, Session
-from sessionstore.storedfile import StoredFile
+from sessionstore.session import Session
+from sessionstore.storedfile import PendingSave, StoredFile
 
 _MOST_FILES: Final = 1000  # in one form, as in Starlette's own parser
 
