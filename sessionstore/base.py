@@ -23,7 +23,7 @@ from sessionstore.errors import FileNotStored, SessionStoreError, SettingsError
 from sessionstore.events import Callback, Event, Events
 from sessionstore.limits import Limits, QuotaLedger
 from sessionstore.local_copies import LocalCopies
-from sessionstore.media import disposition, media_type
+from sessionstore.media import INLINE, UNKNOWN, disposition, media_type
 from sessionstore.model import Collected, Reference, SessionKey
 from sessionstore.names import UPLOADS, is_private, shared_key
 from sessionstore.owners import OwnerLists
@@ -60,6 +60,7 @@ class BaseStore:
         secret: str | None = None,
         base_url: str | None = None,
         redirect: bool = False,
+        sendfile: str | None = None,
         cache_dir: Path | None = None,
         cache_size: int | None = None,
         audit: Audit | None = None,
@@ -89,6 +90,8 @@ class BaseStore:
                     "and set base_url to where the app serves stored files."
                 )
             self._redirect = backend
+        self.sendfile: Final = sendfile
+        """How a proxy sends local copies: an internal location, or "X-Sendfile". None: not."""
         self.audit = audit
         self.swept: Collected | None = None
         """The result of the last garbage collection of this process."""
@@ -280,14 +283,32 @@ class BaseStore:
         before.close()
         return restore
 
+    @property
+    def redirects(self) -> bool:
+        """Return whether the setting ``redirect`` is on."""
+        return self._redirect is not None
+
+    def presigned(
+        self, sid: str, reference: Reference, expires: timedelta, *, attachment: bool = False
+    ) -> str:
+        """Return a URL by which the backend serves the file, without a check that it exists.
+
+        A type that a browser may show is shown, unless it is to be an ``attachment``; another has
+        no type. Raises SettingsError without the setting ``redirect``.
+        """
+        if self._redirect is None:
+            raise SettingsError("redirect is not set: set it to true.")
+        kind = media_type(reference.name)
+        kind = kind if kind in INLINE and not attachment else UNKNOWN
+        return self._redirect.url(
+            sid, reference, media_type=kind, disposition=disposition(reference.name, kind),
+            expires=expires,
+        )  # fmt: skip
+
     def url(self, sid: str, reference: Reference, expires: timedelta) -> str:
         """Return the URL of ``StoredFile.url``, without a check that the file exists."""
-        if self._redirect is not None:
-            kind = media_type(reference.name)
-            return self._redirect.url(
-                sid, reference, media_type=kind, disposition=disposition(reference.name, kind),
-                expires=expires,
-            )  # fmt: skip
+        if self.redirects:
+            return self.presigned(sid, reference, expires)
         if self._base_url is None:
             raise SettingsError(
                 "base_url is not set: say where the app serves stored files, such as "

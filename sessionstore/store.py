@@ -50,6 +50,7 @@ class SessionStore(BaseStore):
         secret: str | None = None,
         base_url: str | None = None,
         redirect: bool | None = None,
+        sendfile: str | None = None,
         restart: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_size: int | None = None,
@@ -66,14 +67,15 @@ class SessionStore(BaseStore):
         ``pyproject.toml``; with ``settings=False``, for tests, only the arguments and the URL
         count. ``options`` are the backend's own settings. ``restart="drop"`` drops the sessions
         that dead processes left. ``cache_dir`` and ``cache_size`` (bytes) configure the copies
-        that ``local_path()`` makes. With ``redirect`` the backend signs URLs itself. ``audit`` is
-        a local file that records every deletion.
+        that ``local_path()`` makes. With ``redirect`` the backend signs URLs itself. ``sendfile``
+        is the way in which a proxy sends the local copies of a Gradio app. ``audit`` is a local
+        file that records every deletion.
 
         Raises SettingsError, which names the setting, its value and a valid value.
         """
         given = {
             "retention": retention, "limits": limits, "secret": secret, "base_url": base_url,
-            "redirect": redirect, "restart": restart, "cache_dir": cache_dir,
+            "redirect": redirect, "sendfile": sendfile, "restart": restart, "cache_dir": cache_dir,
             "cache_size": cache_size, "audit": audit, "audit_fsync": audit_fsync, **options,
         }  # fmt: skip
         chosen = resolve(url, given, os.environ, Path.cwd(), outside=settings)
@@ -84,7 +86,8 @@ class SessionStore(BaseStore):
             store = cls(
                 backend, retention=chosen.retention, limits=chosen.limits, clock=clock,
                 secret=chosen.secret, base_url=chosen.base_url, redirect=chosen.redirect,
-                cache_dir=chosen.cache_dir, cache_size=chosen.cache_size, audit=log,
+                sendfile=chosen.sendfile, cache_dir=chosen.cache_dir,
+                cache_size=chosen.cache_size, audit=log,
             )  # fmt: skip
             store.location = chosen.location.url
             store.drops_at_restart = chosen.restart == "drop"
@@ -282,6 +285,7 @@ class SessionStore(BaseStore):
         secret: str | None = None,
         base_url: str | None = None,
         redirect: bool | None = None,
+        sendfile: str | None = None,
         restart: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_size: int | None = None,
@@ -293,9 +297,9 @@ class SessionStore(BaseStore):
         """``open`` in a worker thread."""
         return await run_in_thread(
             cls.open, url, retention=retention, limits=limits, clock=clock, secret=secret,
-            base_url=base_url, redirect=redirect, restart=restart, cache_dir=cache_dir,
-            cache_size=cache_size, audit=audit, audit_fsync=audit_fsync, settings=settings,
-            **options,
+            base_url=base_url, redirect=redirect, sendfile=sendfile, restart=restart,
+            cache_dir=cache_dir, cache_size=cache_size, audit=audit, audit_fsync=audit_fsync,
+            settings=settings, **options,
         )  # fmt: skip
 
     async def sessions_async(self) -> list[Session]:

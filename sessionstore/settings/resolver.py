@@ -63,6 +63,22 @@ def base_url(value: object) -> str:
     return text(value)
 
 
+X_SENDFILE = "X-Sendfile"
+"""The header by which Apache and lighttpd are told to send a file."""
+
+_is_location = re.compile(r"/([\w.~-]+/)+", re.ASCII).fullmatch
+
+
+def sendfile(value: object) -> str:
+    """Parse how a proxy sends local files: an internal location of nginx, or X-Sendfile."""
+    given = text(value)
+    if given.lower() == X_SENDFILE.lower():
+        return X_SENDFILE
+    if _is_location(given) is None or "/../" in given:
+        raise ValueError("write an internal location of nginx such as /_files/, or X-Sendfile")
+    return given
+
+
 def local_path(value: object) -> Path:
     """Parse a local path, which need not exist yet; ``~`` is expanded in text."""
     return Path(value) if isinstance(value, os.PathLike) else Path(text(value)).expanduser()
@@ -88,6 +104,7 @@ OF_OPEN: Mapping[str, Parser] = {
     "secret": secret,
     "base_url": base_url,
     "redirect": parsers.boolean,
+    "sendfile": sendfile,
     "cache_dir": local_path,
     "cache_size": parsers.optional(parsers.size),
     "audit": parsers.optional(local_path),
@@ -136,6 +153,7 @@ class Settings:
     secret: str | None = field(default=None, repr=False)
     base_url: str | None = None
     redirect: bool = False
+    sendfile: str | None = None
     cache_dir: Path | None = None
     cache_size: int | None = None
     audit: Path | None = None

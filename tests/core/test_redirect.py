@@ -39,16 +39,24 @@ def test_the_url_is_the_backends_own() -> None:
         }
 
 
-def test_what_could_run_in_a_page_is_an_attachment() -> None:
+def test_what_could_run_in_a_page_is_an_attachment_without_a_type() -> None:
     backend = signing()
     with SessionStore(backend, redirect=True) as store:
         store.session("a").put("page.html", b"<script>").url()
         assert backend.asked["disposition"].startswith("attachment;")
+        assert backend.asked["media_type"] == "application/octet-stream"
 
 
 def test_without_the_setting_the_app_serves() -> None:
     with SessionStore(signing(), base_url="/files", secret="x" * 16) as store:
         assert store.session("a").put("a.png", b"").url().startswith("/files/")
+
+
+def test_without_the_setting_nothing_is_presigned() -> None:
+    with SessionStore(signing()) as store:
+        file = store.session("a").put("a.png", b"")
+        with pytest.raises(SettingsError, match="redirect is not set"):
+            store.presigned(file.session.sid, file.reference, timedelta(minutes=1))
 
 
 def test_a_backend_that_signs_nothing_is_refused() -> None:

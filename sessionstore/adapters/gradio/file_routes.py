@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from sessionstore.adapters import cookies
 from sessionstore.adapters.asgi.responses import is_known
-from sessionstore.adapters.gradio import compat, far_files, server_functions
+from sessionstore.adapters.gradio import compat, far_files, offload, server_functions
 from sessionstore.adapters.gradio.presence import ARRIVED, PresenceTracker, Visitor, mcp_visitor
 from sessionstore.adapters.gradio.uploads_in_progress import Upload, uploading
 from sessionstore.adapters.visitor_errors import reply_to
@@ -259,7 +259,8 @@ async def _file(  # noqa: PLR0917 - the first four are ASGI's
         return
     try:
         answer = _Answer(send, served.reference, request.headers)
-        await (served.response or app)(_with_range(scope, answer.range), receive, answer.send)
+        response = served.response or offload.to_proxy(service.files, scope["app"], path, name)
+        await (response or app)(_with_range(scope, answer.range), receive, answer.send)
     finally:
         if served.pin is not None:
             service.files.local.unpin(served.pin)
@@ -325,7 +326,12 @@ async def _serving(
 ) -> Served | None:
     files = service.files
     found = files.known(owner, name)
-    if found is not None and files.ready(found) and files.local.pin(name, wait=False):
+    if (
+        found is not None
+        and files.ready(found)
+        and not offload.is_for_bucket(files, found, request)
+        and files.local.pin(name, wait=False)
+    ):
         return Served(found.reference, name)
     return await run_in_threadpool(_fetched, service, owner, name, path, request)
 
@@ -339,6 +345,8 @@ def _fetched(
         allowed = copied.session.owner == owner or copied.session == service.store.shared
         return Served(copied.reference, None) if allowed and copied.is_there() else None
     found = files.find(owner, name)
+    if found is not None and offload.is_for_bucket(files, found, request):
+        return Served(found.reference, None, offload.to_bucket(files, found, request))
     with suppress(FileNotStored):  # it has moved: ``obtain`` finds it
         far = None if found is None else far_files.response(files, found, path, request)
         if found is not None and far is not None:
@@ -370,7 +378,7 @@ class _Answer:
             if self._is_known:
                 self._silent = True
                 message["status"] = _NOT_MODIFIED
-                for name in ("content-length", "content-type", "content-range"):
+                for name in ("content-length", "content-type", "content-range", *offload.ORDERS):
                     del headers[name]
         elif self._silent and message["type"] == "http.response.body":
             message = {**message, "body": b""}
