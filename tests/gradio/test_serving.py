@@ -78,7 +78,6 @@ def test_one_range_is_sent_and_nothing_of_the_request(
     assert not {"cookie", "authorization", "x-mine", "host", "user-agent"} & set(answer.headers)
 
 
-@SIZES
 @pytest.mark.parametrize(
     "asked",
     [
@@ -132,7 +131,6 @@ def test_a_range_goes_on_at_another_replica_unless_the_file_is_another(served: G
     assert (other.status_code, other.content) == (200, CONTENT)
 
 
-@SIZES
 def test_a_browser_may_keep_a_copy_but_has_to_ask(served: Given) -> None:
     _, tab, file = served
     first = tab.fetch(file)
@@ -144,7 +142,6 @@ def test_a_browser_may_keep_a_copy_but_has_to_ask(served: Given) -> None:
     assert again.headers["etag"] == first.headers["etag"]
 
 
-@SIZES
 def test_nothing_that_is_sent_may_run_in_a_browser(served: Given) -> None:
     _, tab, file = served
 
@@ -154,7 +151,6 @@ def test_nothing_that_is_sent_may_run_in_a_browser(served: Given) -> None:
     assert headers["content-security-policy"] == "sandbox"
 
 
-@SIZES
 def test_a_head_request_fetches_nothing_to_the_client(served: Given) -> None:
     _, tab, file = served
 
