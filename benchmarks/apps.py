@@ -3,7 +3,8 @@
     python -m benchmarks.apps [--rounds 21] [--apps NAME ...]
 
 The apps are of the corpus of ``make apps``, each in two processes that are used in turn by a
-visitor with a page. An event gets files that were never there before, if it takes any.
+visitor with a page. An event gets files that were never there before, if it takes any. The store
+has files of others, as one in use: the first save into an empty store also makes its folders.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.report import machine
+from sessionstore import SessionStore
 from tests.campaigns.apps.__main__ import CORPUS
 from tests.campaigns.apps.notes import Notes
 from tests.campaigns.apps.page import Files, Page
@@ -35,6 +37,18 @@ APPS: Final = (
 )  # fmt: skip
 SIDES: Final = ("plain", "attached")
 OPERATIONS: Final = ("event", "page", "upload")
+
+
+OTHERS: Final = 2000
+"""Files of others that the store has at the beginning."""
+
+
+def used_store(root: Path) -> str:
+    """Return the URL of a store that has files already."""
+    with SessionStore.open(root) as store:
+        for number in range(OTHERS):
+            store.shared.add(number.to_bytes(8, "big"))
+    return root.as_uri()
 
 
 class Visitor:
@@ -82,8 +96,8 @@ def measured(name: str, rounds: int, root: Path) -> dict[str, dict[str, float]]:
     times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with contextlib.ExitStack() as stack:
         visitors = {}
-        for side, store in zip(SIDES, (None, (root / name).as_uri()), strict=True):
-            visitors[side] = Visitor(stack.enter_context(served(app, store)))
+        for side, store in zip(SIDES, (None, used_store(root / name)), strict=True):
+            visitors[side] = Visitor(stack.enter_context(served(app, store, sweep_every=None)))
             stack.callback(visitors[side].page.leave)
         for number in range(rounds + 2):  # two to warm up
             for operation in OPERATIONS:

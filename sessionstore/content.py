@@ -13,7 +13,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol, Self
 
@@ -250,7 +250,10 @@ def pump(file: object, into: Ingest) -> None:
     """Write the rest of a binary file to ``into``."""
     readinto = getattr(file, "readinto", None)
     if isinstance(file, io.RawIOBase | io.BufferedIOBase) and callable(readinto):
-        buffer = memoryview(bytearray(CHUNK))
+        size = CHUNK
+        with suppress(OSError):  # a stream without a descriptor
+            size = os.fstat(file.fileno()).st_size + 1  # a small buffer is made in less time
+        buffer = memoryview(bytearray(min(CHUNK, size)))
         while count := readinto(buffer):
             into.write(buffer[:count])
         return

@@ -430,10 +430,11 @@ async def _file_grows(original: Async, file: GradioUploadFile, /, data: bytes) -
 
 async def _file_ends(original: Async, file: GradioUploadFile, /, offset: int) -> None:
     """Rewind a file, as Gradio's parser does once: when it has written the last bytes."""
-    await original(file, offset)
     upload = uploads_in_progress.current.get()
-    if upload is not None:
-        upload.complete(file)
+    if upload is None or not file.filename:
+        await original(file, offset)
+    else:
+        await upload.complete(file, partial(file.file.seek, offset))
 
 
 def equip(demo: Blocks) -> None:

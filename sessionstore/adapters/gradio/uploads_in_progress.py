@@ -28,7 +28,7 @@ from starlette.concurrency import run_in_threadpool
 from sessionstore._os.errors import translated
 from sessionstore._threads import run_waiting
 from sessionstore.adapters.gradio import compat
-from sessionstore.errors import LimitExceeded
+from sessionstore.errors import InvalidName, LimitExceeded
 from sessionstore.limits import Limits, Reservation
 from sessionstore.names import HIDDEN, private_key
 from sessionstore.parsers import show_size
@@ -72,6 +72,7 @@ class _Part:
     inode: int
     reservation: Reservation | None = None
     save: asyncio.Task[tuple[Reference, Stamp]] | None = None
+    saved: tuple[Reference, Stamp] | None = None
 
     @property
     def directory(self) -> str:
@@ -121,17 +122,34 @@ class Upload:
     def _part(self, file: Any) -> _Part:
         return next(part for part in self._parts if part.file is file)
 
-    def complete(self, file: Any) -> None:
-        """Begin to save a file that has arrived. Gradio is about to close and to rename it."""
-        part = self._part(file)
-        if part.save is None and file.filename:
-            stream = os.fdopen(os.dup(file.file.fileno()), "rb", buffering=0)
-            part.save = asyncio.create_task(self._save(part, stream))
+    async def complete(self, file: Any, rewind: Callable[[], object]) -> None:
+        """``rewind`` a file that has arrived, and save it. Gradio is about to rename it.
 
-    async def _save(self, part: _Part, stream: FileIO) -> tuple[Reference, Stamp]:
+        On a bucket the save only begins. On a disk it costs more to have another thread do it than
+        it takes.
+        """
+        part, owner = self._part(file), await self._owner()
+        if self._files.at_once == 1:
+            part.saved = await run_in_threadpool(self._rewound, part, owner, rewind)
+        else:
+            await run_in_threadpool(rewind)
+            stream = os.fdopen(os.dup(file.file.fileno()), "rb", buffering=0)
+            part.save = asyncio.create_task(self._save(part, owner, stream))
+
+    def _rewound(
+        self, part: _Part, owner: str | None, rewind: Callable[[], object]
+    ) -> tuple[Reference, Stamp] | None:
+        rewind()  # it also writes what is buffered
+        with open(part.temporary, "rb", buffering=0) as stream, contextlib.suppress(InvalidName):
+            return self._saved(part, owner, stream)
+        return None  # Gradio refuses the name too, or gives the file another one
+
+    async def _save(
+        self, part: _Part, owner: str | None, stream: FileIO
+    ) -> tuple[Reference, Stamp]:
         with stream:
             async with self._turns:
-                return await run_waiting(self._saved, part, await self._owner(), stream)
+                return await run_waiting(self._saved, part, owner, stream)
 
     def _saved(self, part: _Part, owner: str | None, stream: FileIO) -> tuple[Reference, Stamp]:
         part.count_no_more()  # the save counts for itself
@@ -139,10 +157,11 @@ class Upload:
 
     async def keep(self, names: Iterable[str]) -> None:
         """Have these files of the cache in the store. Raises as ``Session.put``."""
-        owner, saves = await self._owner(), {part.name: part.save for part in self._parts}
+        owner, parts = await self._owner(), {part.name: part for part in self._parts}
         for name in names:
-            save = saves.get(name)
-            if save is None or not self._files.arrived(owner, name, *await save):
+            part = parts.get(name)
+            saved = None if part is None else part.saved or (part.save and await part.save)
+            if saved is None or not self._files.arrived(owner, name, *saved):
                 await run_waiting(self._files.keep_upload, owner, name)
         if self._files.local.is_over():
             await run_waiting(self._files.local.make_room)
@@ -170,7 +189,11 @@ class Upload:
     async def settle(self) -> None:
         """Wait until no file is being saved, and release the quota of those that were not."""
         saves = [part.save for part in self._parts if part.save is not None]
-        await asyncio.gather(*saves, return_exceptions=True)
+        if not all(save.done() for save in saves):
+            await asyncio.wait(saves)
+        for save in saves:
+            if not save.cancelled():
+                save.exception()  # asyncio would log one that it believes to be lost
         for part in self._parts:
             if part.reservation is not None:
                 await run_in_threadpool(part.count_no_more)

@@ -63,16 +63,23 @@ class DoesNotStartError(Exception):
 
 
 @contextlib.contextmanager
-def served(app: Path, store: str | None, broken: str | None = None) -> Iterator[Served]:
+def served(
+    app: Path,
+    store: str | None,
+    broken: str | None = None,
+    *,
+    sweep_every: timedelta | None = SWEEP_EVERY,
+) -> Iterator[Served]:
     """Serve ``app``, attached to a store at the URL ``store`` if one is given.
 
-    ``broken`` names a defect of ``attach`` to add.
+    ``broken`` names a defect of ``attach`` to add. With ``sweep_every=None`` the store is swept as
+    often as by default.
     """
     with tempfile.TemporaryDirectory(prefix="apps-", ignore_cleanup_errors=True) as name:
         directory = Path(name).resolve()
         shutil.copytree(app.parent, directory / "app", ignore=shutil.ignore_patterns("__pycache__"))
         (directory / "tmp").mkdir()
-        arguments = (directory, app.name, free_port(), store, broken)
+        arguments = (directory, app.name, free_port(), store, broken, sweep_every)
         process = _processes.Process(target=_serve, args=arguments)
         process.start()
         try:
@@ -112,7 +119,14 @@ def _ends_with_driver() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _serve(directory: Path, name: str, port: int, store: str | None, broken: str | None) -> None:
+def _serve(  # noqa: PLR0917 - the arguments of a new process
+    directory: Path,
+    name: str,
+    port: int,
+    store: str | None,
+    broken: str | None,
+    sweep_every: timedelta | None,
+) -> None:
     os.setsid()
     _ends_with_driver()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -137,7 +151,7 @@ def _serve(directory: Path, name: str, port: int, store: str | None, broken: str
     sys.argv = [name]
     if broken is not None:
         BREAKS[broken]()
-    _hook(_Hooks(directory, port, None if store is None else _attacher(store)))
+    _hook(_Hooks(directory, port, None if store is None else _attacher(store, sweep_every)))
     try:
         runpy.run_path(name, run_name="__main__")
     except KeyboardInterrupt:
@@ -151,7 +165,7 @@ def _ok(url: str) -> bool:
     return bool(url)
 
 
-def _attacher(url: str) -> Callable[[Any], None]:
+def _attacher(url: str, sweep_every: timedelta | None) -> Callable[[Any], None]:
     """Return a function that attaches a demo to the one store of this app."""
     opened: list[SessionStore] = []
 
@@ -159,7 +173,7 @@ def _attacher(url: str) -> Callable[[Any], None]:
         if not opened:
             retention = Retention(linger=LINGER)
             opened.append(SessionStore.open(url, retention=retention, secret=SECRET))
-        attach(demo, opened[0], sweep_every=SWEEP_EVERY)
+        attach(demo, opened[0], sweep_every=sweep_every)
 
     return attach_to_store
 
