@@ -1,4 +1,4 @@
-"""``python -m benchmarks.sweeps [--files 1000000] [--replicas 16]``: the sweeps of a large bucket.
+"""``python -m benchmarks.sweeps [--files 1000000] [--replicas 1 16]``: sweeps of a large bucket.
 
 The protocol's real code on a bucket that makes its listings up as they are asked for, so that a
 hundred million files need no hundred million objects. It counts requests, CPU time beyond the
@@ -136,16 +136,17 @@ def idle(files: int, replicas: int, hours: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure and print one row."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps")
     parser.add_argument("--files", type=int, default=1_000_000)
-    parser.add_argument("--replicas", type=int)
+    parser.add_argument("--replicas", nargs="+", type=int)
     parser.add_argument("--hours", type=int, default=4)
     given = parser.parse_args()
     if given.replicas is not None:
         print("| files | replicas | LIST an hour | PUT an hour | GET an hour | $ in 30 days |")
         print("|---:|---:|---:|---:|---:|---:|")
-        print("| " + " | ".join(idle(given.files, given.replicas, given.hours)) + " |")
+        for replicas in given.replicas:
+            print("| " + " | ".join(idle(given.files, replicas, given.hours)) + " |", flush=True)
         return
     print("| files | LIST | other requests | CPU | CPU a key | memory |")
     print("|---:|---:|---:|---:|---:|---:|")
