@@ -23,6 +23,7 @@ import json
 import os
 import random
 import secrets
+import signal
 import ssl
 import statistics
 import subprocess
@@ -42,7 +43,7 @@ import httpx
 from benchmarks import disks
 from benchmarks.harness import Figure
 from benchmarks.latency import far, serving
-from benchmarks.load_app import LINGER
+from benchmarks.load_app import LINGER, STALLS
 from benchmarks.report import machine
 from tests.conftest import free_port
 from tests.support import seaweed
@@ -287,7 +288,8 @@ def figures(visitors: int) -> Iterator[Figure]:
 
 HEAD: Final = (
     "visitors", "backend", "errors", *(f"{step}, s" for step in STEPS), "late drop, s",
-    "CPU, ms", "of plain's", "requests", "memory, KB", "stall, ms", "ours, ms",
+    "CPU, ms", "of plain's", "requests", "memory, KB",
+    *(f"stall, {each}, ms" for each in STALLS),
 )  # fmt: skip
 
 
@@ -312,7 +314,7 @@ def row(rounds: Sequence[Load], plain: float | None) -> str:
         "" if plain is None else f"{cpu / plain:.2f}",
         f"{median(each.requests for each in rounds):.1f}" if attached else "",
         f"{median(each.memory for each in rounds) / 1e3:.0f}",
-        *(f"{max(each.stalls[whose] for each in rounds) * 1e3:.0f}" for whose in ("all", "ours")),
+        *(f"{max(each.stalls[name] for each in rounds) * 1e3:.0f}" for name in STALLS),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -332,6 +334,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure and print."""
     asked = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the other processes end too
     found: dict[tuple[int, str], list[Load]] = defaultdict(list)
     _say(f"| {' | '.join(HEAD)} |\n|{'---:|' * len(HEAD)}")
     for load in loads(asked):

@@ -181,6 +181,28 @@ def test_a_visitor_who_only_looks_takes_two(counted: Counted) -> None:
     assert not [key for key in counted.bucket.all_keys() if tab.session_hash in key]
 
 
+def test_an_idle_process_costs_little(counted: Counted) -> None:
+    """It records the path of its cache directory; its sweeps are ``benchmarks.sweeps``'."""
+    counted.tab().load().close()
+    counted.count()
+    hours = 3
+    for _ in range(hours * 60):
+        counted.site.clock.advance(timedelta(minutes=1))
+        counted.service._beat()
+    made = counted.count()
+
+    billed = sum(count for kind, count in made.items() if kind.startswith(("LIST", "PUT")))
+    assert billed * PUT / hours * MONTH <= 0.15
+
+
+def test_of_several_processes_one_records_the_path(counted: Counted) -> None:
+    counted.count()
+
+    counted.service._claim_path()  # as another process, whose turn it is a little later
+
+    assert counted.count() == {"LIST file": 1, "GET content": 1}
+
+
 class Later:
     """An executor whose calls the test makes."""
 

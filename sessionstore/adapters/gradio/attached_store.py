@@ -20,6 +20,7 @@ from sessionstore.adapters.gradio.owner_lists import tidy
 from sessionstore.adapters.gradio.paths import OURS, CachePaths
 from sessionstore.adapters.gradio.presence import PresenceTracker
 from sessionstore.adapters.gradio.values import CachedResults
+from sessionstore.backend import Surveys
 from sessionstore.background import Sweeping
 from sessionstore.errors import (
     BackendUnavailable,
@@ -46,6 +47,9 @@ CACHE_SIZE: Final = 4 << 30
 
 CLAIM: Final = timedelta(minutes=3)
 """The time for which other processes respect a process's cache path after it was last renewed."""
+
+CLAIM_BILLED: Final = timedelta(minutes=10)
+"""The same where requests cost money: 16 replicas must not cost more than 1.1 times one."""
 
 _COPIES_EVERY: Final = timedelta(minutes=1)
 _CLEAN_EVERY: Final = timedelta(minutes=10)
@@ -157,6 +161,7 @@ class Service:
         self._lock = threading.Lock()
         self._apps: weakref.WeakSet[App] = weakref.WeakSet()
         self._done = {"renew pins": store.now(), "touch tabs": store.now()}
+        self._claim = CLAIM_BILLED if isinstance(store.backend, Surveys) else CLAIM
         self._claim_path()
         self._retention = store.retention
         self._stop_listening = store.on("dropped", self._dropped)
@@ -252,7 +257,7 @@ class Service:
             self.files.sweep()
         if self._is_due("clean", now, _CLEAN_EVERY):
             self.files.local.clean()
-        if self._is_due("claim", now, CLAIM / 3):
+        if self._is_due("claim", now, self._claim / 2):
             self._claim_path()
 
     def _is_due(self, job: str, now: datetime, every: timedelta) -> bool:
@@ -267,8 +272,11 @@ class Service:
         """Record this process's cache directory; raise SettingsError if another process differs."""
         mine = str(self.files.paths.root)
         claims = Session(self.store, private_key("gradio cache directory"))
+        left = timedelta(0)
         try:
-            theirs = claims.read("path").decode(errors="surrogateescape")
+            claim = claims.get("path")
+            theirs = claim.read().decode(errors="surrogateescape")
+            left = (claim.expires or self.store.now()) - self.store.now()
         except FileNotStored:
             theirs = mine
         if theirs != mine:
@@ -276,7 +284,8 @@ class Service:
                 f"Gradio's cache directory is {mine!r} here, and {theirs!r} in another process "
                 "that uses this store. Files must have the same paths on all replicas: set "
                 "GRADIO_TEMP_DIR to one directory for all. (A process that stopped counts for "
-                f"{CLAIM.seconds} more seconds.)"
+                f"{self._claim.seconds} more seconds.)"
             )
-        claims.put("path", mine.encode(errors="surrogateescape"), ttl=CLAIM)
+        if left <= self._claim / 2:  # else another process has renewed it
+            claims.put("path", mine.encode(errors="surrogateescape"), ttl=self._claim)
         self._done["claim"] = self.store.now()
