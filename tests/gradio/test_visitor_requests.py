@@ -32,7 +32,7 @@ MONTH: Final = 720
 """Hours."""
 
 _KINDS: Final = {
-    r"layout|sweep|probe": "store",
+    r"layout|sweep|sweeper|probe|i/": "store",
     r"b/.*": "content",
     r"s/gradio-unclaimed-[^/]+/f/.*": "upload",
     r"s/gradio-tabs-[^/]+/f/.*": "tab",
@@ -157,6 +157,14 @@ VISIT: Final = {
 }  # fmt: skip
 """16 requests."""
 
+IDLE: Final = 50
+"""The most requests that cost money, in an hour in which nobody comes, beside the sweeps."""
+
+
+def billed(kinds: dict[str, int]) -> int:
+    """Return how many of these requests cost as much as a PUT."""
+    return sum(count for kind, count in kinds.items() if kind.startswith(("LIST", "PUT")))
+
 
 @pytest.mark.parametrize("handler", ["paint", "add", "add_as_path"])
 def test_one_visitor_takes_sixteen_requests(counted: Counted, handler: str) -> None:
@@ -175,9 +183,10 @@ def test_a_visitor_who_only_looks_takes_two(counted: Counted) -> None:
     tab = counted.tab()
     counted.count()
     tab.load()
+    assert counted.count() == {"LIST session": 1}
     tab.close()
 
-    assert counted.count() == {"LIST session": 2}
+    assert counted.count() == {"LIST session": 1}
     assert not [key for key in counted.bucket.all_keys() if tab.session_hash in key]
 
 
@@ -191,8 +200,7 @@ def test_an_idle_process_costs_little(counted: Counted) -> None:
         counted.service._beat()
     made = counted.count()
 
-    billed = sum(count for kind, count in made.items() if kind.startswith(("LIST", "PUT")))
-    assert billed * PUT / hours * MONTH <= 0.15
+    assert 0.6 * IDLE <= billed(made) / hours <= IDLE  # the adopted copy is older or younger
 
 
 def test_of_several_processes_one_records_the_path(counted: Counted) -> None:
@@ -200,7 +208,7 @@ def test_of_several_processes_one_records_the_path(counted: Counted) -> None:
 
     counted.service._claim_path()  # as another process, whose turn it is a little later
 
-    assert counted.count() == {"LIST file": 1, "GET content": 1}
+    assert counted.count() == {"LIST file": 1, "GET content": 1}  # ten times an hour
 
 
 class Later:
