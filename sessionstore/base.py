@@ -93,6 +93,9 @@ class BaseStore:
         self.sendfile: Final = sendfile
         """How a proxy sends local copies: an internal location, or "X-Sendfile". None: not."""
         self.audit = audit
+        self.before_drop: Final[list[Callable[[SessionKey], Callable[[], None] | None]]] = []
+        """Called before a session is dropped, while its files are there, by an adapter. What they
+        return is called after it, unless it was spared. They raise nothing."""
         self.swept: Collected | None = None
         """The result of the last garbage collection of this process."""
         self.listed = 0
@@ -154,6 +157,7 @@ class BaseStore:
         """
         if self.audit is not None:
             self.audit.dropping(key, reason, self.now())
+        after = [prepare(key) for prepare in self.before_drop]
         with self.ledger.removing(key.sid) as change:
             dropped = self.backend.drop(
                 key.sid, unless_active_after=unless_active_after, only_ended=only_ended
@@ -168,6 +172,8 @@ class BaseStore:
         if self.ledger.by_owner and not self.owners.tidied and not is_private(key):
             self._forget_owned(key)
         self.emit("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
+        for call in filter(None, after):
+            call()
         return True
 
     def _forget_owned(self, key: SessionKey) -> None:

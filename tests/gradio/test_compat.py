@@ -13,6 +13,7 @@ import gradio as gr
 import pytest
 from gradio import component_meta, route_utils
 from gradio.routes import App
+from gradio.state_holder import SessionState
 from starlette.routing import BaseRoute, Match
 
 from sessionstore import SessionStore, SettingsError
@@ -112,6 +113,21 @@ def test_a_missing_attribute_of_the_demo_is_named(
         monkeypatch.delattr(next(each for each in type(demo).__mro__ if name in vars(each)), name)
 
     assert f"Blocks.{name}," in refused(demo)
+
+
+@pytest.mark.parametrize("name", compat._OF_A_SESSION)
+def test_a_missing_attribute_of_a_session_is_named(
+    demo: gr.Blocks, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SessionState.__init__
+
+    def init(self: SessionState, blocks: gr.Blocks) -> None:
+        original(self, blocks)
+        delattr(self, name)
+
+    monkeypatch.setattr(SessionState, "__init__", init)
+
+    assert f"SessionState.{name}," in refused(demo)
 
 
 class Hidden(BaseRoute):

@@ -19,6 +19,7 @@ from sessionstore.adapters.gradio.cache_files import CacheFiles
 from sessionstore.adapters.gradio.owner_lists import tidy
 from sessionstore.adapters.gradio.paths import OURS, CachePaths
 from sessionstore.adapters.gradio.presence import PresenceTracker
+from sessionstore.adapters.gradio.state import States
 from sessionstore.adapters.gradio.values import CachedResults
 from sessionstore.backend import Surveys
 from sessionstore.background import Sweeping
@@ -136,6 +137,7 @@ class Service:
         keep_local: bool,
         share: bool = False,
         history: timedelta | None = None,
+        state_size: int | None = None,
     ) -> None:
         """Use Gradio's ``cache`` directory for local copies.
 
@@ -152,6 +154,7 @@ class Service:
             store, paths, CacheDir(paths.root, cache_size, keep=keep_local)
         )
         self.files.history = history
+        self.states: Final = States(store, self.secret, self.presences, state_size)
         self.places: Final[set[str]] = set()
         """The events that used a path of a file that is gone, each logged once."""
         self.copies: Final = OwnedCopies(paths.root / OURS, store.local_copies.size, self.files)
@@ -165,6 +168,7 @@ class Service:
         self._claim_path()
         self._retention = store.retention
         self._stop_listening = store.on("dropped", self._dropped)
+        store.before_drop.append(self.states.dropping)
         self._move_copies_back = store.use_local_copies(self.copies)
 
     def keep_for(self, age: timedelta) -> None:
@@ -174,6 +178,7 @@ class Service:
 
     def pin(self, demo: Blocks) -> None:
         """Save the files that came with the demo's components, and those that texts link to."""
+        self.states.serve(demo)
         names = {self.files.paths.relative(path) for path in compat.own_files(demo)}
         self.files.pin(sorted(name for name in names if name is not None))
 
@@ -201,6 +206,8 @@ class Service:
             self._apps.clear()
             self._stop()
             self._stop_listening()
+            self.store.before_drop.remove(self.states.dropping)
+            self.states.drain()
             self._move_copies_back()
             self.store.retention = self._retention
 

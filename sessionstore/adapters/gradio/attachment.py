@@ -28,6 +28,7 @@ from sessionstore.adapters.gradio.attached_store import CACHE_SIZE, Service
 from sessionstore.adapters.gradio.events import sender_of
 from sessionstore.adapters.gradio.file_routes import SERVICE
 from sessionstore.adapters.gradio.recent_saves import VisitorSession
+from sessionstore.adapters.gradio.state import STATE_SIZE
 from sessionstore.errors import InvalidName, SettingsError
 from sessionstore.parsers import check_duration
 
@@ -94,6 +95,8 @@ def attach(
     keep_local: bool = True,
     share: bool = False,
     history: timedelta | None = None,
+    state: bool = False,
+    state_size: int = STATE_SIZE,
 ) -> Attachment:
     """Save the demo's files in ``store``, and its visitors' files in sessions of their own.
 
@@ -119,6 +122,11 @@ def attach(
     deleted with their session, so after a reload of the page older ones cannot be shown. With
     ``history`` they are kept for this time, at most 256 MiB for each visitor.
 
+    With ``state=True`` the values of ``gr.State`` are files of the visitor's session too: an event
+    on another replica gets them, and they are deleted with the session. They are pickled and signed
+    with the store's secret. One whose pickle is larger than ``state_size`` bytes (16 MiB), or that
+    cannot be pickled, stays in the memory of the process; the log says so.
+
     Raises SettingsError when the demo is running, or is attached to another store; when another
     process uses this store with another cache directory; when replicas would need a ``secret`` that
     is not set; and when this version of Gradio is unknown. Raises ValueError when ``sweep_every``
@@ -142,6 +150,7 @@ def attach(
             keep_local=keep_local,
             share=share,
             history=history,
+            state_size=state_size if state else None,
         )
         attachment = Attachment(demo, service)
         _attachments[demo] = attachment

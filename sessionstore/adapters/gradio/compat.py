@@ -15,6 +15,8 @@ import inspect
 import io
 import mimetypes
 import re
+from datetime import datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
@@ -51,11 +53,18 @@ _PARAMETERS: Final = {
     "gradio.route_utils:GradioUploadFile.write": "self data",
     "gradio.route_utils:GradioUploadFile.seek": "self offset",
     "gradio.component_meta:updateable": "fn",
+    "gradio.state_holder:StateHolder.delete_all_expired_state": "self",
+    "gradio.state_holder:SessionState.__init__": "self blocks",
+    "gradio.components.state:default_delete_callback": "x",
     "gradio.utils:is_allowed_file": "path blocked_paths allowed_paths created_paths",
     "gradio.utils:is_in_or_equal": "path_1 path_2",
     "gradio_client.utils:strip_invalid_filename_characters": "filename",
 }
 """The functions that are called or patched, each with its first parameters."""
+
+STATE: Final = "gradio.components.state:State"
+STATE_HOLDER: Final = "gradio.state_holder:StateHolder"
+SESSION_STATE: Final = "gradio.state_holder:SessionState"
 
 CACHE: Final = "gradio.caching:_CacheStore"
 """The class of the caches of ``gr.cache``, from Gradio 6.12 on."""
@@ -73,6 +82,7 @@ _TYPES: Final[dict[str, type]] = {
     "gradio.data_classes:_StaticFiles.all_paths": list,
     "gradio.exceptions:InvalidPathError": type,
     "gradio.context:Context.root_block": object,
+    "gradio.state_holder:SessionState.state_components": property,
 }
 """The other names, each with its type."""
 
@@ -89,6 +99,10 @@ _ROUTES: Final = (
 _OF_THE_APP: Final = ("auth", "auth_dependency", "cookie_id", "tokens", "user_middleware")
 _OF_THE_DEMO: Final = (
     "GRADIO_CACHE", "app_id", "blocks", "delete_cache", "fns", "is_running", "temp_files", "title",
+)  # fmt: skip
+
+_OF_A_SESSION: Final = (
+    "state_data", "_state_ttl", "is_closed", "STATE_TTL_WHEN_CLOSED", "blocks_config",
 )  # fmt: skip
 
 MCP_SERVER: Final = "gradio.mcp:GradioMCPServer"
@@ -121,9 +135,15 @@ def check(demo: Blocks | App) -> None:
     find("gradio.component_meta:updateable")(lambda self: None)(component)  # noqa: ARG005 - a method
     if not isinstance(getattr(component, "_constructor_args", None), list):
         _refuse("has no Component._constructor_args")
-    for name in () if isinstance(demo, FastAPI) else _OF_THE_DEMO:
+    if isinstance(demo, FastAPI):
+        return
+    for name in _OF_THE_DEMO:
         if not hasattr(demo, name):
             _refuse(f"has no Blocks.{name}")
+    session = find(SESSION_STATE)(demo)
+    for name in _OF_A_SESSION:
+        if not hasattr(session, name):
+            _refuse(f"has no SessionState.{name}")
 
 
 def _check_parameters(functions: dict[str, str]) -> None:
@@ -387,3 +407,78 @@ def arguments_of(value: Any) -> list[dict[str, Any]]:
 def set_arguments(component: Any, arguments: list[dict[str, Any]]) -> None:
     """Replace the arguments of a component that is returned as an update."""
     component._constructor_args = arguments  # noqa: SLF001 - Gradio has no public way
+
+
+# State
+
+_id = attrgetter("_id")
+_set_at = attrgetter("_state_ttl")
+
+
+def states_of(demo: Blocks) -> list[Any]:
+    """Return the ``gr.State`` components of a demo in their order, equal in all its processes."""
+    state = find(STATE)
+    return [block for block in demo.blocks.values() if isinstance(block, state)]
+
+
+def states_used(block_fn: Any, demo: Blocks) -> list[Any]:
+    """Return the ``gr.State`` components that an event gets or sets, each once."""
+    function, state = demo.fns[block_fn] if isinstance(block_fn, int) else block_fn, find(STATE)
+    used = {_id(block): block for block in (*function.inputs, *function.outputs)}
+    return [block for block in used.values() if isinstance(block, state)]
+
+
+def state_name(block: Any, demo: Blocks) -> str:
+    """Return words for the log that tell the author of an app which ``gr.State`` it is."""
+    users = [fn.api_name for fn in demo.fns.values() if block in (*fn.inputs, *fn.outputs)]
+    used = ", ".join(repr(name) for name in dict.fromkeys(users) if name) or "no event"
+    place = next((n for n, each in enumerate(states_of(demo), 1) if each is block), None)
+    return f"the gr.State {'of a gr.render' if place is None else f'no. {place}'} (used by {used})"
+
+
+def new_state(demo: Blocks) -> Any:
+    """Return the memory of a new session."""
+    return find(SESSION_STATE)(demo)
+
+
+def has_callback(block: Any) -> bool:
+    """Return whether a ``gr.State`` has a ``delete_callback``."""
+    return block.delete_callback is not find("gradio.components.state:default_delete_callback")
+
+
+def has_value(state: Any, block: Any) -> bool:
+    """Return whether a session has a value of a ``gr.State`` in memory."""
+    return _id(block) in state.state_data
+
+
+def value_of(state: Any, block: Any) -> Any:
+    """Return the value of a ``gr.State`` in a session's memory."""
+    return state.state_data[_id(block)]
+
+
+def set_value(state: Any, block: Any, value: Any, since: datetime) -> None:
+    """Put a value that was set at the time ``since`` into a session's memory."""
+    state.state_data[_id(block)] = value
+    _set_at(state)[_id(block)] = (block.time_to_live, since)
+
+
+def forget_value(state: Any, block: Any) -> None:
+    """Remove a value from a session's memory: the next event has the initial one."""
+    state.state_data.pop(_id(block), None)
+    _set_at(state).pop(_id(block), None)
+
+
+def set_since(state: Any, block: Any) -> datetime | None:
+    """Return the local time when an event set a ``gr.State``, None if it has its initial value."""
+    since: datetime | None = _set_at(state).get(_id(block), (0, None))[1]
+    return since
+
+
+def closed_for(state: Any) -> timedelta:
+    """Return the time for which Gradio keeps the values of a page that was closed."""
+    return timedelta(seconds=state.STATE_TTL_WHEN_CLOSED)
+
+
+def sessions_in(holder: Any) -> list[tuple[str, Any]]:
+    """Return the sessions in the memory of an app, each with its id."""
+    return list(holder.session_data.items())

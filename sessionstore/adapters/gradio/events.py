@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from sessionstore.adapters.gradio.attached_store import Service
     from sessionstore.adapters.gradio.cache import CacheDir
+    from sessionstore.adapters.gradio.state import EventStates
     from sessionstore.model import Reference
     from sessionstore.storedfile import StoredFile
 
@@ -129,13 +130,15 @@ class Event:
     generator: Any = None
     """The generator that the handler continues as, if any."""
     over: bool = False
+    states: EventStates | None = None
+    """The values of ``gr.State`` that it uses, if the store has them."""
     began: int = field(default_factory=now_of_files)
     _samples: dict[bool, int] = field(default_factory=dict)
     _moves: dict[str, asyncio.Task[str | None]] = field(default_factory=dict)
     """The moves of the current sample that were begun, by name."""
-    _saves: list[asyncio.Task[str | None]] = field(default_factory=list)
+    _saves: list[asyncio.Task[Any]] = field(default_factory=list)
     """The outputs that are being saved while Gradio goes on; ``saved`` waits for them."""
-    _pending: set[asyncio.Task[str | None]] = field(default_factory=set)
+    _pending: set[asyncio.Task[Any]] = field(default_factory=set)
     _failures: dict[bool, BaseException] = field(default_factory=dict)
     """The first error of the inputs and of the outputs; no further move starts after it."""
     _turns: asyncio.Semaphore | None = None
@@ -163,7 +166,7 @@ class Event:
             return path
         found = files.settled(self.sender.visitor, self.sender.owner, name)
         if found is not None and not self._is_linked(found) and self.pins.add(name, wait=False):
-            self._touch()
+            self.touch()
             return path
         stored = self.service.copies.whose(path)
         if stored is not None and not self.inputs:
@@ -313,9 +316,24 @@ class Event:
             files.fetch(found, equal)
             while not self.pins.add(found.name):  # another file's fetch evicted it at once
                 files.fetch(found, equal)
-        self._touch()
+        self.touch()
 
-    def _touch(self) -> None:
+    def load_states(self) -> None:
+        """Begin to read the values of ``gr.State``."""
+        if self.states is not None:
+            self._pending.add(self.states.load())
+
+    def save_states(self, *, goes_on: bool = False) -> None:
+        """Begin to save the values of ``gr.State``, unless a generator ``goes_on``."""
+        if self.states is not None and goes_on:
+            self.states.note()
+        elif self.states is not None:
+            tasks = self.states.save()
+            self._saves += tasks
+            self._pending.update(tasks)
+
+    def touch(self) -> None:
+        """Note that the event uses its visitor's session."""
         if self.sender.visitor is not None:
             self.service.presences.used(self.sender.visitor, self.sender.arrived, wait=False)
 
@@ -372,7 +390,7 @@ class Event:
         names, self.later = self.later, []
         self._saves += [self._begun(name, "") for name in names]
 
-    async def leave_saves(self) -> list[asyncio.Task[str | None]]:
+    async def leave_saves(self) -> list[asyncio.Task[Any]]:
         """Return the saves of the outputs, for which the caller waits from now on."""
         self.save_later()
         saves, self._saves = list(dict.fromkeys(self._saves)), []

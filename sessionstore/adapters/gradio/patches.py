@@ -92,6 +92,7 @@ def install(service_of: ServiceOf, hash_seed: bytes) -> None:
     _replace(file, "__init__", _file_begins)
     _replace(file, "write", _file_grows)
     _replace(file, "seek", _file_ends)
+    _replace(compat.STATE_HOLDER, "delete_all_expired_state", partial(_expire, service_of))
     if compat.has_history():
         _replace("gradio:history", "record_run", partial(_record_run, service_of))
         finished = partial(_record_history, service_of)
@@ -149,37 +150,35 @@ def _create_app(
     return app
 
 
-async def _process_api(  # noqa: C901 - one event, from its request to its error
+async def _process_api(
     service_of: ServiceOf, original: Async, demo: Blocks, /, *args: Any, **kwargs: Any
 ) -> Any:
     service = service_of(demo)
     if service is None:
         return await original(demo, *args, **kwargs)
-    given = _signature(original).bind(demo, *args, **kwargs).arguments
+    call = _signature(original).bind(demo, *args, **kwargs)
+    given = call.arguments
     try:
         event = _event(service, events.senders(_requests(given)))
         if event is None:
             return await original(demo, *args, **kwargs)
         event.place = compat.name_of(given["block_fn"], demo)
+        _use_states(event, demo, given)
         shown = None if event.nested else frames.current.get()
         if shown is not None:
             shown.raise_failure()
         with events.running(event, given.get("iterator")):
             try:
-                output = await original(demo, *args, **kwargs)
+                await _load_states(event, given)
+                output = await original(*call.args, **call.kwargs)
             except BaseException:
                 event.later.clear()
+                event.save_states()  # a handler may have changed one before it failed
                 await event.saved()  # the error of an output came before Gradio's
                 raise
             finally:
                 await event.keep_cached()
-            event.generator = output.get("iterator")
-            if shown is not None and output.get("is_generating"):
-                await shown.add(await event.leave_saves(), event.pins)
-                return output
-            await event.saved()
-            if shown is not None:
-                await shown.saved()
+            await _saved(event, output, shown)
             return output
     except SessionStoreError as error:
         # With ``show_error`` Gradio shows the text of any exception, and the store's errors
@@ -197,6 +196,42 @@ async def _process_api(  # noqa: C901 - one event, from its request to its error
             error.message = words
             raise
         raise RuntimeError(words) from error
+
+
+async def _saved(event: events.Event, output: dict[str, Any], shown: frames.Frames | None) -> None:
+    """Wait until what the event made is saved, or leave that to ``shown`` while it goes on."""
+    event.generator = output.get("iterator")
+    event.save_states(goes_on=bool(output.get("is_generating")))
+    if shown is not None and output.get("is_generating"):
+        await shown.add(await event.leave_saves(), event.pins)
+        return
+    await event.saved()
+    if shown is not None:
+        await shown.saved()
+
+
+def _use_states(event: events.Event, demo: Blocks, given: dict[str, Any]) -> None:
+    """Have a visitor's event use the visitor's own values of ``gr.State``."""
+    sender, states = event.sender, event.service.states
+    alone = not event.nested and len(event.senders) == 1  # Gradio gives a batch the first's memory
+    state = given.get("state")
+    if states.size is None or state is None or not alone or sender.mcp or sender.visitor is None:
+        return
+    event.states = states.of_event(demo, given["block_fn"], state, sender.visitor, event.touch)
+    if event.states is not None:
+        given["state"] = event.states.state
+
+
+async def _load_states(event: events.Event, given: dict[str, Any]) -> None:
+    """Load the values of ``gr.State`` while the files of the inputs are moved.
+
+    Gradio looks at them before the inputs, to see which ones change.
+    """
+    if event.states is not None and given.get("iterator") is None:
+        event.load_states()
+        event.next_sample(inputs=True)
+        event.expect(given["inputs"])
+        await event.states.loaded()
 
 
 def _event(service: Service, senders: list[events.Sender]) -> events.Event | None:
@@ -252,7 +287,7 @@ async def _preprocess_data(
     original: Async, demo: Blocks, /, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any
 ) -> Any:
     event = events.current.get()
-    if event is not None:
+    if event is not None and event.states is None:  # else they were begun before
         event.next_sample(inputs=True)
         event.expect(inputs)
     given = await original(demo, block_fn, inputs, *args, **kwargs)
@@ -379,6 +414,14 @@ def _record_history(
         if sender.owner is not None and not sender.program:
             loop = asyncio.get_running_loop()
             loop.run_in_executor(None, service.keep_run, sender.owner, files)
+
+
+def _expire(service_of: ServiceOf, original: Callable[..., None], holder: Any, /) -> None:
+    service = service_of(getattr(holder, "blocks", None))
+    if service is None:
+        original(holder)
+    else:
+        service.states.expire(holder)
 
 
 def _cache_put(original: Callable[..., None], cache: Any, /, key_hash: str, **entry: Any) -> None:
