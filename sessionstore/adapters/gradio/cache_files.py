@@ -329,7 +329,10 @@ class CacheFiles:
         return home.put(name, stream, UNCLAIMED, fresh=fresh).reference, stamp
 
     def arrived(self, owner: str | None, name: str, reference: Reference, stamp: Stamp) -> bool:
-        """Note the local copy of a saved upload; return whether it is there, unchanged. No I/O."""
+        """Note the local copy of a saved upload, and return whether it is there.
+
+        Fit for an event loop.
+        """
         if self.local.stamp(name) != stamp:
             return False
         self._noted(self.unclaimed(owner), owner, name, reference, stamp)
