@@ -27,7 +27,7 @@ and owner always come with the same ``sid``. Calls may come from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import BinaryIO, ClassVar, Protocol, Self, runtime_checkable
 
@@ -208,6 +208,11 @@ class ReclaimsLate(Protocol):
 class Survey(Protocol):
     """One sweep's pass over a store: ``sessions`` is read to its end, and then ``collect``."""
 
+    @property
+    def tokens(self) -> Mapping[str, Collection[str]]:
+        """The tokens of the listed files of each watched session, and maybe of replaced ones."""
+        ...
+
     def sessions(self) -> Iterator[SessionRecord]: ...
     def collect(self, *, force: bool = False) -> Collected: ...
 
@@ -220,8 +225,11 @@ class Surveys(Protocol):
     collected by a later pass.
     """
 
-    def survey(self, *, content: bool = True) -> Survey:
-        """Return a pass. Without ``content`` it lists the sessions only, and collects nothing."""
+    def survey(self, *, content: bool = True, watched: Iterable[str] = ()) -> Survey:
+        """Return a pass. Without ``content`` it lists the sessions only, and collects nothing.
+
+        ``watched`` are the sessions whose files are wanted.
+        """
         ...
 
 

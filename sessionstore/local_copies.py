@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -55,6 +55,13 @@ class CopyKey(NamedTuple):
     sid: str
     name: str
     version: str
+
+
+class Listed(NamedTuple):
+    """The ``tokens`` of the files of some sessions, listed ``at`` that ``moment()`` or later."""
+
+    tokens: Mapping[str, Collection[str]]
+    at: float
 
 
 @dataclass(slots=True)
@@ -283,11 +290,15 @@ class LocalCopies:
             return list(self._sessions)
 
     def sweep(
-        self, files: Callable[[str], Iterable[Reference]], absent: Iterable[str] = ()
+        self,
+        files: Callable[[str], Iterable[Reference]],
+        absent: Iterable[str] = (),
+        listed: Listed | None = None,
     ) -> None:
         """Remove copies of files that other processes deleted, and the copies of dead processes.
 
-        ``absent`` are sessions with copies that do not exist any more.
+        ``absent`` are sessions with copies that do not exist any more. With ``listed``, ``files``
+        is not called.
         """
         for sid in absent:
             self.forget_session(sid)
@@ -299,11 +310,29 @@ class LocalCopies:
             workspace.renew()  # before other processes take it for a dead one's
             with workspace.dead():
                 pass  # the end of the block erases them
+        if listed is not None:
+            self._sweep_listed(listed)
+            return
         for sid in list(self._sessions):
             # List the copies before the files: a copy made in between must not count as dead.
             copies = self._of(sid)
             live = {self._place(sid, reference) for reference in files(sid)}
             self._remove([place for place in copies if place not in live])
+
+    def _sweep_listed(self, listed: Listed) -> None:
+        for sid, tokens in listed.tokens.items():
+            versions = {self._blind(token) for token in tokens}
+            with self._lock:
+                dead = [
+                    place
+                    for place in self._sessions.get(sid, ())
+                    if place.version not in versions and self._copies[place].checked < listed.at
+                ]
+            self._remove(dead)
+
+    def moment(self) -> float:
+        """Return the time by the clock of the copies, in seconds."""
+        return self._seconds()
 
     def _of(self, sid: str) -> list[CopyKey]:
         with self._lock:

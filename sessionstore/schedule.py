@@ -19,6 +19,7 @@ from sessionstore.backend import KeepsLease, Surveys
 from sessionstore.background import Sweeping
 from sessionstore.base import BaseStore
 from sessionstore.errors import SessionStoreError
+from sessionstore.local_copies import Listed
 from sessionstore.parsers import show_duration
 from sessionstore.plan import Planner
 from sessionstore.sweep import Sweep
@@ -194,6 +195,9 @@ class Schedule:
         if self._looked is not None and now - self._looked < LONGEST:
             return
         self._looked = now
-        holders = list(dict.fromkeys(store.local_copies.holders()))[:_LOOKS]
-        absent = [sid for sid in holders if store.backend.session(sid) is None]
-        store.local_copies.sweep(store.backend.files, absent)
+        copies, backend = store.local_copies, store.backend
+        holders, began = list(dict.fromkeys(copies.holders()))[:_LOOKS], copies.moment()
+        tokens = {sid: {file.token for file in backend.files(sid)} for sid in holders}
+        absent = [sid for sid in holders if not tokens[sid]]
+        listed = Listed(tokens, began) if isinstance(backend, Surveys) else None
+        copies.sweep(backend.files, absent, listed)

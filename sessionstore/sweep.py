@@ -8,10 +8,11 @@ from dataclasses import replace
 from itertools import groupby, islice
 from typing import Final
 
-from sessionstore.backend import Survey, Surveys
+from sessionstore.backend import Backend, Survey, Surveys
 from sessionstore.base import BaseStore
 from sessionstore.errors import FileNotStored
 from sessionstore.limits import limited_bytes
+from sessionstore.local_copies import Listed
 from sessionstore.model import Collected, Reference, SessionKey, SessionRecord
 from sessionstore.names import shared_key
 from sessionstore.plan import Planner, PlanRow
@@ -29,6 +30,7 @@ class Sweep:
     def __init__(self, store: BaseStore) -> None:
         self._store = store
         self._failures: list[Exception] = []
+        self._listed: Listed | None = None
 
     def run(self, planner: Planner, *, content: bool = True) -> list[PlanRow]:
         """Make and carry out a plan, then collect garbage; return the rows with their real outcome.
@@ -36,10 +38,14 @@ class Sweep:
         Without ``content`` a backend that ``Surveys`` collects nothing. Raises the first error
         after all other rows were tried.
         """
-        backend = self._store.backend
-        survey = backend.survey(content=content) if isinstance(backend, Surveys) else backend
+        backend, copies = self._store.backend, self._store.local_copies
         added = self._store.ledger.added
-        absent = set(self._store.local_copies.holders())
+        absent = set(copies.holders())
+        survey: Survey | Backend = backend
+        if isinstance(backend, Surveys):
+            now = copies.moment()
+            survey = backend.survey(content=content, watched=absent)
+            self._listed = Listed(survey.tokens, now)
 
         def records() -> Iterator[SessionRecord]:
             for record in survey.sessions():
@@ -126,13 +132,15 @@ class Sweep:
             return False
         return True
 
-    def _collect(self, survey: Survey, absent: set[str], added: int, *, content: bool) -> Collected:
+    def _collect(
+        self, survey: Survey | Backend, absent: set[str], added: int, *, content: bool
+    ) -> Collected:
         """Collect garbage, forget the copies of ``absent`` sessions, and count the store again."""
         collected = Collected(0, 0, 0)
         try:
             collected = survey.collect()
             self._store.listed = collected.requests
-            self._store.local_copies.sweep(self._store.backend.files, absent)
+            self._store.local_copies.sweep(self._store.backend.files, absent, self._listed)
             if content:
                 self._store.swept = collected
                 referred = collected.referred

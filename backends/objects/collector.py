@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby, islice
 from operator import attrgetter
+from typing import Final
 
 from sessionstore.model import Collected, SessionRecord, Stored
 from sessionstore.parsers import show_duration
@@ -49,6 +50,7 @@ class Found:
 
     references: int = 0
     requests: int = 0
+    tokens: dict[str, set[str]] = field(default_factory=dict)
     doomed: list[str] = field(default_factory=list)
     crowded: dict[tuple[str, str], None] = field(default_factory=dict)
 
@@ -63,9 +65,10 @@ class Collector(Part):
     session_slices = string.ascii_lowercase + string.digits
     """The first characters of all digests, and of all stored names of sessions."""
 
-    def survey(self, *, content: bool = True) -> Survey:
+    def survey(self, *, content: bool = True, watched: Iterable[str] = ()) -> Survey:
         """Implement ``Surveys.survey``."""
-        return Survey(self, self._bucket, self._terms.grace, content=content)
+        found = Found(tokens={sid: set() for sid in watched})
+        return Survey(self, self._bucket, self._terms.grace, found, content=content)
 
     def collect(self, *, force: bool = False) -> Collected:
         survey = self.survey()
@@ -124,10 +127,12 @@ class Collector(Part):
                 sid = keys.sid(entry)
                 if sid != session.sid:
                     yield from session.close(found, before)
-                    session = sessions[prefix] = _Session(sid)
+                    session = sessions[prefix] = _Session(sid, found.tokens.get(sid))
                 one = session.add(entry)
                 if isinstance(one, Version):
                     found.references += 1
+                    if session.tokens is not None:
+                        session.tokens.add(one.token)
                     if spill is not None:
                         spill.refer(one.digest, one.generation, old=self._is_old(entry, date))
                     if one.file == session.file and len(found.crowded) < _CHECKS:
@@ -193,12 +198,19 @@ class Survey:
     """
 
     def __init__(
-        self, collector: Collector, bucket: Bucket, grace: timedelta, *, content: bool
+        self,
+        collector: Collector,
+        bucket: Bucket,
+        grace: timedelta,
+        found: Found,
+        *,
+        content: bool,
     ) -> None:
         self._collector = collector
         self._bucket = bucket
         self._spill = Spill() if content else None
-        self._found = Found()
+        self._found = found
+        self.tokens: Final = found.tokens
         self._complete = False
         bucket.sync()
         self._guard = SafetyCheck(bucket, grace)
@@ -263,8 +275,10 @@ def _sum(one: Stored, other: Stored) -> Stored:
 class _Session(Tally):
     """The state of one session while a sweep goes through its entries."""
 
-    def __init__(self, sid: str) -> None:
+    def __init__(self, sid: str, tokens: set[str] | None = None) -> None:
         super().__init__(sid)
+        self.tokens = tokens
+        """Collects the tokens of the files of a watched session."""
         self.marks: list[Mark] = []
         self.file = ""  # of the last version
 

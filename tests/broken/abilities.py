@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar
@@ -97,7 +97,24 @@ class ForgetsNothing(MemoryBackend):
 
 
 class Surveys(MemoryBackend):
+    tokens: Mapping[str, Collection[str]] = {}
+
+    def survey(self, *, watched: Iterable[str] = (), **_: object) -> Survey:
+        self.tokens = {sid: [file.token for file in self.files(sid)] for sid in watched}
+        return self
+
+
+@caught_by("a_pass_shows_the_files_of_watched_sessions")
+class SurveysNoFiles(Surveys):
     def survey(self, **_: object) -> Survey:
+        return super().survey()
+
+
+@caught_by("a_pass_shows_the_files_of_watched_sessions")
+class SurveysTheFirstFile(Surveys):
+    def survey(self, *, watched: Iterable[str] = (), **_: object) -> Survey:
+        super().survey(watched=watched)
+        self.tokens = {sid: list(tokens)[:1] for sid, tokens in self.tokens.items()}
         return self
 
 

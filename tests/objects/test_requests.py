@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -215,6 +216,40 @@ def test_a_sweep_asks_for_nothing_about_sessions_that_linger(
         assert store.sweep() == []
         # The pages of the sessions; content, intents, uploads.
         assert requests == {"LIST": pages + 3, "GET": 1, "PUT": 1}
+
+
+def test_a_sweep_asks_for_nothing_about_sessions_with_local_copies(
+    bucket: FakeBucket, clock: FakeClock, tmp_path: Path
+) -> None:
+    with (
+        SessionStore(backend_on(bucket), clock=clock, cache_dir=tmp_path) as store,
+        SessionStore(backend_on(bucket), clock=clock, cache_dir=tmp_path) as other,
+    ):
+        files = [store.session("1").put(name, name.encode()) for name in ("kept", "gone", "new")]
+        paths = [file.local_path() for file in files]
+        store.session("2").add(b"a").local_path()
+        other.session("1").delete("gone")
+        replaced = other.session("1").put("new", b"newer")
+        requests = store.backend.client.requests  # type: ignore[attr-defined]  # a FakeObjectClient
+        requests.clear()
+        store.sweep()
+        assert requests == {"LIST": 4, "GET": 1, "PUT": 1}
+        assert [path.exists() for path in paths] == [True, False, False]
+        assert replaced.read() == b"newer"
+
+
+def test_a_copy_made_during_a_sweep_stays(
+    bucket: FakeBucket, clock: FakeClock, tmp_path: Path
+) -> None:
+    with SessionStore(backend_on(bucket), clock=clock, cache_dir=tmp_path) as store:
+        store.session("1").put("first", b"first").local_path()
+        made: list[Path] = []
+        store.on(
+            "sweep_started",
+            lambda _: made.append(store.session("1").put("second", b"second").local_path()),
+        )
+        store.sweep()
+        assert made[0].exists()
 
 
 def test_a_plan_for_people_tells_of_sessions_that_linger(

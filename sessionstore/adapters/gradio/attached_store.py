@@ -30,7 +30,7 @@ from sessionstore.errors import (
     SessionStoreError,
     SettingsError,
 )
-from sessionstore.local_copies import LocalCopies
+from sessionstore.local_copies import Listed, LocalCopies
 from sessionstore.names import private_key
 from sessionstore.session import ASKED_FOR, Session
 from sessionstore.storedfile import StoredFile
@@ -102,9 +102,12 @@ class OwnedCopies(LocalCopies):
         return [*super().holders(), *self._files.local.holders()]
 
     def sweep(
-        self, files: Callable[[str], Iterable[Reference]], absent: Iterable[str] = ()
+        self,
+        files: Callable[[str], Iterable[Reference]],
+        absent: Iterable[str] = (),
+        listed: Listed | None = None,
     ) -> None:
-        super().sweep(files, absent)
+        super().sweep(files, absent, listed)
         self._gone(lambda file: file.session.sid not in self._sessions)
         self._files.sweep()
 

@@ -124,6 +124,13 @@ class Surveyed(Rig):
             survey.collect()
         assert (subject.contents(), subject.contents(BOB)) == ({"a": b"kept"}, {"b": b"kept too"})
 
+    def test_a_pass_shows_the_files_of_watched_sessions(self, subject: Subject) -> None:
+        tokens = {subject.put(name, name.encode()).reference.token for name in ("a", "b")}
+        subject.put("c", b"another's", BOB)
+        survey = subject.able.survey(content=False, watched=[ALICE.sid])
+        assert len(list(survey.sessions())) == 2
+        assert {sid: set(survey.tokens[sid]) for sid in survey.tokens} == {ALICE.sid: tokens}
+
     def test_a_pass_collects(self, subject: Subject) -> None:
         subject.put("a", b"gone")
         subject.backend.drop(ALICE.sid)
