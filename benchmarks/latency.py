@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import math
 import os
 import statistics
 import sys
@@ -251,10 +252,10 @@ def serving(*, https: bool) -> Iterator[str]:
 
 
 @contextmanager
-def far(endpoint: str, milliseconds: float) -> Iterator[str]:
+def far(endpoint: str, milliseconds: float, mbit: float = math.inf) -> Iterator[str]:
     """The endpoint of the same server, a round trip of so many milliseconds away."""
     parts = urlsplit(endpoint)
-    with relaying(parts.hostname or "", parts.port or 80, milliseconds / 1000) as port:
+    with relaying(parts.hostname or "", parts.port or 80, milliseconds / 1000, mbit) as port:
         yield f"{parts.scheme}://{parts.hostname}:{port}"
 
 

@@ -1,18 +1,24 @@
 """Measure an attached Gradio app on a bucket across a network, beside the same app without.
 
     python -m benchmarks.latency_gradio [--rtt 50] [--engine boto3 obstore] [--rows TEXT ...]
-                                        [--rounds 9]
+                                        [--rounds 9] [--film 64] [--mbit 1000]
 
 A figure is the median of the time of a request of the visitor with ``attach`` minus the median
 without, in round trips (RTT) between the app and the bucket (``benchmarks.latency``). The
 visitor is beside the app, and has a session with a file. Each attached app has a second replica
 with the same paths on another disk, for which this needs root.
+
+``--film`` is the size of a download in MiB. Its rate from the second replica is beside that of a
+GET of the same object by the bare library, across the same network. All of this runs on this
+machine, so without ``--mbit`` (megabits a second of a connection) processors decide that rate.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
+import math
 import os
 import secrets
 import statistics
@@ -21,8 +27,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +43,7 @@ from benchmarks import peers
 from benchmarks.attach import Served
 from benchmarks.harness import Run
 from benchmarks.latency import Found, far, parser, seconds, serving, table
+from benchmarks.objects import bare_client, bare_store
 from benchmarks.report import machine
 from sessionstore import SessionStore
 from sessionstore.adapters.gradio import attach, session
@@ -44,7 +52,7 @@ from tests.replicas.site import namespaces
 from tests.support import seaweed
 
 SIZE = 10 << 10
-LARGE = 64 << 20
+MIB = 1 << 20
 SECRET = "only-for-a-benchmark-on-this-machine"
 PLAIN = "plain"
 LATER = 3.2
@@ -89,8 +97,13 @@ def app(directory: Path, *, attached: bool) -> gr.Blocks:
         for _ in range(5):
             yield picture()
 
-    def film() -> str:
-        return file_in(directory, LARGE, ".mp4")
+    def film(size: str) -> str:
+        path, block = directory / f"{secrets.token_hex(8)}.mp4", os.urandom(MIB)
+        with path.open("wb") as file:
+            file.write(secrets.token_bytes(MIB))  # so that no two films are equal
+            for _ in range(int(size) - 1):
+                file.write(block)
+        return str(path)
 
     def own(request: gr.Request) -> Any:
         if attached:
@@ -107,7 +120,7 @@ def app(directory: Path, *, attached: bool) -> gr.Blocks:
             (frames, [], gr.Image(format="png")),
             (take, [files], text),
             (own, [], gr.File()),
-            (film, [], gr.File()),
+            (film, [text], gr.File()),
         ):
             made: Any = function
             gr.on(fn=made, inputs=inputs, outputs=output, api_name=made.__name__)
@@ -157,7 +170,7 @@ def running(
             if process.poll() is not None:
                 raise RuntimeError("The server did not start.")
             time.sleep(0.1)
-        yield Served(side, directory, process, address)
+        yield Served(side, disk or directory, process, address)
     finally:
         process.terminate()
         process.wait()
@@ -173,12 +186,14 @@ class Visitor:
     here: Served
     other: Served
     id: str
+    film: int
+    """The size of a large file in MiB."""
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, here: Served, other: Served) -> Iterator[Visitor]:
+    def of(cls, here: Served, other: Served, film: int) -> Iterator[Visitor]:
         """A visitor who has a page, with its heartbeat, and a session with a file."""
-        visitor = cls(here, other, secrets.token_hex(5))
+        visitor = cls(here, other, secrets.token_hex(5), film)
         here.client.cookies.clear()  # the cookie of a program came with the config
         here.client.headers["user-agent"] = "Mozilla/5.0"
         here.client.get(f"{here.url}/app/").raise_for_status()
@@ -200,9 +215,25 @@ class Visitor:
         kind = {"_type": "gradio.FileData"}
         return [{"path": path, "meta": kind} for path in response.raise_for_status().json()]
 
-    def path(self, event: str = "image") -> str:
+    def path(self, event: str = "image", *data: Any) -> str:
         """Return the path of the URL of a new file: an image, or that of another event."""
-        return httpx.URL(self.call(event)["url"]).raw_path.decode()
+        return httpx.URL(self.call(event, *data)["url"]).raw_path.decode()
+
+    def new_film(self) -> str:
+        """Return the path of a new film, when the disk has all that was written for it."""
+        path = self.path("film", str(self.film))
+        os.sync()
+        return path
+
+    def download(self, path: str) -> None:
+        """Get a film from ``other``, with little work for each byte."""
+        url = httpx.URL(self.other.url)
+        with closing(http.client.HTTPConnection(url.host, url.port)) as connection:
+            cookies = "; ".join(f"{it.name}={it.value}" for it in self.here.client.cookies.jar)
+            connection.request("GET", path, headers={"cookie": cookies})
+            size = read_all(connection.getresponse())
+        if size != self.film * MIB:
+            raise RuntimeError(f"The download ended after {size} bytes.")
 
     def fetch(self, server: Served, path: str) -> None:
         """Get a file from one of the replicas."""
@@ -238,12 +269,13 @@ def _fetch_elsewhere(visitor: Visitor) -> Run:
 
 
 def _begin_elsewhere(visitor: Visitor) -> Run:
-    path = visitor.path("film")
+    while list(visitor.other.directory.glob("cache/*/.*.new")):
+        time.sleep(0.1)  # it fetches the rest of the film before
+    path = visitor.new_film()
 
     def run() -> None:
-        wanted = {"range": "bytes=0-"}  # as a player asks for a video
         url = f"{visitor.other.url}{path}"
-        with visitor.here.client.stream("GET", url, headers=wanted) as response:
+        with visitor.here.client.stream("GET", url) as response:
             next(response.raise_for_status().iter_bytes())
 
     return run
@@ -262,8 +294,9 @@ ROWS: dict[str, Callable[[Visitor], Run]] = {
     "fetch of what was just made": _fetch,
     "fetch 3 s later": _fetch_later,
     "fetch from a replica without it": _fetch_elsewhere,
-    "first byte of 64 MiB from a replica without it": _begin_elsewhere,
+    "first byte of a film from a replica without it": _begin_elsewhere,
 }
+DOWNLOAD = "download of a film from a replica without it"
 
 
 def measure(visitors: dict[str, Visitor], rows: Sequence[str], rounds: int) -> Iterator[Found]:
@@ -279,30 +312,86 @@ def measure(visitors: dict[str, Visitor], rows: Sequence[str], rounds: int) -> I
         sys.stderr.write(f"{what}: {plain * 1000:.0f} ms without, {medians}\n")
 
 
+# Rates
+
+
+def read_all(stream: Any) -> int:
+    """Read a stream to its end in pieces of 1 MiB; return the number of bytes."""
+    return sum(map(len, iter(lambda: stream.read(MIB), b"")))
+
+
+def bare(engine: str, endpoint: str, key: str) -> Callable[[], int]:
+    """Return a call that reads an object by the bare library of an engine."""
+    if engine == "boto3":
+        client = bare_client(endpoint)
+        return lambda: read_all(client.get_object(Bucket=seaweed.BUCKET, Key=key)["Body"])
+    import obstore
+
+    store = bare_store(endpoint)
+    return lambda: sum(map(len, obstore.get(store, key).stream(min_chunk_size=MIB)))
+
+
+def rates(visitors: dict[str, Visitor], endpoint: str, rounds: int) -> str:
+    """Return a table of the rates of downloads, in turn; the first round warms up."""
+    sizes: dict[str, list[tuple[float, float]]] = {engine: [] for engine in visitors}
+    with closing(bare_client(endpoint)) as client:
+        pages = client.get_paginator("list_objects_v2")
+        for _ in range(rounds + 1):
+            for engine, visitor in visitors.items():
+                path = visitor.new_film()
+                found = pages.paginate(Bucket=seaweed.BUCKET, Prefix=f"gradio-{engine}/b/")
+                objects = [it for page in found for it in page["Contents"]]
+                newest = max(objects, key=lambda it: (it["Size"], it["LastModified"]))
+                direct = seconds(bare(engine, endpoint, newest["Key"]))
+                ours = seconds(partial(visitor.download, path))
+                sizes[engine].append((ours, direct))
+                sys.stderr.write(f"{DOWNLOAD}: {engine} {ours:.2f} s, bare {direct:.2f} s\n")
+    lines = [f"| {' | '.join(['', *visitors])} |", f"|---|{'---:|' * len(visitors)}"]
+    megabytes = next(iter(visitors.values())).film * MIB / 1e6
+    for what, value in (
+        (f"{DOWNLOAD}, MB/s", lambda ours, _: f"{megabytes / ours:.0f}"),
+        (
+            "GET of the same by the bare library, MB/s",
+            lambda _, direct: f"{megabytes / direct:.0f}",
+        ),
+        ("ratio", lambda ours, direct: f"{direct / ours:.2f}"),
+    ):
+        medians = [map(statistics.median, zip(*each[1:], strict=True)) for each in sizes.values()]
+        lines.append(f"| {' | '.join([what, *(value(*each) for each in medians)])} |")
+    return "\n".join(lines)
+
+
 def report(endpoint: str, milliseconds: float, asked: argparse.Namespace) -> str:
     """Measure at one distance; return a table."""
     rows = [row for row in ROWS if not asked.rows or any(it in row for it in asked.rows)]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
-        there = opened.enter_context(far(endpoint, milliseconds))
+        there = opened.enter_context(far(endpoint, milliseconds, asked.mbit))
 
         plain = opened.enter_context(running(PLAIN, Path(folder, PLAIN)))
-        visitors = {PLAIN: opened.enter_context(Visitor.of(plain, plain))}
+        visitors = {PLAIN: opened.enter_context(Visitor.of(plain, plain, asked.film))}
         for engine in asked.engine:
             url = f"s3://{seaweed.BUCKET}/gradio-{engine}/?endpoint_url={there}&engine={engine}"
             place, disk = Path(folder, engine), Path(folder, f"{engine}-2")
             here = opened.enter_context(running(engine, place, url))
             other = opened.enter_context(running(engine, place, url, disk))
-            visitors[engine] = opened.enter_context(Visitor.of(here, other))
+            visitors[engine] = opened.enter_context(Visitor.of(here, other, asked.film))
         found = list(measure(visitors, rows, asked.rounds))
+        downloads = ""
+        if not asked.rows or any(it in DOWNLOAD for it in asked.rows):
+            del visitors[PLAIN]
+            downloads = f"\n{rates(visitors, there, asked.rounds)}\n"
     title = (
         f"### Latency of Gradio: {milliseconds:g} ms of round trip, attached minus plain, in RTT"
     )
-    return f"{title}\n\n{table(found, milliseconds / 1000)}\n"
+    latencies = f"\n{table(found, milliseconds / 1000)}\n" if found else ""
+    return f"{title}\n{latencies}{downloads}"
 
 
 def main() -> None:
     """Measure and print, or serve."""
     arguments = parser(__doc__)
+    arguments.add_argument("--film", type=int, default=64, help="size of a large file in MiB")
+    arguments.add_argument("--mbit", type=float, default=math.inf, help="of the network")
     arguments.add_argument("--port", type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     arguments.add_argument("--url", help=argparse.SUPPRESS)

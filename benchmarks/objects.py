@@ -162,16 +162,22 @@ def boto3_calls(client: Any) -> Calls:
     )
 
 
-def obstore_calls(endpoint: str) -> Calls:
-    """Return obstore's."""
-    import obstore
+def bare_store(endpoint: str) -> Any:
+    """Return the bucket by obstore."""
     from obstore.store import S3Store
 
-    options: Any = {"allow_http": True}
-    store = S3Store(
+    options: Any = {"allow_http": True, "timeout": "10m"}
+    return S3Store(
         BUCKET, endpoint=f"{endpoint}/{BUCKET}", region=REGION, client_options=options,
         virtual_hosted_style_request=True,
     )  # fmt: skip
+
+
+def obstore_calls(endpoint: str) -> Calls:
+    """Return obstore's."""
+    import obstore
+
+    store = bare_store(endpoint)
     return Calls(
         lambda key, data: obstore.put(store, key, data, use_multipart=False),
         lambda key: bytes(obstore.get(store, key).bytes()),

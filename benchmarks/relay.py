@@ -1,10 +1,11 @@
 """A TCP relay that adds a round trip: a server on this machine, as far away as a real one.
 
-    python -m benchmarks.relay --port 9050 --to 127.0.0.1:9000 --rtt 50
+    python -m benchmarks.relay --port 9050 --to 127.0.0.1:9000 --rtt 50 [--mbit 1000]
 
-Connecting takes one round trip, and every byte half of one each way, as on a line of unlimited
-bandwidth. It works below HTTP and TLS, so their own round trips are added by themselves. It is a
-process of its own: its work takes no time from the interpreter that is measured.
+Connecting takes one round trip, and every byte half of one each way. Each direction of a connection
+has a line of its own, of ``--mbit`` megabits a second, or of unlimited bandwidth. It works below
+HTTP and TLS, so their own round trips are added by themselves. It is a process of its own: its work
+takes no time from the interpreter that is measured.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import selectors
 import subprocess
 import sys
@@ -55,8 +57,10 @@ class Direction(asyncio.Protocol):
     time that the measured program lacks.
     """
 
-    def __init__(self, due: Callable[[float], float]) -> None:
+    def __init__(self, due: Callable[[float], float], rate: float) -> None:
         self._due = due
+        self._rate = rate
+        self._free = 0.0  # when the line has delivered what was sent before
         self._under_way: deque[bytes | None] = deque()
         self._size = 0
         self._ended = 0  # of the two: what it receives, what is written to it
@@ -85,7 +89,8 @@ class Direction(asyncio.Protocol):
 
     def _send(self, data: bytes | None) -> None:
         self._under_way.append(data)
-        asyncio.get_running_loop().call_at(self._due(time.monotonic()), self._arrive)
+        self._free = max(self._due(time.monotonic()), self._free) + len(data or b"") / self._rate
+        asyncio.get_running_loop().call_at(self._free, self._arrive)
 
     def _arrive(self) -> None:
         data = self._under_way.popleft()  # the oldest, whichever timer this is
@@ -117,14 +122,19 @@ class Direction(asyncio.Protocol):
             self._transport.close()
 
 
-async def relay(port: int, server: tuple[str, int], rtt: float) -> asyncio.Server:
-    """Return a running relay from ``port`` to ``server``, with ``rtt`` seconds of round trip."""
+async def relay(
+    port: int, server: tuple[str, int], rtt: float, rate: float = math.inf
+) -> asyncio.Server:
+    """Return a running relay from ``port`` to ``server``, with ``rtt`` seconds of round trip.
+
+    ``rate`` is in bytes a second.
+    """
     loop = asyncio.get_running_loop()
     opening = set[asyncio.Task[None]]()
 
     def accepted() -> Direction:
         delay = Delay(rtt, time.monotonic())
-        here, there = Direction(delay.at_server), Direction(delay.at_client)
+        here, there = Direction(delay.at_server, rate), Direction(delay.at_client, rate)
         task = loop.create_task(_connect(here, there, server))
         opening.add(task)
         task.add_done_callback(opening.discard)
@@ -144,12 +154,12 @@ async def _connect(here: Direction, there: Direction, server: tuple[str, int]) -
 
 
 @contextlib.contextmanager
-def relaying(host: str, port: int, rtt: float) -> Iterator[int]:
+def relaying(host: str, port: int, rtt: float, mbit: float = math.inf) -> Iterator[int]:
     """The port of a relay to that server, in a process of its own, for as long as the block."""
     own = free_port()
     command = [
         sys.executable, "-m", "benchmarks.relay", "--port", str(own), "--to", f"{host}:{port}",
-        "--rtt", f"{rtt * 1e3}",
+        "--rtt", f"{rtt * 1e3}", "--mbit", f"{mbit}",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -164,8 +174,8 @@ def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
-async def _main(port: int, server: tuple[str, int], rtt: float) -> None:
-    relayed = await relay(port, server, rtt)
+async def _main(port: int, server: tuple[str, int], rtt: float, rate: float) -> None:
+    relayed = await relay(port, server, rtt, rate)
     sys.stdout.write(f"listening on port {port}\n")
     sys.stdout.flush()
     await relayed.serve_forever()
@@ -177,11 +187,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="where to listen")
     parser.add_argument("--to", required=True, help="host:port of the server")
     parser.add_argument("--rtt", type=float, default=50, help="milliseconds of a round trip")
+    parser.add_argument("--mbit", type=float, default=math.inf, help="megabits a second")
     asked = parser.parse_args()
     host, _, port = asked.to.rpartition(":")
     # select(2) counts in microseconds. epoll_wait(2) ends up to a millisecond late.
     with asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(_main(asked.port, (host, int(port)), asked.rtt / 1000))
+        runner.run(_main(asked.port, (host, int(port)), asked.rtt / 1000, asked.mbit * 1e6 / 8))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def base_url(value: object) -> str:
 
 
 X_SENDFILE = "X-Sendfile"
-"""The header by which Apache and lighttpd are told to send a file."""
+"""The header by which Apache's mod_xsendfile is told to send a file."""
 
 _is_location = re.compile(r"/([\w.~-]+/)+", re.ASCII).fullmatch
 

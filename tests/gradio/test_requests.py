@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sessionstore import FileNotStored, Limits, SessionStore
+from sessionstore import Corrupted, FileNotStored, Limits, SessionStore
 from sessionstore.adapters.gradio import cache_files
 from sessionstore.adapters.gradio import recent_saves as module
 from sessionstore.adapters.gradio.admin.snapshot import watch
@@ -24,6 +24,7 @@ from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.adapters.gradio.recent_saves import KeptSession, VisitorSession
 from sessionstore.backends.objects import ObjectBackend
+from sessionstore.backends.objects.client import Payload
 from sessionstore.names import session_key
 from sessionstore.testing import FakeClock
 from tests.support.gradio_rig import PATIENCE
@@ -150,6 +151,31 @@ def test_a_file_that_is_served_elsewhere(a: Process, b: Process, clock: FakeCloc
     with b.counting() as requests:
         assert b.serves(NAME) == b"note"
     assert requests() == {"LIST": 1}
+
+
+def test_a_large_file_that_is_served_elsewhere(a: Process, b: Process) -> None:
+    content = bytes(cache_files.LARGE + 1)
+    a.makes(NAME, content)
+    a.files.keep(ANNA, "anna", NAME)
+    with b.counting() as requests:
+        assert b.serves(NAME) == content
+    assert requests() == {"LIST": 3, "GET": 1}
+
+
+def test_a_large_file_is_read_twice_before_it_counts_as_damaged(a: Process, b: Process) -> None:
+    a.makes(NAME, bytes(cache_files.LARGE + 1))
+    kept = a.files.keep(ANNA, "anna", NAME)
+    assert kept is not None
+    (blob,) = (
+        key
+        for key in a.client.bucket.all_keys()
+        if key.startswith("b/") and kept.reference.digest in key
+    )
+    a.client.put(blob, Payload.of(bytes(cache_files.LARGE) + b"!"))
+    with b.counting() as requests, pytest.raises(Corrupted):
+        b.serves(NAME)
+    assert requests()["GET"] == 2
+    assert not list(b.files.local.root.rglob("*note*"))
 
 
 def test_a_file_of_one_tab_of_three(a: Process, b: Process, clock: FakeClock) -> None:

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 
 from starlette.concurrency import run_in_threadpool
 
-from sessionstore.adapters.asgi.responses import PIECE, Span
+from sessionstore.adapters.asgi.responses import Span
 from sessionstore.content import CHUNK
 from sessionstore.errors import BackendUnavailable
 
@@ -105,7 +105,7 @@ class Following:
         while position < stop:
             while (grown := self._fetch.beyond(position)) is not None:
                 await asyncio.wrap_future(grown)
-            most = min(self._fetch.length, stop, position + PIECE) - position
+            most = min(self._fetch.length, stop, position + CHUNK) - position
             piece = await run_in_threadpool(os.pread, self._file, most, position)
             if not piece:
                 raise BackendUnavailable("A local copy was cut off while it was sent.")

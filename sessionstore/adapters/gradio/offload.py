@@ -7,6 +7,7 @@ removes, and answers in the app's place, with ranges.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -35,6 +36,9 @@ _FOLLOWS: Final = {_DOWNLOADS, "no-cors"}
 
 A link and an element such as ``<img>``; not ``fetch()``, and no program: some follow no redirect.
 """
+
+
+_is_plain: Final = re.compile(r"[\w/.~-]+", re.ASCII).fullmatch
 
 
 def is_for_bucket(files: CacheFiles, found: FoundFile, request: Request) -> bool:
@@ -72,8 +76,9 @@ def to_proxy(files: CacheFiles, app: App, path: str, name: str) -> Response | No
     if place is None or headers is None or not files.local.keep:
         return None
     del headers["accept-ranges"]  # the proxy adds its own
-    if place == X_SENDFILE:
-        headers[X_SENDFILE] = quote(str(files.local.path(name)))
-    else:
+    if place != X_SENDFILE:
         headers[_ACCEL] = place + quote(name)
-    return Response(None, 200, headers)
+        return Response(None, 200, headers)
+    # mod_xsendfile 1.0 decodes the path, 0.12 does not: only one that is equal decoded is safe.
+    headers[X_SENDFILE] = str(files.local.path(name))
+    return Response(None, 200, headers) if _is_plain(headers[X_SENDFILE]) else None
