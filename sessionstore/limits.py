@@ -16,14 +16,15 @@ from typing import Any, Final, Self
 from sessionstore._threads import run_together
 from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
-from sessionstore.model import Saved, SessionKey
+from sessionstore.model import Saved, SessionKey, Stored
 from sessionstore.names import UPLOADS, is_private
 from sessionstore.owners import OwnerLists
 from sessionstore.parsers import show_size
 from sessionstore.sums import AT_THE_EDGE, REFRESH, Change, Counted, OwnerQuota, SessionQuota
 
 _REMEMBERED = 4096  # sessions, and owners, with cached sums; others are summed again at their save
-_FULL = timedelta(seconds=10)  # so long it is remembered that nothing can make room
+_FULL = timedelta(seconds=10)  # so long, at least, it is remembered that nothing can make room
+_A_PAGE = timedelta(seconds=4)  # and so long for each 1,000 blobs: 2,700 requests an hour
 _SHARE = 20  # a part of max_store that is freed at once, as each time lists the whole store
 _LOOKS = 100  # the most sessions of an owner that are listed for one save
 
@@ -97,9 +98,11 @@ def _trim(quotas: OrderedDict[str, Any], used: str) -> None:
 
 def limited_bytes(backend: Backend) -> int:
     """Return the bytes that ``max_store`` limits."""
-    if isinstance(backend, ReclaimsLate):
-        return backend.referred().bytes
-    return backend.stored().bytes
+    return _limited(backend).bytes
+
+
+def _limited(backend: Backend) -> Stored:
+    return backend.referred() if isinstance(backend, ReclaimsLate) else backend.stored()
 
 
 class QuotaLedger:
@@ -134,8 +137,8 @@ class QuotaLedger:
         self._coming = 0
         self.added = 0
         """The bytes that saves of this process have added to the total."""
-        self._full_at: datetime | None = None
-        """When nothing could make room, unless a session has ended or files were removed since."""
+        self._full_until: datetime | None = None
+        """Nothing can make room until then, unless a session ends or files are removed before."""
         if limits.min_free is not None and not isinstance(backend, HasFreeSpace):
             raise SettingsError(
                 f"invalid min_free={limits.min_free}: this backend is not on a disk; leave it "
@@ -182,7 +185,7 @@ class QuotaLedger:
 
     def may_have_room(self) -> None:
         """Forget that nothing could make room: a session has ended, or files were removed."""
-        self._full_at = None
+        self._full_until = None
 
     def reservation(self, key: SessionKey, name: str, *, fresh: bool) -> Reservation:
         """Return the share of a save in the limits, which is used as a context manager."""
@@ -408,14 +411,17 @@ class QuotaLedger:
         # Not just after a refusal: then only files of live sessions were left.
         with self._making_room:
             lacking = self._reserve(save, count, limit)
-            full = self._full_at
-            if lacking > 0 and (full is None or self._backend.now() - full >= _FULL):
-                lacking = self._reserve(save, count, limit, limited_bytes(self._backend))
-                if lacking > 0 and save.reserved + count <= limit:
+            until = self._full_until
+            fits = save.reserved + count <= limit
+            if lacking > 0 and fits and (until is None or self._backend.now() >= until):
+                found = _limited(self._backend)
+                lacking = self._reserve(save, count, limit, found.bytes)
+                if lacking > 0:
                     freed = self._make_room(max(lacking, limit // _SHARE), save.sid)
                     total = limited_bytes(self._backend) if freed else None
                     lacking = self._reserve(save, count, limit, total)
-                    self._full_at = self._backend.now() if lacking > 0 else None
+                    full = max(_FULL, found.blobs // 1000 * _A_PAGE)
+                    self._full_until = self._backend.now() + full if lacking > 0 else None
         if lacking > 0:
             raise LimitExceeded(
                 f"Saving {save.shown!r} would take the store over max_store={show_size(limit)}, "

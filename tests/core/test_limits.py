@@ -595,9 +595,10 @@ class TestMaxStore:
     def test_a_backend_that_fails_meanwhile_is_its_error(self, clock: FakeClock) -> None:
         backend = FaultyBackend(MemoryBackend(Place(), clock))
         store = SessionStore(backend, limits=Limits(max_store=10), clock=clock)
+        store.session("other").put("a", bytes(5))
         backend.plan = on("stored", Fault(unavailable))
         with pytest.raises(OSError, match="did not answer"):
-            store.session("new").put("a", bytes(11))
+            store.session("new").put("a", bytes(8))
         assert store.session("new").files() == []
 
 

@@ -66,6 +66,33 @@ def test_it_is_looked_again_when_a_visitor_left_or_some_seconds_later() -> None:
     full.save(FILES + 10)
 
 
+def test_a_save_that_can_never_fit_asks_for_nothing() -> None:
+    full = Full()
+    full.client.requests.clear()
+    with pytest.raises(LimitExceeded, match="max_store"):
+        full.store.session("new").add(b"x" * (FILES * SIZE + 1))
+
+    assert full.client.requests == {}
+
+
+def test_it_is_looked_again_the_later_the_more_a_look_costs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sessionstore.limits._A_PAGE", timedelta(seconds=30))
+    full = Full()
+    with pytest.raises(LimitExceeded):
+        full.save(FILES)
+    full.client.requests.clear()
+    full.clock.advance(timedelta(seconds=59))  # 2,000 files
+    with pytest.raises(LimitExceeded):
+        full.save(FILES)
+    assert full.client.requests == {}
+    full.clock.advance(timedelta(seconds=1))
+    with pytest.raises(LimitExceeded):
+        full.save(FILES)
+    assert full.client.requests["LIST"] == 4
+
+
 def test_saves_that_make_room_take_few_requests_more() -> None:
     """A twentieth of the store is freed at once, so that few of them make room."""
     full = Full()
