@@ -16,7 +16,7 @@ import gradio as gr
 from PIL import Image, ImageDraw
 
 from sessionstore import Session, SessionStore, StoredFile
-from sessionstore.adapters.gradio import attach, session
+from sessionstore.adapters.gradio import attach, my_files, session
 from sessionstore.events import Event
 
 SAME = "same picture.png"
@@ -151,7 +151,7 @@ with gr.Blocks(title="Files that leave with their visitor") as demo:
         "Open this page in a second tab, press **Generate** there, close it, and watch it "
         "disappear here."
     )
-    with gr.Row():
+    with gr.Tab("Pictures"), gr.Row():
         with gr.Column(scale=3):
             with gr.Row():
                 button = gr.Button("Generate", variant="primary")
@@ -161,6 +161,8 @@ with gr.Blocks(title="Files that leave with their visitor") as demo:
             )
         with gr.Column(scale=2, min_width=350):
             view = gr.HTML(padding=False)
+    with gr.Tab("My files"):
+        my_files(store)
     images = gr.State([])
     gr.on([demo.load, button.click], generate, images, [images, gallery])
     twin.click(same, images, [images, gallery])

@@ -54,6 +54,25 @@ def acting(who: str) -> Iterator[None]:
         _actor.reset(token)
 
 
+_receipt: ContextVar[list[dict[str, object]] | None] = ContextVar(
+    "sessionstore.audit.receipt", default=None
+)
+
+
+@contextlib.contextmanager
+def receipt() -> Iterator[list[dict[str, object]]]:
+    """Provide a list of the entries that the block writes to the log, for the person who asked.
+
+    It applies as ``acting`` does. The entries have all fields of the log.
+    """
+    entries: list[dict[str, object]] = []
+    token = _receipt.set(entries)
+    try:
+        yield entries
+    finally:
+        _receipt.reset(token)
+
+
 class Audit:
     """Appends to one file. Safe to use from any thread and any process, forked ones included."""
 
@@ -99,9 +118,12 @@ class Audit:
         entry: dict[str, object] = {"at": at.isoformat(), "action": action}
         entry |= {name: value for name, value in more.items() if value is not None}
         entry |= {"by": _actor.get(), "host": socket.gethostname(), "pid": os.getpid()}
+        kept = _receipt.get()
         line = json.dumps(entry)  # ASCII: no name can begin a line or send codes to a terminal
         try:
             self._append(line.encode() + b"\n")
+            if kept is not None:
+                kept.append(entry)
         except OSError as error:
             log.error("The audit log %s cannot be written (%s): %s", self.path, error, line)  # noqa: TRY400 - the line is what matters
 

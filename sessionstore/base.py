@@ -169,7 +169,7 @@ class BaseStore:
             return False
         self._timers.cancel(key)
         self.local_copies.forget_session(key.sid)
-        if self.ledger.by_owner and not self.owners.tidied and not is_private(key):
+        if self.owners.complete and not self.owners.tidied and not is_private(key):
             self._forget_owned(key)
         self.emit("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
         for call in filter(None, after):

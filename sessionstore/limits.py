@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ from sessionstore._threads import run_together
 from sessionstore.backend import Backend, HasFreeSpace, ReclaimsLate
 from sessionstore.errors import FileNotStored, LimitExceeded, SettingsError
 from sessionstore.model import Saved, SessionKey, Stored
-from sessionstore.names import UPLOADS, is_private
+from sessionstore.names import UPLOADS
 from sessionstore.owners import OwnerLists
 from sessionstore.parsers import show_size
 from sessionstore.sums import AT_THE_EDGE, REFRESH, Change, Counted, OwnerQuota, SessionQuota
@@ -191,8 +190,7 @@ class QuotaLedger:
         """Return the share of a save in the limits, which is used as a context manager."""
         owner = key.owner if self.by_owner else None
         moved = None if owner is None else _moved.get()
-        private = owner is not None and is_private(key)
-        return Reservation(key.sid, name, fresh, owner, moved, ledger=self, private=private)
+        return Reservation(key.sid, name, fresh, owner, moved, ledger=self)
 
     def join(self, save: Reservation) -> None:
         """Add the save to the sums of its session and owner, if a limit needs them."""
@@ -369,20 +367,10 @@ class QuotaLedger:
             saved = put()
         else:
             with save.tally.working(Change(frozenset([save.name]), save)) as change:
-                saved = put() if save.owner is None else self._put_listed(save, save.owner, put)
+                saved = put()
                 change.size = saved.reference.size
         self.release(save, kept=0 if saved.deduplicated else saved.reference.size)
         return saved
-
-    def _put_listed(self, save: Reservation, owner: str, put: Callable[[], Saved]) -> Saved:
-        """Call ``put``, and note the session in its owner's list, on a bucket at the same time."""
-        if save.private or self._owner_lists.counts(owner, save.sid):
-            return put()
-        saved: list[Saved] = []
-        tasks = [lambda: saved.append(put()), lambda: self._owner_lists.record(owner, save.sid)]
-        calls = [partial(contextvars.copy_context().run, task) for task in tasks]
-        run_together(calls, getattr(self._backend, "at_once", 1))
-        return saved[0]
 
     @contextlib.contextmanager
     def removing(self, sid: str, names: Iterable[str] | None = None) -> Iterator[Change]:
@@ -478,7 +466,6 @@ class Reservation(Counted):
     """
 
     ledger: QuotaLedger = field(kw_only=True)
-    private: bool = field(kw_only=True)
     tally: SessionQuota | None = None
     reserved: int = 0
     before: int = 0

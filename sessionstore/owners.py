@@ -1,21 +1,25 @@
 """The list of an owner's sessions, by which any process finds them without listing the store.
 
 It is a private session of the owner with an empty file for each session, written with the session's
-first save. ``max_owner``, ``max_owner_files`` and the Gradio adapter keep these lists.
+first save. ``max_owner``, ``max_owner_files`` and ``my_files`` have each session recorded; the
+Gradio adapter records those with files under paths of Gradio's.
 """
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
+from sessionstore._threads import run_together
 from sessionstore.backend import Backend
 from sessionstore.content import HASHERS, Content
-from sessionstore.model import SessionKey
-from sessionstore.names import is_sid, private_key
+from sessionstore.model import Saved, SessionKey
+from sessionstore.names import is_private, is_sid, private_key
 from sessionstore.retention import Retention
 
 _NEWEST: Final = 100
@@ -36,7 +40,7 @@ class OwnerLists:
         self._listed: OrderedDict[tuple[str, str], datetime] = OrderedDict()
         self._listing = [threading.Lock() for _ in range(_LOCKS)]
         self.complete = False
-        """Whether each session with an owner is recorded at its first save."""
+        """Whether each session of an owner is recorded at its first save, whoever saves."""
         self.tidied = False
         """Whether an adapter deletes the entries of dropped sessions."""
         self.private: set[str] = set()
@@ -62,11 +66,22 @@ class OwnerLists:
             listed = self._listed.get((owner, sid))
         return listed is not None and self._backend().now() - listed < trusted
 
-    def counts(self, owner: str, sid: str) -> bool:
-        """Return whether the entry is recent enough for sums. The list must not become idle."""
+    def _is_recent(self, owner: str, sid: str) -> bool:
+        """Return whether the entry need not be written again. The list must not become idle."""
         policy = self._retention()
         seldom = _HOUR if policy.idle is None else min(policy.idle / 3, _HOUR)
         return self.has(owner, sid, max(seldom, policy.linger))
+
+    def listing(self, key: SessionKey, put: Callable[[], Saved]) -> Saved:
+        """Save a file by ``put()``, and record its session, on a bucket at the same time."""
+        owner, sid = key.owner, key.sid
+        if owner is None or is_private(key) or self._is_recent(owner, sid):
+            return put()
+        saved: list[Saved] = []
+        tasks = [lambda: saved.append(put()), lambda: self.record(owner, sid)]
+        calls = [partial(contextvars.copy_context().run, task) for task in tasks]
+        run_together(calls, getattr(self._backend(), "at_once", 1))
+        return saved[0]
 
     def record(self, owner: str, sid: str) -> None:
         """Record that this session has files of its owner."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 from sessionstore.model import Problem, Reference, SessionKey, SessionRecord
 from sessionstore.names import is_private
@@ -155,6 +155,42 @@ class Planner:
         """Return whether ``max_age`` spares the files of this session, because it is live."""
         spared = record.sid != self.shared and not self.retention.sweep_live
         return spared and self.retention.is_live(record, self.now)
+
+
+UNLESS_USED: Final = "unless its session is used"
+"""The reason of a time that every use of the session postpones."""
+
+
+class Going(NamedTuple):
+    """When a file goes, if nothing uses its session until then, and why, in words.
+
+    ``at`` is None if no rule ever deletes it. ``with_page``: its session is in use, and the file
+    goes some time after the visitor has left, by ``at`` at the latest.
+    """
+
+    at: datetime | None
+    reason: str
+    with_page: bool
+
+
+def going(
+    retention: Retention, record: SessionRecord, reference: Reference, now: datetime
+) -> Going:
+    """Return when the rules that a sweep follows delete a file of the session of this record."""
+    is_live = retention.is_live(record, now)
+    ends: list[tuple[datetime, str]] = []
+    if reference.expires is not None:
+        ends.append((reference.expires, "its time to live ends"))
+    if (due := retention.due(record)) is not None:
+        ends.append((due, "its page was closed"))
+    if retention.idle is not None:
+        ends.append((record.active + retention.idle, UNLESS_USED))
+    if retention.max_age is not None and (retention.sweep_live or not is_live):
+        ends.append((reference.created + retention.max_age, "no file is kept longer"))
+    if not ends:
+        return Going(None, "", is_live)
+    at, reason = min(ends)
+    return Going(at, reason, is_live)
 
 
 def row_for(problem: Problem) -> PlanRow:

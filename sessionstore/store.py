@@ -212,8 +212,8 @@ class SessionStore(BaseStore):
         """Return the number of files, their bytes, the stored bytes, and the number of sessions.
 
         Reads the listing of every session. With ``owner`` only the owner's sessions count, and
-        equal bytes in them once; with ``max_owner``, ``max_owner_files`` or ``attach`` it reads the
-        owner's list and these sessions alone. Raises InvalidName for an invalid owner.
+        equal bytes in them once. With ``max_owner``, ``max_owner_files`` or ``my_files`` it reads
+        the owner's list and these sessions alone. Raises InvalidName for an invalid owner.
         """
         if owner is not None:
             return self._usage_of(owner)

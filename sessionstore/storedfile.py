@@ -255,6 +255,8 @@ class PendingSave:
             put = partial(
                 backend.put, session.key, self._name, content, expires=expires, fresh=self._fresh
             )
+            if session.store.owners.complete:
+                put = partial(session.store.owners.listing, session.key, put)
             share = self.reservation
             self._saved = put() if share is None else share.ledger.keep(share, put)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import wave
@@ -107,6 +108,22 @@ def test_a_visitor_uploads_looks_and_deletes(page: Page, store: Path) -> None:
     page.get_by_text("1 file", exact=True).wait_for()
 
     assert [path.name for path in store.glob("sessions/*/files/*")] == ["orb.png"]
+
+
+def test_an_upload_shows_bytes_rate_and_time_left(page: Page) -> None:
+    said: list[str] = []
+    page.expose_function("heard", lambda text: said.append(text))  # noqa: PLW0108 - Playwright marks it
+    page.evaluate("""() => new MutationObserver(() =>
+        heard(document.getElementById('said').textContent)
+    ).observe(document.getElementById('said'), { childList: true })""")
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 200_000}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+
+    upload(page, **{"slow.bin": bytes(900_000)})
+
+    each = r"slow\.bin: [\d.]+ kB of 900\.\d kB · [\d.]+ [kM]?B/s · \d+ s left"
+    assert any(re.fullmatch(each, text) for text in said), said
+    assert any(text.endswith("· sent, now it is being stored") for text in said), said
 
 
 def test_nothing_that_was_uploaded_runs(page: Page, address: str) -> None:

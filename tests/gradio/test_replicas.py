@@ -51,5 +51,11 @@ def test_a_replica_is_killed_and_comes_back_on_an_empty_disk(site: Site, chromiu
     expect_all(scenes.a_crash(site, chromium))
 
 
+def test_a_visitor_deletes_everything_on_the_page_of_own_files(
+    site: Site, chromium: Browser
+) -> None:
+    expect_all(scenes.everything_deleted(site, chromium))
+
+
 def test_a_closed_tab_s_files_are_gone_and_shared_ones_kept(site: Site, chromium: Browser) -> None:
     expect_all(scenes.a_tab_closes(site, chromium))

@@ -146,9 +146,12 @@ def main() -> None:
     demo = build()
     if os.environ["SESSIONSTORE_URL"]:
         from sessionstore import SessionStore
-        from sessionstore.adapters.gradio import attach
+        from sessionstore.adapters.gradio import attach, my_files
 
-        attach(demo, SessionStore.open(), sweep_every=SWEEP_EVERY)
+        store = SessionStore.open()
+        with demo:
+            my_files(store)
+        attach(demo, store, sweep_every=SWEEP_EVERY)
     demo.launch(quiet=True)
 
 

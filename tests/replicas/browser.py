@@ -152,6 +152,23 @@ def visit(site: Site, browser: Browser) -> Guest:
     return guest
 
 
+def another_page(site: Site, guest: Guest) -> Guest:
+    """Another page of the same visitor."""
+    page = guest.context.new_page()
+    second = Guest(guest.context, page)
+    page.on("response", second.hear)
+    page.goto(site.url)
+    second.see("#chat-in input[type=file]")
+    return second
+
+
+def delete_all(guest: Guest) -> None:
+    guest.page.get_by_role("button", name="Delete all", exact=True).click()
+    guest.page.get_by_role("button", name="Delete all now").click()
+    guest.page.get_by_text("Download receipt").wait_for()
+    guest.page.get_by_text("Nothing of yours is kept here.").wait_for()
+
+
 def predict(guest: Guest) -> None:
     digest(guest, media.text())
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from playwright.sync_api import Browser
 
+from sessionstore.local_copies import RECHECK
 from tests.gradio.test_browser import BUSY
 from tests.replicas import browser as chromium
 from tests.replicas import cases, media, visitor
@@ -237,6 +238,42 @@ def a_tab_closes(site: Site, browser: Browser) -> Iterator[Outcome]:
         guest.close()
 
 
+def everything_deleted(site: Site, browser: Browser) -> Iterator[Outcome]:
+    """A visitor with two pages deletes all on "My files". Another has some of the same bytes."""
+    common = media.text()
+    deletes, stays = (chromium.visit(site, browser) for _ in range(2))
+    made = Outcome("two visitors with files, one of them with two pages and an unused upload")
+    for guest in (deletes, stays):
+        for act in (chromium.image, chromium.file):
+            made.attempt(act, guest)
+        made.attempt(chromium.digest, guest, common)
+    second = chromium.another_page(site, deletes)
+    made.attempt(chromium.digest, second, media.text())
+    made.attempt(second.send, "file-in", ("unused.txt", "text/plain", media.text()))
+    yield made
+    remain = stays.kept(site)
+    shared = {kept.path for kept in remain}
+    kept = [*deletes.kept(site), *second.kept(site)]
+    own = [each for each in kept if each.path not in shared]
+    there = Outcome("before: each file served by each replica")
+    for each, replica in product(own, site.replicas):
+        there.attempt(deletes.check, each, replica)
+    yield there
+
+    deleted = Outcome("delete all: the page has a receipt, and nothing is listed")
+    deleted.attempt(chromium.delete_all, deletes)
+    yield deleted
+    gone = Outcome(f"delete all: each file refused by each replica, promised in {RECHECK:.0f} s")
+    gone.attempt(gone_in_time, deletes, own, site, gone)
+    yield gone
+    still = Outcome("delete all: what the other visitor has is served by each")
+    for each, replica in product(remain, site.replicas):
+        still.attempt(stays.check, each, replica)
+    yield still
+    for guest in (deletes, stays):
+        guest.close()
+
+
 def _refers_to(site: Site, own: Iterable[Kept]) -> None:
     assert site.refers_to({cases.sha(kept.content) for kept in own}), "not in the store"
 
@@ -273,3 +310,4 @@ def all_scenes(site: Site, browser: Browser, times: int, pages: int) -> Iterator
     yield from round_trips(site, times)
     yield from a_crash(site, browser)
     yield from a_tab_closes(site, browser)
+    yield from everything_deleted(site, browser)

@@ -130,7 +130,7 @@ class CacheFiles:
         self.seen: Final = LocationCache(seconds)
         self.recent: Final = RecentSaves(seconds, store.backend.digest)
         self.lists: Final = store.owners
-        self.lists.complete = self.lists.tidied = True
+        self.lists.tidied = True
         self.lists.private |= {_UNCLAIMED, _HISTORY}
         self.dropped: OrderedDict[str, str] = OrderedDict()
         """The sessions of files that were deleted with them, by name, at most ``REMEMBERED``."""

@@ -20,6 +20,7 @@ from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from urllib.parse import quote, unquote, urlsplit
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -49,6 +50,7 @@ _PARAMETERS: Final = {
     "gradio.processing_utils:async_move_files_to_cache": "data block postprocess",
     "gradio.queueing:Queue.process_events": "self events batch",
     "gradio.queueing:Queue.send_message": "self event event_message",
+    "gradio.route_utils:get_root_url": "request route_path root_path",
     "gradio.route_utils:GradioUploadFile.__init__": "self file",
     "gradio.route_utils:GradioUploadFile.write": "self data",
     "gradio.route_utils:GradioUploadFile.seek": "self offset",
@@ -109,12 +111,16 @@ MCP_SERVER: Final = "gradio.mcp:GradioMCPServer"
 MCP_SESSION: Final = "x-sessionstore-mcp"
 """The header in which the middleware notes the MCP session of a request."""
 
+ZIP: Final = "/gradio_api/sessionstore/my-files.zip"
+"""The route of the zip of a visitor's files, which is ours and not Gradio's."""
+
 _known_route = re.compile(
     r"/gradio_api/heartbeat/(?P<heartbeat>[^/]+)/?"
     r"|/gradio_api/file[=/](?P<file>.*)"
     r"|/gradio_api/(?P<upload>upload)/?"
     r"|/gradio_api/(?P<function>component_server)/?"
     r"|/gradio_api/(?P<mcp>mcp)(?:/.*)?"
+    rf"|(?P<zip>{re.escape(ZIP)})"
     r"|/(?P<config>config)/?",
     re.DOTALL,
 ).fullmatch
@@ -294,6 +300,17 @@ def connection_of(request: Any) -> Request | None:
     return getattr(request, "request", None)
 
 
+def root_of(request: Any) -> str:
+    """Return the path at which browsers have the app of an event, without a slash at its end."""
+    connection = connection_of(request)
+    if connection is None:
+        return ""
+    _, slash, rest = connection.url.path.partition("/gradio_api/")
+    root = getattr(connection.scope.get("app"), "root_path", None)
+    url = find("gradio.route_utils:get_root_url")(connection, slash + rest, root)
+    return quote(unquote(urlsplit(str(url)).path.rstrip("/")))
+
+
 def is_program(owner: str | None, connection: Request) -> bool:
     """Return whether the client is no page. Gradio's older clients do not say so in a header."""
     user = connection.headers.get("x-gradio-user")
@@ -303,7 +320,7 @@ def is_program(owner: str | None, connection: Request) -> bool:
 def route_of(route: str) -> tuple[str, str]:
     """Return the kind of a route below the app's root, and its session id, path or URL.
 
-    The kinds are heartbeat, file, upload, function, mcp and config; both are empty for others.
+    The kinds are heartbeat, file, upload, function, mcp, zip and config; both are empty for others.
     """
     match = _known_route(route)
     kind = None if match is None else match.lastgroup

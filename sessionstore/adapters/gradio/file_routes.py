@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from sessionstore.adapters import cookies
 from sessionstore.adapters.asgi.responses import is_known
 from sessionstore.adapters.gradio import compat, far_files, offload, server_functions
+from sessionstore.adapters.gradio.mine import route as own_zip
 from sessionstore.adapters.gradio.presence import ARRIVED, PresenceTracker, Visitor, mcp_visitor
 from sessionstore.adapters.gradio.uploads_in_progress import Upload, uploading
 from sessionstore.adapters.visitor_errors import reply_to
@@ -87,6 +88,8 @@ class SessionFiles:
             await _upload(self.app, scope, receive, send, service)
         elif kind == "function" and scope["method"] == "POST":
             await _function(self.app, scope, receive, send, service)
+        elif kind == "zip" and scope["method"] == "GET" and service.store in own_zip.offered:
+            await _zip(scope, receive, send, service)
         elif kind == "mcp":
             await self._mcp(scope, receive, send, service.presences)
         elif _may_be_page(scope):
@@ -304,6 +307,15 @@ async def _upload(
         return
     for message in held:
         await send(message)
+
+
+async def _zip(scope: Scope, receive: Receive, send: Send, service: Service) -> None:
+    try:
+        response = await own_zip.answer(service, Request(scope))
+    except SessionStoreError as error:
+        log.warning("Could not list a visitor's files for a zip: %s", error)
+        response = _failure(error)
+    await response(scope, receive, send)
 
 
 async def _function(

@@ -10,17 +10,13 @@ theme, and follows the width of the page's place and not of the window.
 
 from __future__ import annotations
 
-import inspect
-import re
 import warnings
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from importlib.resources import files
+from datetime import datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import gradio as gr
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sessionstore.adapters.gradio.admin.snapshot import (
     INTERNAL,
@@ -31,8 +27,9 @@ from sessionstore.adapters.gradio.admin.snapshot import (
     take_snapshot,
     watch,
 )
+from sessionstore.adapters.gradio.pieces import PRIVATE, STYLE, counted, renderer
 from sessionstore.errors import SessionStoreError
-from sessionstore.parsers import check_duration, show_duration, show_size
+from sessionstore.parsers import check_duration, show_duration
 
 if TYPE_CHECKING:
     from sessionstore.plan import PlanRow
@@ -43,15 +40,6 @@ Allow = Callable[[gr.Request], bool]
 ROWS: Final = 200
 """The default number of sessions, and of rows of the plan, on the page."""
 
-# An event that is not part of the API: api_name=False until Gradio 5, api_visibility from 6 on.
-_PRIVATE: Final[dict[str, Any]] = (
-    {"api_visibility": "private"}
-    if "api_visibility" in inspect.signature(gr.on).parameters
-    else {"api_name": False}
-)
-
-
-STYLE: Final = files(__package__).joinpath("style.css").read_text("utf-8")
 PAGE_BACK: Final = """() => {
     const back = it => {
         it.dataset.page = (it.closest('.ssd-root')?.dataset[it.dataset.of] || 1) - 1;
@@ -136,14 +124,14 @@ def _lay_out(page: gr.Blocks, handlers: _Handlers, every: timedelta | None) -> N
         plan = gr.HTML(padding=False)
     shown = [head, overview, sessions]
     view = [order, internal]
-    quiet = {"show_progress": "hidden", **_PRIVATE}
-    gr.on([refresh.click], handlers.refresh, view, [*shown, plan], **_PRIVATE)
+    quiet = {"show_progress": "hidden", **PRIVATE}
+    gr.on([refresh.click], handlers.refresh, view, [*shown, plan], **PRIVATE)
     page.load(handlers.refresh, view, [*shown, plan], **quiet)
     gr.on([order.change, internal.change], handlers.snapshot, view, shown, **quiet)
-    replan.click(handlers.plan, None, [plan], **_PRIVATE)
+    replan.click(handlers.plan, None, [plan], **PRIVATE)
     ask.click(None, js=_asking(root, "true"))
     cancel.click(None, js=_asking(root, "false"))
-    swept = sweep.click(handlers.sweep, view, [*shown, plan], **_PRIVATE)
+    swept = sweep.click(handlers.sweep, view, [*shown, plan], **PRIVATE)
     swept.then(None, js=_asking(root, "false"))
     if every is not None:
         timer = gr.Timer(every.total_seconds())
@@ -217,46 +205,7 @@ class _Handlers:
         return planned + deletions(watch(self._store), self._store.now())
 
 
-_SECOND: Final = timedelta(seconds=1)
-_CODES: Final = str.maketrans({each: f"&#{ord(each)};" for each in "{}$`"})
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _ago(duration: timedelta) -> str:
-    minutes, seconds = divmod(max(duration // timedelta(seconds=1), 0), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    units = ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"))
-    first = next((place for place, (count, _) in enumerate(units) if count), None)
-    if first is None:
-        return "now"
-    shown = units[first : first + (2 if hours or days else 1)]
-    return " ".join(f"{count}{unit}" for count, unit in shown if count) + " ago"
-
-
-def _short(owner: str) -> str:
-    """Return an owner for people: of the digest of a cookie eight digits are enough."""
-    return re.sub(r"^(visitor-(?:program-)?[0-9a-f]{8})[0-9a-f]{24}$", r"\1…", owner)
-
-
-_environment = Environment(
-    loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined,
-    trim_blocks=True, lstrip_blocks=True,
-)  # fmt: skip
-_environment.filters |= {
-    "ago": _ago, "count": _count, "number": "{:,}".format, "short": _short,
-    "size": show_size, "whole": lambda time: show_duration(timedelta(seconds=time // _SECOND)),
-    "percent": lambda part, whole: 100 * part / whole if whole else 0,
-    "utc": lambda at, form: f"{at.astimezone(UTC):{form}} UTC",
-}  # fmt: skip
-
-
-def piece(name: str, **values: object) -> str:
-    """Render the template ``name`` as the value of a ``gr.HTML``, which is a template itself."""
-    return _environment.get_template(f"{name}.html").render(values).translate(_CODES)
+piece: Final = renderer(__package__)
 
 
 def failure(error: Exception) -> str:
@@ -336,4 +285,4 @@ def plan(rows: Sequence[PlanRow], limit: int, *, swept: bool = False) -> str:
 def _number_of(rows: Sequence[PlanRow]) -> str:
     sessions = sum(row.name is None for row in rows)
     counts = [(sessions, "session"), (len(rows) - sessions, "file")]
-    return " and ".join(_count(*each) for each in counts if each[0]) or "nothing"
+    return " and ".join(counted(*each) for each in counts if each[0]) or "nothing"
