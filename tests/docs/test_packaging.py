@@ -147,10 +147,10 @@ def test_the_wheel_has_every_module_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / folder).rglob("*.py")
         if (ROOT / "sessionstore" / "backends") not in path.parents
     }
-    admin = ROOT / "sessionstore" / "adapters" / "gradio" / "admin"
+    pages = ROOT / "sessionstore" / "adapters" / "gradio"
     data = {
         path.relative_to(ROOT).as_posix()
-        for path in admin.rglob("*.*")
+        for path in pages.rglob("*.*")
         if path.suffix in {".css", ".html", ".js"}
     }
     shipped = {name for name in names_in(wheel) if ".dist-info/" not in name}

@@ -25,6 +25,7 @@ from sessionstore.adapters.gradio.compat import ZIP
 from sessionstore.adapters.gradio.mine import page as module
 from sessionstore.adapters.gradio.mine.listing import OwnFiles
 from sessionstore.adapters.gradio.mine.route import offer
+from sessionstore.adapters.gradio.recent_saves import KeptSession
 from sessionstore.audit import Audit
 from sessionstore.plan import UNLESS_USED, Going, going
 from sessionstore.testing import FakeClock
@@ -130,6 +131,23 @@ class TestListing:
         site.clock.advance(2 * MINUTE)
         assert [*listed(site, tab)] == ["kept.txt"]
         assert [*zip_of(tab)] == ["kept.txt"]
+
+    def test_what_is_no_file_by_itself_is_one_row_that_can_be_deleted(self, site: Replica) -> None:
+        tab = site.tab().load()
+        mine = site.store.session(tab.session_hash, owner_of(tab))
+        mine.put("whole.txt", b"whole")
+        mine.begin_upload("half.bin", 20).write(0, b"ten bytes.")
+        KeptSession(site.store, mine.key).put("sessionstore/state/1/2", b"pickled")
+
+        rows = {file.name: file.size for file in of(site, tab).listed()}
+        assert set(rows) == {"whole.txt", "unfinished upload", "page state"}
+        assert rows["page state"] == 7
+        assert rows["unfinished upload"] >= 10
+        assert [*zip_of(tab)] == ["whole.txt"]
+
+        for file in of(site, tab).listed():
+            assert of(site, tab).delete(file.which) is not None
+        assert list(site.store.backend.files(mine.sid)) == []
 
     def test_only_the_owner_s_sessions_are_looked_at(
         self, site: Replica, monkeypatch: pytest.MonkeyPatch
