@@ -132,7 +132,7 @@ def running(directory: Path, url: str | None) -> Iterator[App]:
             time.sleep(0.1)
         yield app
     finally:
-        process.terminate()
+        process.kill()  # it would wait for visitors who are still there
         process.wait()
 
 

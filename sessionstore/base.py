@@ -169,7 +169,8 @@ class BaseStore:
             return False
         self._timers.cancel(key)
         self.local_copies.forget_session(key.sid)
-        if self.owners.complete and not self.owners.tidied and not is_private(key):
+        listed = self.owners.complete or self.owners.seen
+        if listed and not self.owners.tidied and not is_private(key):
             self._forget_owned(key)
         self.emit("dropped", key, size=dropped.bytes, reason=reason, files=dropped.files)
         for call in filter(None, after):

@@ -43,6 +43,8 @@ class OwnerLists:
         """Whether each session of an owner is recorded at its first save, whoever saves."""
         self.tidied = False
         """Whether an adapter deletes the entries of dropped sessions."""
+        self.seen = False
+        """Whether a sweep has listed such lists: another process may keep them."""
         self.private: set[str] = set()
         """The purposes of an adapter's private sessions that have files of an owner."""
 
@@ -118,6 +120,14 @@ class OwnerLists:
 def list_key(owner: str) -> SessionKey:
     """Return the key of the owner's list."""
     return private_key("gradio tabs", owner)  # the name that the lists of older versions have
+
+
+def may_be_list(sid: str) -> bool:
+    """Return whether a stored name is that of an owner's list, or of a session of the same id."""
+    return sid.startswith(_LIST)
+
+
+_LIST: Final = f"{list_key('any').sid.rpartition('-')[0]}-"
 
 
 def _empty(digest: str) -> Content:

@@ -15,6 +15,7 @@ from sessionstore.limits import limited_bytes
 from sessionstore.local_copies import Listed
 from sessionstore.model import Collected, Reference, SessionKey, SessionRecord
 from sessionstore.names import shared_key
+from sessionstore.owners import may_be_list
 from sessionstore.plan import Planner, PlanRow
 
 log: Final = logging.getLogger("sessionstore")
@@ -50,6 +51,7 @@ class Sweep:
         def records() -> Iterator[SessionRecord]:
             for record in survey.sessions():
                 absent.discard(record.sid)
+                self._store.owners.seen |= may_be_list(record.sid)
                 yield record
 
         try:

@@ -53,6 +53,11 @@ class Bucket:
         return store, client
 
 
+@pytest.fixture
+def bucket(clock: FakeClock) -> Bucket:
+    return Bucket(clock)
+
+
 class TestOneProcess:
     def test_the_limit_is_the_sum_of_all_sessions_of_the_owner(self, clock: FakeClock) -> None:
         store = limited(clock, max_owner=100)
@@ -228,10 +233,6 @@ class TestSeveralProcesses:
 class TestRequests:
     """On a bucket. ``add`` never asks for an older file of its name."""
 
-    @pytest.fixture
-    def bucket(self, clock: FakeClock) -> Bucket:
-        return Bucket(clock)
-
     def requests(self, bucket: Bucket, saves: int, **limits: int) -> dict[str, int]:
         store, client = bucket.replica(**limits)
         for number in range(saves):
@@ -297,6 +298,35 @@ class TestRequests:
         store, _ = bucket.replica(max_session=10**6)
         store.session("one", "anna").add(b"x")
         assert list(store.backend.files(list_key("anna").sid)) == []
+
+
+class TestAnotherSweeper:
+    """A process without the limits and without an adapter, such as ``sessionstore sweep``."""
+
+    @pytest.fixture
+    def left(self, bucket: Bucket, clock: FakeClock) -> SessionStore:
+        """A store with a session that ended, whose process died, in a list of its owner."""
+        store, _ = bucket.replica(max_owner=1000)
+        store.session("one", "anna").put("a", b"a")
+        store.session("two", "anna").put("b", b"b")
+        store.backend.end(store.session("one", "anna").sid)
+        clock.advance(HOUR)
+        return store
+
+    def test_deletes_the_entry_of_what_it_drops(self, left: SessionStore, bucket: Bucket) -> None:
+        sweeper, _ = bucket.replica()
+        assert [row.action for row in sweeper.sweep()] == ["drop"]
+        assert left.owners.sids("anna") == [left.session("two", "anna").sid]
+
+    def test_asks_for_no_list_where_there_is_none(self, bucket: Bucket, clock: FakeClock) -> None:
+        store, client = bucket.replica()
+        store.session("one", "anna").put("a", b"a")
+        store.backend.end(store.session("one", "anna").sid)
+        clock.advance(HOUR)
+        client.requests.clear()
+        store.sweep()
+        # Content, intents, sessions, uploads; of the session its owner, its files, the drop.
+        assert client.requests["LIST"] == 4 + 3
 
 
 class TestUsage:
