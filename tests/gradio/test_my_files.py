@@ -413,6 +413,25 @@ def test_a_visitor_looks_fetches_and_deletes(
     assert [each for each in store.sessions() if each.files()] == []
 
 
+@pytest.mark.browser
+def test_in_the_first_tab_the_list_is_there_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    with closed_loops(), SessionStore.open(tmp_path / "store") as store:
+        with gr.Blocks(analytics_enabled=False) as app:
+            with gr.Tab("My files"):
+                my_files(store)
+            with gr.Tab("App"):
+                gr.Markdown("The app.")
+        attachment = attach(app, store)
+        with launched(app) as url, browser.new_context() as context:
+            page = context.new_page()
+            page.goto(url)
+            page.get_by_text("Nothing of yours is kept here.").wait_for()
+        attachment.detach()
+
+
 def shows(page: Page, store: SessionStore, count: int) -> None:
     """Open the tab until it has the event's files."""
     while sum(len(each.files()) for each in store.sessions()) < count:

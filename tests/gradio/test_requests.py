@@ -19,6 +19,7 @@ from sessionstore.adapters.gradio.admin.snapshot import watch
 from sessionstore.adapters.gradio.attached_store import OwnedCopies
 from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.cache_files import CacheFiles
+from sessionstore.adapters.gradio.mine.listing import OwnFiles
 from sessionstore.adapters.gradio.owner_lists import tidy
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
@@ -497,3 +498,28 @@ def test_the_bytes_of_a_large_upload_are_not_read_again(
     assert claimed.sid == a.files.home(ANNA, "anna").sid
     assert a.files.home(ANNA, "anna").read(NAME) == data
     assert puts == ([NAME] if hours else [])
+
+
+def test_my_files_asks_for_the_sessions_of_the_owner_alone(a: Process, b: Process) -> None:
+    a.store.owners.complete = True
+    for tab in ("one", "two"):
+        a.store.session(tab, "anna").add(tab.encode())
+    for number in range(20):
+        a.store.session(f"{number}", "boris").add(b"%d" % number)
+    with a.counting() as requests:
+        assert len(OwnFiles(a.files, "anna").listed()) == 2
+    assert requests() == {"LIST": 1 + 2 + 2 * 2}  # the list; uploads and history; each session
+    with b.counting() as requests:
+        assert len(OwnFiles(b.files, "anna").listed()) == 2
+    assert requests() == {"LIST": 1 + 2 + 2 * 2}
+
+
+def test_with_my_files_a_first_save_notes_its_session(a: Process) -> None:
+    a.store.owners.complete = True
+    a.store.session("one", "anna").add(b"first")
+    with a.counting() as requests:
+        a.store.session("two", "anna").add(b"another tab")
+    assert requests() == {"LIST": 1, "PUT": 3}
+    with a.counting() as requests:
+        a.store.session("two", "anna").add(b"again")
+    assert requests() == {"LIST": 1, "PUT": 2}

@@ -196,7 +196,7 @@ class CacheFiles:
         """List the sessions that the owner's files may be in, the newest first."""
         sids = [] if owner is None else self.lists.newest(owner)
         if owner is not None and self.history is not None:
-            sids.append(self._runs(owner).sid)
+            sids.append(self.runs(owner).sid)
         return [*sids, self._pins.sid]
 
     def _look(self, sid: str, owner: str | None, name: str) -> FoundFile | None:
@@ -649,7 +649,7 @@ class CacheFiles:
                 return FoundFile(name, pointer.sid, reference)
         self._gone(pointer.sid, name)
         if owner is not None and self.history is not None:
-            return self._look(self._runs(owner).sid, owner, name)
+            return self._look(self.runs(owner).sid, owner, name)
         return None
 
     def _named(self, pointer: Pointer) -> Reference | None:
@@ -671,13 +671,13 @@ class CacheFiles:
 
     # Run history
 
-    def _runs(self, owner: str) -> KeptSession:
+    def runs(self, owner: str) -> KeptSession:
         """Return the private session of the files in the owner's run history."""
         return KeptSession(self.store, private_key(_HISTORY, owner))
 
     def keep_run(self, owner: str, names: Iterable[str]) -> None:
         """Save the files of a run, and delete the owner's oldest beyond ``HISTORY_SIZE``."""
-        runs = self._runs(owner)
+        runs = self.runs(owner)
         for name in names:
             found = self.obtain(owner, name)
             if found is None or found.sid == self._pins.sid or not self.local.pin(name):

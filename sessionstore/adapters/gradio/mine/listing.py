@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -20,7 +20,7 @@ from sessionstore.adapters.gradio.recent_saves import KeptSession
 from sessionstore.adapters.zips import Entry
 from sessionstore.audit import acting, receipt
 from sessionstore.model import Reference, SessionKey, SessionRecord
-from sessionstore.names import HIDDEN, UPLOADS, encode, is_private, is_sid
+from sessionstore.names import HIDDEN, UPLOADS, encode, session_key
 from sessionstore.plan import Going, going
 from sessionstore.session import ASKED_FOR, Session
 
@@ -42,11 +42,11 @@ PARTS: Final[tuple[Place, ...]] = ("unfinished upload", "page state")
 class OwnFile:
     """One file of the owner. Gradio may keep it in several sessions, under one path.
 
-    ``copies`` are its versions, each with its session.
+    ``copies`` are its versions, each with the stored name of its session.
     """
 
     name: str
-    copies: list[tuple[SessionKey, Reference]] = field(default_factory=list)
+    copies: list[tuple[str, Reference]] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     goings: list[Going] = field(default_factory=list)
 
@@ -70,7 +70,7 @@ class OwnFile:
     @property
     def which(self) -> str:
         """The file in a request of the page. It proves nothing: the owner is checked."""
-        return json.dumps([self.copies[0][0].sid, self.copies[0][1].name])
+        return json.dumps([self.copies[0][0], self.copies[0][1].name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +105,13 @@ class OwnFiles:
         self._files = files
         self._store = files.store
         self._owner = owner
-        self._session_id = session_id
+        self._places: dict[str, Place] = {
+            files.unclaimed(owner).sid: "upload", files.runs(owner).sid: "run history"
+        }  # fmt: skip
+        if session_id:
+            self._places[session_key(session_id, owner).sid] = "this page"
 
     # Listing
-
-    def keys(self) -> Iterator[SessionKey]:
-        """Yield the owner's sessions, the adapter's private ones too."""
-        for sid in self._store.owners.sids(self._owner):
-            key = self._key(sid)
-            if key is not None:
-                yield key
-
-    def _key(self, sid: str) -> SessionKey | None:
-        key = self._store.backend.identify(sid) if is_sid(sid) else None
-        return key if key is not None and key.owner == self._owner else None
 
     def listed(self) -> list[OwnFile]:
         """Return all files, the newest first."""
@@ -126,39 +119,37 @@ class OwnFiles:
         found = self._files.together([partial(self._session, sid) for sid in sids])
         now, policy = self._store.now(), self._store.retention
         files: dict[tuple[str, str], OwnFile] = {}
-        for key, record, references in filter(None, found):
+        for sid, record, references in filter(None, found):
             for reference in references:
                 if reference.expires is not None and reference.expires <= now:
                     continue
-                same = self._same(key, reference)
+                same = self._same(sid, reference)
                 named = self._part(reference.name) or shown(reference.name)
                 file = files.setdefault(same, OwnFile(named))
-                file.copies.append((key, reference))
-                if (place := self._place(key, reference.name)) not in file.places:
+                file.copies.append((sid, reference))
+                if (place := self._place(sid, reference.name)) not in file.places:
                     file.places.append(place)
                 goes = going(policy, record, reference, now)
-                if is_private(key):  # it does not end with a page
+                if place in {"upload", "run history"}:  # they do not end with a page
                     goes = goes._replace(with_page=False)
                 file.goings.append(goes)
         return sorted(files.values(), key=lambda file: file.newest.created, reverse=True)
 
-    def _session(self, sid: str) -> tuple[SessionKey, SessionRecord, list[Reference]] | None:
-        backend = self._store.backend
-        record = backend.session(sid)
-        key = None if record is None else self._key(sid)
-        return None if record is None or key is None else (key, record, list(backend.files(sid)))
+    def _session(self, sid: str) -> tuple[str, SessionRecord, list[Reference]] | None:
+        record = self._store.backend.session(sid)
+        return None if record is None else (sid, record, list(self._store.backend.files(sid)))
 
-    def _same(self, key: SessionKey, reference: Reference) -> tuple[str, str]:
+    def _same(self, sid: str, reference: Reference) -> tuple[str, str]:
         """Return what the copies of one file have in common.
 
         Gradio's paths have a hash in them; the path of a stored file has its session and name.
         """
         if not reference.name.startswith(HIDDEN):
-            return key.sid, encode(reference.name)
+            return sid, encode(reference.name)
         path = reference.name.removeprefix(HIDDEN)
         part = self._part(reference.name)
         if part is not None:
-            return key.sid, part if part == "page state" else path.rpartition("/")[0]
+            return sid, part if part == "page state" else path.rpartition("/")[0]
         pointer = self._files.paths.pointer(path)
         return ("", path) if pointer is None else (pointer.sid, pointer.stored)
 
@@ -170,23 +161,19 @@ class OwnFiles:
         is_own = name.startswith(HIDDEN) and path.startswith(f"{OURS}/")
         return "page state" if is_own and self._files.paths.pointer(path) is None else None
 
-    def _place(self, key: SessionKey, name: str) -> Place:
-        if (part := self._part(name)) is not None:
-            return part
-        if is_private(key):
-            return "upload" if key.sid == self._files.unclaimed(self._owner).sid else "run history"
-        return "this page" if key.id == self._session_id else "another page"
+    def _place(self, sid: str, name: str) -> Place:
+        return self._part(name) or self._places.get(sid, "another page")
 
     def entries(self) -> Iterator[Entry]:
         """Yield the files for a zip, session by session; equal ones of Gradio's once."""
         seen: set[tuple[str, str]] = set()
-        for key in self.keys():
-            for reference in sorted(self._store.backend.files(key.sid)):
-                same, expires = self._same(key, reference), reference.expires
+        for sid in self._store.owners.sids(self._owner):
+            for reference in sorted(self._store.backend.files(sid)):
+                same, expires = self._same(sid, reference), reference.expires
                 is_over = expires is not None and expires <= self._store.now()
                 if same not in seen and not is_over and self._part(reference.name) is None:
                     seen.add(same)
-                    opened = partial(self._store.backend.open, key.sid, reference)
+                    opened = partial(self._store.backend.open, sid, reference)
                     yield Entry(shown(reference.name), reference.size, reference.created, opened)
 
     # Deleting
@@ -198,8 +185,17 @@ class OwnFiles:
                 return self._deleted([file], partial(self._delete, file))
         return None
 
+    def _keys(self, sids: Iterable[str]) -> list[SessionKey]:
+        """Return the keys of these sessions, for events and the audit log."""
+        keys = self._files.together([partial(self._store.backend.identify, sid) for sid in sids])
+        return [key for key in keys if key is not None and key.owner == self._owner]
+
     def _delete(self, file: OwnFile) -> None:
-        for key, reference in file.copies:
+        keys = {key.sid: key for key in self._keys({sid for sid, _ in file.copies})}
+        for sid, reference in file.copies:
+            key = keys.get(sid)
+            if key is None:
+                continue
             if reference.name.startswith(HIDDEN):
                 KeptSession(self._store, key).delete(reference.name.removeprefix(HIDDEN))
             else:
@@ -207,7 +203,7 @@ class OwnFiles:
 
     def delete_all(self) -> Receipt | None:
         """Drop all the owner's sessions, with uploads and run history; None if there is none."""
-        files, keys = self.listed(), list(self.keys())
+        files, keys = self.listed(), self._keys(self._store.owners.sids(self._owner))
         if not keys:
             return None
         drops = [partial(self._store.drop, key, ASKED_FOR) for key in keys]

@@ -85,7 +85,9 @@ def _lay_out(page: gr.Blocks, handlers: _Handlers) -> None:
     with gr.Column(elem_classes=["ssd-root", "ssm-root", root]):
         with gr.Row():
             gr.HTML('<div class="ssd"><h1>My files</h1></div>', padding=False)
-            refresh = gr.Button("Refresh", size="sm", scale=0, min_width=110)
+            refresh = gr.Button(
+                "Refresh", size="sm", scale=0, min_width=110, elem_classes="ssm-refresh"
+            )
             ask = gr.Button("Delete all", size="sm", scale=0, min_width=110, elem_classes="ssd-ask")
             everything = gr.Button(
                 "Delete all now", size="sm", variant="stop", scale=0, min_width=130,
@@ -99,9 +101,13 @@ def _lay_out(page: gr.Blocks, handlers: _Handlers) -> None:
     quiet = {"show_progress": "hidden", **PRIVATE}
     chosen = f"() => [document.querySelector('.{root}').dataset.which || '']"
     refresh.click(handlers.refresh, None, [note, listing], **PRIVATE)
-    page.load(handlers.refresh, None, [note, listing], **quiet)
-    if (tab := _tab_around(page)) is not None:
+    tabs = _tabs_around(page)
+    for tab in tabs:
         tab.select(handlers.refresh, None, [note, listing], **quiet)
+    if tabs:  # most visitors never open it
+        page.load(None, js=_IF_SEEN.replace("ROOT", root))
+    else:
+        page.load(handlers.refresh, None, [note, listing], **quiet)
     one.click(handlers.delete, [which], [note, listing], js=chosen, **quiet)
     ask.click(None, js=_asking(root, "true"))
     cancel.click(None, js=_asking(root, "false"))
@@ -114,12 +120,25 @@ def _asking(root: str, state: str) -> str:
     return f"() => {{ {toggled}; return []; }}"
 
 
-def _tab_around(page: gr.Blocks) -> gr.Tab | None:
-    """Return the tab that the page was made in: its list is made again when the tab is opened."""
+_IF_SEEN: Final = """() => {
+    const show = () => {
+        const root = document.querySelector('.ROOT');
+        if (root?.offsetParent) root.querySelector('.ssm-refresh').click();
+    };
+    setTimeout(show, 100);
+    return [];
+}"""
+"""The script that makes the list when the app is opened, if its tab is the one that is shown."""
+
+
+def _tabs_around(page: gr.Blocks) -> list[gr.Tab]:
+    """Return the tabs that the page was made in: the list is made when one is opened."""
+    tabs: list[gr.Tab] = []
     block: Any = page.parent
-    while block is not None and not isinstance(block, gr.Tab):
+    while block is not None:
+        tabs += [block] if isinstance(block, gr.Tab) else []
         block = block.parent
-    return block
+    return tabs
 
 
 class _Handlers:
@@ -178,8 +197,7 @@ class _Handlers:
 def _row(file: OwnFile, service: Service, owner: str, base: str) -> dict[str, Any]:
     """Return what the template shows of a file."""
     kind, size = media_type(file.name), file.size
-    key, reference = file.copies[0]
-    given = service.files.give(key.sid, reference, owner)
+    given = service.files.give(*file.copies[0], owner)
     url = f"{base}/gradio_api/file={quote(str(service.files.paths.absolute(given.name)))}"
     suffix = file.name.rpartition("/")[2].rpartition(".")[2] if "." in file.name else ""
     return {
