@@ -17,6 +17,7 @@
 #   make explore try 100,000 schedules of the object protocol, and each broken variant
 #   make apps    some 120 small Gradio apps, plain and attached, as a table of what differs
 #   make replicas      one Gradio app on two replicas, with attach and without, as a table
+#   make large   5 GB uploaded through Chromium to two replicas, cut 20 times, one replica killed
 #   make gradio-suite  Gradio's own tests, with attach and without: both fail in the same places
 #   make clean   remove what these made, the demo's files too
 #
@@ -43,7 +44,7 @@ endif
 # An s3:// store needs one extra more; the stamp's name keeps the two apart.
 DEMO_EXTRAS := gradio,image$(if $(filter s3://%,$(SESSIONSTORE_URL)),$(comma)s3)
 
-.PHONY: help demo test gradio5 gradio-next lint matrix lowest coverage types dist docs bench bench-full campaigns explore apps replicas gradio-suite s3 clean
+.PHONY: help demo test gradio5 gradio-next lint matrix lowest coverage types dist docs bench bench-full campaigns explore apps replicas large gradio-suite s3 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -157,6 +158,9 @@ apps: .venv/.ready-test
 
 replicas: .venv/.ready-test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.replicas --write docs/gradio-replicas.md
+
+large: .venv/.ready-test
+	$(BIN)/python -m tests.replicas.large --size 5000 --cuts 20
 
 gradio-suite: .venv/.ready-test
 	$(BIN)/python -m tests.gradio_suite

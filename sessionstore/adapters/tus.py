@@ -16,7 +16,9 @@ import hmac
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from anyio import CancelScope
@@ -53,12 +55,15 @@ log: Final = logging.getLogger("sessionstore")
 class Place:
     """Where uploads go: the visitor's session, None if this visitor may not upload.
 
-    ``describe`` returns the JSON about a finished file. ``most`` is the store's ``max_file``.
+    ``describe`` returns the JSON about a finished file. ``most`` bytes may have a file. ``named``
+    returns the file's name in the session for that of the client, and ``ttl`` is its time to live.
     """
 
     session: Session | None
     describe: Callable[[StoredFile], Any]
     most: int | None = None
+    named: Callable[[str], str] = lambda name: name or fresh_name()
+    ttl: timedelta | None = None
 
 
 class _Refused(Exception):
@@ -136,11 +141,12 @@ async def _create(request: Request, place: Place) -> Response:
     if place.session is None:
         raise _Refused(403, "This visitor may not upload.")
     size = _number(request, "upload-length")
+    if place.most is not None and size > place.most:
+        why = f"The file has {size} bytes, more than {place.most}: send a smaller one."
+        return _error(413, why, "max_file")
     written = request.headers.get("upload-metadata", "")
-    name = _name_in(written)
-    upload = await run_in_threadpool(
-        lambda session: session.begin_upload(name, size, metadata=written), place.session
-    )
+    name, begin = place.named(_name_in(written)), place.session.begin_upload
+    upload = await run_in_threadpool(partial(begin, name, size, metadata=written, ttl=place.ttl))
     here = request.url.path.rstrip("/")
     headers = {"Location": f"{here}/{upload.id}", "Upload-Expires": _expires(upload)}
     if request.headers.get("content-type") == BODY:
@@ -274,14 +280,12 @@ def _number(request: Request, header: str) -> int:
 
 
 def _name_in(metadata: str) -> str:
-    """Return the file's name in ``Upload-Metadata``, a fresh one without it."""
+    """Return the file's name in ``Upload-Metadata``, empty without it."""
     pairs = (pair.strip().partition(" ") for pair in metadata.split(","))
     found = {key: value for key, _, value in pairs}
     written = found.get("filename") or found.get("name")
-    if not written:
-        return fresh_name()
     try:
-        return _decoded("Upload-Metadata", written).decode()
+        return _decoded("Upload-Metadata", written or "").decode()
     except UnicodeDecodeError:
         raise _Refused(400, "The file name in Upload-Metadata is not UTF-8.") from None
 

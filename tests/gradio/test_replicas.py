@@ -8,11 +8,12 @@ SeaweedFS.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
-from tests.replicas import browser, scenes
+from tests.replicas import browser, large, scenes
 from tests.replicas.scenes import Outcome
 from tests.replicas.site import Site, namespaces, serving
 from tests.support import seaweed
@@ -28,7 +29,7 @@ def site(nginx_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     if namespaces() is None:
         pytest.skip("mount namespaces are not permitted here (run the tests as root)")
     place = tmp_path_factory.mktemp("replicas")
-    with seaweed.serving(weed) as bucket, serving(place, bucket, nginx_path) as site:
+    with seaweed.serving(weed) as bucket, serving(place, bucket, nginx_path, large.LARGEST) as site:
         yield site
 
 
@@ -55,6 +56,20 @@ def test_a_visitor_deletes_everything_on_the_page_of_own_files(
     site: Site, chromium: Browser
 ) -> None:
     expect_all(scenes.everything_deleted(site, chromium))
+
+
+def test_a_large_upload_is_cut_and_goes_on_at_the_replica_that_lives(
+    site: Site, chromium: Browser, tmp_path: Path
+) -> None:
+    """Gradio's own upload would end at the first cut, or at nginx, which takes 10 MB at a time."""
+    digest = large.made(tmp_path / "film.bin", 60_000_000)
+    done = large.upload(site, chromium, tmp_path / "film.bin", digest, cuts=6)
+    site.replicas[0].start()
+    site.replicas[0].wait()
+
+    assert done.arrived
+    assert done.cuts == 6
+    assert "MB of 60.0 MB" in str(done.said)
 
 
 def test_a_closed_tab_s_files_are_gone_and_shared_ones_kept(site: Site, chromium: Browser) -> None:

@@ -28,7 +28,8 @@ GREEN = (20, 200, 40)
 
 
 def digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reverse(path: str) -> str:

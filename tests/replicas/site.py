@@ -61,7 +61,7 @@ http {{
     fastcgi_temp_path {place}/fastcgi;
     uwsgi_temp_path {place}/uwsgi;
     scgi_temp_path {place}/scgi;
-    client_max_body_size 0;
+    client_max_body_size {largest};
 
     # A queued event is two requests that must reach one process: POST queue/join names its
     # session in the body, GET queue/data in the query. One without the queue is a single request,
@@ -244,8 +244,13 @@ class Site:
 
 
 @contextlib.contextmanager
-def serving(place: Path, bucket: seaweed.Server | None, nginx: str) -> Iterator[Site]:
-    """The app on its replicas: attached to a store in the bucket, or plain Gradio without one."""
+def serving(
+    place: Path, bucket: seaweed.Server | None, nginx: str, largest: str = "0"
+) -> Iterator[Site]:
+    """The app on its replicas: attached to a store in the bucket, or plain Gradio without one.
+
+    ``largest`` is what nginx takes as the size of a request's body; 0 for any.
+    """
     port = free_port()
     seen = place / SEEN
     environment = {
@@ -266,16 +271,19 @@ def serving(place: Path, bucket: seaweed.Server | None, nginx: str) -> Iterator[
         for each in replicas:
             stack.callback(each.kill)
             each.start()
-        stack.enter_context(_proxy(place, nginx, port, replicas))
+        stack.enter_context(_proxy(place, nginx, port, replicas, largest))
         site.begin()
         yield site
 
 
 @contextlib.contextmanager
-def _proxy(place: Path, nginx: str, port: int, replicas: list[Replica]) -> Iterator[None]:
+def _proxy(
+    place: Path, nginx: str, port: int, replicas: list[Replica], largest: str
+) -> Iterator[None]:
     servers = " ".join(f"server {each.address} fail_timeout=1s;" for each in replicas)
     config = place / "nginx.conf"
-    config.write_text(_NGINX.format(place=place, port=port, servers=servers))
+    settings = {"place": place, "port": port, "servers": servers, "largest": largest}
+    config.write_text(_NGINX.format(**settings))
     process = subprocess.Popen([nginx, "-c", str(config), "-e", str(place / "error.log")])
     try:
         yield

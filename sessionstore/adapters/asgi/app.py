@@ -20,13 +20,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import quote
 
-import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from sessionstore import signing
 from sessionstore.adapters import tus
@@ -34,6 +33,7 @@ from sessionstore.adapters.asgi import responses as replies
 from sessionstore.adapters.asgi import upload
 from sessionstore.adapters.asgi.upload import Incoming, Malformed
 from sessionstore.adapters.cookies import OwnerCookie, owner, same_origin
+from sessionstore.adapters.refusal import Receiving, refuse
 from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.errors import (
     BackendUnavailable,
@@ -61,7 +61,6 @@ log: Final = logging.getLogger("sessionstore")
 
 _UPLOAD: Final = "upload"
 _TUS: Final = "tus"
-_LINGER: Final = 2.0  # seconds for which the rest of a refused upload is read and discarded
 
 
 class Files(Starlette):
@@ -93,20 +92,20 @@ class Files(Starlette):
         if scope["type"] != "http":
             await self.router.not_found(scope, receive, send)
             return
-        body = _Receiving(receive)
+        body = Receiving(receive)
         request = Request(scope, body)
         path = _path(scope)
         if path == _TUS or path.startswith(f"{_TUS}/"):
             response = await self._resume(request, path[len(_TUS) + 1 :])
             if response.status_code >= 400 and request.method != "HEAD":  # noqa: PLR2004 - as below
-                await _refuse(response, scope, body, send)
+                await refuse(response, scope, body, send)
                 return
         elif request.method in {"GET", "HEAD"}:
             response = await self._serve(request, path)
         elif request.method in {"PUT", "POST"} and self._visitor is not None:
             response = await self._take(request, path)
             if response.status_code >= 400:  # noqa: PLR2004 - HTTP's errors begin here
-                await _refuse(response, scope, body, send)
+                await refuse(response, scope, body, send)
                 return
         else:
             allowed = "GET, HEAD" if self._visitor is None else "GET, HEAD, POST, PUT"
@@ -233,19 +232,6 @@ class Files(Starlette):
             return f"{root}/{signing.sign(self._secret, session.sid, file.name, until)}"
 
 
-class _Receiving:
-    """Receives the messages of a request, and notes when its body is over."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self.over = False
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        self.over = not message.get("more_body", False)
-        return message
-
-
 def _path(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
@@ -285,21 +271,3 @@ def _error(
     """Return an error response. It lists the files of a form that were saved before the error."""
     saved = [] if incoming is None else [file.name for file in incoming.saved]
     return replies.as_json(status, {"error": why, "limit": limit, "saved": saved})
-
-
-async def _refuse(response: Response, scope: Scope, body: _Receiving, send: Send) -> None:
-    """Refuse an upload whose rest is still being sent.
-
-    If the connection was closed at once, the system would reset it because of the unread bytes,
-    and the client might lose the response (RFC 9112, section 9.6). So the whole response is sent,
-    and the rest of the upload is read and discarded for ``_LINGER`` seconds.
-    """
-    if scope["http_version"].startswith("1") and not body.over:  # later ones have no such header
-        response.headers["Connection"] = "close"
-    status, headers = response.status_code, response.raw_headers
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    with anyio.move_on_after(_LINGER):
-        while not body.over:
-            await body()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})

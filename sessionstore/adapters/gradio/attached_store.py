@@ -46,6 +46,11 @@ if TYPE_CHECKING:
 CACHE_SIZE: Final = 4 << 30
 """The default limit for local copies, in bytes."""
 
+UPLOAD_PIECES: Final = 8 << 20
+"""The default size in bytes above which pages send a file in pieces, and the size of a piece."""
+
+LEAST_PIECE: Final = 64 << 10
+
 CLAIM: Final = timedelta(minutes=3)
 """The time for which other processes respect a process's cache path after it was last renewed."""
 
@@ -141,6 +146,7 @@ class Service:
         share: bool = False,
         history: timedelta | None = None,
         state_size: int | None = None,
+        upload_pieces: int | None = UPLOAD_PIECES,
     ) -> None:
         """Use Gradio's ``cache`` directory for local copies.
 
@@ -151,6 +157,8 @@ class Service:
         self.secret: Final = store.secret()
         self.share = share
         """True if the outputs of pages are links too."""
+        self.upload_pieces: Final = upload_pieces
+        """The size above which pages send a file in pieces; None for no such size."""
         self.presences: Final = PresenceTracker(store)
         paths = CachePaths(cache, self.secret)
         self.files: Final = CacheFiles(

@@ -24,7 +24,12 @@ from fastapi import FastAPI
 
 from sessionstore.adapters.gradio import compat, patches
 from sessionstore.adapters.gradio.admin.page import dashboard
-from sessionstore.adapters.gradio.attached_store import CACHE_SIZE, Service
+from sessionstore.adapters.gradio.attached_store import (
+    CACHE_SIZE,
+    LEAST_PIECE,
+    UPLOAD_PIECES,
+    Service,
+)
 from sessionstore.adapters.gradio.events import sender_of
 from sessionstore.adapters.gradio.file_routes import SERVICE
 from sessionstore.adapters.gradio.recent_saves import VisitorSession
@@ -97,6 +102,7 @@ def attach(
     history: timedelta | None = None,
     state: bool = False,
     state_size: int = STATE_SIZE,
+    upload_pieces: int | None = UPLOAD_PIECES,
 ) -> Attachment:
     """Save the demo's files in ``store``, and its visitors' files in sessions of their own.
 
@@ -127,10 +133,15 @@ def attach(
     with the store's secret. One whose pickle is larger than ``state_size`` bytes (16 MiB), or that
     cannot be pickled, stays in the memory of the process; the log says so.
 
+    Pages send a file of more than ``upload_pieces`` bytes (8 MiB) in pieces of that size, which
+    continue after a cut, also at another replica; None sends each file in one request, as Gradio
+    does. Set it below the largest body that each proxy allows.
+
     Raises SettingsError when the demo is running, or is attached to another store; when another
     process uses this store with another cache directory; when replicas would need a ``secret`` that
     is not set; and when this version of Gradio is unknown. Raises ValueError when ``sweep_every``
-    is not longer than zero, or longer than a hundred years. Raises BackendUnavailable or
+    is not longer than zero, or longer than a hundred years, and when ``upload_pieces`` is below
+    64 KiB. Raises BackendUnavailable or
     LimitExceeded when the demo's own files cannot be saved.
     """
     compat.check(demo)
@@ -142,6 +153,10 @@ def attach(
         every, age = _sweeping(demo, sweep_every)
         if history is not None:
             check_duration("history", history)
+        if upload_pieces is not None and upload_pieces < LEAST_PIECE:
+            raise ValueError(
+                f"invalid upload_pieces={upload_pieces}: at least {LEAST_PIECE} bytes."
+            )
         service = _service(
             demo,
             store,
@@ -151,6 +166,7 @@ def attach(
             share=share,
             history=history,
             state_size=state_size if state else None,
+            upload_pieces=upload_pieces,
         )
         attachment = Attachment(demo, service)
         _attachments[demo] = attachment
@@ -160,7 +176,7 @@ def attach(
             patches.at_launch(demo, lambda made: attach(made, store))
             return attachment
         try:
-            patches.equip(demo)
+            patches.equip(demo, service.upload_pieces)
             demo.delete_cache = None
             demo.app_id = compat.app_id(demo, service.secret)
             if age is not None:

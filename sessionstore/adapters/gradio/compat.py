@@ -118,6 +118,7 @@ _known_route = re.compile(
     r"/gradio_api/heartbeat/(?P<heartbeat>[^/]+)/?"
     r"|/gradio_api/file[=/](?P<file>.*)"
     r"|/gradio_api/(?P<upload>upload)/?"
+    r"|/gradio_api/upload/(?P<pieces>pieces(?:/[^/]*)?)/?"
     r"|/gradio_api/(?P<function>component_server)/?"
     r"|/gradio_api/(?P<mcp>mcp)(?:/.*)?"
     rf"|(?P<zip>{re.escape(ZIP)})"
@@ -320,7 +321,8 @@ def is_program(owner: str | None, connection: Request) -> bool:
 def route_of(route: str) -> tuple[str, str]:
     """Return the kind of a route below the app's root, and its session id, path or URL.
 
-    The kinds are heartbeat, file, upload, function, mcp, zip and config; both are empty for others.
+    The kinds are heartbeat, file, upload, pieces, function, mcp, zip and config; both are empty for
+    others.
     """
     match = _known_route(route)
     kind = None if match is None else match.lastgroup

@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from sessionstore.adapters import cookies
 from sessionstore.adapters.asgi.responses import is_known
-from sessionstore.adapters.gradio import compat, far_files, offload, server_functions
+from sessionstore.adapters.gradio import compat, far_files, offload, server_functions, upload_pieces
 from sessionstore.adapters.gradio.mine import route as own_zip
 from sessionstore.adapters.gradio.presence import ARRIVED, PresenceTracker, Visitor, mcp_visitor
 from sessionstore.adapters.gradio.uploads_in_progress import Upload, uploading
@@ -86,6 +86,8 @@ class SessionFiles:
             await _file(self.app, scope, receive, send, service, given)
         elif kind == "upload" and scope["method"] == "POST":
             await _upload(self.app, scope, receive, send, service)
+        elif kind == "pieces":
+            await upload_pieces.answer(scope, receive, send, service, given)
         elif kind == "function" and scope["method"] == "POST":
             await _function(self.app, scope, receive, send, service)
         elif kind == "zip" and scope["method"] == "GET" and service.store in own_zip.offered:

@@ -24,7 +24,14 @@ from gradio import Error
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from sessionstore.adapters.gradio import compat, events, frames, uploads_in_progress, values
+from sessionstore.adapters.gradio import (
+    compat,
+    events,
+    frames,
+    upload_pieces,
+    uploads_in_progress,
+    values,
+)
 from sessionstore.adapters.gradio.cache import large_to_cache
 from sessionstore.adapters.gradio.file_routes import SessionFiles
 from sessionstore.adapters.visitor_errors import reply_to, without_details
@@ -480,12 +487,20 @@ async def _file_ends(original: Async, file: GradioUploadFile, /, offset: int) ->
         await upload.complete(file, partial(file.file.seek, offset))
 
 
-def equip(demo: Blocks) -> None:
+def equip(demo: Blocks, pieces: int | None) -> None:
     """Make the demo's pages open a heartbeat, and its ``launch`` start no static workers.
 
-    Gradio's own pages open one only for a ``gr.State`` or an ``unload`` event.
+    Gradio's own pages open one only for a ``gr.State`` or an ``unload`` event. The pages send files
+    of more than ``pieces`` bytes in pieces.
     """
-    _hook(demo, "get_config_file", lambda original: {**original(), "connect_heartbeat": True})
+
+    def config(original: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        made = {**original(), "connect_heartbeat": True}
+        if pieces is not None:  # both of Gradio's frontends put this into the page's head
+            made["head"] = (made.get("head") or "") + upload_pieces.script(pieces)
+        return made
+
+    _hook(demo, "get_config_file", config)
     _hook(demo, "launch", _launch)
 
 
