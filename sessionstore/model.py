@@ -57,7 +57,8 @@ class SessionRecord:
 
     ``active`` is the time of the newest save, touch, resume or end. ``oldest`` and ``expiring``
     are lower bounds, so that a sweep can skip a session: no file was created before ``oldest``,
-    and no file expires before ``expiring`` (None: no file has a time to live).
+    and no file expires before ``expiring`` (None: no file has a time to live). ``empty`` is True
+    only if the session is known to have no file.
     """
 
     sid: str
@@ -65,6 +66,7 @@ class SessionRecord:
     ended: datetime | None
     oldest: datetime
     expiring: datetime | None
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)

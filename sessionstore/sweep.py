@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from heapq import nsmallest
 from itertools import groupby, islice
 from typing import Final
 
@@ -22,6 +23,7 @@ log: Final = logging.getLogger("sessionstore")
 
 _SPARED = "it was in use, or gone already, when the sweep came to it"
 
+_OLDEST = 20_000  # sessions that one listing gives for eviction
 _AT_ONCE = 1000  # files of a session per call, which may look at every file of it
 
 
@@ -167,34 +169,46 @@ def evict(store: BaseStore, size: int, saving: str) -> bool:
     their files in the order of their saves. The app's own session and ``saving``, the session of
     the save, are spared. Stops if no file is left to delete.
     """
-    spared = {shared_key().sid, saving}
-    target, some = (store.ledger.total or 0) - size, False
-    now, is_live = store.now(), store.retention.is_live
-    # Most sessions of a full store are live, which the listing shows.
-    records = [
-        record
-        for record in store.backend.sessions()
-        if record.sid not in spared and not is_live(record, now)
-    ]
-    left = size
-    for record in sorted(records, key=lambda session: session.active):
-        current = store.backend.session(record.sid)  # again: the listing may be old
-        if current is None or is_live(current, store.now()):
-            continue
-        # A deletion is emitted and audited even if the session has no readable id and owner.
-        key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)
-        files = iter(sorted(store.backend.files(record.sid), key=lambda file: file.created))
-        while part := list(_next(files, left)):
-            with store.ledger.removing(record.sid, [each.name for each in part]) as change:
-                change.gone = store.backend.discard(record.sid, part)
-            store.on_removed(key, change.gone, "expired", "room was needed under max_store")
-            some |= bool(change.gone)
-            left -= sum(deleted.size for deleted in change.gone)
-            if left <= 0:  # summed only now: deleted files may share content
-                left = limited_bytes(store.backend) - target
-                if left <= 0:
-                    return True
+    target, left, some, more = (store.ledger.total or 0) - size, size, False, True
+    while more:
+        oldest, more = _oldest(store, saving), False
+        for record in oldest:
+            current = store.backend.session(record.sid)  # again: the listing may be old
+            if current is None or store.retention.is_live(current, store.now()):
+                continue
+            # A deletion is emitted and audited even if the session has no readable id and owner.
+            key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)
+            files = iter(sorted(store.backend.files(record.sid), key=lambda file: file.created))
+            while part := list(_next(files, left)):
+                with store.ledger.removing(record.sid, [each.name for each in part]) as change:
+                    change.gone = store.backend.discard(record.sid, part)
+                store.on_removed(key, change.gone, "expired", "room was needed under max_store")
+                more |= bool(change.gone)
+                left -= sum(deleted.size for deleted in change.gone)
+                if left <= 0:  # summed only now: deleted files may share content
+                    left = limited_bytes(store.backend) - target
+                    if left <= 0:
+                        return True
+        some |= more
+        more &= len(oldest) == _OLDEST  # there may be further ones
     return some
+
+
+def _oldest(store: BaseStore, saving: str) -> list[SessionRecord]:
+    """Return the sessions to evict first, in bounded memory.
+
+    Most sessions of a full store are live, which the listing shows, as it shows empty ones.
+    """
+    spared, now = {shared_key().sid, saving}, store.now()
+    return nsmallest(
+        _OLDEST,
+        (
+            record
+            for record in store.backend.sessions()
+            if not (record.empty or record.sid in spared or store.retention.is_live(record, now))
+        ),
+        key=lambda record: record.active,
+    )
 
 
 def _next(files: Iterator[Reference], size: int) -> Iterator[Reference]:

@@ -67,7 +67,8 @@ class Tally:
             return None
         oldest = self.active if self.oldest is None else keys.created(self.oldest)
         expiring = keys.time(self.expiring)
-        return SessionRecord(self.sid, self.active, self.ended, oldest, expiring)
+        empty = self.oldest is None
+        return SessionRecord(self.sid, self.active, self.ended, oldest, expiring, empty)
 
 
 class Sessions(Part):

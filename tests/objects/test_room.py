@@ -93,6 +93,33 @@ def test_it_is_looked_again_the_later_the_more_a_look_costs(
     assert full.client.requests["LIST"] == 4
 
 
+def test_so_do_many_of_them() -> None:
+    """A session that was emptied to make room is not asked again each time."""
+    full = Full()
+    full.clock.advance(timedelta(hours=1))
+    full.client.requests.clear()
+    taken = []
+    for number in range(900):
+        full.client.requests.clear()
+        full.save(FILES + number, f"new {number % 10}")
+        taken.append(full.client.requests.total())
+
+    rounds = [count for count in taken if count > 6]
+    assert len(rounds) == 9
+    assert max(rounds) <= rounds[0] + 10  # the listing has some pages more: a note of each session
+    assert sum(taken) <= full.most(900)
+
+
+def test_it_keeps_few_sessions_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sessionstore.sweep._OLDEST", 3)
+    full = Full()
+    full.clock.advance(timedelta(hours=1))
+    full.save(FILES)
+
+    left = [len(full.store.session(f"{number}").files()) for number in range(SESSIONS)]
+    assert sorted(left) == [0] * 10 + [10] * (SESSIONS - 10)
+
+
 def test_saves_that_make_room_take_few_requests_more() -> None:
     """A twentieth of the store is freed at once, so that few of them make room."""
     full = Full()
