@@ -42,8 +42,8 @@ WITHOUT_IO = {
 FOR_ADAPTERS = {
     SessionStore: {
         "clock", "drop", "drops_at_restart", "emit", "end", "live_interval", "location", "now",
-        "on_removed", "presigned", "redirects", "resume", "secret", "touch_interval", "url", "use_local_copies",
-        "wrap",
+        "on_removed", "presigned", "redirects", "resume", "secret", "touch_interval", "url",
+        "use_local_copies", "wrap",
     },
     Session: {"check", "key", "pending_save", "sid", "store"},
     StoredFile: {"is_there", "reference", "session", "stream"},
