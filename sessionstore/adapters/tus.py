@@ -35,7 +35,8 @@ from sessionstore.uploads import PIECE
 if TYPE_CHECKING:
     from sessionstore.session import Session
     from sessionstore.storedfile import StoredFile
-    from sessionstore.uploads import Upload, UploadWriter
+    from sessionstore.upload_writer import UploadWriter
+    from sessionstore.uploads import Upload
 
 VERSION: Final = "1.0.0"
 EXTENSIONS: Final = "creation,creation-with-upload,expiration,checksum,termination"

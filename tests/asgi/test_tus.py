@@ -18,7 +18,7 @@ from sessionstore import Limits, SessionStore
 from sessionstore.names import UPLOADS
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from sessionstore.testing.faulty import unavailable
-from sessionstore.uploads import UploadWriter
+from sessionstore.upload_writer import UploadWriter
 from tests.gradio.test_browser import eventually
 from tests.support.asgi_rig import app_of, as_it_comes, ask, served
 from tests.support.stores import PATIENCE, memory_store, names

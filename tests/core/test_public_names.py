@@ -47,7 +47,7 @@ FOR_ADAPTERS = {
     },
     Session: {"check", "key", "pending_save", "sid", "store"},
     StoredFile: {"is_there", "reference", "session", "stream"},
-    Upload: {"writing"},
+    Upload: {"remove", "writing"},
 }  # fmt: skip
 """What adapters and the classes among themselves use; an app has no need of them."""
 

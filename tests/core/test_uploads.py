@@ -26,7 +26,7 @@ from sessionstore.backends.memory import Place
 from sessionstore.names import UPLOADS
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from sessionstore.testing.faulty import unavailable
-from sessionstore.uploads import UploadWriter
+from sessionstore.upload_writer import UploadWriter
 from tests.support.stores import HOUR, Heard, in_threads, local_store, memory_store, names
 
 PIECE = 100
@@ -372,7 +372,7 @@ def test_unfinished_uploads_are_limited(session: Session, monkeypatch: pytest.Mo
 def test_the_pieces_of_an_upload_are_limited(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sessionstore.uploads._MOST_PIECES", 3)
+    monkeypatch.setattr("sessionstore.upload_writer._MOST_PIECES", 3)
     upload = session.begin_upload("a")
     with pytest.raises(LimitExceeded, match="3 pieces"):
         upload.write(0, bytes(4 * PIECE))
