@@ -66,7 +66,7 @@ test: lint
 gradio5: $(GRADIO5)/.ready-test
 	$(GRADIO5)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) tests/gradio/test_attach.py \
 	    tests/gradio/test_components.py tests/gradio/test_probe.py tests/gradio/test_programs.py \
-	    tests/gradio/test_serving.py
+	    tests/gradio/test_serving.py tests/gradio/test_upload_pieces.py
 
 gradio-next: .venv/.ready-test
 	@newest=$$($(BIN)/python -m pip index versions --pre gradio 2>/dev/null | sed -n '1s/.*(\(.*\))/\1/p'); \
