@@ -153,7 +153,8 @@ class Writer(Part):
         most = min(UPLOAD_BESIDE, self.multipart_above) if self._bucket.waits.parallel else -1
         tasks: list[Callable[[Save], Generation | None]] = []
         if chosen is None:
-            tasks = [self._adopt, self._upload] if save.content.size <= most else [self._adopt]
+            beside = save.content.data is not None and save.content.size <= most
+            tasks = [self._adopt, self._upload] if beside else [self._adopt]
         if save.older is None:
             tasks.append(self._list)
         results = self._bucket.waits.together([partial(task, save) for task in tasks])

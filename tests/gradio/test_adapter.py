@@ -123,8 +123,8 @@ def test_an_event_after_the_page_seemed_closed_cancels_the_end(site: Site) -> No
     assert site.files() == {tab.session_hash: ["another", "file"]}
 
 
-def test_an_event_that_began_before_the_page_closed_cancels_nothing(site: Site) -> None:
-    """The visitor left during a slow handler: what it saves goes too."""
+def test_a_session_with_a_running_event_does_not_end(site: Site) -> None:
+    """The visitor left during a slow handler: what it saves goes too, but when it is over."""
     tab = site.tab(site.serve()).load()
     heard = Heard(site.store, "saved", "ended", "resumed", "dropped")
     tab.call("save", "file")
@@ -132,12 +132,14 @@ def test_an_event_that_began_before_the_page_closed_cancels_nothing(site: Site) 
     assert site.begun.wait(PATIENCE)
 
     tab.close()
-    before = [heard.next().kind, heard.next().kind]
+    site.clock.advance(2 * LINGER)
+    site.store.sweep()
+    before, kept = [event.kind for event in heard.all()], site.files()
     site.go_on.set()
     after = [heard.next().kind, heard.next().kind]
     site.clock.advance(LINGER)
 
-    assert before == ["saved", "ended"]
+    assert (before, kept) == (["saved"], {tab.session_hash: ["file"]})
     assert after == ["saved", "ended"]
     assert heard.next().kind == "dropped"
     assert site.files() == {}

@@ -251,3 +251,64 @@ def test_a_budget_fills_up_again_at_its_rate() -> None:
     assert at_first == [True, True, False]
     assert a_quarter_second_later == [True, False, False]
     assert much_later == [True, True, False]
+
+
+def test_a_session_with_a_running_event_ends_when_the_event_does(told: Told) -> None:
+    told.use()
+    told.idle()
+    told.presences.opened(ANNA)
+    told.presences.began(ANNA)
+    told.presences.began(ANNA)
+    told.presences.closed(ANNA, left=True)
+    told.presences.finished(ANNA)
+    told.idle()
+    running = list(told.verbs)
+    told.presences.finished(ANNA)
+
+    assert "end" not in running
+    assert told.all()[-1] == "end"
+
+
+def test_a_page_that_is_back_before_its_event_is_over_is_not_ended(told: Told) -> None:
+    told.use()
+    told.presences.opened(ANNA)
+    told.presences.began(ANNA)
+    told.presences.closed(ANNA, left=True)
+    told.presences.opened(ANNA)
+    told.presences.finished(ANNA)
+
+    assert "end" not in told.all()
+
+
+def test_a_running_event_touches_the_session_of_a_page_that_is_elsewhere(told: Told) -> None:
+    """The replica with the heartbeat may end it: each touch postpones the drop."""
+    told.use()
+    told.presences.began(ANNA)
+    for _ in range(2):
+        told.clock.advance(told.store.live_interval)
+        told.presences.beat()
+        told.idle()
+    running = list(told.verbs)
+    told.presences.finished(ANNA)
+    told.clock.advance(told.store.live_interval)
+    told.presences.beat()
+
+    assert running.count("touch") == 2
+    assert told.all() == running
+
+
+def test_a_running_event_goes_over_to_the_tracker_of_a_reloaded_demo(told: Told) -> None:
+    told.use()
+    told.presences.opened(ANNA)
+    told.presences.began(ANNA)
+    newer = PresenceTracker(told.store, TokenBucket(0, 0, lambda: 0.0))
+    newer.start()
+    newer.take_over(told.presences)
+    told.presences.closed(ANNA, left=True)
+    told.idle()
+    before = "end" in told.verbs
+    told.presences.finished(ANNA)
+    newer.stop()
+
+    assert not before
+    assert told.verbs[-1] == "end"

@@ -17,7 +17,7 @@ from sessionstore import SessionStore, StoredFile
 from sessionstore.adapters.gradio import session
 from sessionstore.adapters.gradio.recent_saves import KeptSession
 from sessionstore.adapters.gradio.signed_pickles import HEADER, Place, Refused, SignedPickles
-from sessionstore.adapters.gradio.state import name_of, place_of
+from sessionstore.adapters.gradio.state import name_of, place_of, places_in
 from sessionstore.names import session_key
 from tests.support.gradio_rig import (
     GRADIO_S_OWN,
@@ -168,7 +168,7 @@ def _tokens(at: Replica, tab: Tab) -> tuple[str, ...]:
 
 def _values(at: Replica, tab: Tab) -> list[tuple[Place, Any]]:
     (mine,) = (each for each in at.store.sessions() if each.id == tab.session_hash)
-    return list(at.attachment.service.states.places(mine.sid))
+    return list(places_in(mine.sid, at.store.backend.files(mine.sid)))
 
 
 def test_another_owner_of_the_same_id_gets_nothing_and_changes_nothing(
@@ -210,6 +210,16 @@ def test_values_are_no_files_of_the_app_and_of_no_route(
     assert mine.files() == []
     inside = name_of(place).removeprefix("@/")
     assert here.fetch({"path": str(pair[0].cache / inside)}).status_code == 403
+
+
+def test_a_session_with_values_alone_is_in_the_list_of_its_owner(
+    pair: tuple[Replica, Replica], tabs: tuple[Tab, Tab]
+) -> None:
+    here, _ = tabs
+    here.call("remember", "one", None)
+    (mine,) = (each for each in pair[0].store.sessions() if each.id == here.session_hash)
+
+    assert pair[1].store.owners.newest(str(mine.owner)) == [mine.sid]
 
 
 # What is refused

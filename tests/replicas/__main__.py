@@ -51,7 +51,8 @@ In the crash test a replica is killed (SIGKILL) while two visitors have files of
 HTTP and one in Chromium. The replica is then started again on an empty disk. It is the replica
 without the page's heartbeat: Gradio's page never opens a second one. If a heartbeat dies with its
 replica, the store therefore drops the visitor's session only when it has been idle. The content of
-`gr.State`, such as the history of a `gr.ChatInterface`, is lost with the process.
+`gr.State`, such as the history of a `gr.ChatInterface`, is lost with the process: the app of this
+comparison is attached without [`state=True`](gradio-state.md).
 
 Failures without `attach`, as the client saw them (`RuntimeError: None` is Gradio's empty error of
 an event that did not find its file):

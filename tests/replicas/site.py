@@ -73,6 +73,9 @@ http {{
         "" $joined_session;
         default $arg_session_hash;
     }}
+    map $upstream_addr $answered_by {{
+        "~(?<last>[^ ,]+)$" $last;
+    }}
     upstream any {{
         {servers}
     }}
@@ -92,14 +95,31 @@ http {{
         location / {{
             proxy_pass http://any;
         }}
-        location ~ ^/gradio_api/(queue|run)/ {{
-            client_body_buffer_size 1m;
-            proxy_request_buffering on;
-            proxy_pass http://of_the_event;
-        }}
+        {events}
     }}
 }}
 """
+
+_BY_SESSION = """
+        location ~ ^/gradio_api/(queue|run)/ {
+            client_body_buffer_size 1m;
+            proxy_request_buffering on;
+            proxy_pass http://of_the_event;
+        }
+"""
+"""All events of a page go to one replica, as with sticky sessions."""
+
+_BY_EVENT = """
+        location = /gradio_api/queue/join {
+            add_header X-Replica $upstream_addr always;
+            add_header Set-Cookie "joined_at=$answered_by; Path=/";
+            proxy_pass http://any;
+        }
+        location ~ ^/gradio_api/queue/(data|cancel) {
+            proxy_pass http://$cookie_joined_at;
+        }
+"""
+"""Each event goes to the next replica, and its second half where its first one went."""
 
 
 def namespaces() -> list[str] | None:
@@ -121,6 +141,7 @@ class Replica:
     place: Path
     port: int
     environment: dict[str, str]
+    program: str = "tests.replicas.app"
     disk: Path = field(init=False)
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
@@ -147,7 +168,7 @@ class Replica:
             (self.disk / name).mkdir(parents=True)
         seen = self.place / SEEN
         seen.mkdir(exist_ok=True)
-        program = [sys.executable, "-m", "tests.replicas.app"]
+        program = [sys.executable, "-m", self.program]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "sh", "-c", _MOUNT, str(self.disk), str(seen), *program],
@@ -245,15 +266,21 @@ class Site:
 
 @contextlib.contextmanager
 def serving(
-    place: Path, bucket: seaweed.Server | None, nginx: str, largest: str = "0"
+    place: Path,
+    bucket: seaweed.Server | None,
+    nginx: str,
+    largest: str = "0",
+    program: str = "tests.replicas.app",
+    **environment: str,
 ) -> Iterator[Site]:
     """The app on its replicas: attached to a store in the bucket, or plain Gradio without one.
 
-    ``largest`` is what nginx takes as the size of a request's body; 0 for any.
+    ``largest`` is what nginx takes as the size of a request's body; 0 for any. Each event of
+    another ``program`` goes to the next replica.
     """
     port = free_port()
     seen = place / SEEN
-    environment = {
+    settings = {
         **seaweed.ENVIRONMENT,
         "PYTHONPATH": str(ROOT),
         "SESSIONSTORE_URL": "" if bucket is None else bucket.url(PREFIX),
@@ -263,27 +290,29 @@ def serving(
         "GRADIO_EXAMPLES_CACHE": str(seen / "examples"),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "TMPDIR": str(seen / "tmp"),
+        **environment,
     }
-    replicas = [Replica(n + 1, place, free_port(), environment) for n in range(REPLICAS)]
+    replicas = [Replica(n + 1, place, free_port(), settings, program) for n in range(REPLICAS)]
     patience = IMPATIENCE if bucket is None else PATIENCE
     site = Site(f"http://127.0.0.1:{port}", replicas, place / "access.log", patience, bucket)
     with contextlib.ExitStack() as stack:
         for each in replicas:
             stack.callback(each.kill)
             each.start()
-        stack.enter_context(_proxy(place, nginx, port, replicas, largest))
+        events = _BY_SESSION if program == "tests.replicas.app" else _BY_EVENT
+        settings = {"largest": largest, "events": events}
+        stack.enter_context(_proxy(place, nginx, port, replicas, settings))
         site.begin()
         yield site
 
 
 @contextlib.contextmanager
 def _proxy(
-    place: Path, nginx: str, port: int, replicas: list[Replica], largest: str
+    place: Path, nginx: str, port: int, replicas: list[Replica], settings: dict[str, str]
 ) -> Iterator[None]:
     servers = " ".join(f"server {each.address} fail_timeout=1s;" for each in replicas)
     config = place / "nginx.conf"
-    settings = {"place": place, "port": port, "servers": servers, "largest": largest}
-    config.write_text(_NGINX.format(**settings))
+    config.write_text(_NGINX.format(place=place, port=port, servers=servers, **settings))
     process = subprocess.Popen([nginx, "-c", str(config), "-e", str(place / "error.log")])
     try:
         yield

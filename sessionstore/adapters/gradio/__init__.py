@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sessionstore.adapters.gradio.admin.page import dashboard
-from sessionstore.adapters.gradio.attachment import Attachment, attach, session
+from sessionstore.adapters.gradio.attachment import Attachment, Resumed, attach, resumed, session
 from sessionstore.adapters.gradio.mine.page import my_files
 
-__all__ = ["Attachment", "attach", "dashboard", "my_files", "session"]
+__all__ = ["Attachment", "Resumed", "attach", "dashboard", "my_files", "resumed", "session"]

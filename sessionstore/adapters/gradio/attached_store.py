@@ -19,6 +19,7 @@ from sessionstore.adapters.gradio.cache_files import CacheFiles
 from sessionstore.adapters.gradio.owner_lists import tidy
 from sessionstore.adapters.gradio.paths import OURS, CachePaths
 from sessionstore.adapters.gradio.presence import PresenceTracker
+from sessionstore.adapters.gradio.resume import Resuming
 from sessionstore.adapters.gradio.state import States
 from sessionstore.adapters.gradio.values import CachedResults
 from sessionstore.backend import Surveys
@@ -147,6 +148,7 @@ class Service:
         history: timedelta | None = None,
         state_size: int | None = None,
         upload_pieces: int | None = UPLOAD_PIECES,
+        resume: timedelta | None = None,
     ) -> None:
         """Use Gradio's ``cache`` directory for local copies.
 
@@ -178,6 +180,11 @@ class Service:
         self._claim = CLAIM_BILLED if isinstance(store.backend, Surveys) else CLAIM
         self._claim_path()
         self._retention = store.retention
+        self.resuming: Final = None if resume is None else Resuming(self.files, self.states, resume)
+        if self.resuming is not None:
+            linger = max(store.retention.linger, self.resuming.within)
+            store.retention = replace(store.retention, linger=linger)
+            self._stop_marking = store.on("saved", self.resuming.saved)
         self._stop_listening = store.on("dropped", self._dropped)
         store.before_drop.append(self.states.dropping)
         self._move_copies_back = store.use_local_copies(self.copies)
@@ -217,6 +224,9 @@ class Service:
             self._apps.clear()
             self._stop()
             self._stop_listening()
+            if self.resuming is not None:
+                self._stop_marking()
+                self.resuming.drain()
             self.store.before_drop.remove(self.states.dropping)
             self.states.drain()
             self._move_copies_back()
@@ -259,6 +269,8 @@ class Service:
 
     def _beat(self) -> None:
         self.presences.beat()
+        if self.resuming is not None:
+            self.resuming.drop_left()
         now = self.store.now()
         again = self._is_due("renew pins", now, self.files.pinned_for / 3)
         if again:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from fastapi import FastAPI
 
-from sessionstore.adapters.gradio import compat, patches
+from sessionstore.adapters.gradio import compat, events, patches
 from sessionstore.adapters.gradio.admin.page import dashboard
 from sessionstore.adapters.gradio.attached_store import (
     CACHE_SIZE,
@@ -32,8 +32,10 @@ from sessionstore.adapters.gradio.attached_store import (
 )
 from sessionstore.adapters.gradio.events import sender_of
 from sessionstore.adapters.gradio.file_routes import SERVICE
+from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.adapters.gradio.recent_saves import VisitorSession
-from sessionstore.adapters.gradio.state import STATE_SIZE
+from sessionstore.adapters.gradio.resume import Resumed
+from sessionstore.adapters.gradio.state import STATE_SIZE, page
 from sessionstore.errors import InvalidName, SettingsError
 from sessionstore.parsers import check_duration
 
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from sessionstore.session import Session
     from sessionstore.store import SessionStore
 
-__all__ = ["Attachment", "attach", "dashboard", "session"]
+__all__ = ["Attachment", "Resumed", "attach", "dashboard", "resumed", "session"]
 
 _lock = threading.RLock()
 _attachments: weakref.WeakKeyDictionary[gr.Blocks | App, Attachment] = weakref.WeakKeyDictionary()
@@ -103,6 +105,7 @@ def attach(
     state: bool = False,
     state_size: int = STATE_SIZE,
     upload_pieces: int | None = UPLOAD_PIECES,
+    resume: timedelta | None = None,
 ) -> Attachment:
     """Save the demo's files in ``store``, and its visitors' files in sessions of their own.
 
@@ -133,6 +136,9 @@ def attach(
     with the store's secret. One whose pickle is larger than ``state_size`` bytes (16 MiB), or that
     cannot be pickled, stays in the memory of the process; the log says so.
 
+    With ``resume`` a visitor who comes back with a new page within this time of the last save may
+    go on: see ``resumed``. The store's ``linger`` is then at least as long.
+
     Pages send a file of more than ``upload_pieces`` bytes (8 MiB) in pieces of that size, which
     continue after a cut, also at another replica; None sends each file in one request, as Gradio
     does. Set it below the largest body that each proxy allows.
@@ -151,8 +157,9 @@ def attach(
             return present
         _refuse_bad_moment(demo, present)
         every, age = _sweeping(demo, sweep_every)
-        if history is not None:
-            check_duration("history", history)
+        for name, time in (("history", history), ("resume", resume)):
+            if time is not None:
+                check_duration(name, time)
         if upload_pieces is not None and upload_pieces < LEAST_PIECE:
             raise ValueError(
                 f"invalid upload_pieces={upload_pieces}: at least {LEAST_PIECE} bytes."
@@ -167,6 +174,7 @@ def attach(
             history=history,
             state_size=state_size if state else None,
             upload_pieces=upload_pieces,
+            resume=resume,
         )
         attachment = Attachment(demo, service)
         _attachments[demo] = attachment
@@ -248,6 +256,28 @@ def session(request: gr.Request, store: SessionStore | None = None) -> Session:
         service.presences.used(sender.visitor, sender.arrived, wait=not _on_event_loop())
         return VisitorSession(store, mine.key, service.files.recent)
     return mine
+
+
+def resumed(request: gr.Request) -> Resumed | None:
+    """Let the visitor go on: take the owner's newest session of this app over into this page's.
+
+    For ``demo.load``. The session of the page gets the files of the other one, by reference, and
+    its values of ``gr.State``. Return None if the owner has no session of this app with anything in
+    it, or if its last save is longer ago than ``attach(..., resume=...)``; if the page's session
+    has files or values already; and for a client without an owner. It waits for the store: in an
+    async handler call ``await asyncio.to_thread(resumed, request)``.
+
+    Raises SettingsError without ``attach(..., resume=...)``, BackendUnavailable, and the errors of
+    ``session``.
+    """
+    visitor = session(request)
+    event, shown = events.current.get(), page.get()
+    if event is None or shown is None or event.service.resuming is None:
+        raise SettingsError(
+            "resumed(request) needs attach(demo, store, resume=timedelta(...)), and an event of "
+            "that app."
+        )
+    return event.service.resuming.resumed(Visitor(visitor.id, visitor.owner), shown)
 
 
 def _refuse_bad_moment(demo: gr.Blocks | App, present: Attachment | None) -> None:

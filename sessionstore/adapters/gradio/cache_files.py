@@ -642,7 +642,7 @@ class CacheFiles:
             return None
         reference = self._named(pointer)
         if reference is not None:
-            marks = (self._visitor_mark(pointer.sid, owner), _LINK)
+            marks = self.marks(pointer.sid, owner)
             proofs = [self.paths.proof(pointer.sid, reference, mark) for mark in marks]
             if any(hmac.compare_digest(proof, pointer.proof) for proof in proofs):
                 self.seen.add(owner, name, pointer.sid, reference)
@@ -663,6 +663,10 @@ class CacheFiles:
         except (FileNotStored, StopIteration):
             return None
         return None if self._is_over(reference) else reference
+
+    def marks(self, sid: str, owner: str | None) -> tuple[str, str]:
+        """Return the visitors in the paths of stored files that this owner may read."""
+        return self._visitor_mark(sid, owner), _LINK
 
     def _visitor_mark(self, sid: str, owner: str | None) -> str:
         if sid == shared_key().sid:

@@ -29,6 +29,7 @@ from sessionstore.adapters.gradio import compat, values
 from sessionstore.adapters.gradio.cache_files import FoundFile
 from sessionstore.adapters.gradio.paths import links_in, with_links
 from sessionstore.adapters.gradio.presence import ARRIVED, CALLER, Visitor, mcp_visitor
+from sessionstore.adapters.gradio.state import Page, page
 from sessionstore.errors import SessionStoreError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from sessionstore.adapters.gradio.attached_store import Service
     from sessionstore.adapters.gradio.cache import CacheDir
-    from sessionstore.adapters.gradio.state import EventStates
+    from sessionstore.adapters.gradio.event_states import EventStates
     from sessionstore.model import Reference
     from sessionstore.storedfile import StoredFile
 
@@ -130,6 +131,9 @@ class Event:
     generator: Any = None
     """The generator that the handler continues as, if any."""
     over: bool = False
+    demo: Any = None
+    memory: Any = None
+    """The memory of the session in Gradio."""
     states: EventStates | None = None
     """The values of ``gr.State`` that it uses, if the store has them."""
     began: int = field(default_factory=now_of_files)
@@ -466,12 +470,20 @@ def running(event: Event, iterator: Any) -> Iterator[None]:
     """Context manager for one call of ``process_api``; the pins last as long as its generator."""
     if not event.nested and iterator is not None:
         event.pins = _generators.pop(iterator, event.pins)
-    token = current.set(event)
+    shown = None if event.demo is None else Page(event.demo, event.memory)
+    token, its_page = current.set(event), page.set(shown)
+    presences = event.service.presences
+    visitors = [] if event.nested else [each.visitor for each in event.senders if each.visitor]
+    for visitor in visitors:
+        presences.began(visitor)
     try:
         yield
     finally:
+        page.reset(its_page)
         current.reset(token)
         event.over = True
+        for visitor in visitors:
+            presences.finished(visitor)
         if event.nested:
             pass  # the pins are those of the outer event, which uses the results
         elif event.generator is not None:

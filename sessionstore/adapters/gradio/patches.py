@@ -26,6 +26,7 @@ from starlette.middleware import Middleware
 
 from sessionstore.adapters.gradio import (
     compat,
+    event_states,
     events,
     frames,
     upload_pieces,
@@ -220,11 +221,14 @@ async def _saved(event: events.Event, output: dict[str, Any], shown: frames.Fram
 def _use_states(event: events.Event, demo: Blocks, given: dict[str, Any]) -> None:
     """Have a visitor's event use the visitor's own values of ``gr.State``."""
     sender, states = event.sender, event.service.states
+    event.demo, event.memory = demo, given.get("state")
     alone = not event.nested and len(event.senders) == 1  # Gradio gives a batch the first's memory
     state = given.get("state")
     if states.size is None or state is None or not alone or sender.mcp or sender.visitor is None:
         return
-    event.states = states.of_event(demo, given["block_fn"], state, sender.visitor, event.touch)
+    event.states = event_states.of_event(
+        states, demo, given["block_fn"], state, sender.visitor, touch=event.touch
+    )
     if event.states is not None:
         given["state"] = event.states.state
 

@@ -65,6 +65,8 @@ def mcp_visitor(session_id: str) -> Visitor:
 @dataclass(slots=True)
 class _Presence:
     heartbeats: int = 0
+    running: int = 0
+    """The events of the visitor that run now: until they are over, the session does not end."""
     used: bool = False
     left: int | None = None
     """The moment when the last heartbeat closed; None if one is open or none ever was."""
@@ -134,6 +136,7 @@ class PresenceTracker:
             for visitor, presence in before._visitors.items():
                 mine = self._remember(visitor)
                 mine.heartbeats += presence.heartbeats
+                mine.running += presence.running
                 mine.used, mine.left = presence.used, presence.left
             before._visitors.clear()
 
@@ -161,7 +164,23 @@ class PresenceTracker:
             presence.heartbeats -= 1
             if left and presence.heartbeats == 0:
                 presence.left = self.moment()
-                self._schedule(visitor, presence, "end")
+                if not presence.running:
+                    self._schedule(visitor, presence, "end")
+
+    def began(self, visitor: Visitor) -> None:
+        """Note that an event of the visitor runs, until ``finished``."""
+        with self._lock:
+            self._remember(visitor).running += 1
+
+    def finished(self, visitor: Visitor) -> None:
+        with self._lock:
+            newest, presence = self._newest[0], self._visitors.get(visitor)
+            if newest is not self:
+                newest.finished(visitor)
+            elif presence is not None:
+                presence.running -= 1
+                if presence.left is not None and not presence.running:
+                    self._schedule(visitor, presence, "end")
 
     def used(self, visitor: Visitor, arrived: int, *, wait: bool) -> None:
         """Note that an event that arrived at the moment ``arrived`` uses the visitor's session.
@@ -193,10 +212,13 @@ class PresenceTracker:
         opened = now - self._store.live_interval  # at the earliest, if this is the first beat
         with self._lock:
             for visitor, presence in list(self._visitors.items()):
-                if not presence.heartbeats or presence.wanted is not None:
+                present = presence.heartbeats or presence.running
+                if not present or presence.wanted is not None:
                     continue
+                # The replica that has the heartbeat of a running event's page may end the session.
+                moved = presence.moved or not presence.heartbeats
                 presence.touched = presence.touched or opened
-                if presence.moved or now - presence.touched >= often:
+                if moved or now - presence.touched >= often:
                     presence.touched = now
                     self._schedule(visitor, presence, "touch")
 
@@ -205,7 +227,7 @@ class PresenceTracker:
         visitor = Visitor(event.session_id or "", event.owner)
         with self._lock:
             presence = self._visitors.get(visitor)
-            if presence is not None and presence.left is not None:
+            if presence is not None and presence.left is not None and not presence.running:
                 self._schedule(visitor, presence, "end")
 
     def _remember(self, visitor: Visitor) -> _Presence:
@@ -214,7 +236,7 @@ class PresenceTracker:
         if len(self._visitors) > REMEMBERED:
             # Forget the visitor without a heartbeat that was not seen for longest.
             for each, known in self._visitors.items():
-                if not known.heartbeats and not known.scheduled:
+                if not (known.heartbeats or known.running or known.scheduled):
                     del self._visitors[each]
                     break
         return presence

@@ -6,6 +6,7 @@ store.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -43,17 +44,37 @@ class KeptSession(Session):
         """``Session.put``; ``fresh`` if no file of that name has other bytes."""
         return self._save(self._named(name), content, ttl, fresh=fresh)
 
-    def refer(self, name: str, known: Reference) -> Reference:
+    def refer(self, name: str, known: Reference, ttl: timedelta | None = None) -> Reference:
         """Save a file with the bytes that the store has of ``known``; raise Needed without them."""
-        with self.pending_save(self._named(name), None, fresh=False) as saving:
+        with self.pending_save(self._named(name), ttl, fresh=False) as saving:
             if saving.reservation is not None:
                 saving.reservation.admit(known.size)
-            bytes_ = content.Content(known.digest, known.size, spool=_Absent())
+            with contextlib.closing(self.store.backend.spool()) as spool:
+                temporary = isinstance(spool, content.TempSpool)
+            bytes_ = _KnownContent(known.digest, known.size, spool=_Absent() if temporary else None)
             return saving.keep(bytes_).reference
+
+
+class TakingSession(KeptSession):
+    """A session that gets the files of another one under the names that they have there."""
+
+    __slots__ = ()
+
+    def _named(self, name: str) -> str:
+        return file_name(name)
 
 
 class Needed(Exception):
     """The bytes of a content are needed that were not given."""
+
+
+class _KnownContent(content.Content):
+    """Content without the bytes, which a backend may have."""
+
+    __slots__ = ()
+
+    def chunks(self) -> Iterator[content.Buffer]:
+        raise Needed
 
 
 class _Absent(content.TempSpool):

@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -101,6 +101,16 @@ class SignedPickles:
         finally:
             _reading.reset(token)
 
+    def with_texts(self, value: Any, key: SessionKey, changed: Callable[[str], str]) -> Any:
+        """Return a copy of a value of the session ``key``, with each text ``changed``."""
+        buffer = io.BytesIO()
+        _TextPickler(buffer, self._store, key.sid, changed).dump(value)
+        token = _reading.set(_Reading(self._store, key, {}))
+        try:
+            return _TextUnpickler(io.BytesIO(buffer.getvalue())).load()
+        finally:
+            _reading.reset(token)
+
     def _mac(self, place: Place, pickled: bytes) -> bytes:
         mac = hmac.new(self._secret, digestmod=hashlib.sha256)
         for part in (*map(str, place), ""):
@@ -125,6 +135,29 @@ class _Pickler(pickle.Pickler):
         if isinstance(value, SessionHandle) and value.store is self._store:
             return _session, (None if value.sid == self._sid else tuple(value.key),)
         return NotImplemented
+
+
+class _TextPickler(_Pickler):
+    """A pickler that passes each text through a function."""
+
+    def __init__(
+        self, file: io.BytesIO, store: SessionStore, sid: str, changed: Callable[[str], str]
+    ) -> None:
+        super().__init__(file, store, sid)
+        self._changed = changed
+
+    def persistent_id(self, value: Any) -> str | None:
+        if type(value) is not str:
+            return None
+        changed = self._changed(value)
+        return None if changed == value else changed
+
+
+class _TextUnpickler(pickle.Unpickler):
+    """Reads what ``_TextPickler`` wrote in this process."""
+
+    def persistent_load(self, pid: str) -> str:
+        return pid
 
 
 def _session(key: tuple[Any, ...] | None) -> Session:

@@ -17,21 +17,23 @@ import logging
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sessionstore._threads import Deferred, run_waiting
+from sessionstore._threads import Deferred, run_together
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.paths import OURS
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.adapters.gradio.recent_saves import KeptSession
 from sessionstore.adapters.gradio.signed_pickles import OVERHEAD, Place, Refused, SignedPickles
 from sessionstore.errors import Corrupted, FileNotStored, SessionStoreError
+from sessionstore.limits import moving
 from sessionstore.names import HIDDEN, is_private, session_key
 
 if TYPE_CHECKING:
@@ -40,12 +42,16 @@ if TYPE_CHECKING:
     from sessionstore.adapters.gradio.presence import PresenceTracker
     from sessionstore.model import Reference, SessionKey
     from sessionstore.store import SessionStore
+    from sessionstore.storedfile import StoredFile
 
 STATE_SIZE: Final = 16 << 20
 """The default of the most bytes of one value's pickle."""
 
 FOLDER: Final = f"{OURS}/state/"
 """The beginning of the names of values, below ``HIDDEN``."""
+
+TAKEN: Final = f"{HIDDEN}{OURS}/taken"
+"""The name of the mark that a session was taken over into another one."""
 
 _STRANGERS: Final = 1000
 """The most sessions in memory whose id another owner has too."""
@@ -55,8 +61,19 @@ _TRIES: Final = 3
 log: Final = logging.getLogger("sessionstore")
 
 
+class Page(NamedTuple):
+    """The page that an event is of: its app, and the memory of its session in Gradio."""
+
+    demo: Blocks
+    memory: Any
+
+
+page: Final[ContextVar[Page | None]] = ContextVar("sessionstore_page", default=None)
+"""The page of the event that runs now."""
+
+
 @dataclass(slots=True)
-class _Value:
+class Value:
     """What this process knows of one value: the version that it has, None if it has none."""
 
     reference: Reference | None = None
@@ -77,7 +94,7 @@ class _Memory:
 
     demo: Blocks
     visitor: Visitor
-    values: dict[int, _Value] = field(default_factory=dict)
+    values: dict[int, Value] = field(default_factory=dict)
 
 
 class _Read(NamedTuple):
@@ -124,31 +141,16 @@ class States:
 
     # Events
 
-    def of_event(
-        self,
-        demo: Blocks,
-        block_fn: Any,
-        state: Any,
-        visitor: Visitor,
-        touch: Callable[[], None],
-    ) -> EventStates | None:
-        """Return the values that an event of this visitor uses, None if it uses none.
-
-        ``touch`` is called when one was saved.
-        """
+    def numbers(self, demo: Blocks, block_fn: Any) -> list[tuple[int, Any]]:
+        """Return the states that an event uses and that are kept, each with its number."""
         used = compat.states_used(block_fn, demo) if self.size is not None else []
         kept = {id(block): number for number, block in enumerate(compat.states_of(demo))}
         for block in used:
             if id(block) not in kept:
                 self._tell(block, demo, "only a state that the app has from its start is kept")
-        numbers = [(kept[id(block)], block) for block in used if id(block) in kept]
-        if not numbers:
-            return None
-        memory = self._memory(demo, state, visitor)
-        key = session_key(*visitor)
-        return EventStates(self, demo, memory, key=key, numbers=numbers, touch=touch)
+        return [(kept[id(block)], block) for block in used if id(block) in kept]
 
-    def _memory(self, demo: Blocks, state: Any, visitor: Visitor) -> Any:
+    def memory(self, demo: Blocks, state: Any, visitor: Visitor) -> Any:
         """Return the visitor's memory. Gradio's own belongs to the first owner who sends its id."""
         with self._lock:
             if self._memories.setdefault(state, _Memory(demo, visitor)).visitor == visitor:
@@ -163,8 +165,12 @@ class States:
             self._by_visitor[visitor] = mine
             return mine
 
-    def value(self, state: Any, number: int) -> _Value:
-        return self._memories[state].values.setdefault(number, _Value())
+    def used(self, state: Any) -> None:
+        """Note an event of a page: the hour after its closing begins again."""
+        self._closed.pop(state, None)
+
+    def value(self, state: Any, number: int) -> Value:
+        return self._memories[state].values.setdefault(number, Value())
 
     def read(self, key: SessionKey, place: Place, known: Reference | None) -> _Read | None:
         """Return the newest version of a value, None if there is none.
@@ -188,7 +194,7 @@ class States:
         return None
 
     def opened(
-        self, key: SessionKey, place: Place, reference: Reference, files: dict[str, Reference]
+        self, key: SessionKey, place: Place, reference: Reference, files: Mapping[str, Reference]
     ) -> Any:
         """Read a version of a value; ``files`` as for ``SignedPickles.opened``. Raises Refused."""
         try:
@@ -249,10 +255,16 @@ class States:
         return self._initial[block]
 
     def write(self, key: SessionKey, place: Place, pickled: bytes) -> Reference:
-        """Save a value. Raises as ``Session.put``."""
-        session = KeptSession(self.store, key)
-        name = name_of(place).removeprefix(HIDDEN)
-        return session.put(name, self.pickles.signed(place, pickled)).reference
+        """Save a value, and list its session for the owner. Raises as ``Session.put``."""
+        session, signed = KeptSession(self.store, key), self.pickles.signed(place, pickled)
+        tasks: list[Callable[[], Any]] = [
+            partial(session.put, name_of(place).removeprefix(HIDDEN), signed)
+        ]
+        if key.owner is not None:
+            tasks.append(partial(self.store.owners.record, key.owner, key.sid))
+        calls = [partial(copy_context().run, task) for task in tasks]
+        file: StoredFile = run_together(calls, getattr(self.store.backend, "at_once", 1))[0]
+        return file.reference
 
     def remove(self, place: Place) -> None:
         """Delete a value that the memory has another version of, which cannot be kept."""
@@ -273,9 +285,12 @@ class States:
             if compat.has_callback(block)
         }
         try:
-            for place, reference in self.places(key.sid) if wanted else ():
+            files = list(self.store.backend.files(key.sid)) if wanted else []
+            taken = [file.created for file in files if file.name == TAKEN]
+            for place, reference in places_in(key.sid, files):
                 block = wanted.get((place.app, place.number))
-                if block is not None:
+                lives_on = any(reference.created <= time for time in taken)
+                if block is not None and not lives_on:
                     with suppress(Refused):  # its log line says so
                         calls.append(partial(_call, block, self.opened(key, place, reference, {})))
         except SessionStoreError as error:
@@ -295,12 +310,40 @@ class States:
         for call in calls:
             call()
 
-    def places(self, sid: str) -> Iterator[tuple[Place, Reference]]:
-        """Yield the values that a session has in the store; one listing."""
-        for reference in self.store.backend.files(sid):
-            place = place_of(sid, reference.name)
-            if place is not None:
-                yield place, reference
+    def take_over(
+        self,
+        older: SessionKey,
+        mine: SessionKey,
+        listed: Iterable[Reference],
+        *,
+        files: Mapping[str, Reference],
+        moved: Callable[[str], str],
+        page: Page,
+    ) -> dict[int, Any]:
+        """Save the values of another session in the one of this page; return them by component.
+
+        ``files`` are the files of the new session that replace those of the other one, and
+        ``moved`` returns a text with their paths.
+        """
+        visitor = Visitor(mine.id, mine.owner)
+        memory, app = self.memory(*page, visitor), self.app_of(page.demo)
+        blocks, values = compat.states_of(page.demo), {}
+        for place, reference in places_in(older.sid, listed) if self.size is not None else ():
+            if place.app != app or place.number >= len(blocks):
+                continue
+            with suppress(Refused):
+                value = self.opened(mine, place, reference, files)
+                value = self.pickles.with_texts(value, mine, moved)
+                values[place.number] = value, reference
+        for number, (value, reference) in values.items():
+            pickled, place = self.pickles.pickled(value, mine.sid), Place(mine.sid, app, number)
+            known, block = self.value(memory, number), blocks[number]
+            age = max(self.store.now() - reference.created, timedelta(0))
+            with moving(reference.size):
+                known.reference, known.mine = self.write(mine, place, pickled), True
+            known.digest, known.since = hashlib.sha256(pickled).digest(), datetime.now() - age  # noqa: DTZ005 - as Gradio
+            compat.set_value(memory, block, value, known.since)
+        return {id(blocks[number]): value for number, (value, _) in values.items()}
 
     def expire(self, holder: Any) -> None:
         """Delete the values that are too old, as Gradio does each second.
@@ -347,114 +390,6 @@ class States:
         self._deferred.drain()
 
 
-class EventStates:
-    """The values of ``gr.State`` that one event uses."""
-
-    def __init__(
-        self,
-        states: States,
-        demo: Blocks,
-        state: Any,
-        *,
-        key: SessionKey,
-        numbers: list[tuple[int, Any]],
-        touch: Callable[[], None],
-    ) -> None:
-        self.states = states
-        self.demo = demo
-        self.state = state
-        """The session's memory in Gradio, that of this visitor."""
-        self.key = key
-        self._numbers = numbers
-        self._touch = touch
-        self._loading: asyncio.Task[None] | None = None
-
-    def load(self) -> asyncio.Task[None]:
-        """Begin to read what other replicas have set; ``loaded`` waits for it."""
-        self.state.is_closed = False  # an event shows that its page is open
-        self._loading = asyncio.create_task(self._load())
-        return self._loading
-
-    async def loaded(self) -> None:
-        """Wait until the values are in memory. Raises BackendUnavailable."""
-        if self._loading is not None:
-            await asyncio.shield(self._loading)
-
-    async def _load(self) -> None:
-        await _all(self._load_one(*each) for each in self._numbers)
-
-    async def _load_one(self, number: int, block: Any) -> None:
-        states, place = self.states, self.place(number)
-        known = states.value(self.state, number)
-        async with known.lock:
-            if known.unsaved:
-                await self._save_locked(number, block, known)
-            read = await run_waiting(states.read, self.key, place, known.reference)
-            if read is None and known.reference is None:
-                return  # the store has none, and never had
-            if read is not None and read.reference is known.reference:
-                return
-            # Without a value it was dropped, its time to live is over, or it was refused.
-            compat.forget_value(self.state, block)
-            known.reference = None if read is None else read.reference
-            known.digest, known.since, known.mine = None, None, False
-            if read is not None and read.has_value:
-                age = max(states.store.now() - read.reference.created, timedelta(0))
-                if age.total_seconds() <= block.time_to_live:
-                    known.digest, known.since = read.digest, datetime.now() - age  # noqa: DTZ005 - as Gradio
-                    compat.set_value(self.state, block, read.value, known.since)
-
-    def place(self, number: int) -> Place:
-        return Place(self.key.sid, self.states.app_of(self.demo), number)
-
-    def note(self) -> None:
-        """Note that a generator goes on, whose values are saved when it ends."""
-        for number, _ in self._numbers:
-            self.states.value(self.state, number).unsaved = True
-
-    def save(self) -> list[asyncio.Task[None]]:
-        """Begin to save what the event changed; return the tasks, which raise as ``put``."""
-        loading = self._loading
-        began = loading is None or (loading.done() and not loading.cancelled())
-        if not began or (loading is not None and loading.exception() is not None):
-            return []
-        return [asyncio.create_task(self._save(*each)) for each in self._numbers]
-
-    async def _save(self, number: int, block: Any) -> None:
-        known = self.states.value(self.state, number)
-        async with known.lock:
-            await self._save_locked(number, block, known)
-
-    async def _save_locked(self, number: int, block: Any, known: _Value) -> None:
-        known.unsaved = False
-        if not compat.has_value(self.state, block):
-            return
-        states, place = self.states, self.place(number)
-        value, since = compat.value_of(self.state, block), compat.set_since(self.state, block)
-        if since is None and compat.has_callback(block) and not callable(block.value):
-            return  # nobody has set it, so the callback does not get it
-        pickled = await run_waiting(states.pickled, block, self.demo, value, place.sid)
-        if pickled is None:
-            if known.reference is not None:
-                await run_waiting(states.remove, place)
-                known.reference, known.digest = None, None
-            return
-        digest = hashlib.sha256(pickled).digest()
-        before = known.digest if known.reference else states.initial(block, place.sid)
-        again = since != known.since and block.time_to_live != float("inf")  # its time begins again
-        if digest != before or again:
-            known.reference = await run_waiting(states.write, self.key, place, pickled)
-            known.digest, known.since, known.mine = digest, since, True
-            self._touch()
-
-
-async def _all(works: Iterator[Any]) -> None:
-    """Wait for all, also after an error, and raise the first."""
-    for result in await asyncio.gather(*works, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
-
-
 def _call(block: Any, value: Any) -> None:
     try:
         block.delete_callback(value)
@@ -465,6 +400,14 @@ def _call(block: Any, value: Any) -> None:
 def name_of(place: Place) -> str:
     """Return the name of a value's file in its session."""
     return f"{HIDDEN}{FOLDER}{place.app}/{place.number}"
+
+
+def places_in(sid: str, files: Iterable[Reference]) -> Iterator[tuple[Place, Reference]]:
+    """Yield the values among the files of a session."""
+    for reference in files:
+        place = place_of(sid, reference.name)
+        if place is not None:
+            yield place, reference
 
 
 def place_of(sid: str, name: str) -> Place | None:
