@@ -109,7 +109,7 @@ class Save:
     def spool(self) -> None:
         """Write the bytes to a file without a place, unless that was done before."""
         content = self.content
-        if content.spool is None:
+        if not isinstance(content.spool, LocalSpool):  # none, or one of another kind
             spool = LocalSpool(self.disk)
             try:
                 for chunk in content.chunks():
@@ -117,6 +117,7 @@ class Save:
             except BaseException:
                 spool.close()
                 raise
+            content.close()
             content.data, content.spool, self.small = None, spool, False
 
     def _link(self, blob: os.stat_result) -> Reference | None:

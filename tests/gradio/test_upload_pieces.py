@@ -18,6 +18,8 @@ import pytest
 
 from sessionstore import Limits, SessionStore
 from sessionstore.adapters.gradio import attach
+from sessionstore.testing import Fault, FaultyBackend, on
+from sessionstore.testing.faulty import disk_full
 from tests.gradio.test_browser import eventually
 from tests.support.gradio_rig import (
     GRADIO_S_OWN,
@@ -204,3 +206,22 @@ def test_pieces_have_a_least_size() -> None:
         pytest.raises(ValueError, match="upload_pieces=1: "),
     ):
         attach(build(), store, upload_pieces=1)
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_an_event_saves_a_large_upload_without_reading_it_again(
+    make: MakeReplicas, pieces: bool
+) -> None:
+    """Its content is in the store already, so nothing is written there."""
+    site = make(build)
+    tab = site.tab().load()
+    large = DATA * 80
+    if pieces:
+        upload = str(create(tab, len(large)).headers["location"]).rpartition("/")[2]
+        patch(tab, upload, 0, large)
+        file = given(path_of(tab, upload))
+    else:
+        file = tab.upload("film.bin", large)
+    site.store.wrap(lambda backend: FaultyBackend(backend, on("spool", Fault(disk_full))))
+
+    assert tab.call("size", file) == len(large)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,13 @@ from hypothesis import settings
 
 from sessionstore.backend import Location, Reference
 from sessionstore.backends.local import LocalBackend
+from sessionstore.content import Content, TempSpool
+from sessionstore.names import session_key
 from sessionstore.testing import (
     Alone,
     BackendContract,
     DetectsDamage,
+    FakeClock,
     FreeSpace,
     Inspected,
     Lease,
@@ -60,3 +64,16 @@ class TestLocalBackend(
 
 
 TestLocalMachine = machine_for(new_place, settings=settings(max_examples=30))  # files, each step
+
+
+def test_content_in_another_kind_of_spool_is_saved(tmp_path: Path) -> None:
+    """An adapter may have one without bytes, which says so when it is read."""
+    backend = opener(tmp_path / "root")(FakeClock())
+    key = session_key("a")
+    spool = TempSpool()
+    spool.write(b"bytes")
+    saved = backend.put(key, "a", Content(hashlib.sha256(b"bytes").hexdigest(), 5, spool=spool))
+
+    with backend.open(key.sid, saved.reference) as stream:
+        assert stream.read() == b"bytes"
+    backend.close()

@@ -470,16 +470,12 @@ class CacheFiles:
 
     def _copied(self, home: KeptSession, owner: str | None, found: FoundFile) -> FoundFile:
         stamp = self.local.stamp(found.name)
-        large = found.reference.size > content.CHUNK and self.at_once > 1
-        if large and stamp is not None and self._takes_temporary() and self.ready(found):
+        large = found.reference.size > content.CHUNK
+        if large and stamp is not None and self.ready(found):
             with contextlib.suppress(Needed):
                 refer = partial(home.refer, found.name, found.reference)
                 return self._keep(home, owner, found.name, None, put=lambda: (refer(), stamp))
         return self._keep(home, owner, found.name, None, whole=True)
-
-    def _takes_temporary(self) -> bool:
-        with contextlib.closing(self.store.backend.spool()) as spool:
-            return isinstance(spool, content.TempSpool)
 
     def _obtain_in(self, home: KeptSession, owner: str | None, name: str) -> FoundFile | None:
         """Fetch a file of the session itself, which is in no list if it has no owner."""
