@@ -222,6 +222,6 @@ def test_an_event_saves_a_large_upload_without_reading_it_again(
         file = given(path_of(tab, upload))
     else:
         file = tab.upload("film.bin", large)
-    site.store.wrap(lambda backend: FaultyBackend(backend, on("spool", Fault(disk_full))))
+    site.store.wrap(lambda backend: FaultyBackend(backend, on("spool", Fault(disk_full, at=1))))
 
     assert tab.call("size", file) == len(large)
