@@ -57,7 +57,6 @@ _PARAMETERS: Final = {
     "gradio.component_meta:updateable": "fn",
     "gradio.state_holder:StateHolder.delete_all_expired_state": "self",
     "gradio.state_holder:SessionState.__init__": "self blocks",
-    "gradio.components.state:default_delete_callback": "x",
     "gradio.utils:is_allowed_file": "path blocked_paths allowed_paths created_paths",
     "gradio.utils:is_in_or_equal": "path_1 path_2",
     "gradio_client.utils:strip_invalid_filename_characters": "filename",
@@ -462,7 +461,8 @@ def new_state(demo: Blocks) -> Any:
 
 def has_callback(block: Any) -> bool:
     """Return whether a ``gr.State`` has a ``delete_callback``."""
-    return block.delete_callback is not find("gradio.components.state:default_delete_callback")
+    # The default is a function of that module, or a lambda in Gradio 5.0.
+    return getattr(block.delete_callback, "__module__", None) != STATE.partition(":")[0]
 
 
 def has_value(state: Any, block: Any) -> bool:
