@@ -186,6 +186,17 @@ def test_another_owner_of_the_same_id_gets_nothing_and_changes_nothing(
     assert mine.call("append", "too", None) == "secret mine too"
 
 
+def test_another_owner_of_the_same_id_gets_nothing_that_is_in_memory_alone(
+    make: MakeReplicas,
+) -> None:
+    a = make(odd_demo, options=KEPT)
+    mine = a.tab().load()
+    mine.call("keep_lock", "x", None)
+    thief = a.tab(session_hash=mine.session_hash).load()
+
+    assert (thief.call("is_set", None), mine.call("is_set", None)) == ("not set", "set")
+
+
 def test_a_session_that_was_dropped_begins_again(
     pair: tuple[Replica, Replica], tabs: tuple[Tab, Tab]
 ) -> None:
@@ -540,8 +551,11 @@ def test_a_reconnect_resets_the_hour_which_begins_at_the_close(
     pass_by(timedelta(hours=2))
     opened = list(ends.deleted), bool(memory.state_data)
     here.close()
-    pass_by(timedelta(minutes=61))
+    pass_by(timedelta(minutes=59))
+    closed_again = list(ends.deleted), bool(memory.state_data)
+    pass_by(timedelta(minutes=2))
 
+    assert closed_again == ([], True)
     assert closed == (here.session_hash, [], True)
     assert opened == ([], True)
     assert not memory.state_data
