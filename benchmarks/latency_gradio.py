@@ -74,6 +74,15 @@ def file_in(directory: Path, size: int, suffix: str) -> str:
     return str(path)
 
 
+def film_in(directory: Path, size: int) -> str:
+    """Return the path of a file of ``size`` MiB, which is written by the first call."""
+    path, block = directory / f"{size}.mp4", os.urandom(MIB)
+    if not path.exists():
+        with path.open("wb") as file:
+            file.writelines(block for _ in range(size))
+    return str(path)
+
+
 def event(text: str) -> str:
     """Return the text."""
     return text
@@ -98,12 +107,7 @@ def app(directory: Path, *, attached: bool) -> gr.Blocks:
             yield picture()
 
     def film(size: str) -> str:
-        path, block = directory / f"{secrets.token_hex(8)}.mp4", os.urandom(MIB)
-        with path.open("wb") as file:
-            file.write(secrets.token_bytes(MIB))  # so that no two films are equal
-            for _ in range(int(size) - 1):
-                file.write(block)
-        return str(path)
+        return film_in(directory, int(size))
 
     def own(request: gr.Request) -> Any:
         if attached:
@@ -220,8 +224,19 @@ class Visitor:
         return httpx.URL(self.call(event, *data)["url"]).raw_path.decode()
 
     def new_film(self) -> str:
-        """Return the path of a new film, when the disk has all that was written for it."""
+        """Return the path of the film of a new visitor, which ``other`` has never seen.
+
+        The disk has then all that was written for it.
+        """
+        self.id = secrets.token_hex(5)
+        self.here.client.cookies.clear()
+        self.here.client.get(f"{self.here.url}/app/").raise_for_status()
         path = self.path("film", str(self.film))
+        while list(self.other.directory.parent.glob("*/cache/*/.*.new")):
+            time.sleep(0.1)  # a replica fetches the rest of the film before
+        if self.other is not self.here:
+            for copy in self.other.directory.glob("cache/*/*.mp4"):
+                copy.unlink()
         os.sync()
         return path
 
@@ -269,8 +284,6 @@ def _fetch_elsewhere(visitor: Visitor) -> Run:
 
 
 def _begin_elsewhere(visitor: Visitor) -> Run:
-    while list(visitor.other.directory.glob("cache/*/.*.new")):
-        time.sleep(0.1)  # it fetches the rest of the film before
     path = visitor.new_film()
 
     def run() -> None:

@@ -102,7 +102,7 @@ class Direction(asyncio.Protocol):
 
     def write(self, data: bytes | None) -> None:
         """Write to this end; None is the end of the bytes."""
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         if data is None:
             with contextlib.suppress(OSError):  # the other side has broken off

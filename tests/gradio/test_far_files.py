@@ -306,6 +306,21 @@ def test_a_slow_client_stops_nobody(far: Far) -> None:
     assert far.gate.whole == 1
 
 
+def test_where_an_unfinished_file_cannot_be_read_each_response_reads_the_store(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    monkeypatch.setattr(far_files, "CAN_FOLLOW", False)
+    far.gate.give()
+
+    answer = far.get()
+    far.settled()
+
+    assert (answer.status_code, answer.content) == (200, CONTENT)
+    assert far.path.read_bytes() == CONTENT
+    assert far.gate.whole == 2
+
+
 def no_local(_: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"keep_local": False}
 

@@ -93,24 +93,35 @@ class Fetch:
 
 
 class Following:
-    """The bytes of ``span`` for a client: those that are there, and the others as they come."""
+    """The bytes of ``span`` for a client: those that are there, and the others as they come.
+
+    The first ones are read at once, in the thread that makes the object.
+    """
 
     def __init__(self, fetch: Fetch, file: int, span: Span) -> None:
         self._fetch = fetch
         self._file = file
-        self._span = span
+        self._stop = span.stop
+        self._first = (span.start, self._read(span.start))
+
+    def _read(self, position: int) -> bytes:
+        most = min(self._fetch.length, self._stop, position + CHUNK) - position
+        piece = os.pread(self._file, most, position)
+        if not piece:
+            raise BackendUnavailable("A local copy was cut off while it was sent.")
+        return piece
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        position, stop = self._span
-        while position < stop:
-            while (grown := self._fetch.beyond(position)) is not None:
-                await asyncio.wrap_future(grown)
-            most = min(self._fetch.length, stop, position + CHUNK) - position
-            piece = await run_in_threadpool(os.pread, self._file, most, position)
-            if not piece:
-                raise BackendUnavailable("A local copy was cut off while it was sent.")
+        position, piece = self._first
+        del self._first  # a slow client holds one piece
+        while True:
             yield piece
             position += len(piece)
+            if position >= self._stop:
+                break
+            while (grown := self._fetch.beyond(position)) is not None:
+                await asyncio.wrap_future(grown)
+            piece = await run_in_threadpool(self._read, position)
 
     async def close(self) -> None:
         os.close(self._file)
