@@ -65,11 +65,16 @@ class Direction(asyncio.Protocol):
         self._size = 0
         self._ended = 0  # of the two: what it receives, what is written to it
         self._transport: asyncio.Transport | None = None
+        self._early: list[bytes | None] | None = []
+        """What is written before the connection is made, which may take long on a busy machine."""
         self.other: Direction | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        early, self._early = self._early, None
+        for data in early or ():
+            self.write(data)
 
     def data_received(self, data: bytes) -> None:
         self._size += len(data)
@@ -102,6 +107,9 @@ class Direction(asyncio.Protocol):
 
     def write(self, data: bytes | None) -> None:
         """Write to this end; None is the end of the bytes."""
+        if self._early is not None:
+            self._early.append(data)
+            return
         if self._transport is None or self._transport.is_closing():
             return
         if data is None:
@@ -144,13 +152,12 @@ async def relay(
 
 
 async def _connect(here: Direction, there: Direction, server: tuple[str, int]) -> None:
-    """Connect to the ``server``, which takes less time than the first bytes are under way."""
-    there.other = here
+    """Connect to the ``server``."""
+    there.other, here.other = here, there
     try:
         await asyncio.get_running_loop().create_connection(lambda: there, *server)
     except OSError:
         here.break_off()
-    here.other = there
 
 
 @contextlib.contextmanager

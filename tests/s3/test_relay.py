@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 import socket
 import socketserver
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.relay import HOST, Delay, relaying
+from benchmarks.relay import HOST, Delay, Direction, relaying
 
 RTT = 0.02
 
@@ -80,3 +82,27 @@ def test_a_server_that_refuses_connections_ends_them_through_the_relay() -> None
         number = closed.getsockname()[1]
     with relaying(HOST, number, RTT) as port, socket.create_connection((HOST, port)) as client:
         assert client.recv(1) == b""
+
+
+class _Written(asyncio.Transport):
+    """A transport that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.data += data
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def test_bytes_that_arrive_before_the_server_is_connected_are_kept() -> None:
+    """On a busy machine it may take longer to connect than the bytes are under way."""
+    there, transport = Direction(Delay(RTT, 0.0).at_client, math.inf), _Written()
+    there.write(b"GET ")
+    there.write(b"/")
+    there.connection_made(transport)
+    there.write(b" HTTP/1.1")
+    assert transport.data == b"GET / HTTP/1.1"
