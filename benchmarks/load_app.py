@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import hashlib
 import sys
 import threading
@@ -66,6 +67,7 @@ class Watch:
         self.begin()
         self._thread = 0
         self._began: float | None = None
+        self._collecting = 0.0
         self._seen: Counter[bool] = Counter()
 
     def begin(self) -> None:
@@ -85,14 +87,20 @@ class Watch:
             if threading.get_ident() != self._thread:
                 run(handle)
                 return
-            cpu = time.thread_time()
+            cpu = time.thread_time() - self._collecting
             self._began = began = time.perf_counter()
             run(handle)
             self._began = None
-            self._note(time.perf_counter() - began, time.thread_time() - cpu)
+            self._note(time.perf_counter() - began, time.thread_time() - self._collecting - cpu)
 
         handles._run = timed  # noqa: SLF001 - as above
+        gc.callbacks.append(self._collected)
         threading.Thread(target=self._look, daemon=True).start()
+
+    def _collected(self, phase: str, _: object) -> None:
+        """Sum up the CPU of garbage collections, which happen wherever the loop's thread is."""
+        if threading.get_ident() == self._thread:
+            self._collecting += time.thread_time() * (1 if phase == "stop" else -1)
 
     def _note(self, took: float, cpu: float) -> None:
         if took > _LONG:
