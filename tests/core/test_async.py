@@ -19,7 +19,15 @@ from typing import Any
 
 import pytest
 
-from sessionstore import FileNotStored, InvalidName, Session, SessionStore, StoredFile, _threads
+from sessionstore import (
+    FileNotStored,
+    InvalidName,
+    Session,
+    SessionStore,
+    StoredFile,
+    Upload,
+    _threads,
+)
 from sessionstore._threads import THREADS, run_in_thread
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.local_copies import LocalCopies
@@ -30,9 +38,10 @@ VERBS = {
     SessionStore: {"open", "close", "sessions", "plan", "sweep", "usage", "verify", "copy_to"},
     Session: {
         "put", "add", "open", "directory", "get", "read", "files", "usage", "delete", "drop",
-        "touch", "end", "resume",
+        "touch", "end", "resume", "begin_upload", "upload",
     },
     StoredFile: {"read", "open", "local_path", "url"},
+    Upload: {"refresh", "write", "finish", "abort"},
 }  # fmt: skip
 
 
@@ -103,6 +112,21 @@ def test_every_twin_answers_as_its_verb_does(store: SessionStore, tmp_path: Path
         True, True, (b"owl", b"cat"), True, b"eel", True, True, b"a", b"cat", True, ["alice"], True,
         True, True, [],
     ]  # fmt: skip
+
+
+def test_the_twins_of_an_upload(session: Session) -> None:
+    async def use_all() -> list[object]:
+        begun = await session.begin_upload_async("a", 6)
+        first = await begun.write_async(0, b"cat")
+        other = await session.upload_async(begun.id)
+        second = await other.write_async(other.offset, b"dog")
+        await begun.refresh_async()
+        file = await begun.finish_async()
+        left = await session.begin_upload_async("b")
+        await left.abort_async()
+        return [first, second, begun.offset, file.read(), names(session)]
+
+    assert asyncio.run(use_all()) == [3, 6, 6, b"catdog", ["a"]]
 
 
 def test_twins_that_end_things(store: SessionStore, clock: FakeClock) -> None:
