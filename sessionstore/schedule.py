@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from sessionstore.backend import KeepsLease, Surveys
 from sessionstore.background import Sweeping
 from sessionstore.base import BaseStore
+from sessionstore.clock import Clock, SystemClock
 from sessionstore.errors import SessionStoreError
 from sessionstore.local_copies import Listed
 from sessionstore.parsers import show_duration
@@ -98,6 +99,7 @@ class Schedule:
         self._looked: datetime | None = None
         self._added = store.ledger.added
         self._taken = store.now()
+        self._pulse: Clock = SystemClock()  # a sweep takes real time on any clock of the store
         self.every = SHORTEST if every is None else every
         """The time from one sweep of this process to the next."""
 
@@ -143,7 +145,7 @@ class Schedule:
         """
         end = self._store.now() + max(2 * self.every, LONGEST)
         renew = partial(self._renew, backend, end - TERM)
-        return Sweeping(self._store.clock, renew, SHORTEST, "lease")
+        return Sweeping(self._pulse, renew, SHORTEST, "lease")
 
     def _renew(self, backend: KeepsLease, last: datetime) -> timedelta:
         """Take the lease again if it is time to, and not after ``last``; return the wait."""

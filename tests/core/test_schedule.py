@@ -213,6 +213,7 @@ class TestLease:
         every: timedelta | None,
     ) -> None:
         one, two = make(every), make(every)
+        one[1]._pulse = clock
         longest = max(2 * one[1].every, HOUR)
 
         def work() -> None:

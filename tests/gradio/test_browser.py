@@ -109,11 +109,20 @@ class Visit:
         return self.page.locator(".visitor", has_text="(you)")
 
 
-def visit(demo: Demo, page: Page, directories: Callable[[], set[str]] | None = None) -> Visit:
-    """Open the page; its directory is the one that is new among ``directories``."""
+def visit(
+    demo: Demo,
+    page: Page,
+    directories: Callable[[], set[str]] | None = None,
+    *,
+    again: bool = False,
+) -> Visit:
+    """Open or refresh the page; its directory is the one that is new among ``directories``."""
     listed = directories or demo.directories
     before = listed()
-    page.goto(demo.url)
+    if again:
+        page.reload()
+    else:
+        page.goto(demo.url)
     page.locator(".visitor", has_text="(you)").get_by_text("1 image").wait_for()
     (directory,) = listed() - before
     return Visit(page, directory)
@@ -204,8 +213,7 @@ def test_closing_one_of_three_tabs_removes_exactly_its_directory(
 def test_a_refresh_begins_a_new_directory_and_removes_the_old(demo: Demo, browser: Browser) -> None:
     with browser.new_context() as context:
         first = visit(demo, context.new_page())
-        first.page.reload()
-        second = visit(demo, first.page)
+        second = visit(demo, first.page, again=True)
 
         eventually(on_time(), lambda: first.directory not in demo.directories())
 

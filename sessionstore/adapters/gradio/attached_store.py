@@ -227,7 +227,8 @@ class Service:
             if self.resuming is not None:
                 self._stop_marking()
                 self.resuming.drain()
-            self.store.before_drop.remove(self.states.dropping)
+            with contextlib.suppress(ValueError):  # it was closed before
+                self.store.before_drop.remove(self.states.dropping)
             self.states.drain()
             self._move_copies_back()
             self.store.retention = self._retention

@@ -472,10 +472,9 @@ def running(event: Event, iterator: Any) -> Iterator[None]:
         event.pins = _generators.pop(iterator, event.pins)
     shown = None if event.demo is None else Page(event.demo, event.memory)
     token, its_page = current.set(event), page.set(shown)
-    presences = event.service.presences
     visitors = [] if event.nested else [each.visitor for each in event.senders if each.visitor]
     for visitor in visitors:
-        presences.began(visitor)
+        event.service.presences.began(visitor)
     try:
         yield
     finally:
@@ -483,7 +482,7 @@ def running(event: Event, iterator: Any) -> Iterator[None]:
         current.reset(token)
         event.over = True
         for visitor in visitors:
-            presences.finished(visitor)
+            event.service.presences.finished(visitor)
         if event.nested:
             pass  # the pins are those of the outer event, which uses the results
         elif event.generator is not None:
