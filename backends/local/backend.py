@@ -392,12 +392,14 @@ class LocalBackend:
 
     def lease(self) -> bytes | None:
         with self._does("read which process sweeps"), contextlib.suppress(FileNotFoundError):
-            return Path(self._where, "sweeper").read_bytes()
+            note = Path(self._where, "sweeper").read_bytes()
+            return None if self.alone() else note  # the process that wrote it has ended
         return None
 
     def write_lease(self, note: bytes) -> None:
         # In place: a reader that gets half of it sweeps once more.
         with self._does("note which process sweeps"):
+            self._claim()  # so that no other process believes that it is alone
             path = Path(self._where, "sweeper")
             path.write_bytes(note)
 

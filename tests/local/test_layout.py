@@ -292,3 +292,13 @@ def test_a_session_is_dropped_with_whatever_else_lies_in_its_folder(tmp_path: Pa
         left = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
         assert left == [root / "layout"]
         assert list((root / "sessions").iterdir()) == []
+
+
+def test_the_lease_of_a_process_that_has_ended_does_not_count(tmp_path: Path) -> None:
+    with SessionStore.open(tmp_path / "s") as other, SessionStore.open(tmp_path / "s") as store:
+        backend_of(other).write_lease(b"until tomorrow")
+        while_it_lives = backend_of(store).lease()
+        other.close()
+
+        assert while_it_lives == b"until tomorrow"
+        assert backend_of(store).lease() is None
