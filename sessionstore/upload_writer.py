@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from datetime import timedelta
 from typing import Final, Self
@@ -10,6 +11,8 @@ from sessionstore.content import Buffer
 from sessionstore.errors import LimitExceeded, SessionStoreError, UploadConflict
 from sessionstore.names import UPLOADS
 from sessionstore.upload_state import ROOT, Piece, PieceSave, UploadState
+
+log: Final = logging.getLogger("sessionstore")
 
 _MOST_PIECES: Final = 10_000  # of one upload: each is listed at every request
 _SETTLED: Final = timedelta(seconds=2)  # some stores count in whole seconds
@@ -101,9 +104,10 @@ class UploadWriter:
             self._end(kind, error, trace)
             self._upload.refresh()
             self._yield()
-        except Exception:
+        except Exception as problem:
             if error is None:
                 raise
+            log.info("The last bytes of an upload that broke off were not kept: %s", problem)
         finally:
             if self._store.writers.get(self._key) is self:
                 del self._store.writers[self._key]

@@ -111,7 +111,7 @@ UPLOAD = """async ([name, size, seed]) => {
 }"""
 
 
-# Not marked ``browser``, so that CI may skip it: the registry of npm may be out of its reach.
+@pytest.mark.browser
 def test_tus_js_client_in_chromium_through_two_hundred_cuts(
     stores: list[SessionStore], relay: CuttingRelay, chromium_path: str
 ) -> None:

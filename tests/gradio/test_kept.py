@@ -35,6 +35,7 @@ from tests.support.gradio_rig import (
     Tab,
     closed_loops,
     replicas,
+    until,
 )
 from tests.support.object_client import FakeBucket, FakeObjectClient
 
@@ -383,10 +384,7 @@ def test_defaults_are_kept_while_the_app_is_attached_and_not_for_ever(make: Make
 
 def until_gone(site: Replica) -> None:
     """The answer is there a moment before the server is done with the copy."""
-    deadline = time.monotonic() + PATIENCE
-    while with_bytes(site):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not with_bytes(site))
 
 
 @pytest.mark.parametrize("name", ["read", "read_slowly", "read_slowly_async"])

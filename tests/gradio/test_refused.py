@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,14 @@ from sessionstore.adapters.gradio.cache import CacheDir
 from sessionstore.adapters.gradio.cache_files import CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.uploads_in_progress import Upload, arriving
-from tests.support.gradio_rig import GRADIO_S_OWN, PATIENCE, MakeReplicas, Replica, Tab, replicas
+from tests.support.gradio_rig import (
+    GRADIO_S_OWN,
+    MakeReplicas,
+    Replica,
+    Tab,
+    replicas,
+    until,
+)
 
 pytestmark = GRADIO_S_OWN
 
@@ -148,13 +154,6 @@ def test_what_gradio_leaves_of_odd_forms_is_gone(
     new = {name for name in set(there(site)) - set(before) if "/" in name}
     assert {name for name in new if not kept.has(name)} == set()
     assert [name for name in there(site) if name.startswith("tmp")] == []
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # the server is waited for, and it tells nobody
 
 
 def test_an_upload_that_breaks_off_leaves_the_disk_as_it_was(make: MakeReplicas) -> None:

@@ -386,6 +386,14 @@ class Replica:
         self.seconds[0] += RECHECK
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until the server has done what it does after its answer."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # it is another thread, and there is no event
+
+
 MakeReplicas = Callable[..., Replica]
 
 
