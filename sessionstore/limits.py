@@ -134,7 +134,7 @@ class QuotaLedger:
         self._tallies: OrderedDict[str, SessionQuota] = OrderedDict()
         self._total = 0
         self._coming = 0
-        self.added = 0
+        self.added: int = 0
         """The bytes that saves of this process have added to the total."""
         self._full_until: datetime | None = None
         """Nothing can make room until then, unless a session ends or files are removed before."""

@@ -24,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from sessionstore._os.errors import translated
 from sessionstore._os.workspace import Workspace
@@ -40,10 +40,13 @@ _LONGEST = 200  # bytes of a name: file systems take 255, an app may put somethi
 RECHECK = 2.0  # seconds that a check that a file still exists is trusted
 _SLACK = 0.9  # of the cap: so much an eviction leaves, so that not every new copy needs one
 
-_PATH: Any = type(Path())  # the class of this system's paths; ``Path`` has subclasses from 3.12 on
+if TYPE_CHECKING:
+    _Path = Path
+else:
+    _Path = type(Path())  # the class of this system's paths; ``Path`` has subclasses from 3.12 on
 
 
-class CopyPath(_PATH):  # type: ignore[misc]  # as said above
+class CopyPath(_Path):
     """The path of a copy, which is not evicted while this object is in use."""
 
     __slots__ = ("__weakref__",)

@@ -100,7 +100,7 @@ class Schedule:
         self._added = store.ledger.added
         self._taken = store.now()
         self._pulse: Clock = SystemClock()  # a sweep takes real time on any clock of the store
-        self.every = SHORTEST if every is None else every
+        self.every: timedelta = SHORTEST if every is None else every
         """The time from one sweep of this process to the next."""
 
     def turn(self) -> timedelta:

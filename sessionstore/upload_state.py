@@ -178,7 +178,7 @@ class UploadState:
             raise FileNotStored(f"upload {self._id[:8]}...")
         self._info, self._size = found
         self._done_at = self._size if "done" in infos else None
-        self.chain = [] if self.finished else _chain(self.pieces)
+        self.chain: list[Piece] = [] if self.finished else _chain(self.pieces)
 
     def _open(self, reference: Reference) -> BinaryIO:
         return self.session.store.backend.open(self.session.sid, reference)

@@ -18,7 +18,7 @@ class Receiving:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self.over = False
+        self.over: bool = False
 
     async def __call__(self) -> Message:
         message = await self._receive()

@@ -133,11 +133,11 @@ class Body:
 
     def __init__(self, file: StoredFile, span: Span) -> None:
         """Open the bytes of ``span`` and read the first ones. Raises as ``StoredFile.read``."""
-        self.length = span.length
+        self.length: int = span.length
         whole = span.length == file.size
         self.stream: BinaryIO = file.stream(span.start, None if whole else span.length)
         try:
-            self.first = self.read(span.length)
+            self.first: bytes = self.read(span.length)
         except BaseException:
             self.stream.close()
             raise

@@ -100,7 +100,7 @@ class Upload:
         self._parts: list[_Part] = []
         self._inodes: set[int] = set()
         self._turns = asyncio.Semaphore(files.at_once)
-        self.kept = False
+        self.kept: bool = False
         """True when the files are in the store."""
         arriving(files).append(self)
 
