@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -104,17 +104,14 @@ class BaseStore:
         """The present interval of this process's sweeper, None while it does not sweep."""
         self.owners: Final = OwnerLists(lambda: self.backend, lambda: self.retention)
         """The lists of the owners' sessions."""
-        self.ledger: Final = QuotaLedger(self.limits, backend, self._make_room, self.owners)
+        self.ledger: Final = QuotaLedger(self.limits, backend, self._evict, self.owners)
         """The quotas of this store."""
         self.owners.complete = self.ledger.by_owner
         self.writers: Final[dict[str, object]] = {}
         """The newest writer of each upload in pieces that this process receives bytes of."""
 
-    def _make_room(self, size: int, saving: str) -> bool:
-        """Free ``size`` bytes for a save into the session ``saving``, or as much as is possible.
-
-        Return whether a file was deleted.
-        """
+    def _evict(self) -> Iterator[int]:
+        """Delete files to make room for ``max_store``, as ``StoreQuota`` describes it."""
         raise NotImplementedError
 
     def end(self, key: SessionKey) -> None:
@@ -125,7 +122,7 @@ class BaseStore:
         due = None if record is None else self.retention.due(record)
         if record is None or due is None:
             return
-        self.ledger.may_have_room()
+        self.ledger.room.may_have_room()
         self.emit("ended", key, reason="the visitor left")
         if self.retention.is_due(record, self.now()):
             due = self._linger_over(key)

@@ -19,12 +19,10 @@ from sessionstore.model import Saved, SessionKey, Stored
 from sessionstore.names import UPLOADS
 from sessionstore.owners import OwnerLists
 from sessionstore.parsers import show_size
+from sessionstore.room import StoreQuota
 from sessionstore.sums import AT_THE_EDGE, REFRESH, Change, Counted, OwnerQuota, SessionQuota
 
 _REMEMBERED = 4096  # sessions, and owners, with cached sums; others are summed again at their save
-_FULL = timedelta(seconds=10)  # so long, at least, it is remembered that nothing can make room
-_A_PAGE = timedelta(seconds=4)  # and so long for each 1,000 blobs: 2,700 requests an hour
-_SHARE = 20  # a part of max_store that is freed at once, as each time lists the whole store
 _LOOKS = 100  # the most sessions of an owner that are listed for one save
 
 
@@ -53,9 +51,10 @@ class Limits:
 
     max_store: int | None = None
     """All content, each blob once: the total of the last sweep and the saves of this process since.
-    Bytes of a save in progress count before it is known whether they deduplicate. Before a save is
-    refused for this limit, files of sessions that are not live are deleted, oldest first. On object
-    stores it limits the content of all files; deleted content takes space until it is collected."""
+    Bytes of a save in progress count before it is known whether they deduplicate. When less
+    than a fortieth is free, files of sessions that are not live are deleted, oldest first. On
+    object stores it limits the content of all files; deleted content takes space until it is
+    collected."""
 
     min_free: int | None = None
     """The free space that the disk must have after a save, for backends on a disk."""
@@ -95,11 +94,6 @@ def _trim(quotas: OrderedDict[str, Any], used: str) -> None:
         del quotas[oldest]
 
 
-def limited_bytes(backend: Backend) -> int:
-    """Return the bytes that ``max_store`` limits."""
-    return _limited(backend).bytes
-
-
 def _limited(backend: Backend) -> Stored:
     return backend.referred() if isinstance(backend, ReclaimsLate) else backend.stored()
 
@@ -107,15 +101,14 @@ def _limited(backend: Backend) -> Stored:
 class QuotaLedger:
     """Admits saves of one store, chunk by chunk.
 
-    ``make_room(n, sid)`` is called to free ``n`` bytes before a save into the session ``sid`` is
-    refused for ``max_store``. It returns whether it deleted a file.
+    ``evict`` deletes files to make room for ``max_store``, as ``StoreQuota`` describes it.
     """
 
     def __init__(
         self,
         limits: Limits,
         backend: Backend,
-        make_room: Callable[[int, str], bool],
+        evict: Callable[[], Iterator[int]],
         owners: OwnerLists,
     ) -> None:
         self.limits = limits
@@ -128,31 +121,25 @@ class QuotaLedger:
         self._owner_lists = owners
         self._owners: OrderedDict[str, OwnerQuota] = OrderedDict()
         self._backend = backend
-        self._make_room = make_room
         self._lock = threading.RLock()
-        self._making_room = threading.RLock()
         self._tallies: OrderedDict[str, SessionQuota] = OrderedDict()
-        self._total = 0
-        self._coming = 0
-        self.added: int = 0
-        """The bytes that saves of this process have added to the total."""
-        self._full_until: datetime | None = None
-        """Nothing can make room until then, unless a session ends or files are removed before."""
+        self.room: Final = StoreQuota(
+            limits.max_store, lambda: _limited(self._backend), evict, self._now
+        )
+        """What ``max_store`` limits."""
         if limits.min_free is not None and not isinstance(backend, HasFreeSpace):
             raise SettingsError(
                 f"invalid min_free={limits.min_free}: this backend is not on a disk; leave it "
                 "out, or set max_store."
             )
-        self.recount()
+        self.room.recount()
 
     def use(self, backend: Backend) -> None:
         """Use ``backend`` from now on: the same backend with a wrapper around it."""
         self._backend = backend
 
-    @property
-    def total(self) -> int | None:
-        """The bytes that ``max_store`` limits, as far as is known; None without the limit."""
-        return None if self.limits.max_store is None else self._total
+    def _now(self) -> datetime:
+        return self._backend.now()
 
     def fullest(self) -> tuple[str, str, int] | None:
         """Return the owner nearest to a limit, of those that this process knows.
@@ -168,23 +155,6 @@ class QuotaLedger:
                 has = owner.bytes if limit == "max_owner" else owner.files
                 known.append((has / most, owner.name, limit, has))
         return max(known)[1:] if known else None
-
-    def recount(self, total: int | None = None, added: int = 0) -> None:
-        """Read the store's total again if ``max_store`` is set. A sweep calls this.
-
-        ``total`` is what a sweep counted, which began when ``self.added`` was ``added``. Saves
-        since then may be in both: the total is too high rather than too low.
-        """
-        if self.limits.max_store is not None:
-            if total is None:
-                total, added = limited_bytes(self._backend), self.added
-            with self._lock:
-                self._total = total + self.added - added
-            self.may_have_room()
-
-    def may_have_room(self) -> None:
-        """Forget that nothing could make room: a session has ended, or files were removed."""
-        self._full_until = None
 
     def reservation(self, key: SessionKey, name: str, *, fresh: bool) -> Reservation:
         """Return the share of a save in the limits, which is used as a context manager."""
@@ -284,7 +254,7 @@ class QuotaLedger:
                     save.tally.leave(save)
                     save.tally.report()
             self._release(save.sid, save.tally)
-        self.release(save)
+        self.room.release(save)
 
     def refresh(self, tally: SessionQuota, sid: str, age: timedelta = REFRESH) -> bool:
         """Refresh the sums from a listing if it is due; return whether it was.
@@ -369,7 +339,7 @@ class QuotaLedger:
             with save.tally.working(Change(frozenset([save.name]), save)) as change:
                 saved = put()
                 change.size = saved.reference.size
-        self.release(save, kept=0 if saved.deduplicated else saved.reference.size)
+        self.room.release(save, kept=0 if saved.deduplicated else saved.reference.size)
         return saved
 
     @contextlib.contextmanager
@@ -379,7 +349,7 @@ class QuotaLedger:
         The block sets ``gone`` or ``dropped`` of the yielded change.
         """
         change = Change(None if names is None else frozenset(names))
-        self.may_have_room()
+        self.room.may_have_room()
         if not self._sums:
             yield change
             return
@@ -389,57 +359,6 @@ class QuotaLedger:
                 yield change
         finally:
             self._release(sid, tally)
-
-    def reserve(self, save: Reservation, count: int) -> None:
-        """Reserve ``count`` more bytes of the whole store's limit for a save, or refuse it."""
-        limit = self.limits.max_store
-        if limit is None or self._reserve(save, count, limit) <= 0:
-            return
-        # One thread at a time. It reads the sum first: others may have evicted or deleted files.
-        # Not just after a refusal: then only files of live sessions were left.
-        with self._making_room:
-            lacking = self._reserve(save, count, limit)
-            until = self._full_until
-            fits = save.reserved + count <= limit
-            if lacking > 0 and fits and (until is None or self._backend.now() >= until):
-                found = _limited(self._backend)
-                lacking = self._reserve(save, count, limit, found.bytes)
-                if lacking > 0:
-                    freed = self._make_room(max(lacking, limit // _SHARE), save.sid)
-                    total = limited_bytes(self._backend) if freed else None
-                    lacking = self._reserve(save, count, limit, total)
-                    full = max(_FULL, found.blobs // 1000 * _A_PAGE)
-                    self._full_until = self._backend.now() + full if lacking > 0 else None
-        if lacking > 0:
-            raise LimitExceeded(
-                f"Saving {save.shown!r} would take the store over max_store={show_size(limit)}, "
-                "and only files of live sessions are left to delete: wait for visitors to leave, "
-                "or raise the limit.",
-                limit="max_store",
-            )
-
-    def _reserve(self, save: Reservation, count: int, limit: int, total: int | None = None) -> int:
-        """Reserve ``count`` bytes if they fit; return how many bytes are lacking.
-
-        ``total`` is the store's total if it was read again.
-        """
-        with self._lock:
-            self._total = self._total if total is None else total
-            lacking = self._total + self._coming + count - limit
-            if lacking <= 0:
-                self._coming += count
-                save.reserved += count
-            return lacking
-
-    def release(self, save: Reservation, kept: int = 0) -> None:
-        """Release the bytes that a save has reserved; ``kept`` bytes of them are content now."""
-        if self.limits.max_store is None:
-            return
-        with self._lock:
-            self._coming -= save.reserved
-            save.reserved = 0
-            self._total += kept
-            self.added += kept
 
     def check_free(self, coming: int, name: str) -> None:
         """Raise LimitExceeded if ``coming`` more bytes would leave less than ``min_free``."""
@@ -492,6 +411,6 @@ class Reservation(Counted):
             )
         more = self.taken + count - max(self.taken, self.credit)
         if more > 0 or not self.credit:
-            self.ledger.reserve(self, more)
+            self.ledger.room.reserve(self, more)
         self.ledger.check_free(count, self.shown)
         self.ledger.grow(self, count)

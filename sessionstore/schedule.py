@@ -97,7 +97,7 @@ class Schedule:
         self._listed: dict[bool, int] = {}  # requests of the last sweep with content, and without
         self._collected: datetime | None = None
         self._looked: datetime | None = None
-        self._added = store.ledger.added
+        self._added = store.ledger.room.added
         self._taken = store.now()
         self._pulse: Clock = SystemClock()  # a sweep takes real time on any clock of the store
         self.every: timedelta = SHORTEST if every is None else every
@@ -132,9 +132,9 @@ class Schedule:
             return timedelta(0)
         patience = 2 * self.every if self._fixed else LEASE
         wait = timedelta(0) if lease is None else lease.left(self._who, self._store.now(), patience)
-        added = self._store.ledger.added
+        added = self._store.ledger.room.added
         if wait and lease is not None and lease.total is not None:
-            self._store.ledger.recount(lease.total, self._added)
+            self._store.ledger.room.recount(lease.total, self._added)
         self._added = added
         return wait
 
@@ -158,7 +158,7 @@ class Schedule:
         return step
 
     def _take(self, backend: KeepsLease, term: timedelta) -> None:
-        now, total = self._store.now(), self._store.ledger.total
+        now, total = self._store.now(), self._store.ledger.room.total
         self._taken = now
         try:
             backend.write_lease(Lease(self._who, now, now + min(term, LEASE), total).note())

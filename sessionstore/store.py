@@ -15,6 +15,7 @@ from sessionstore.backend import KnowsIfAlone, Omits
 from sessionstore.background import Sweeping
 from sessionstore.base import BaseStore
 from sessionstore.clock import Clock, SystemClock
+from sessionstore.eviction import evict
 from sessionstore.limits import Limits
 from sessionstore.model import SessionRecord
 from sessionstore.names import is_private, session_key, shared_key
@@ -24,7 +25,7 @@ from sessionstore.retention import Retention
 from sessionstore.schedule import Schedule
 from sessionstore.session import Session, Usage
 from sessionstore.settings import resolve
-from sessionstore.sweep import Sweep, evict
+from sessionstore.sweep import Sweep
 from sessionstore.transfer import Copied, Report
 from sessionstore.verification import Finding
 
@@ -103,6 +104,7 @@ class SessionStore(BaseStore):
         for sweeping in list(self._sweepings):
             sweeping.stop()
         self._timers.close()
+        self.ledger.room.close()
         self.local_copies.close()
         self.backend.close()
 
@@ -112,8 +114,8 @@ class SessionStore(BaseStore):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _make_room(self, size: int, saving: str) -> bool:
-        return evict(self, size, saving)
+    def _evict(self) -> Iterator[int]:
+        return evict(self)
 
     # Sessions
 

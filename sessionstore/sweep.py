@@ -1,29 +1,26 @@
-"""Execution of a sweep's plan, and eviction under ``max_store``."""
+"""Execution of a sweep's plan."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from heapq import nsmallest
 from itertools import groupby, islice
 from typing import Final
 
 from sessionstore.backend import Backend, Survey, Surveys
 from sessionstore.base import BaseStore
 from sessionstore.errors import FileNotStored
-from sessionstore.limits import limited_bytes
 from sessionstore.local_copies import Listed
-from sessionstore.model import Collected, Reference, SessionKey, SessionRecord
-from sessionstore.names import shared_key
+from sessionstore.model import Collected, SessionKey, SessionRecord
 from sessionstore.owners import may_be_list
 from sessionstore.plan import Planner, PlanRow
+from sessionstore.room import Oldest
 
 log: Final = logging.getLogger("sessionstore")
 
 _SPARED = "it was in use, or gone already, when the sweep came to it"
 
-_OLDEST = 20_000  # sessions that one listing gives for eviction
 _AT_ONCE = 1000  # files of a session per call, which may look at every file of it
 
 
@@ -42,7 +39,8 @@ class Sweep:
         after all other rows were tried.
         """
         backend, copies = self._store.backend, self._store.local_copies
-        added = self._store.ledger.added
+        room = self._store.ledger.room
+        added, oldest = room.added, Oldest()
         absent = set(copies.holders())
         survey: Survey | Backend = backend
         if isinstance(backend, Surveys):
@@ -54,6 +52,8 @@ class Sweep:
             for record in survey.sessions():
                 absent.discard(record.sid)
                 self._store.owners.seen |= may_be_list(record.sid)
+                if room.limit is not None and not planner.retention.is_live(record, planner.now):
+                    oldest.see(record)
                 yield record
 
         try:
@@ -61,6 +61,7 @@ class Sweep:
         except Exception as error:
             self._store.emit("sweep_failed", reason=str(error))
             raise
+        room.oldest = oldest
         self._store.emit("sweep_started", reason=f"{len(plan)} rows")
         done: list[PlanRow] = []
         for sid, rows in groupby(plan, _files_of):
@@ -148,7 +149,7 @@ class Sweep:
             if content:
                 self._store.swept = collected
                 referred = collected.referred
-                self._store.ledger.recount(None if referred is None else referred.bytes, added)
+                self._store.ledger.room.recount(None if referred is None else referred.bytes, added)
         except Exception as error:  # noqa: BLE001 - raised again by run()
             self._failures.append(error)
             log.warning("A sweep could not collect garbage: %s", error)
@@ -160,64 +161,3 @@ def _files_of(row: PlanRow) -> str | None:
     if row.record is None or row.reference is None or row.action == "hold":
         return None
     return row.record.sid
-
-
-def evict(store: BaseStore, size: int, saving: str) -> bool:
-    """Delete files of sessions that are not live, oldest first, until ``size`` bytes are free.
-
-    Return whether a file was deleted. Sessions are evicted in the order of their last activity,
-    their files in the order of their saves. The app's own session and ``saving``, the session of
-    the save, are spared. Stops if no file is left to delete.
-    """
-    target, left, some, more = (store.ledger.total or 0) - size, size, False, True
-    while more:
-        oldest, more = _oldest(store, saving), False
-        for record in oldest:
-            current = store.backend.session(record.sid)  # again: the listing may be old
-            if current is None or store.retention.is_live(current, store.now()):
-                continue
-            # A deletion is emitted and audited even if the session has no readable id and owner.
-            key = store.backend.identify(record.sid) or SessionKey.nameless(record.sid)
-            files = iter(sorted(store.backend.files(record.sid), key=lambda file: file.created))
-            while part := list(_next(files, left)):
-                with store.ledger.removing(record.sid, [each.name for each in part]) as change:
-                    change.gone = store.backend.discard(record.sid, part)
-                store.on_removed(key, change.gone, "expired", "room was needed under max_store")
-                more |= bool(change.gone)
-                left -= sum(deleted.size for deleted in change.gone)
-                if left <= 0:  # summed only now: deleted files may share content
-                    left = limited_bytes(store.backend) - target
-                    if left <= 0:
-                        return True
-        some |= more
-        more &= len(oldest) == _OLDEST  # there may be further ones
-    return some
-
-
-def _oldest(store: BaseStore, saving: str) -> list[SessionRecord]:
-    """Return the sessions to evict first, in bounded memory.
-
-    Most sessions of a full store are live, which the listing shows, as it shows empty ones.
-    """
-    spared, now = {shared_key().sid, saving}, store.now()
-    return nsmallest(
-        _OLDEST,
-        (
-            record
-            for record in store.backend.sessions()
-            if not (record.empty or record.sid in spared or store.retention.is_live(record, now))
-        ),
-        key=lambda record: record.active,
-    )
-
-
-def _next(files: Iterator[Reference], size: int) -> Iterator[Reference]:
-    """Yield the next files until they have ``size`` bytes: at least one, and at most ``_AT_ONCE``.
-
-    One call discards them: a call may look at every file of the session.
-    """
-    for file in islice(files, _AT_ONCE):
-        yield file
-        size -= file.size
-        if size <= 0:
-            return

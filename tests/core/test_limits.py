@@ -18,6 +18,7 @@ from sessionstore.backends.objects import ObjectBackend
 from sessionstore.content import CHUNK, Ingest, TempSpool, ingest
 from sessionstore.events import Event
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
+from sessionstore.testing.faulty import Call
 from tests.support.object_client import FakeBucket, FakeObjectClient
 from tests.support.stores import (
     HOUR,
@@ -535,9 +536,9 @@ class TestMaxStore:
         store.session("old").put("a", b"a" * 30)
         clock.advance(HOUR)
         other = store.session("other")
-        other.put("b", b"b" * 70)
+        other.put("b", b"b" * 67)
         getattr(other, forget)(*(["b"] if forget == "delete" else []))
-        store.session("new").put("c", b"c" * 70)
+        store.session("new").put("c", b"c" * 65)
         assert names(store.session("old")) == ["a"]
 
     def test_many_that_save_at_once_stay_within_it(self, clock: FakeClock) -> None:
@@ -591,6 +592,40 @@ class TestMaxStore:
         with pytest.raises(LimitExceeded):
             store.session("new").put("a", b"n" * 60)
         assert names(store.session("1")) == ["a"]
+
+    def test_a_callback_of_an_eviction_does_not_wait_for_it(self, clock: FakeClock) -> None:
+        store = limited(clock, max_store=100)
+        for number in range(2):
+            store.session(f"{number}").put("a", bytes([number]) * 50)
+        clock.advance(HOUR)
+        refused: list[LimitExceeded] = []
+
+        def save(_: Event) -> None:
+            try:
+                store.session("callback").put("a", b"c" * 99)
+            except LimitExceeded as error:
+                refused.append(error)
+
+        store.on("expired", save)
+        store.session("new").put("a", b"n" * 60)
+        assert len(refused) == 2
+
+    @pytest.mark.parametrize(("counts", "size"), [(1, 95), (9, 85)])
+    def test_a_save_that_ends_while_the_sum_is_read_does_not_count_twice(
+        self, clock: FakeClock, counts: int, size: int
+    ) -> None:
+        place = Place()
+        backend = FaultyBackend(MemoryBackend(place, clock))
+        store = SessionStore(backend, limits=Limits(max_store=100), clock=clock)
+        store.session("alice").put("a", bytes(40))
+        memory_store(clock, place).session("alice").drop()  # by another process
+
+        def saving(call: Call) -> None:
+            if call.verb == "stored" and call.number <= 1 + counts:
+                store.session("beside").add(b"%5d" % call.number)
+
+        backend.plan = saving
+        assert store.session("new").put("b", bytes(size)).size == size
 
     def test_a_backend_that_fails_meanwhile_is_its_error(self, clock: FakeClock) -> None:
         backend = FaultyBackend(MemoryBackend(Place(), clock))

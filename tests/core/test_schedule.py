@@ -313,4 +313,4 @@ class TestLease:
         sweeper.session("a").put("a", b"x" * 600)
         turn.turn()
         others.turn()
-        assert other.ledger.total == 600
+        assert other.ledger.room.total == 600

@@ -392,10 +392,10 @@ def test_a_sweep_takes_the_total_of_max_store_anew(clock: FakeClock) -> None:
     one, two = (memory_store(clock, place, limits=Limits(max_store=100)) for _ in range(2))
     one.session("alice").put("a", bytes(90))
     one.sweep()
-    before = one.ledger._total
+    before = one.ledger.room.total
     two.session("alice").drop()
     one.sweep()
-    assert (before, one.ledger._total) == (90, 0)
+    assert (before, one.ledger.room.total) == (90, 0)
 
 
 @dataclass(frozen=True)
