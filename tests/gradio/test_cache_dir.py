@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sessionstore.adapters.gradio.cache import _AT_ONCE, CacheDir
+from sessionstore.adapters.gradio.cache import _AT_ONCE, CacheDir, large_to_cache
 from sessionstore.model import Reference
 
 SIZE = 10
@@ -68,3 +68,21 @@ def test_a_session_that_goes_leaves_no_folder(local: CacheDir) -> None:
     local.release(SID)
 
     assert not any(local.path(name).parent.exists() for name in names)
+
+
+def test_a_large_output_that_another_visitor_has_stays_when_that_one_leaves(
+    tmp_path: Path,
+) -> None:
+    """Gradio has the file in its cache, and the event has not ended."""
+    large, cache = tmp_path / "large.bin", tmp_path / "cache"
+    large.write_bytes(b"large")
+    path = Path(large_to_cache(str(large), str(cache)))
+    name = path.relative_to(cache).as_posix()
+    copies = CacheDir(cache, None)
+    saved = Reference("@/large", 5, "digest", datetime(2026, 1, 1, tzinfo=UTC), None, "1")
+    copies.note(name, saved, SID, copies.stamp(name) or (0, 0))
+
+    again = large_to_cache(str(large), str(cache))
+    copies.release(SID)
+
+    assert Path(again).read_bytes() == b"large"

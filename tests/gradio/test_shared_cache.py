@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sessionstore import SessionStore
 from sessionstore.adapters.gradio.cache import LEASE, CacheDir
-from sessionstore.adapters.gradio.cache_files import CacheFiles
+from sessionstore.adapters.gradio.cache_files import CacheFiles, FoundFile
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.presence import Visitor
 
@@ -220,6 +221,48 @@ def test_what_was_written_again_meanwhile_is_not_removed(place: Path) -> None:
 
         assert files.keep(ANNA, ANNA.owner, NAME)
         assert files.local.path(NAME).read_text() == "note"
+
+
+def test_a_copy_whose_last_visitor_leaves_while_it_is_compared_is_made_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another visitor has the same bytes, as two who upload one file at two replicas."""
+    with opened(str(place)) as files:
+        found = files.find(ANNA.owner, NAME)
+        assert found is not None
+        assert files.obtain(BORIS.owner, NAME)
+        note = CacheDir.note
+
+        def leaving(*args: Any) -> None:
+            leave(files)
+            note(*args)
+
+        monkeypatch.setattr(CacheDir, "note", leaving)
+
+        assert files.fetch(found).read_text() == "note"
+
+
+def test_an_upload_whose_copy_is_evicted_before_an_event_has_it_is_fetched_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(str(place)) as files:
+        name = "b" * 64 + "/upload.txt"
+        files.local.path(name).parent.mkdir(parents=True)
+        files.local.path(name).write_bytes(b"upload")
+        files.keep_upload(ANNA.owner, name)
+        evictions, claimed = iter([evict]), CacheFiles._claimed
+
+        def evicting(*args: Any) -> FoundFile:
+            for remove in evictions:
+                remove(files)
+            return claimed(*args)
+
+        monkeypatch.setattr(CacheFiles, "_claimed", evicting)
+        found = files.claim(ANNA, ANNA.owner, name)
+
+        assert found is not None
+        assert found.sid == files.home(ANNA, ANNA.owner).sid
+        assert files.local.path(name).read_text() == "upload"
 
 
 def test_threads_that_pin_and_remove_at_once_agree(place: Path) -> None:

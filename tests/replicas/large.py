@@ -21,11 +21,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 from tests.gradio.test_browser import eventually
 from tests.replicas import browser
-from tests.replicas.site import Site, serving
+from tests.replicas.site import SERVED_BY, START, Site, serving
 from tests.support import seaweed
 from tests.support.cuts import CuttingRelay
 
@@ -33,6 +33,9 @@ LARGEST = "10m"
 MB = 1_000_000
 PATIENCE = 3600.0
 SHOWS = "digest => document.querySelector('#digest-out textarea').value === digest"
+QUIET = 2.0
+"""Seconds without a request of an event after which the page has no more to do."""
+
 _PIECE = 1 << 20
 _PATH = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
 
@@ -82,24 +85,24 @@ def memory(pid: int) -> int:
 
 
 def upload(site: Site, chromium: Browser, path: Path, digest: str, cuts: int) -> Upload:
-    """Upload the file and have the app read it. At half of the cuts the first replica is killed."""
+    """Upload the file and have the app read it. At half of the cuts a replica is killed.
+
+    It is not the one of the page's events: without that one, Gradio's page begins no other event.
+    """
     _use(site, chromium, path.parent)
     done = Upload(path.stat().st_size)
     before = {each.number: memory(each.process.pid) for each in site.replicas if each.process}
 
     def on_cut(number: int) -> None:
         if number == max(cuts // 2, 1):
-            site.replicas[0].kill()
+            site.other(of_events).kill()
 
     apart = done.size // max(cuts, 1) * 9 // 10
     with (
         CuttingRelay([site.url], 1, (apart // 2, apart), on_cut) as relay,
         chromium.new_context() as context,
     ):
-        page = context.new_page()
-        page.goto(relay.url)
-        page.locator("#file-in input[type=file]").wait_for(state="attached")
-        page.wait_for_function("window.sessionstoreFetch")
+        page, of_events = _opened(relay.url, context)
         relay.cuts, sent, begun = cuts, relay.sent, time.monotonic()
         page.set_input_files("#file-in input[type=file]", path)
         eventually(PATIENCE, lambda: _looked(page, done))
@@ -120,12 +123,37 @@ def _use(site: Site, chromium: Browser, folder: Path) -> None:
     digest = made(folder / "small.bin", 3 * MB, 2)
     for _ in site.replicas * 2:
         with chromium.new_context() as context:
-            page = context.new_page()
-            page.goto(site.url)
+            page, _ = _opened(site.url, context)
             page.set_input_files("#file-in input[type=file]", folder / "small.bin")
             page.locator("#file-in a[download]").wait_for()
             page.click("#digest-run")
             page.wait_for_function(SHOWS, arg=digest)
+
+
+def _opened(url: str, context: BrowserContext) -> tuple[Page, str]:
+    """Open the page, wait for the events of its load; the page and the replica of its events.
+
+    Gradio's page ends the display of an upload's progress when an event before it ends.
+    """
+    page, changed = context.new_page(), [0.0]
+
+    def heard(request: Request) -> None:
+        if "/gradio_api/queue/" in request.url:
+            changed[0] = time.monotonic()
+
+    for change in ("request", "requestfinished", "requestfailed"):
+        page.on(change, heard)
+    with page.expect_response(lambda answer: "/queue/data" in answer.url) as answer:
+        page.goto(url)
+    page.locator("#file-in input[type=file]").wait_for(state="attached")
+    page.wait_for_function("window.sessionstoreFetch")
+
+    def is_quiet() -> bool:
+        page.evaluate("0")  # Playwright calls ``heard`` meanwhile
+        return time.monotonic() - changed[0] > QUIET
+
+    eventually(START, is_quiet)
+    return page, answer.value.headers[SERVED_BY]
 
 
 def _looked(page: Page, done: Upload) -> bool:

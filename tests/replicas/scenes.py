@@ -275,7 +275,7 @@ def everything_deleted(site: Site, browser: Browser) -> Iterator[Outcome]:
 
 
 def _refers_to(site: Site, own: Iterable[Kept]) -> None:
-    assert site.refers_to({cases.sha(kept.content) for kept in own}), "not in the store"
+    assert site.references({cases.sha(kept.content) for kept in own}), "not in the store"
 
 
 def _has_content(files: Iterable[Kept], content: bytes) -> None:
@@ -286,12 +286,21 @@ def gone_in_time(guest: Guest, own: list[Kept], site: Site, outcome: Outcome) ->
     """Wait until no replica serves any of the files, and the store has none in any session."""
     digests = {cases.sha(kept.content) for kept in own}
     assert digests
+    left: list[str] = []
 
     def gone() -> bool:
-        served = (guest.read(kept.path, at) for kept, at in product(own, site.replicas))
-        return not any(each is not None for each in served) and not site.refers_to(digests)
+        served = [
+            f"{kept.path} at replica {at.number}"
+            for kept, at in product(own, site.replicas)
+            if guest.read(kept.path, at) is not None
+        ]
+        left[:] = [*served, *site.references(digests)]
+        return not left
 
-    outcome.note = f"{len(own)} files, {eventually(in_time(), gone):.1f} s"
+    try:
+        outcome.note = f"{len(own)} files, {eventually(in_time(), gone):.1f} s"
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {left}") from error
 
 
 def swept(own: list[Kept], site: Site, outcome: Outcome) -> None:

@@ -235,14 +235,14 @@ class Site:
         lines = self.log.read_text().splitlines()[since:]
         return [Request.of(json.loads(line)) for line in lines]
 
-    def refers_to(self, digests: set[str]) -> bool:
-        """Whether a file of any session in the store has one of these contents."""
+    def references(self, digests: set[str]) -> list[str]:
+        """The names of the objects by which any session in the store has one of these contents."""
         if self.bucket is None:
-            return False
+            return []
         pages = self.bucket.client().get_paginator("list_objects_v2")
         found = pages.paginate(Bucket=seaweed.BUCKET, Prefix=f"{PREFIX}/s/")
         keys = (each["Key"] for page in found for each in page.get("Contents", ()))
-        return not digests.isdisjoint(part for key in keys for part in key.split("."))
+        return [key for key in keys if not digests.isdisjoint(key.split("."))]
 
     def shift(self) -> None:
         """Send one request, or none: or else the same request of each visitor is one replica's."""
@@ -252,6 +252,14 @@ class Site:
     def other(self, address: str) -> Replica:
         """A replica that is not the one at this address."""
         return next(each for each in self.replicas if each.address != address)
+
+    def mend(self) -> None:
+        """Start the replicas that were killed, and return when they answer."""
+        dead = [each for each in self.replicas if each.process is None]
+        for each in dead:
+            each.start()
+        for each in dead:
+            each.wait()
 
     def begin(self) -> None:
         """Return when nginx sends requests to all replicas."""

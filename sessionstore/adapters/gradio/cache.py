@@ -469,7 +469,10 @@ def large_to_cache(path: str, cache: str) -> str:
     """Copy a file into the cache as ``processing_utils.save_file_to_cache``; return the path."""
     with open(path, "rb", buffering=0) as file:
         target = Path(os.path.abspath(cache), gradio_hash(file), compat.cache_name(path))
-    if not target.exists():
+    try:
+        # Gradio does so too: whoever just now removes the copy of another visitor leaves it then.
+        os.utime(target)
+    except OSError:
         with _replacing(target) as new:
             os.close(_created(new))
             shutil.copyfile(path, new)

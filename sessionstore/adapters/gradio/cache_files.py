@@ -438,13 +438,21 @@ class CacheFiles:
         if hasher.hexdigest() != found.reference.digest:
             return False
         self.local.note(found.name, found.reference, found.sid, stamp)
-        return True
+        # Its last holder may have left while it was read, and the file with it.
+        return self.ready(found)
 
     def claim(self, visitor: Visitor | None, owner: str | None, name: str) -> FoundFile | None:
         """Move the input of an event into the visitor's session and return it.
 
         Return None when the owner has no such file. Raises as ``Session.put``.
         """
+        for _ in range(_TRIES - 1):
+            # The local copy may be evicted before it is saved, and the file may move.
+            with contextlib.suppress(FileNotStored):
+                return self._claim(visitor, owner, name)
+        return self._claim(visitor, owner, name)
+
+    def _claim(self, visitor: Visitor | None, owner: str | None, name: str) -> FoundFile | None:
         if self.paths.kept(name) is None:
             return self.obtain(owner, name)
         home = self.home(visitor, owner)
