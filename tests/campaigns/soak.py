@@ -177,11 +177,12 @@ def fill_pools() -> None:
         (_threads.THREADS, "sessionstore-async"),
         (_threads.WAITS, "sessionstore-network"),
         (_threads.WAITS, "sessionstore-events"),
-        (_threads.WAITS, "sessionstore-waits"),
     ):
         pool, together = _threads._executor(threads, name), threading.Barrier(threads)
         for each in [pool.submit(together.wait) for _ in range(threads)]:
             each.result()
+    everyone = threading.Barrier(_threads.WAITS + 1)
+    _threads.run_together([everyone.wait] * (_threads.WAITS + 1), _threads.WAITS + 1)
 
 
 def grown(before: Counts, after: Counts, most: Counts) -> list[str]:
