@@ -135,6 +135,12 @@ READS = 3
 LISTINGS = 16
 """The most listings of one sweep at the same time: visitors use the same threads."""
 
+SOON = 0.02
+"""Seconds for which deletes that no one waits for are collected: one request for all of them.
+
+Not longer, because each save under a name lists the versions that wait for their delete.
+"""
+
 _PROBE_AFTER = 300.0
 """Seconds after which the time is requested again, with a client that sees no Date."""
 
@@ -156,9 +162,9 @@ class Waits:
         return run_together(tasks, WAITS if self.parallel else 1)
 
     def later(self, task: Callable[[], object]) -> None:
-        """Call a task that raises nothing, which the caller need not wait for; see ``drain``."""
+        """Call a task that raises nothing, ``SOON``, without a wait for it; see ``drain``."""
         if self.parallel:
-            self._deferred.call(task)
+            self._deferred.call(task, SOON)
         else:
             task()
 
@@ -169,6 +175,8 @@ class Bucket:
     def __init__(self, client: ObjectClient, clock: StoreClock, waits: Waits | None = None) -> None:
         self.client = client
         self.clock = clock
+        self._lock = threading.Lock()
+        self._doomed: dict[str, None] = {}
         self.waits: Final = waits or Waits(parallel=isinstance(client, TakesSeveral))
 
     def now(self) -> datetime:
@@ -282,13 +290,18 @@ class Bucket:
 
         No key is used twice, so that a late delete takes nothing newer.
         """
+        with self._lock:
+            begins = bool(doomed) and not self._doomed
+            self._doomed |= dict.fromkeys(doomed)
+            many = len(self._doomed) >= BATCH  # the child of a fork may inherit some
+        if begins or many:
+            self.waits.later(self._delete_doomed)
 
-        def delete() -> None:
-            with suppress(SessionStoreError):
-                self.delete(doomed)
-
-        if doomed:
-            self.waits.later(delete)
+    def _delete_doomed(self) -> None:
+        with self._lock:
+            doomed, self._doomed = self._doomed, {}
+        with suppress(SessionStoreError):
+            self.delete(doomed)
 
     def upload(self, key: str, payload: Payload, part_size: int) -> None:
         """Upload an object in parts. After an error, try to abort the upload."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,6 +15,7 @@ import pytest
 from sessionstore import BackendUnavailable, FileNotStored, SessionStore
 from sessionstore._threads import PENDING, WAITS, Deferred, run_together
 from sessionstore.backends.objects import ObjectBackend
+from sessionstore.backends.objects import bucket as bucket_module
 from sessionstore.testing import FakeClock, Subject
 from sessionstore.testing.subject import ALICE, BOB
 from tests.support.object_client import Answer, FakeBucket, FakeObjectClient, Request
@@ -238,6 +241,74 @@ def test_more_deletes_than_may_wait_are_made_by_their_caller() -> None:
     assert threads == [threading.get_ident()]
     go.set()
     deferred.drain()
+
+
+def test_the_deletes_of_a_moment_are_one_request(
+    subject: Subject, backend: ObjectBackend, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_module, "SOON", PATIENCE)  # until the drain
+    for number in range(5):
+        subject.put("a", b"%d" % number)
+    backend.drain()
+    assert network.requests["DELETE"] == 1
+    assert len([key for key in network.bucket.all_keys() if "/f/a/" in key]) == 1
+
+
+def test_deletes_that_a_child_of_a_fork_inherited_do_not_collect(
+    subject: Subject, backend: ObjectBackend, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_module, "BATCH", 3)
+    monkeypatch.setattr(backend._bucket, "_doomed", {"b/inherited": None})
+    for number in range(3):
+        subject.put("a", b"%d" % number)
+    backend.drain()
+    assert network.requests["DELETE"] == 1
+
+
+def test_a_call_that_fails_leaves_its_thread_to_others(caplog: pytest.LogCaptureFixture) -> None:
+    deferred = Deferred()
+    for _ in range(WAITS + 1):
+        deferred.call(lambda: 1 / 0)
+        deferred.drain()
+    assert caplog.messages[:1] == ["A call in the background failed."]
+    assert run_together([int, int]) == [0, 0]
+
+
+def test_an_error_of_a_task_is_raised_when_the_others_have_ended() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        ended.wait(0.1)
+        ended.set()
+
+    def fail() -> None:
+        assert begun.wait(PATIENCE)
+        raise ZeroDivisionError
+
+    for tasks in ([slow, fail], [fail, slow]):
+        begun.clear()
+        ended.clear()
+        with pytest.raises(ZeroDivisionError):
+            run_together(tasks)
+        assert ended.is_set()
+
+
+def test_a_program_that_ends_waits_for_its_calls() -> None:
+    program = """
+import time
+from sessionstore._threads import Deferred
+
+def call():
+    time.sleep(0.3)
+    print("made", flush=True)
+
+Deferred().call(call)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, check=True
+    )
+    assert ran.stdout.strip() == b"made"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
