@@ -342,17 +342,19 @@ class QuotaLedger:
         self.room.release(save, kept=0 if saved.deduplicated else saved.reference.size)
         return saved
 
-    @contextlib.contextmanager
-    def removing(self, sid: str, names: Iterable[str] | None = None) -> Iterator[Change]:
+    def removing(
+        self, sid: str, names: Iterable[str] | None = None
+    ) -> contextlib.AbstractContextManager[Change]:
         """Surround the backend's removal of files of these names, or a drop of the session.
 
         The block sets ``gone`` or ``dropped`` of the yielded change.
         """
         change = Change(None if names is None else frozenset(names))
         self.room.may_have_room()
-        if not self._sums:
-            yield change
-            return
+        return self._counting(sid, change) if self._sums else contextlib.nullcontext(change)
+
+    @contextlib.contextmanager
+    def _counting(self, sid: str, change: Change) -> Iterator[Change]:
         tally = self._tally(sid)
         try:
             with tally.working(change):

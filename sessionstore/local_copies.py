@@ -281,8 +281,9 @@ class LocalCopies:
             raise
 
     def forget_file(self, sid: str, name: str) -> None:
-        blind = self._blind(name)
-        self._remove([place for place in self._of(sid) if place.name == blind])
+        if copies := self._of(sid):
+            blind = self._blind(name)
+            self._remove([place for place in copies if place.name == blind])
 
     def forget_session(self, sid: str) -> None:
         self._remove(self._of(sid))

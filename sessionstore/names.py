@@ -98,6 +98,7 @@ def private_key(purpose: str, owner: str | None = None) -> SessionKey:
     return SessionKey(_sid(purpose, b"private", *parts), purpose, owner)
 
 
+@lru_cache(maxsize=1024)
 def is_private(key: SessionKey) -> bool:
     """Return whether it is the key of an adapter's own session."""
     return private_key(key.id, key.owner).sid == key.sid

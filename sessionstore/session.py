@@ -79,7 +79,9 @@ class Session(SessionHandle):
         The default suffix is a path's own, and ``.png`` for an image. See ``put`` for ``ttl`` and
         for the errors.
         """
-        if suffix is None:
+        if suffix is None and type(content) is bytes:  # the usual case
+            suffix = ""
+        elif suffix is None:
             suffix = ".png" if images.is_image(content) else ""
             if isinstance(content, os.PathLike):
                 suffix = PurePath(content).suffix

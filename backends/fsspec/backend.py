@@ -79,7 +79,7 @@ class FsspecClient:
                 stream.peek(1)  # s3fs sends the request, and notices a missing file, only here
             except FileNotFoundError as error:
                 raise NotFound(key) from error
-        return Download(cast("BinaryIO", stream), "", None)
+        return Download(cast("BinaryIO", stream))
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
         """Yield pages of a listing that is read as a whole: fsspec has no pages."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import OrderedDict
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
@@ -63,8 +62,7 @@ class Lru(Generic[K, V]):
         return len(self._items)
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(NamedTuple):
     """A copy of a content.
 
     ``birth`` is a time, by the store's clock, that is not after its creation. ``uploaded``: the

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -55,10 +55,10 @@ class Page(NamedTuple):
 
 
 class Download(NamedTuple):
-    """The response to a GET: the requested bytes; ``etag`` is for messages."""
+    """The response to a GET: the requested bytes; ``etag`` returns the ETag, for messages."""
 
     stream: BinaryIO
-    etag: str = ""
+    etag: Callable[[], object] = str
     date: datetime | None = None
 
 
@@ -121,7 +121,7 @@ class Window(ReadStream):
         return data
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Payload:
     """Bytes to upload, of a known length.
 
@@ -144,8 +144,8 @@ class Payload:
         return Window(self.source, self.lock, self.start, self.size)
 
     def read(self) -> bytes:
-        if isinstance(self.source, bytes) and len(self.source) == self.size:
-            return self.source
+        if isinstance(self.source, bytes | bytearray | memoryview):
+            return bytes(memoryview(self.source)[self.start : self.start + self.size])
         return self.open().readall()
 
     def part(self, start: int, size: int) -> Payload:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple, NoReturn, cast
 
 from sessionstore import names
 from sessionstore._streams import ReadStream
-from sessionstore.content import CHUNK, hasher, limited
+from sessionstore.content import CHUNK, HASHERS, hasher, limited
 from sessionstore.errors import BackendUnavailable, Corrupted, FileNotStored
 from sessionstore.model import Reference
 
@@ -151,9 +151,8 @@ class Reader(Part):
         first, broken_off = next(copies), False
         if reference.size <= CHUNK:
             data, broken_off = _read_up_to(first.stream, reference.size)
-            digest = hasher(algorithm)
-            digest.update(data)
-            if len(data) == reference.size and digest.hexdigest() == reference.digest:
+            digest = HASHERS[algorithm](data).hexdigest()
+            if len(data) == reference.size and digest == reference.digest:
                 return io.BytesIO(data)
             first = first._replace(stream=io.BytesIO(data))
         stream = _Whole(first, copies, reference, algorithm)
@@ -183,7 +182,7 @@ class Reader(Part):
         stream, etag, _ = self._bucket.get(key)
         if size > READ_AHEAD_ABOVE and isinstance(self._bucket.client, TakesSeveral):
             stream = cast("BinaryIO", ReadAhead(stream))
-        return BlobCopy(f"{key} (ETag {etag})", stream)
+        return BlobCopy(key, etag, stream)
 
 
 def _is(one: Reference, other: Reference) -> bool:
@@ -213,9 +212,10 @@ AHEAD = 4
 
 
 class BlobCopy(NamedTuple):
-    """A response to a GET of an object that should have the bytes; ``label`` is for messages."""
+    """A response to a GET of an object that should have the bytes."""
 
-    label: str
+    key: str
+    etag: Callable[[], object]
     stream: BinaryIO
 
 
@@ -238,7 +238,7 @@ class _Whole(ReadStream):
     def __init__(
         self, first: BlobCopy, others: Iterator[BlobCopy], reference: Reference, algorithm: str
     ) -> None:
-        self._label, self._stream = first
+        self._key, self._etag, self._stream = first
         self._others = others
         self._reference = reference
         self._algorithm = algorithm
@@ -285,8 +285,8 @@ class _Whole(ReadStream):
         """
         while True:
             self._stream.close()
-            self._wrong.append(self._label)
-            self._label, self._stream = next(self._others, None) or self._give_up()
+            self._wrong.append(f"{self._key} (ETag {self._etag()})")
+            self._key, self._etag, self._stream = next(self._others, None) or self._give_up()
             self._hasher, left = hasher(self._algorithm), self._position
             while left and (chunk := self._read(min(left, CHUNK))):
                 self._hasher.update(chunk)

@@ -186,11 +186,10 @@ class Sessions(Part):
         if only_ended and tally.ended is None:
             return None
         try:
-            self._erase(sid, versions, notes)
+            files = self._erase(sid, versions, notes).values()
         finally:
             self._cache.saved.pop(sid)
             self._cache.keys.pop(sid)
-        files = _newest(versions).values()
         return Dropped(len(files), sum(file.size for file in files)) if tally.exists else None
 
     def delete(self, sid: str, wanted: Iterable[str]) -> list[Reference]:
@@ -199,7 +198,7 @@ class Sessions(Part):
         doomed: list[Version] = []
         known = [sight for file in by_file if (sight := self._cache.sight(sid, file))]
         note = partial(self._note_early, sid, known)
-        listed, early = self._bucket.waits.together([partial(self._versions, sid, by_file), note])
+        early, listed = self._bucket.waits.together([note, partial(self._versions, sid, by_file)])
         for file, versions in listed:
             current = self._reader.newest(versions)
             if current is not None:
@@ -265,15 +264,18 @@ class Sessions(Part):
             doomed += self._note(sid, versions)
         self._erase(sid, versions, doomed)
 
-    def _erase(self, sid: str, versions: list[Version], notes: list[str]) -> None:
+    def _erase(self, sid: str, versions: list[Version], notes: list[str]) -> dict[str, Version]:
+        """Delete these versions and notes; return the newest version of each file."""
         newest = _newest(versions)
         try:
-            # Replaced versions first: otherwise one of them would be the current file for a moment.
-            # They need a request of their own: the keys of one batch are deleted in no order.
-            self._bucket.delete(one.key for one in versions if newest[one.file] is not one)
+            if len(versions) > len(newest):
+                # Replaced ones first: otherwise one of them would be the current file for a moment.
+                # They need a request of their own: the keys of one batch are deleted in no order.
+                self._bucket.delete(one.key for one in versions if newest[one.file] is not one)
             self._bucket.delete([*(one.key for one in newest.values()), *notes])
         finally:
             self._cache.changed(sid, *newest)
+        return newest
 
     def _note_early(self, sid: str, known: Collection[CachedVersion]) -> int:
         """Write the note for files that this process knows, while they are listed.

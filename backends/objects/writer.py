@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
@@ -150,16 +150,22 @@ class Writer(Part):
         listings, and the upload of a small content that is unknown here.
         """
         chosen = self._known(save.content)
+        if chosen is not None and save.older is not None:
+            return chosen
         most = min(UPLOAD_BESIDE, self.multipart_above) if self._bucket.waits.parallel else -1
         tasks: list[Callable[[Save], Generation | None]] = []
         if chosen is None:
             beside = save.content.data is not None and save.content.size <= most
-            tasks = [self._adopt, self._upload] if beside else [self._adopt]
+            # The calling thread makes the first request: the longest one, since the others end
+            # before it then.
+            tasks = [self._upload, self._adopt] if beside else [self._adopt]
         if save.older is None:
             tasks.append(self._list)
         results = self._bucket.waits.together([partial(task, save) for task in tasks])
-        chosen = chosen or next(filter(None, results), None) or self._upload(save)
-        self._cache.born.put(save.content.digest, Generation(chosen.id, chosen.birth))
+        if chosen is None:
+            found = [generation for generation in results if generation is not None]
+            chosen = found[-1] if found else self._upload(save)
+            self._cache.born.put(save.content.digest, Generation(chosen.id, chosen.birth))
         return chosen
 
     def _known(self, content: Content) -> Generation | None:
@@ -208,7 +214,7 @@ class Writer(Part):
             with suppress(BackendUnavailable):  # a sweep deletes it when it is old
                 self._bucket.delete([intent])
             raise
-        return replace(generation, intents=(intent,))
+        return generation._replace(intents=(intent,))
 
     def _payload(self, content: Content) -> Payload:
         sha256 = content.digest if self._terms.digest == "sha256" else None

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, BinaryIO, ClassVar, cast
 
 import urllib3
@@ -22,7 +22,7 @@ from sessionstore.errors import BackendUnavailable, SettingsError
 from ..objects.client import Download, Entry, NotFound, Page, Part, Payload, Upload
 from ..objects.connection import Client, Connection
 from ..objects.errors import CLOSED
-from .boto3_session import Warmer, make_client
+from .boto3_session import Warmer, make_client, parse_date
 from .errors import TASKS, from_boto3, from_response, not_s3
 from .options import Options
 
@@ -80,7 +80,8 @@ class S3Client:
                 f"from {start}, the response has {response['ContentRange']!r}; check the proxy or "
                 "cache in front of the store."
             )
-        return Download(cast("BinaryIO", stream), str(response.get("ETag", "")), _date(response))
+        etag = partial(response.get, "ETag", "")
+        return Download(cast("BinaryIO", stream), etag, _date(response))
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = 1000) -> Iterator[Page]:
         own = len(self.options.prefix)
@@ -305,4 +306,4 @@ def _range(start: int, length: int | None) -> dict[str, str]:
 def _date(response: Response) -> datetime | None:
     """Return the Date of a response, from the store's clock; None without one, as moto may send."""
     date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return None if date is None else parsedate_to_datetime(date)
+    return None if date is None else parse_date(date)

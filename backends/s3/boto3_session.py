@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import boto3
@@ -18,6 +19,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.exceptions import NoCredentialsError, ProfileNotFound
+from botocore.handlers import add_expect_header
 from botocore.utils import determine_content_length, parse_timestamp
 
 from ..objects.connection import Client
@@ -50,6 +52,9 @@ CONNECT_TIMEOUT = 5
 
 READ_TIMEOUT = 60
 """Seconds without a byte: botocore's default, and far above S3's 99.9th percentile."""
+
+parse_date = lru_cache(maxsize=16)(parsedate_to_datetime)
+"""Parse the date of an HTTP header. The responses of one second have the same one."""
 
 ATTEMPTS = 4
 """Attempts of a request that may be retried, the first included.
@@ -162,7 +167,8 @@ def make_client(options: Options, region: str | None) -> Client:
         verify=options.ca_bundle,
     )
     client.meta.events.register("before-call.s3.HeadBucket", _not_sent)
-    client.meta.events.register_last("before-call.s3", _at_once)
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    client.meta.events.register("before-call.s3", _expect)
     return client
 
 
@@ -176,18 +182,14 @@ def timestamp(value: Any) -> datetime:
             if value.endswith("Z"):
                 return datetime.fromisoformat(value)
             if value.endswith(" GMT"):
-                return parsedate_to_datetime(value)
+                return parse_date(value)
     return parse_timestamp(value)
 
 
-def _at_once(params: dict[str, Any], **_: object) -> None:
-    """Do not wait for the permission to send a body of up to ``PROMPT`` bytes.
-
-    Registered for all of S3, because botocore calls the handlers of one operation before these, and
-    adds the header in one of these.
-    """
-    if (determine_content_length(params.get("body")) or 0) <= PROMPT:
-        params["headers"].pop("Expect", None)
+def _expect(model: Any, params: dict[str, Any], **_: object) -> None:
+    """Wait for the permission to send a body of more than ``PROMPT`` bytes, as botocore does."""
+    if (determine_content_length(params.get("body")) or 0) > PROMPT:
+        add_expect_header(model, params)
 
 
 def _not_sent(**_: object) -> tuple[AWSResponse, dict[str, Any]]:

@@ -46,6 +46,7 @@ from .obstore_store import (
 from .options import Options
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from typing_extensions import Buffer  # type checkers know it without the package
 
     from .boto3_client import S3Client
@@ -140,18 +141,19 @@ class ObstoreClient:
             return self.boto3.get(key, start, length)
         ignored = 0
         try:
-            response = self._call("get_object", obstore.get, key, options=_range(start, length))
+            named = {} if length is None and not start else {"options": _range(start, length)}
+            response = self._call("get_object", obstore.get, key, **named)
         except BackendUnavailable as error:
             if "non-partial response" not in str(error):
                 raise
             ignored = start  # rclone, for example, may send the whole object
             response = self._call("get_object", obstore.get, key)
         first, end = response.range
-        stream = _Body(response.stream(min_chunk_size=PIECE), end - first, self)
+        stream = _Body(_chunks(response, end - first), end - first, self)
         while ignored and (data := stream.read(min(ignored, PIECE))):
             ignored -= len(data)
         stream.left = stream.left if length is None else min(stream.left, length)
-        return Download(cast("BinaryIO", stream), str(response.meta["e_tag"] or ""))
+        return Download(cast("BinaryIO", stream), lambda: response.meta["e_tag"] or "")
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
         """Yield pages of up to 1,000 objects, a request each; ``page_size`` is ignored."""
@@ -183,20 +185,20 @@ class ObstoreClient:
         pages, last, confirming = self._pages(directory, offset), offset, False
         first_keys: set[str] = set()  # of each listing; the same one twice: there is no progress
         while True:
-            page = self._call("list_objects_v2", lambda _, pages=pages: next(pages, None))
-            if page is None:
+            page = self._call("list_objects_v2", lambda _, pages=pages: next(pages, ()))
+            entries = [Entry(obj["path"], obj["size"], obj["last_modified"]) for obj in page]
+            if entries:
+                if confirming or not first_keys:
+                    if entries[0].key in first_keys:
+                        raise self._without_order()
+                    first_keys.add(entries[0].key)
+                # The last key in the store's order, not always alphabetical (``_is_past``).
+                confirming, last = False, entries[-1].key
+                yield entries
+            if len(entries) < BATCH:  # the last page: each page before it has as many
                 if confirming or is_harmless(prefix):
                     return
                 pages, confirming = self._pages(directory, last), True
-                continue
-            entries = [Entry(obj["path"], obj["size"], obj["last_modified"]) for obj in page]
-            if confirming or not first_keys:
-                if entries[0].key in first_keys:
-                    raise self._without_order()
-                first_keys.add(entries[0].key)
-            # The last key in the store's order, which is not always alphabetical (``_is_past``).
-            confirming, last = False, entries[-1].key
-            yield entries
 
     def _pages(self, directory: str, offset: str) -> Iterator[Sequence[Any]]:
         where = {"prefix": directory or None, "offset": offset or None, "chunk_size": BATCH}
@@ -359,10 +361,16 @@ class _Body(ReadStream):
         super().close()
 
 
+def _chunks(response: GetResult, size: int) -> Iterator[Buffer]:
+    """Yield the bytes of a response; a small one in one piece, which takes less than a stream."""
+    if size > PIECE:
+        yield from response.stream(min_chunk_size=PIECE)
+    else:
+        yield response.bytes()
+
+
 def _range(start: int, length: int | None) -> Any:
-    if length is not None:
-        return {"range": (start, start + length)}
-    return {"range": {"offset": start}} if start else None
+    return {"range": {"offset": start} if length is None else (start, start + length)}
 
 
 def _just_before(prefix: str) -> str:

@@ -144,7 +144,7 @@ def test_a_short_read_takes_what_comes_piece_by_piece(
     subject: Subject, client: Unreliable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = subject.put("a", b"small").reference
-    monkeypatch.setattr(client, "get", lambda *_: Download(_Dripping(b"small"), "", None))
+    monkeypatch.setattr(client, "get", lambda *_: Download(_Dripping(b"small")))
     assert subject.read_version(reference) == b"small"
 
 

@@ -227,6 +227,18 @@ def test_bytes_that_break_off_are_an_error(server: ScriptedServer) -> None:
             stream.read()
 
 
+@pytest.mark.parametrize("size", [5, PIECE + 1])
+def test_a_response_has_its_etag_also_when_its_bytes_are_read(
+    server: ScriptedServer, size: int
+) -> None:
+    server.replies = [Reply(200, b"x" * size, TOLD)]
+    with closing(client_of(server)) as client:
+        stream, etag, _ = client.get("k")
+        with stream:
+            assert stream.read() == b"x" * size
+        assert etag() == '"e"'
+
+
 PAGE = b"<html><body>Please log in</body></html>"
 TOLD = {"Last-Modified": "Sun, 22 Nov 2026 18:35:30 GMT", "ETag": '"e"'}
 

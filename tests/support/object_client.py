@@ -209,7 +209,8 @@ class FakeObjectClient:
         data = answer.value.data
         size = len(data) - start if length is None else length
         window = Window(data, threading.Lock(), start, max(size, 0))
-        return Download(cast("BinaryIO", window), f'"{len(data)}"', self._visible_date(answer))
+        etag, date = f'"{len(data)}"', self._visible_date(answer)
+        return Download(cast("BinaryIO", window), lambda: etag, date)
 
     def list(self, prefix: str, *, start_after: str = "", page_size: int = BATCH) -> Iterator[Page]:
         size = min(page_size, self._page_size)
