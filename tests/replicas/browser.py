@@ -274,6 +274,11 @@ def example(guest: Guest) -> None:
     guest.see_colour("#image-out img", inverse(GREEN))
 
 
+def preloaded(guest: Guest) -> None:
+    """What the page shows first: the first example and its result."""
+    guest.see_colour("#image-out img", inverse(GREEN))
+
+
 def default(guest: Guest) -> None:
     guest.see_colour("#default img", GREEN)
 

@@ -244,7 +244,7 @@ def everything_deleted(site: Site, browser: Browser) -> Iterator[Outcome]:
     deletes, stays = (chromium.visit(site, browser) for _ in range(2))
     made = Outcome("two visitors with files, one of them with two pages and an unused upload")
     for guest in (deletes, stays):
-        for act in (chromium.image, chromium.file):
+        for act in (chromium.preloaded, chromium.image, chromium.file):
             made.attempt(act, guest)
         made.attempt(chromium.digest, guest, common)
     second = chromium.another_page(site, deletes)
