@@ -94,8 +94,7 @@ def shared_key() -> SessionKey:
 
 def private_key(purpose: str, owner: str | None = None) -> SessionKey:
     """Return the key of an adapter's own session. No id and owner can have its ``sid``."""
-    parts = [purpose.encode()] if owner is None else [purpose.encode(), _utf8("owner", owner)]
-    return SessionKey(_sid(purpose, b"private", *parts), purpose, owner)
+    return _private_key(purpose, None if owner is None else _exact("owner", owner))
 
 
 @lru_cache(maxsize=1024)
@@ -227,6 +226,12 @@ def _session_key(id: str, owner: str | None) -> SessionKey:  # noqa: A002 - as i
     if owner is not None:
         parts.append(_utf8("owner", owner))
     return SessionKey(_sid(id, b"session", *parts), id, owner)
+
+
+@lru_cache(maxsize=1024)
+def _private_key(purpose: str, owner: str | None) -> SessionKey:
+    parts = [purpose.encode()] if owner is None else [purpose.encode(), _utf8("owner", owner)]
+    return SessionKey(_sid(purpose, b"private", *parts), purpose, owner)
 
 
 def _check(name: str) -> None:

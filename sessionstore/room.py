@@ -145,6 +145,8 @@ class StoreQuota:
 
     def may_have_room(self) -> None:
         """Forget that nothing could make room: a session has ended, or files were removed."""
+        if self.limit is None:
+            return
         with self._changed:
             if self._thread is not threading.current_thread():  # which reads the sum itself
                 self._news += 1

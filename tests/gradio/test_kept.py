@@ -248,6 +248,7 @@ def test_what_another_replica_deleted_is_no_input(make: MakeReplicas) -> None:
     tab = a.tab().load()
     file = tab.upload("note.txt", b"note")
     assert tab.call("read", file) == "note"
+    a.attachment.service.files.drain()  # it deletes the used upload a little later
     for each in b.store.sessions():
         each.drop()
     a.look_again()

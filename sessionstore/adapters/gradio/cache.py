@@ -84,6 +84,7 @@ class CacheDir:
         keep: bool = True,
     ) -> None:
         self.root = root
+        self._root = f"{root}{os.sep}"
         self.cap = cap
         self.keep = keep
         self._lock = threading.Lock()
@@ -102,10 +103,11 @@ class CacheDir:
 
     def stamp(self, name: str) -> Stamp | None:
         """Return the file's stamp, which changes when the file does; None without a file."""
-        with contextlib.suppress(OSError):
-            file = self.path(name).stat()
-            return stamp_of(file) if stat.S_ISREG(file.st_mode) else None
-        return None
+        try:
+            file = os.stat(self._root + name)  # a Path takes longer than the call
+        except OSError:
+            return None
+        return stamp_of(file) if stat.S_ISREG(file.st_mode) else None
 
     def ready(self, name: str, reference: Reference, holder: str) -> bool:
         """Return whether a copy with these bytes exists; if so, ``holder`` now holds it too."""
@@ -142,10 +144,10 @@ class CacheDir:
 
     def _mark(self, name: str) -> os.stat_result:
         """Mark the file as a copy, and return its status before that."""
-        path = self.path(name)
-        file = path.stat()
+        path = self._root + name
+        file = os.stat(path)
         if not file.st_mode & MARK:
-            path.chmod(stat.S_IMODE(file.st_mode) | MARK)
+            os.chmod(path, stat.S_IMODE(file.st_mode) | MARK)
         return file
 
     def takes(self, size: int) -> bool:
@@ -358,14 +360,14 @@ class CacheDir:
             else:
                 with contextlib.suppress(OSError):
                     if not self.leases.others_have(name):
-                        self.path(name).unlink()
-                        self._prune(self.path(name).parent)
+                        os.unlink(self._root + name)
+                        self._prune(name)
 
-    def _prune(self, folder: Path) -> None:
-        """Remove an empty folder, and so on upwards. Raises OSError at one that is not empty."""
-        while self.root in folder.parents:
-            folder.rmdir()
-            folder = folder.parent
+    def _prune(self, name: str) -> None:
+        """Remove the empty folders of a file. Raises OSError at one that is not empty."""
+        while folder := name.rpartition("/")[0]:
+            os.rmdir(self._root + folder)
+            name = folder
 
     def clear(self) -> None:
         """Remove every copy of this process, except leased or changed ones."""

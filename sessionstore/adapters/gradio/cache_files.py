@@ -470,7 +470,7 @@ class CacheFiles:
         return claimed
 
     def _claimed(self, home: KeptSession, owner: str | None, found: FoundFile) -> FoundFile:
-        """Save a file that another session has, without reading the bytes of a large one again."""
+        """Save a file that another session has, mostly without reading its bytes again."""
         if found.sid == self.unclaimed(owner).sid:  # from there it is deleted
             with moving(found.reference.size):
                 return self._copied(home, owner, found)
@@ -478,8 +478,9 @@ class CacheFiles:
 
     def _copied(self, home: KeptSession, owner: str | None, found: FoundFile) -> FoundFile:
         stamp = self.local.stamp(found.name)
-        large = found.reference.size > content.CHUNK
-        if large and stamp is not None and self.ready(found):
+        # On a disk a link is cheaper than any bytes; on a bucket it takes requests in a row.
+        refers = self.at_once == 1 or found.reference.size > content.CHUNK
+        if refers and stamp is not None and self.ready(found):
             with contextlib.suppress(Needed):
                 refer = partial(home.refer, found.name, found.reference)
                 return self._keep(home, owner, found.name, None, put=lambda: (refer(), stamp))
