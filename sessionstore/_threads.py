@@ -81,16 +81,21 @@ async def run_waiting(function: Callable[P, R], *args: P.args, **kwargs: P.kwarg
 
 
 def start_waiting() -> None:
-    """Start the threads of ``run_waiting``, from another thread.
+    """Start the threads of ``run_waiting``, from another thread."""
+    start_all(_executor(WAITS, "sessionstore-events"), WAITS)
+
+
+def start_all(executor: ThreadPoolExecutor, count: int) -> None:
+    """Start all ``count`` threads of an idle executor, from another thread.
 
     Each start waits for the new thread, which on a busy process stalled the event loop of the first
     visitors for 145 ms.
     """
 
     def start() -> None:
-        executor, go = _executor(WAITS, "sessionstore-events"), threading.Event()
-        with contextlib.suppress(RuntimeError):  # the interpreter is ending
-            for _ in range(WAITS):
+        go = threading.Event()
+        with contextlib.suppress(RuntimeError):  # it is shut down, or the interpreter is ending
+            for _ in range(count):
                 executor.submit(go.wait)  # no thread is idle, so this starts one
         go.set()
 

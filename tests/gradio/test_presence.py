@@ -13,7 +13,7 @@ from sessionstore import InvalidName, Limits, Retention, Session, SessionStore
 from sessionstore.adapters.gradio import presence
 from sessionstore.adapters.gradio.presence import PresenceTracker, TokenBucket, Visitor
 from sessionstore.testing import FakeClock
-from tests.support.gradio_rig import PATIENCE
+from tests.support.gradio_rig import PATIENCE, until
 
 ANNA = Visitor("anna", "visitor-a")
 
@@ -69,6 +69,12 @@ def test_a_visitor_comes_and_leaves(told: Told) -> None:
     told.presences.closed(ANNA, left=True)
 
     assert told.all()[-1] == "end"
+
+
+def test_its_threads_start_before_a_visitor_comes(told: Told) -> None:
+    pool = told.presences._pool
+    assert pool is not None
+    until(lambda: len(pool._threads) == presence.WORKERS)
 
 
 def test_an_event_resumes_once_however_often_it_asks(told: Told) -> None:

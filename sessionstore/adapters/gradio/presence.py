@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from sessionstore._threads import start_all
 from sessionstore.adapters import cookies
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class PresenceTracker:
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(WORKERS, "sessionstore-presence")
+                start_all(self._pool, WORKERS)
                 self._stop_listening = self._store.on("saved", self._saved)
 
     def stop(self) -> None:
