@@ -15,6 +15,7 @@ from sessionstore.errors import (
 from sessionstore.limits import Limits
 from sessionstore.retention import Retention
 from sessionstore.session import Session
+from sessionstore.signed_uploads import SignedUpload
 from sessionstore.store import SessionStore
 from sessionstore.storedfile import StoredFile
 from sessionstore.uploads import Upload
@@ -31,6 +32,7 @@ __all__ = [
     "SessionStore",
     "SessionStoreError",
     "SettingsError",
+    "SignedUpload",
     "StoredFile",
     "Upload",
     "UploadConflict",

@@ -27,7 +27,7 @@ and owner always come with the same ``sid``. Calls may come from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import BinaryIO, ClassVar, Protocol, Self, runtime_checkable
 
@@ -49,7 +49,8 @@ from sessionstore.parsers import Parser
 __all__ = [
     "Backend", "Collected", "Dropped", "HasFreeSpace", "Inspects", "KeepsLease", "KeepsSecret",
     "KnowsIfAlone", "Location", "Omits", "Problem", "ReclaimsLate", "Reference", "Restores",
-    "Saved", "SessionKey", "SessionRecord", "SignsUrls", "Stored", "Survey", "Surveys",
+    "Saved", "SessionKey", "SessionRecord", "SignsUploads", "SignsUrls", "Stored", "Survey",
+    "Surveys",
 ]  # fmt: skip
 
 
@@ -299,6 +300,48 @@ class SignsUrls(Protocol):
         delete does not revoke the URL. Raises ValueError if ``expires`` is longer than the backend
         allows.
         """
+        ...
+
+
+@runtime_checkable
+class SignsUploads(Protocol):
+    """A backend that takes the parts of an upload itself, from anyone who has a presigned URL.
+
+    ``begin_parts`` returns the name of an upload for the other calls. No file has its bytes.
+    """
+
+    def begin_parts(self, sid: str, expires: datetime) -> str:
+        """Begin an upload for a session. ``collect`` removes it, in any state, after ``expires``.
+
+        The session need not exist, and its drop leaves the upload.
+        """
+        ...
+
+    def part_url(self, upload: str, number: int, size: int, expires: timedelta) -> str:
+        """Return a URL that takes a PUT with exactly ``size`` bytes as the part ``number``.
+
+        Numbers begin with 1. It is valid for ``expires``, and as long as the parts are not joined.
+        A part of the same number is replaced.
+        """
+        ...
+
+    def part_sizes(self, upload: str) -> dict[int, int]:
+        """Return the sizes of the parts that are there, by number.
+
+        Raises FileNotStored if they are joined or discarded.
+        """
+        ...
+
+    def join_parts(self, upload: str, sizes: Sequence[int]) -> BinaryIO:
+        """Join the parts, and return a stream of all bytes. They do not change any more.
+
+        A second call returns them again. Raises UploadConflict if the parts that are there do not
+        have exactly these ``sizes``; FileNotStored if they are discarded.
+        """
+        ...
+
+    def discard_parts(self, upload: str) -> None:
+        """Remove the upload, joined or not. A second call does nothing."""
         ...
 
 

@@ -20,7 +20,15 @@ from sessionstore.names import UPLOADS
 from sessionstore.owners import OwnerLists
 from sessionstore.parsers import show_size
 from sessionstore.room import StoreQuota
-from sessionstore.sums import AT_THE_EDGE, REFRESH, Change, Counted, OwnerQuota, SessionQuota
+from sessionstore.sums import (
+    AT_THE_EDGE,
+    REFRESH,
+    Change,
+    Counted,
+    OwnerQuota,
+    SessionQuota,
+    counted_size,
+)
 
 _REMEMBERED = 4096  # sessions, and owners, with cached sums; others are summed again at their save
 _LOOKS = 100  # the most sessions of an owner that are listed for one save
@@ -338,7 +346,7 @@ class QuotaLedger:
         else:
             with save.tally.working(Change(frozenset([save.name]), save)) as change:
                 saved = put()
-                change.size = saved.reference.size
+                change.size = counted_size(saved.reference)
         self.room.release(save, kept=0 if saved.deduplicated else saved.reference.size)
         return saved
 

@@ -40,6 +40,7 @@ a name can also be written into a real directory."""
 STORED_LENGTH = 200  # characters; below NAME_MAX with room for a backend's own marks around it
 HIDDEN = "@/"  # the prefix of the names of an adapter's own files in a visitor's session
 UPLOADS = HIDDEN + "upload/"  # the prefix of the names of the pieces of uploads in progress
+SIGNED = "/signed."  # in the name of the note of an upload straight to the backend, before its size
 _RANDOM = 10  # bytes in the random part of a fresh name
 
 _SLUG_LENGTH = 24

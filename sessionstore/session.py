@@ -20,6 +20,7 @@ from sessionstore.content import HASHERS, Buffer, Content, ingest, refuse_text
 from sessionstore.errors import FileNotStored
 from sessionstore.names import HIDDEN, fresh_name, own_name
 from sessionstore.parsers import check_duration
+from sessionstore.signed_uploads import SignedUpload, begin_signed
 from sessionstore.storedfile import PendingSave, StoredFile
 from sessionstore.uploads import WITHIN, Upload, begin
 
@@ -151,7 +152,7 @@ class Session(SessionHandle):
             ]
             run_together(saves, getattr(self.store.backend, "at_once", 1))
 
-    # Uploads in pieces
+    # Uploads in pieces, and straight to the backend
 
     def begin_upload(
         self,
@@ -180,6 +181,36 @@ class Session(SessionHandle):
         Raises FileNotStored if this session has none: it is another session's, over, or malformed.
         """
         return Upload(self, id)
+
+    def begin_signed_upload(
+        self,
+        name: str,
+        size: int,
+        *,
+        digest: str | None = None,
+        metadata: str = "",
+        ttl: timedelta | None = None,
+        within: timedelta = WITHIN,
+    ) -> SignedUpload:
+        """Begin an upload of the file ``name`` whose bytes a client sends straight to the backend.
+
+        With a ``digest`` (of the store's algorithm, lower-case hex) the file is saved only if its
+        bytes have it. The rest is as in ``begin_upload``: all ``size`` bytes count in the session's
+        limits from now on.
+
+        Raises SettingsError if the backend does not take such uploads; and the errors of
+        ``begin_upload``.
+        """
+        return begin_signed(
+            self, self._named(name), size, digest=digest, metadata=metadata, ttl=ttl, within=within
+        )
+
+    def signed_upload(self, id: str) -> SignedUpload:  # noqa: A002 - the field's name
+        """Return the signed upload with this ``SignedUpload.id``, begun by any process.
+
+        Raises FileNotStored if this session has none: it is another session's, over, or malformed.
+        """
+        return SignedUpload(self, id)
 
     # Reading
 
@@ -271,6 +302,8 @@ class Session(SessionHandle):
 
     begin_upload_async: Final = in_thread(begin_upload)
     upload_async: Final = in_thread(upload)
+    begin_signed_upload_async: Final = in_thread(begin_signed_upload)
+    signed_upload_async: Final = in_thread(signed_upload)
     put_async: Final = in_thread(put)
     add_async: Final = in_thread(add)
     get_async: Final = in_thread(get)

@@ -206,6 +206,11 @@ class PendingSave:
                 raise
 
     @property
+    def session(self) -> SessionHandle:
+        """Return the session of the file."""
+        return self._session
+
+    @property
     def ingest(self) -> Ingest:
         """Return the collector of the bytes, made at first use."""
         if self._ingest is None:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sessionstore.model import Reference
-from sessionstore.names import UPLOADS
+from sessionstore.names import SIGNED, UPLOADS
 
 REFRESH = timedelta(seconds=60)  # so long, saves of other replicas can be missed
 AT_THE_EDGE = timedelta(seconds=10)  # so long near the limit of an owner
@@ -28,6 +28,18 @@ class Sum(NamedTuple):
 def _is_file(name: str) -> bool:
     """Return whether limits of a number of files count it: not what is kept of an upload."""
     return not name.startswith(UPLOADS)
+
+
+def counted_size(reference: Reference) -> int:
+    """Return the bytes that limits count for a file.
+
+    The note of an upload straight to the backend counts as many as the upload has, which no other
+    reference shows: they are at the end of its name.
+    """
+    name = reference.name
+    if name.startswith(UPLOADS) and SIGNED in name:
+        return int(name.rpartition(".")[2])
+    return reference.size
 
 
 @dataclass(slots=True, eq=False)
@@ -206,10 +218,10 @@ class SessionQuota:
         sizes: dict[str, int | None] = {save.name: None for save in tuple(self.saves)}
         size = count = 0
         for reference in files:
-            size += reference.size
+            size += counted_size(reference)
             count += _is_file(reference.name)
             if reference.name in sizes:
-                sizes[reference.name] = reference.size
+                sizes[reference.name] = counted_size(reference)
         self.bytes, self.files, self.at = size, count, now
         self.certain = not self.changes
         for change in self.changes:
@@ -270,7 +282,7 @@ class SessionQuota:
         for save in tuple(self.saves):
             if save.over and save.name == gone.name:
                 return save.replaced
-        return gone.size
+        return counted_size(gone)
 
     def _now_has(self, name: str, size: int | None) -> None:
         """Set the size of the file that saves of that name replace, None for no file."""

@@ -6,6 +6,7 @@ and every replica can go on:
 
     @/upload/<id>/info.<size>                  the name of the file, and the caller's metadata
     @/upload/<id>/<offset>.<writer>.<parent>   a piece
+    @/upload/<id>/signed.<size>                as info, of an upload straight to the backend
     @/upload/<id>/done.<size>                  in place of the others, when the file is saved
 
 All have the time to live of the upload, so the sweep removes what is abandoned.
@@ -23,24 +24,40 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import weakref
 from collections.abc import Iterable
 from contextlib import closing
-from datetime import datetime
-from typing import BinaryIO, Final, NamedTuple
+from datetime import datetime, timedelta
+from typing import BinaryIO, ClassVar, Final, NamedTuple
 
 from sessionstore.base import SessionHandle
 from sessionstore.content import Ingest, ingest
 from sessionstore.errors import FileNotStored, LimitExceeded
 from sessionstore.model import Reference
-from sessionstore.names import UPLOADS
-from sessionstore.storedfile import PendingSave
+from sessionstore.names import SIGNED, UPLOADS
+from sessionstore.parsers import check_duration
+from sessionstore.storedfile import PendingSave, StoredFile
 
 ROOT: Final = "0" * 16
 """The parent of the first piece."""
 
 _is_id = re.compile(r"[0-9a-f]{32}").fullmatch
 _piece_of = re.compile(r"([0-9a-f]{12})\.([0-9a-f]{16})\.([0-9a-f]{16})").fullmatch
-_info_of = re.compile(r"(info|done)\.([0-9]*)").fullmatch
+_info_of = re.compile(r"(info|signed|done)\.([0-9]*)").fullmatch
+
+_MOST_OPEN: Final = 1000  # uploads of one session
+_LONGEST: Final = 8192  # characters of metadata
+
+
+class _Lock:
+    """A lock that can be referred to weakly."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+_finishing: Final[weakref.WeakValueDictionary[str, _Lock]] = weakref.WeakValueDictionary()
 
 
 class Piece(NamedTuple):
@@ -94,16 +111,53 @@ class PieceSave(PendingSave):
         )
 
 
-def note(session: SessionHandle, name: str, info: object, expires: datetime) -> None:
+def check_begin(
+    session: SessionHandle,
+    name: str,
+    size: int | None,
+    *,
+    metadata: str,
+    ttl: timedelta | None,
+    within: timedelta,
+) -> None:
+    """Raise an error if an upload of ``size`` bytes may not begin: ValueError or LimitExceeded."""
+    if size is not None and (type(size) is not int or size < 0):
+        raise ValueError(f"invalid size={size!r}: give a whole number from 0, or None.")
+    if len(metadata) > _LONGEST:
+        raise ValueError(f"The metadata has {len(metadata)} characters: give at most {_LONGEST}.")
+    check_duration("within", within)
+    if ttl is not None:
+        check_duration("ttl", ttl)
+    files = (each.name for each in session.store.backend.files(session.sid))
+    mine = (name.removeprefix(UPLOADS) for name in files if name.startswith(UPLOADS))
+    if sum("/info." in each or SIGNED in each for each in mine) >= _MOST_OPEN:
+        raise LimitExceeded(
+            f"The session has {_MOST_OPEN} unfinished uploads: finish or abort some first.",
+            limit="max_session_files",
+        )
+    with PendingSave(session, name, None, fresh=False) as saving:
+        if saving.reservation is not None and size is not None:
+            saving.reservation.admit(size)
+
+
+def keep_note(saving: PieceSave, info: object, expires: datetime) -> None:
     """Save a hidden file about an upload. No limit refuses so few bytes."""
-    backend = session.store.backend
+    backend = saving.session.store.backend
+    unlimited = Ingest(backend.digest, backend.spool)
+    saving.keep(ingest(json.dumps(info).encode(), unlimited), expires)
+
+
+def note(session: SessionHandle, name: str, info: object, expires: datetime) -> None:
+    """Save a hidden file about an upload in a save of its own."""
     with PieceSave(session, name, None) as saving:
-        unlimited = Ingest(backend.digest, backend.spool)
-        saving.keep(ingest(json.dumps(info).encode(), unlimited), expires)
+        keep_note(saving, info, expires)
 
 
-class UploadState:
-    """What the store has of an upload, as it was when it was last read."""
+class UploadRecord:
+    """What the store has of an upload of one kind, as it was when it was last read."""
+
+    _kind: ClassVar[str]
+    """The first word in the name of its note, until it is finished."""
 
     def __init__(self, session: SessionHandle, id: str) -> None:  # noqa: A002 - the public word
         self.session = session
@@ -122,11 +176,6 @@ class UploadState:
         return self._size
 
     @property
-    def offset(self) -> int:
-        """Return the number of bytes that are kept: the upload continues there."""
-        return self.chain[-1].end if self.chain else self._done_at or 0
-
-    @property
     def finished(self) -> bool:
         """Return whether the file is saved."""
         return self._done_at is not None
@@ -143,11 +192,11 @@ class UploadState:
 
     @property
     def metadata(self) -> str:
-        """Return the ``metadata`` of ``Session.begin_upload``."""
+        """Return the ``metadata`` with which the upload was begun."""
         return str(self._read("metadata"))
 
     def __repr__(self) -> str:
-        return f"<Upload {self._id[:8]}... {self.offset} bytes>"
+        return f"<{type(self).__name__} {self._id[:8]}... of {self._size} bytes>"
 
     def _read(self, field: str) -> str | float | None:
         if self._about is None:
@@ -156,11 +205,10 @@ class UploadState:
         return self._about[field]
 
     def refresh(self) -> None:
-        """Read ``offset`` and ``finished`` again. Raises FileNotStored if the upload is gone."""
+        """Read its state again. Raises FileNotStored if the upload is gone."""
         prefix, store = f"{UPLOADS}{self._id}/", self.session.store
         infos: dict[str, tuple[Reference, int | None]] = {}
         self.kept: list[Reference] = []
-        self.pieces: list[Piece] = []
         if _is_id(self._id):
             now = store.now()
             for reference in store.backend.files(self.session.sid):
@@ -168,17 +216,37 @@ class UploadState:
                 if expired or not reference.name.startswith(prefix):
                     continue
                 self.kept.append(reference)
-                rest = reference.name.removeprefix(prefix)
-                if piece := _piece_of(rest):
-                    self.pieces.append(Piece(int(piece[1], 16), piece[2], piece[3], reference))
-                elif info := _info_of(rest):
+                if info := _info_of(reference.name.removeprefix(prefix)):
                     infos[info[1]] = (reference, int(info[2]) if info[2] else None)
-        found = infos.get("done") or infos.get("info")
+        found = infos.get("done") or infos.get(self._kind)
         if found is None:
             raise FileNotStored(f"upload {self._id[:8]}...")
         self._info, self._size = found
         self._done_at = self._size if "done" in infos else None
-        self.chain: list[Piece] = [] if self.finished else _chain(self.pieces)
+
+    def finish(self) -> StoredFile:
+        """Save the file, and remove what was kept of the upload. See the classes for the errors."""
+        one = _finishing.setdefault(f"{self.session.sid}/{self._id}", _Lock())
+        with one.lock:
+            self.refresh()
+            if not self.finished:
+                self._save()
+        reference = self.session.store.backend.get(self.session.sid, self.name)
+        return StoredFile(self.session, reference)
+
+    def _save(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def _ttl(self) -> timedelta | None:
+        seconds = self._read("ttl")
+        return None if seconds is None else timedelta(seconds=float(seconds))
+
+    def _done(self, size: int) -> None:
+        """Note that the file of ``size`` bytes is saved, and remove all else."""
+        note(self.session, f"{UPLOADS}{self._id}/done.{size}", self._about, self.expires)
+        self.remove(self.kept, "the upload is finished")
+        self.refresh()
 
     def _open(self, reference: Reference) -> BinaryIO:
         return self.session.store.backend.open(self.session.sid, reference)
@@ -189,3 +257,28 @@ class UploadState:
         with session.store.ledger.removing(session.sid, [each.name for each in gone]) as change:
             change.gone = session.store.backend.discard(session.sid, gone)
         session.store.on_removed(session.key, change.gone, "deleted", reason)
+
+    @property
+    def _is_far(self) -> bool:
+        return getattr(self.session.store.backend, "at_once", 1) > 1
+
+
+class UploadState(UploadRecord):
+    """What the store has of an upload in pieces."""
+
+    _kind: ClassVar[str] = "info"
+
+    @property
+    def offset(self) -> int:
+        """Return the number of bytes that are kept: the upload continues there."""
+        return self.chain[-1].end if self.chain else self._done_at or 0
+
+    def refresh(self) -> None:
+        """Read ``offset`` and ``finished`` again. Raises FileNotStored if the upload is gone."""
+        super().refresh()
+        prefix = f"{UPLOADS}{self._id}/"
+        self.pieces: list[Piece] = []
+        for reference in self.kept:
+            if piece := _piece_of(reference.name.removeprefix(prefix)):
+                self.pieces.append(Piece(int(piece[1], 16), piece[2], piece[3], reference))
+        self.chain: list[Piece] = [] if self.finished else _chain(self.pieces)

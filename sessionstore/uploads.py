@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
-import weakref
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import timedelta
@@ -14,11 +12,10 @@ from typing import BinaryIO, Final
 from sessionstore._threads import in_thread
 from sessionstore.base import SessionHandle
 from sessionstore.content import CHUNK, Buffer, pump, refuse_text
-from sessionstore.errors import FileNotStored, LimitExceeded, UploadConflict
+from sessionstore.errors import FileNotStored, UploadConflict
 from sessionstore.names import UPLOADS
-from sessionstore.parsers import check_duration
 from sessionstore.storedfile import PendingSave, StoredFile
-from sessionstore.upload_state import UploadState, note
+from sessionstore.upload_state import UploadState, check_begin, note
 from sessionstore.upload_writer import UploadWriter
 
 WITHIN: Final = timedelta(hours=24)
@@ -26,22 +23,6 @@ WITHIN: Final = timedelta(hours=24)
 
 PIECE: Final = 8 << 20
 """Bytes of a piece: as many are lost at most when a replica dies."""
-
-_SETTLED: Final = timedelta(seconds=2)  # some stores count in whole seconds
-_MOST_PIECES: Final = 10_000  # of one upload: each is listed at every request
-_MOST_OPEN: Final = 1000  # uploads of one session
-_LONGEST: Final = 8192  # characters of metadata
-_ROOT: Final = "0" * 16  # the parent of the first piece
-
-
-class _Lock:
-    """A lock that can be referred to weakly."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-
-
-_finishing: Final[weakref.WeakValueDictionary[str, _Lock]] = weakref.WeakValueDictionary()
 
 
 def _chunks(content: object) -> Iterable[Buffer]:
@@ -69,29 +50,13 @@ def begin(
     within: timedelta,
 ) -> Upload:
     """Do the work of ``Session.begin_upload``, with a checked ``name``."""
-    if size is not None and (type(size) is not int or size < 0):
-        raise ValueError(f"invalid size={size!r}: give a whole number from 0, or None.")
-    if len(metadata) > _LONGEST:
-        raise ValueError(f"The metadata has {len(metadata)} characters: give at most {_LONGEST}.")
-    check_duration("within", within)
-    if ttl is not None:
-        check_duration("ttl", ttl)
-    store = session.store
-    files = (each.name for each in store.backend.files(session.sid))
-    if sum(each.startswith(UPLOADS) and "/info." in each for each in files) >= _MOST_OPEN:
-        raise LimitExceeded(
-            f"The session has {_MOST_OPEN} unfinished uploads: finish or abort some first.",
-            limit="max_session_files",
-        )
-    with PendingSave(session, name, None, fresh=False) as saving:
-        if saving.reservation is not None and size is not None:
-            saving.reservation.admit(size)
+    check_begin(session, name, size, metadata=metadata, ttl=ttl, within=within)
     info = {
         "name": name, "metadata": metadata, "ttl": None if ttl is None else ttl.total_seconds()
     }  # fmt: skip
     id_ = secrets.token_hex(16)
     about = f"{UPLOADS}{id_}/info.{'' if size is None else size}"
-    note(session, about, info, store.backend.now() + within)
+    note(session, about, info, session.store.backend.now() + within)
     return Upload(session, id_)
 
 
@@ -130,23 +95,15 @@ class Upload(UploadState):
         if ``size`` bytes have not arrived yet; FileNotStored if the upload, or the finished file,
         is gone; Corrupted; LimitExceeded; BackendUnavailable.
         """
-        one = _finishing.setdefault(f"{self.session.sid}/{self._id}", _Lock())
-        with one.lock:
-            self.refresh()
-            if not self.finished:
-                self._save()
-        reference = self.session.store.backend.get(self.session.sid, self.name)
-        return StoredFile(self.session, reference)
+        return super().finish()
 
     def _save(self) -> None:
         if self._size not in {None, self.offset}:
             raise UploadConflict(
                 f"The upload has {self.offset} of {self._size} bytes: send the rest first."
             )
-        seconds = self._read("ttl")
-        ttl = None if seconds is None else timedelta(seconds=float(seconds))
         try:
-            with PendingSave(self.session, self.name, ttl, fresh=False) as saving:
+            with PendingSave(self.session, self.name, self._ttl, fresh=False) as saving:
                 if saving.reservation is not None:
                     saving.reservation.credit = self.offset
                 for piece in self.chain:
@@ -158,19 +115,12 @@ class Upload(UploadState):
             if self.finished:
                 return
             raise
-        about = f"{UPLOADS}{self._id}/done.{self.offset}"
-        note(self.session, about, self._about, self.expires)
-        self.remove(self.kept, "the upload is finished")
-        self.refresh()
+        self._done(self.offset)
 
     def abort(self) -> None:
         """Delete the upload and its pieces; a file that it was finished into stays."""
         self.refresh()
         self.remove(self.kept, "the upload was aborted")
-
-    @property
-    def _is_far(self) -> bool:
-        return getattr(self.session.store.backend, "at_once", 1) > 1
 
     refresh_async: Final = in_thread(UploadState.refresh)
     write_async: Final = in_thread(write)

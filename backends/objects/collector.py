@@ -45,7 +45,8 @@ _SHARE = 10
 class Found:
     """The results of the listings, apart from the rows.
 
-    ``doomed`` are needless notes and intents, ``crowded`` files with more than one version.
+    ``doomed`` are needless notes, intents and signed uploads, ``crowded`` files with more than one
+    version.
     """
 
     references: int = 0
@@ -94,9 +95,11 @@ class Collector(Part):
     def content(self, spill: Spill, found: Found, *, sliced: bool) -> None:
         for _, entries, date in self._pages(keys.BLOBS, self.blob_slices if sliced else "", found):
             for entry in entries:
-                blob = keys.parse_blob(entry.key)
+                blob, until = keys.parse_blob(entry.key), keys.staged_until(entry.key)
                 if blob is not None:
                     spill.add(*blob, entry.size, old=self._is_old(entry, date))
+                elif until is not None and until < date:
+                    found.doomed.append(entry.key)
 
     def _is_old(self, entry: Entry, date: datetime) -> bool:
         return entry.modified + self._terms.grace < date
@@ -185,7 +188,11 @@ class Collector(Part):
     def _abort_uploads(self) -> int:
         now = self._bucket.now()
         uploads = self._bucket.client.uploads(keys.BLOBS)
-        abandoned = [upload for upload in uploads if upload.started + ABANDONED < now]
+        abandoned = [
+            upload
+            for upload in uploads
+            if (keys.staged_until(upload.key) or upload.started + ABANDONED) < now
+        ]
         for upload in abandoned:
             self._bucket.client.abort(upload.key, upload.id)
         return len(abandoned)

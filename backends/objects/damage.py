@@ -293,7 +293,7 @@ class Inspector(Part):
         for upload in self._bucket.client.uploads(keys.BLOBS):
             known.add(upload.id)
             age = now - upload.started
-            if age > UPLOAD_LIMIT:
+            if age > UPLOAD_LIMIT and keys.staged_until(upload.key) is None:
                 yield _interrupted(upload.key, age, partial(self._abort, upload))
         for upload in self._bucket.client.uploads(""):
             if upload.id not in known and not upload.key.startswith(keys.BLOBS):
@@ -317,4 +317,5 @@ def _is_known(entry: Entry) -> bool:
         or keys.parse_version(entry) is not None
         or keys.parse_mark(entry) is not None
         or keys.parse_intent(entry.key) is not None
+        or keys.staged_until(entry.key) is not None
     )

@@ -2,6 +2,7 @@
 
     layout                                              the store's parameters
     b/<2 hex>/<digest>/<generation>                     content
+    b/0/<sid>/<expires>.<id>                            parts of a signed upload, joined
     s/<sid>/f/<name>/<seq>.<nonce>.<size>.<expires>.<digest>.<generation>
                                                         a reference: one version of one file
     s/<sid>/seen.<period>                               the visitor was active in that period
@@ -46,6 +47,7 @@ _LAST = f"{(datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND:016x}"
 """The last sequence number that is a valid time; no key of a store has a greater one."""
 
 _is_blob = re.compile(r"b/([0-9a-f]{2})/(\1[0-9a-f]{62})/([0-9a-f]{32})").fullmatch
+_is_staged = re.compile(r"b/0/[^/]+/([0-9a-f]{16})\.[0-9a-f]{32}").fullmatch
 _is_version = re.compile(
     r"s/([^/]+)/f/([^/]+)/([0-9a-f]{16})\.([bi][0-9a-f]{15})\.([0-9]{1,18})\.([0-9]{1,18})\."
     r"([0-9a-f]{64})\.([0-9a-f]{32})"
@@ -100,6 +102,21 @@ class Version(NamedTuple):
 def blob(digest: str, generation: str = "") -> str:
     """Return the key of one generation of a content; without it, the prefix of all its copies."""
     return f"b/{digest[:2]}/{digest}/{generation}"
+
+
+def staged(sid: str, expires: datetime, id: str) -> str:  # noqa: A002 - the field's name
+    """Return the key of a signed upload, until whose end ``expires`` it may be saved as a file.
+
+    The listings of content and of its unfinished uploads show it, and the slice of the digests that
+    begin with 0. It is no content: nothing refers to it.
+    """
+    return f"b/0/{sid}/{microseconds(expires):016x}.{id}"
+
+
+def staged_until(key: str) -> datetime | None:
+    """Return the end of a signed upload; None for another key."""
+    match = _is_staged(key)
+    return match and (time(int(match[1], 16)) or EPOCH)
 
 
 def intent(sid: str, digest: str, generation: str) -> str:

@@ -13,24 +13,28 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib import metadata
-from typing import ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, Protocol, Self
 
 from sessionstore import parsers
 from sessionstore.clock import Clock
 from sessionstore.doctor import Check
-from sessionstore.errors import SettingsError
+from sessionstore.errors import FileNotStored, SettingsError, UploadConflict
 from sessionstore.model import Location, Reference
 from sessionstore.parsers import Parser
 
 from ..objects import keys
 from ..objects.backend import ObjectBackend
-from ..objects.client import ObjectClient
+from ..objects.client import NotFound, ObjectClient
 from .options import OPTIONS, Options
+
+if TYPE_CHECKING:
+    from .boto3_client import S3Client
 
 __all__ = ["S3Backend"]
 
@@ -56,6 +60,10 @@ class Engine(ObjectClient, Protocol):
 
         The response has ``media_type`` as Content-Type and ``disposition`` as Content-Disposition.
         """
+
+    @property
+    def signer(self) -> S3Client:
+        """The client for signed uploads. Raises SettingsError without boto3."""
 
 
 class Choice(NamedTuple):
@@ -187,3 +195,44 @@ class S3Backend(ObjectBackend):
             raise ValueError(f"expires must be from 1 second to 5 minutes (got {expires}).")
         blob = keys.blob(reference.digest, keys.generation(reference.token))
         return self.client.sign(blob, expires=expires, **headers)
+
+    # ``SignsUploads``: an upload is named by its key and the store's id of it.
+
+    def begin_parts(self, sid: str, expires: datetime) -> str:
+        key = keys.staged(sid, expires, secrets.token_hex(16))
+        return f"{key} {self.client.signer.begin(key)}"
+
+    def part_url(self, upload: str, number: int, size: int, expires: timedelta) -> str:
+        key, _, id_ = upload.partition(" ")
+        return self.client.signer.sign_part(key, id_, number, size, expires)
+
+    def part_sizes(self, upload: str) -> dict[int, int]:
+        key, _, id_ = upload.partition(" ")
+        try:
+            return {part.number: size for part, size in self.client.signer.parts(key, id_)}
+        except NotFound as error:
+            raise FileNotStored("the upload") from error
+
+    def join_parts(self, upload: str, sizes: Sequence[int]) -> BinaryIO:
+        key, _, id_ = upload.partition(" ")
+        signer = self.client.signer
+        with suppress(NotFound):  # they are joined already, or gone
+            found = list(signer.parts(key, id_))
+            wrong = {part.number: size for part, size in found}.items() ^ dict(
+                enumerate(sizes, start=1)
+            ).items()
+            if wrong:
+                raise UploadConflict(
+                    f"Part {min(wrong)[0]} of the {len(sizes)} is missing, has another size or is "
+                    "one too many: send it again, or abort the upload."
+                )
+            signer.complete(key, id_, [part for part, _ in found])
+        try:
+            return self._bucket.get(key).stream
+        except NotFound as error:
+            raise FileNotStored("the upload") from error
+
+    def discard_parts(self, upload: str) -> None:
+        key, _, id_ = upload.partition(" ")
+        self.client.signer.abort(key, id_)
+        self._bucket.delete([key])

@@ -42,6 +42,12 @@ TASKS: Mapping[str, Task] = {
     "delete_objects": Task("DeleteObjects", "delete objects", "s3:DeleteObject"),
     "create_multipart_upload": Task("CreateMultipartUpload", "begin an upload", "s3:PutObject"),
     "upload_part": Task("UploadPart", "upload a part", "s3:PutObject", ("NoSuchUpload",)),
+    "list_parts": Task(
+        "ListParts",
+        "list the parts of an upload",
+        "s3:ListMultipartUploadParts",
+        ("NoSuchUpload",),
+    ),
     "complete_multipart_upload": Task(
         "CompleteMultipartUpload", "complete an upload", "s3:PutObject", ("NoSuchUpload",)
     ),

@@ -261,6 +261,11 @@ class ObstoreClient:
     def sign(self, key: str, *, media_type: str, disposition: str, expires: timedelta) -> str:
         return self.boto3.sign(key, media_type=media_type, disposition=disposition, expires=expires)
 
+    @property
+    def signer(self) -> S3Client:
+        """Return the client that signs URLs."""
+        return self.boto3
+
     # boto3, for the requests that obstore cannot make
 
     @property

@@ -33,6 +33,7 @@ from sessionstore.testing.contract.optional import (  # noqa: E402 - likewise
     Omitted,
     Restored,
     Secret,
+    SignedParts,
     SignedUrls,
     Surveyed,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "Plan",
     "Restored",
     "Secret",
+    "SignedParts",
     "SignedUrls",
     "Subject",
     "Surveyed",

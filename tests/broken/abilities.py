@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from typing import Any, ClassVar
+from datetime import datetime, timedelta
+from typing import Any, BinaryIO, ClassVar
 
 from sessionstore import names
 from sessionstore.backend import (
@@ -24,7 +25,9 @@ from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.clock import Clock
 from sessionstore.content import Content
 from sessionstore.errors import FileNotStored
+from sessionstore.testing.subject import ALICE
 from tests.broken.table import caught_by
+from tests.support.signed import STAGED, SignedMemory
 
 
 @caught_by("there_is_room_for_a_file")
@@ -150,6 +153,46 @@ class SignsSessions(SignsUrls):
 @caught_by("a_url_is_not_for_ever")
 class SignsForEver(SignsUrls):
     pass
+
+
+@caught_by("parts_are_joined_in_their_order")
+class JoinsInTheOrderOfArrival(SignedMemory):
+    def join_parts(self, upload: str, sizes: Sequence[int]) -> BinaryIO:
+        parts = STAGED[upload].parts
+        STAGED[upload].parts = dict(enumerate(parts.values(), start=1))
+        return super().join_parts(upload, sorted(sizes))
+
+
+@caught_by("parts_are_no_file")
+class SavesParts(SignedMemory):
+    def join_parts(self, upload: str, sizes: Sequence[int]) -> BinaryIO:
+        stream = super().join_parts(upload, sizes)
+        data = stream.read()
+        self.put(
+            ALICE,
+            "upload",
+            Content(hashlib.sha256(data).hexdigest(), len(data), data=memoryview(data)),
+        )
+        return io.BytesIO(data)
+
+
+@caught_by("other_sizes_are_not_joined")
+class JoinsWhatIsThere(SignedMemory):
+    def join_parts(self, upload: str, sizes: Sequence[int]) -> BinaryIO:
+        del sizes
+        return super().join_parts(upload, list(self.part_sizes(upload).values()))
+
+
+@caught_by("discarded_parts_are_gone", "what_expired_is_collected")
+class KeepsParts(SignedMemory):
+    def discard_parts(self, upload: str) -> None:
+        """Do nothing."""
+
+
+@caught_by("what_expired_is_collected")
+class CollectsPartsAtOnce(SignedMemory):
+    def begin_parts(self, sid: str, expires: datetime) -> str:
+        return super().begin_parts(sid, expires - timedelta(days=1))
 
 
 @caught_by("a_closed_one_does_not_count")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import sessionstore
-from sessionstore import Session, SessionStore, SessionStoreError, StoredFile, Upload
+from sessionstore import Session, SessionStore, SessionStoreError, SignedUpload, StoredFile, Upload
 
 NAMES = [
     "BackendUnavailable", "Corrupted", "FileNotStored", "InvalidName", "LimitExceeded", "Limits",
-    "Retention", "Session", "SessionStore", "SessionStoreError", "SettingsError", "StoredFile",
-    "Upload", "UploadConflict",
+    "Retention", "Session", "SessionStore", "SessionStoreError", "SettingsError", "SignedUpload",
+    "StoredFile", "Upload", "UploadConflict",
 ]  # fmt: skip
 
 VERBS = {
@@ -22,11 +22,12 @@ VERBS = {
         "close", "copy_to", "open", "plan", "sessions", "sweep", "usage", "verify",
     ],
     Session: [
-        "add", "begin_upload", "delete", "directory", "drop", "end", "files", "get", "open", "put",
-        "read", "resume", "touch", "upload", "usage",
+        "add", "begin_signed_upload", "begin_upload", "delete", "directory", "drop", "end", "files",
+        "get", "open", "put", "read", "resume", "signed_upload", "touch", "upload", "usage",
     ],
     StoredFile: ["local_path", "open", "read", "url"],
     Upload: ["abort", "finish", "refresh", "write"],
+    SignedUpload: ["abort", "finish", "missing", "refresh", "urls"],
 }  # fmt: skip
 """The verbs that may do I/O."""
 
@@ -37,6 +38,9 @@ WITHOUT_IO = {
         "created", "digest", "expires", "media_type", "name", "session_id", "size",
     },
     Upload: {"expires", "finished", "id", "metadata", "name", "offset", "size"},
+    SignedUpload: {
+        "expires", "finished", "id", "metadata", "name", "part_size", "parts", "size",
+    },
 }  # fmt: skip
 
 FOR_ADAPTERS = {
@@ -48,6 +52,7 @@ FOR_ADAPTERS = {
     Session: {"check", "key", "pending_save", "sid", "store"},
     StoredFile: {"is_there", "reference", "session", "stream"},
     Upload: {"remove", "writing"},
+    SignedUpload: {"remove"},
 }  # fmt: skip
 """What adapters and the classes among themselves use; an app has no need of them."""
 

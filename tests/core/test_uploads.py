@@ -360,7 +360,7 @@ def test_pieces_do_not_count_as_files(clock: FakeClock) -> None:
 
 
 def test_unfinished_uploads_are_limited(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sessionstore.uploads._MOST_OPEN", 2)
+    monkeypatch.setattr("sessionstore.upload_state._MOST_OPEN", 2)
     session.begin_upload("a")
     session.begin_upload("b").finish()
     session.begin_upload("c")

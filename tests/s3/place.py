@@ -173,6 +173,10 @@ class TimedClient:
     def sign(self, key: str, **how: Any) -> str:
         return str(self._client.sign(key, **how))
 
+    @property
+    def signer(self) -> Any:
+        return self._client.signer
+
     def probe(self, key: str) -> None:
         self._client.probe(key)
 

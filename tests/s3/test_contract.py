@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from sessionstore.backend import Reference
 from sessionstore.backends.objects import keys
-from sessionstore.testing import OpenBackend, SignedUrls, machine_for
+from sessionstore.testing import OpenBackend, SignedParts, SignedUrls, machine_for
 from sessionstore.testing.contract.optional import Damage
 from tests.objects.test_backend import TwoSecondClock
 from tests.s3.place import Bucket
@@ -19,7 +19,7 @@ from tests.support import seaweed
 from tests.support.object_contract import RECHECKS_AFTER, RECLAIMS_AFTER, RESOLUTION, ObjectContract
 
 
-class S3Contract(ObjectContract, SignedUrls):
+class S3Contract(ObjectContract, SignedParts, SignedUrls):
     @pytest.fixture
     def open_backend(self, bucket: Bucket, prefix: str) -> OpenBackend:
         return bucket.opener(prefix)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sessionstore import Retention, SessionStore
+from sessionstore import Retention, SessionStore, UploadConflict
 from sessionstore.backends.objects.client import Payload
 from sessionstore.backends.s3 import S3Backend
 from sessionstore.backends.s3.errors import TASKS
@@ -80,6 +80,9 @@ def everything(bucket: Bucket, prefix: str) -> None:
     upload = client.begin("b/abandoned")
     client.upload_part("b/abandoned", upload, 1, Payload.of(b"x"))
     client.abort("b/abandoned", upload)
+    session.begin_signed_upload("signed", 1).abort()
+    with pytest.raises(UploadConflict):
+        session.begin_signed_upload("signed", 1).finish()
     store.sweep()
     store.verify()
     store.usage()

@@ -23,11 +23,13 @@ from sessionstore.testing import (
     Omitted,
     Restored,
     Secret,
+    SignedParts,
     SignedUrls,
     Subject,
     Surveyed,
 )
 from tests.broken import BROKEN
+from tests.support.signed import send
 
 RUNS = 5
 """A test whose threads race may miss a fault in one run, by luck; hardly ever in so many."""
@@ -47,10 +49,14 @@ class WholeContract(
     Omitted,
     Restored,
     Secret,
+    SignedParts,
     SignedUrls,
     Surveyed,
 ):
     keeps_content_in_memory = True
+
+    def send(self, url: str, data: bytes) -> None:
+        send(url, data)
 
 
 ALL_TESTS = {name for name in dir(WholeContract) if name.startswith("test_")}

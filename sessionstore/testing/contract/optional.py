@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -10,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sessionstore import backend
-from sessionstore.errors import Corrupted
+from sessionstore.errors import Corrupted, FileNotStored, UploadConflict
 from sessionstore.model import Problem, Reference, Saved, Stored
 from sessionstore.testing.contract.base import Rig
 from sessionstore.testing.subject import ALICE, BOB, SPOOLED, Subject, some_bytes
@@ -20,6 +22,11 @@ SECRET_LENGTH: Final = 32
 
 AGE: Final = timedelta(hours=3)
 """The age of a restored file."""
+
+LEAST_PART: Final = 5 << 20
+"""The least bytes of a part that is not the last one, as S3 has it."""
+
+MINUTE: Final = timedelta(minutes=1)
 
 Damage = Callable[[Reference, bytes], None]
 """Replaces the content of a stored file with other bytes, as a bad disk would."""
@@ -162,6 +169,90 @@ class SignedUrls(Rig):
             self.sign(subject, "a", timedelta(days=3650))
 
 
+class SignedParts(Rig):
+    """Tests of ``begin_parts()`` and what follows it, for backends that sign uploads.
+
+    The URLs are used: override ``send`` if they are not those of a server.
+    """
+
+    sizes = (LEAST_PART, 7)
+
+    def send(self, url: str, data: bytes) -> None:
+        """PUT ``data`` there."""
+        kind = {"Content-Type": "application/octet-stream"}  # urllib's own is that of a form
+        request = urllib.request.Request(url, data, kind, method="PUT")  # noqa: S310 - the backend's
+        urllib.request.urlopen(request).close()  # noqa: S310 - likewise
+
+    def begin(self, subject: Subject) -> str:
+        upload: str = subject.able.begin_parts(ALICE.sid, subject.backend.now() + MINUTE)
+        return upload
+
+    def part(self, subject: Subject, upload: str, number: int) -> bytes:
+        """Send a part, and return its bytes."""
+        data = some_bytes(f"part {number}", self.sizes[number - 1])
+        self.send(subject.able.part_url(upload, number, len(data), MINUTE), data)
+        return data
+
+    def joined(self, subject: Subject, upload: str) -> bytes:
+        with closing(subject.able.join_parts(upload, self.sizes)) as stream:
+            data: bytes = stream.read()
+        return data
+
+    def test_parts_are_joined_in_their_order(self, subject: Subject) -> None:
+        upload = self.begin(subject)
+        second, first = self.part(subject, upload, 2), self.part(subject, upload, 1)
+        assert subject.able.part_sizes(upload) == dict(enumerate(self.sizes, start=1))
+        for _ in range(2):
+            assert self.joined(subject, upload) == first + second
+        with pytest.raises(FileNotStored):
+            subject.able.part_sizes(upload)
+
+    def test_parts_are_no_file(self, subject: Subject) -> None:
+        upload = self.begin(subject)
+        for number in (1, 2):
+            self.part(subject, upload, number)
+        self.joined(subject, upload)
+        assert (subject.sids(), subject.backend.stored().blobs) == ([], 0)
+
+    def test_other_sizes_are_not_joined(self, subject: Subject) -> None:
+        upload = self.begin(subject)
+        first = self.part(subject, upload, 1)
+        for sizes in (self.sizes, [len(first) - 1], [len(first) + 1], []):
+            with pytest.raises(UploadConflict):
+                subject.able.join_parts(upload, sizes)
+        second = self.part(subject, upload, 2)
+        assert self.joined(subject, upload) == first + second
+
+    @pytest.mark.parametrize("joined", [False, True])
+    def test_discarded_parts_are_gone(self, subject: Subject, *, joined: bool) -> None:
+        upload = self.begin(subject)
+        for number in (1, 2):
+            self.part(subject, upload, number)
+        if joined:
+            self.joined(subject, upload)
+        for _ in range(2):
+            subject.able.discard_parts(upload)
+        with pytest.raises(FileNotStored):
+            subject.able.part_sizes(upload)
+        with pytest.raises(FileNotStored):
+            subject.able.join_parts(upload, self.sizes)
+
+    @pytest.mark.parametrize("joined", [False, True])
+    def test_what_expired_is_collected(self, subject: Subject, *, joined: bool) -> None:
+        upload = self.begin(subject)
+        data = [self.part(subject, upload, number) for number in (1, 2)]
+        if joined:
+            self.joined(subject, upload)
+        subject.backend.collect()
+        assert self.joined(subject, upload) == b"".join(data)
+        if not joined:
+            upload = self.begin(subject)
+        subject.advance((MINUTE + self.reclaims_after).total_seconds())
+        subject.backend.collect()
+        with pytest.raises(FileNotStored):
+            subject.able.join_parts(upload, [])
+
+
 class DetectsDamage(Rig):
     """Tests that reading the whole of a damaged file raises Corrupted.
 
@@ -287,6 +378,7 @@ ABILITIES: Final[dict[type, type[Rig]]] = {
     backend.Omits: Omitted,
     backend.ReclaimsLate: LateReclaim,
     backend.Restores: Restored,
+    backend.SignsUploads: SignedParts,
     backend.SignsUrls: SignedUrls,
     backend.Surveys: Surveyed,
 }

@@ -42,10 +42,10 @@ class BackendContract(
                 return lambda clock: RedisBackend.connect(location, {}, clock)
 
     ``Rig`` lists the attributes that may be set. Each optional ability (``FreeSpace``, ``Secret``,
-    ``Alone``, ``LateReclaim``, ``Lease``, ``Surveyed``, ``SignedUrls``, ``Restored``,
-    ``Inspected``, ``DetectsDamage``, ``Forgotten``) is a class to inherit beside this one. A test
-    with the name of a test of the contract raises TypeError, unless ``overrides_contract`` gives a
-    reason.
+    ``Alone``, ``LateReclaim``, ``Lease``, ``Surveyed``, ``SignedUrls``, ``SignedParts``,
+    ``Restored``, ``Inspected``, ``DetectsDamage``, ``Forgotten``) is a class to inherit beside this
+    one. A test with the name of a test of the contract raises TypeError, unless
+    ``overrides_contract`` gives a reason.
     """
 
     def test_every_ability_it_has_is_tested(self, subject: Subject) -> None:
