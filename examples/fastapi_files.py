@@ -17,15 +17,18 @@ from typing import Annotated
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 
 from sessionstore import Session, SessionStore, StoredFile
 from sessionstore.adapters.asgi.app import Files, OwnerCookie, owner, same_origin
+from sessionstore.backend import SignsUploads
 
 # The limits of one visitor; the environment can set other values.
 os.environ.setdefault("SESSIONSTORE_MAX_FILE", "200MB")
 os.environ.setdefault("SESSIONSTORE_MAX_SESSION", "500MB")
 store = SessionStore.open(base_url="/files")
+# In a bucket with a CORS rule for this app, the page sends files past it: see docs/s3.md.
+signed = isinstance(store.backend, SignsUploads) and "SIGNED_UPLOADS" in os.environ
 
 
 @asynccontextmanager
@@ -52,13 +55,19 @@ def from_this_site(request: Request) -> None:
 Mine = Annotated[Session, Depends(visitor)]
 app = FastAPI(title="File box", lifespan=lifespan)
 app.add_middleware(OwnerCookie)
-app.mount("/files", Files(store, visitor, private=True))
+app.mount("/files", Files(store, visitor, private=True, signed_uploads=signed))
 
 
 @app.get("/", response_class=HTMLResponse)
 def page() -> str:
     """Return the page."""
     return Path(__file__).with_name("fastapi_files.html").read_text()
+
+
+@app.get("/signed_upload.js")
+def script() -> FileResponse:
+    """Return the script that sends a file straight to the bucket."""
+    return FileResponse(Path(__file__).with_name("signed_upload.js"))
 
 
 @app.get("/list")
@@ -69,6 +78,7 @@ def files(mine: Mine) -> dict[str, object]:
         "files": [described(file) for file in kept],
         "used": sum(file.size for file in kept),
         "room": store.limits.max_session,
+        "signed": signed,
     }
 
 

@@ -7,6 +7,8 @@ docs/asgi.md has an example. Below its mount it answers these requests:
     POST       upload                              save the files of a form
     POST       tus                                 begin an upload that resumes, by tus 1.0.0
     HEAD, PATCH, DELETE, GET  tus/<id>             go on with it
+    POST       signed                              begin an upload straight to the bucket
+    GET, POST, DELETE  signed/<id>                 go on with it, save it, abort it
 
 Every other GET gets a 404. The response is equal to the byte for a missing file, another visitor's
 file, a malformed URL and an expired one. Nothing here does I/O on the event loop.
@@ -30,7 +32,7 @@ from starlette.types import Receive, Scope, Send
 from sessionstore import signing
 from sessionstore.adapters import tus
 from sessionstore.adapters.asgi import responses as replies
-from sessionstore.adapters.asgi import upload
+from sessionstore.adapters.asgi import signed, upload
 from sessionstore.adapters.asgi.upload import Incoming, Malformed
 from sessionstore.adapters.cookies import OwnerCookie, owner, same_origin
 from sessionstore.adapters.refusal import Receiving, refuse
@@ -45,6 +47,7 @@ from sessionstore.errors import (
 )
 from sessionstore.model import SessionKey
 from sessionstore.session import Session
+from sessionstore.signed_uploads import signer
 from sessionstore.store import SessionStore
 from sessionstore.storedfile import FIVE_MINUTES, StoredFile
 
@@ -59,8 +62,10 @@ an upload that is the response; a GET gets the 404 of all others.
 
 log: Final = logging.getLogger("sessionstore")
 
+_NOT_YOU: Final = "This visitor may not upload."
 _UPLOAD: Final = "upload"
 _TUS: Final = "tus"
+_SIGNED: Final = "signed"
 
 
 class Files(Starlette):
@@ -70,22 +75,36 @@ class Files(Starlette):
 
     A signed URL gives the file to every client that has it. With ``private`` only the visitor of
     the file's session gets it, so that a leaked URL is useless.
+
+    With ``signed_uploads`` visitors may upload straight to the bucket, by presigned URLs.
     """
 
     def __init__(
-        self, store: SessionStore, visitor: Visitor | None = None, *, private: bool = False
+        self,
+        store: SessionStore,
+        visitor: Visitor | None = None,
+        *,
+        private: bool = False,
+        signed_uploads: bool = False,
     ) -> None:
         """Read the store's secret. Raises SettingsError when it has no secret.
 
-        Raises ValueError for ``private`` without a ``visitor``.
+        Raises ValueError for ``private`` or ``signed_uploads`` without a ``visitor``; SettingsError
+        for ``signed_uploads`` of a store whose backend cannot.
         """
-        if private and visitor is None:
-            raise ValueError("private=True needs a visitor: a function from request to Session.")
+        for name, wanted in {"private": private, "signed_uploads": signed_uploads}.items():
+            if wanted and visitor is None:
+                raise ValueError(
+                    f"{name}=True needs a visitor: a function from request to Session."
+                )
+        if signed_uploads:
+            signer(store)
         super().__init__()
         self.router.default = self._answer  # any path, also one that no pattern matches
         self.store = store
         self._visitor = visitor
         self._private = private
+        self._signed = signed_uploads
         self._secret = store.secret()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,6 +117,11 @@ class Files(Starlette):
         if path == _TUS or path.startswith(f"{_TUS}/"):
             response = await self._resume(request, path[len(_TUS) + 1 :])
             if response.status_code >= 400 and request.method != "HEAD":  # noqa: PLR2004 - as below
+                await refuse(response, scope, body, send)
+                return
+        elif self._signed and (path == _SIGNED or path.startswith(f"{_SIGNED}/")):
+            response = await self._sign(request, path[len(_SIGNED) + 1 :])
+            if response.status_code >= 400:  # noqa: PLR2004 - as below
                 await refuse(response, scope, body, send)
                 return
         elif request.method in {"GET", "HEAD"}:
@@ -170,7 +194,7 @@ class Files(Starlette):
             return _error(403, "Uploads are accepted only from pages of this site.")
         session = await self._session(request)
         if session is None:
-            return _error(403, "This visitor may not upload.")
+            return _error(403, _NOT_YOU)
         incoming: Incoming | None = None
         try:
             self._refuse_announced(request)
@@ -196,6 +220,33 @@ class Files(Starlette):
 
         place = tus.Place(session, describe, self.store.limits.max_file)
         return await tus.answer(request, place, id)
+
+    async def _sign(self, request: Request, id: str) -> Response:  # noqa: A002 - the field's name
+        """Return the response to a request about an upload straight to the bucket."""
+        if request.method not in signed.METHODS if id else request.method != "POST":
+            return replies.refused(405, "Method Not Allowed", {"Allow": ", ".join(signed.METHODS)})
+        if request.method != "GET" and not same_origin(request):
+            return _error(403, "Uploads are accepted only from pages of this site.")
+        session = await self._session(request)
+        if session is None and not id:
+            return _error(403, _NOT_YOU)
+        try:
+            if session is None:
+                raise FileNotStored(id)
+            return await self._signed_upload(request, session, id)
+        except (SessionStoreError, Malformed, ClientDisconnect) as error:
+            return _failure(error, None)
+
+    async def _signed_upload(self, request: Request, session: Session, id: str) -> Response:  # noqa: A002 - as above
+        if not id:
+            return replies.as_json(201, await signed.begin(request, session))
+        done = await run_in_threadpool(signed.go_on, request.method, session, id)
+        if done is None:
+            return Response(None, 204, replies.SAFE)
+        if not isinstance(done, StoredFile):
+            return replies.as_json(200, done)
+        described = await run_in_threadpool(self._described, request, session, done)
+        return replies.as_json(201, [described])
 
     def _described(self, request: Request, session: Session, file: StoredFile) -> dict[str, Any]:
         url = self._url(request, session, file)
