@@ -171,7 +171,7 @@ class SignedUpload(UploadRecord):
         expected, ledger = self._read("digest"), self.session.store.ledger
         with PendingSave(self.session, self.name, self._ttl, fresh=False) as saving:
             if saving.reservation is not None:
-                ledger.reserve(saving.reservation, self.size)
+                ledger.room.reserve(saving.reservation, self.size)
                 saving.reservation.credit = self.size
             sizes = [size for _, size in self._sizes()]
             with closing(signer(self.session.store).join_parts(self._parts, sizes)) as stream:
