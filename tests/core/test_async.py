@@ -24,6 +24,7 @@ from sessionstore import (
     InvalidName,
     Session,
     SessionStore,
+    SignedUpload,
     StoredFile,
     Upload,
     _threads,
@@ -39,9 +40,11 @@ VERBS = {
     Session: {
         "put", "add", "open", "directory", "get", "read", "files", "usage", "delete", "drop",
         "touch", "end", "resume", "begin_upload", "upload",
+        "begin_signed_upload", "signed_upload",
     },
     StoredFile: {"read", "open", "local_path", "url"},
     Upload: {"refresh", "write", "finish", "abort"},
+    SignedUpload: {"refresh", "missing", "urls", "finish", "abort"},
 }  # fmt: skip
 
 
