@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -175,7 +175,7 @@ class SignedParts(Rig):
     The URLs are used: override ``send`` if they are not those of a server.
     """
 
-    sizes = (LEAST_PART, 7)
+    sizes: ClassVar[tuple[int, ...]] = (LEAST_PART, 7)
 
     def send(self, url: str, data: bytes) -> None:
         """PUT ``data`` there."""
