@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import secrets
 import shutil
@@ -51,6 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # one of xdist waits for the others, and is ended by it
         _end_if_it_hangs(config)  # threads that never end keep a process from ending
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from the half million objects of what is imported, which stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
