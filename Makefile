@@ -1,7 +1,7 @@
 # Each target sets up what it needs by itself: Python 3.11+ with venv, git and make are enough.
 #
 #   make demo    serve the demo app          SESSIONSTORE_URL, GRADIO_SERVER_PORT choose where
-#   make test    lint, types and all tests   ARGS="-k names" goes to pytest, JOBS=4 uses 4 processes
+#   make test    lint, types and all tests   ARGS="-k names" goes to pytest, JOBS=4 uses 4 processes instead of 3
 #   make gradio5 the adapter's tests with the newest Gradio 5, in an environment of their own
 #   make gradio-next  the adapter's behaviour with the newest pre-release of Gradio, if there is one
 #   make lint    ruff and mypy alone
@@ -33,7 +33,8 @@ VERSIONS ?= 3.11 3.12 3.13
 # Not browsers, servers, Gradio, machines of hypothesis: what tests Python's own differences.
 FAST := -m "not browser and not server" tests/core tests/cli tests/local tests/objects tests/asgi
 ARGS ?=
-JOBS ?= 2
+# On two cores: half of the time a test waits for a server, a browser or another process.
+JOBS ?= 3
 comma := ,
 LOWEST := s3,fsspec,obstore,asgi,cli,image,blake3,metrics
 
@@ -176,6 +177,8 @@ clean:
 	@scripts/venv .venv all test
 	@touch $@
 
+# Else make takes the stamp for an intermediate file and removes it, and the next run installs again.
+.PRECIOUS: .venv-py%/.ready-test
 .venv-py%/.ready-test: $(INSTALLS)
 	@PYTHON='$*' scripts/venv .venv-py$* all test
 	@touch $@
