@@ -135,6 +135,27 @@ def test_abandoned_uploads_are_aborted_after_a_day(bucket: FakeBucket, subject: 
     assert bucket.uploads() == []
 
 
+@pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_signed_upload_goes_when_it_expires(
+    bucket: FakeBucket, subject: Subject, *, sliced: bool, joined: bool
+) -> None:
+    backend = subject.backend
+    assert isinstance(backend, ObjectBackend)
+    backend._sweeper.sliced_from = 0 if sliced else 1
+    backend._bucket.waits.parallel = sliced
+    key = keys.staged(ALICE.sid, subject.backend.now() + timedelta(days=3), "ab" * 16)
+    upload = bucket.begin(key)
+    part = bucket.take_part(upload, 1, b"bytes")
+    if joined:
+        bucket.complete(upload, [part])
+    for after, left in ((3 * DAY - 60, 1), (60, 0)):
+        subject.advance(after)
+        backend.collect()
+        assert len(bucket.uploads()) + bucket.all_keys().count(key) == left
+    assert (backend.stored(), backend.collect().leftovers) == (Stored(0, 0), 0)
+
+
 def test_a_reference_without_content_goes_when_it_is_old(
     bucket: FakeBucket, subject: Subject
 ) -> None:
