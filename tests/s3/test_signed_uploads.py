@@ -19,7 +19,7 @@ from sessionstore.backends.s3 import S3Backend
 from sessionstore.testing import FakeClock
 from tests.s3.place import Bucket
 from tests.support import seaweed
-from tests.support.stores import HOUR, store_of
+from tests.support.stores import HOUR, PATIENCE, store_of
 
 PART = 5 << 20
 SIZE = 2 * PART + 7
@@ -32,6 +32,16 @@ from sessionstore import SessionStore, signed_uploads
 signed_uploads.pump = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 with SessionStore.open(sys.argv[1], settings=False) as store:
     store.session("tab", "ada").signed_upload(sys.argv[2]).finish()
+"""
+
+FINISHES = """
+import sys
+from sessionstore import SessionStore
+with SessionStore.open(sys.argv[1], settings=False) as store:
+    upload = store.session("tab", "ada").signed_upload(sys.argv[2])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(upload.finish().digest)
 """
 
 
@@ -213,6 +223,34 @@ def test_a_kill_before_the_save_loses_and_leaves_nothing(
         assert upload.missing() == []
         assert upload.finish().read() == DATA
         assert joined()["KeyCount"] == 0
+
+
+@SEAWEED
+def test_processes_that_finish_at_once_make_one_file(
+    seaweed_server: seaweed.Server, prefix: str
+) -> None:
+    url, pipe = seaweed_server.url(prefix), subprocess.PIPE
+    with SessionStore.open(url, settings=False) as store:
+        session = store.session("tab", "ada")
+        upload = session.begin_signed_upload("a", SIZE)
+        fill(upload)
+        command = [sys.executable, "-c", FINISHES, url, upload.id]
+        children = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+        said = {child.communicate(timeout=PATIENCE)[0] for child in children}
+
+        assert said == {f"{session.get('a').digest}\n"}
+        assert session.read("a") == DATA
+        listed = seaweed_server.client().list_objects_v2(
+            Bucket=seaweed.BUCKET, Prefix=f"{prefix}/b/0/"
+        )
+        assert listed["KeyCount"] == 0
 
 
 @SEAWEED
