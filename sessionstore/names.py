@@ -93,6 +93,7 @@ def shared_key() -> SessionKey:
     return SessionKey(_sid("shared", b"shared"), "shared", None)
 
 
+@lru_cache(maxsize=1024)
 def private_key(purpose: str, owner: str | None = None) -> SessionKey:
     """Return the key of an adapter's own session. No id and owner can have its ``sid``."""
     return _private_key(purpose, None if owner is None else _exact("owner", owner))

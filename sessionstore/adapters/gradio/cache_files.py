@@ -324,9 +324,10 @@ class CacheFiles:
         Return its version and the stamp that the file will have. Raises as ``Session.put``.
         """
         home, stamp = self.unclaimed(owner), stamp_of(os.fstat(stream.fileno()))
+        bytes_ = stream.read() if stamp[1] <= LARGE else stream  # less work than piece by piece
         # The name is the hash of the bytes: there is no version with others.
         fresh = self.at_once > 1 and home.sid not in self.seen.sessions(owner, name)
-        return home.put(name, stream, UNCLAIMED, fresh=fresh).reference, stamp
+        return home.put(name, bytes_, UNCLAIMED, fresh=fresh).reference, stamp
 
     def arrived(self, owner: str | None, name: str, reference: Reference, stamp: Stamp) -> bool:
         """Note the local copy of a saved upload, and return whether it is there.

@@ -15,6 +15,7 @@ import inspect
 import io
 import mimetypes
 import re
+import sys
 from datetime import datetime, timedelta
 from operator import attrgetter
 from pathlib import Path
@@ -176,7 +177,7 @@ def find(path: str) -> Any:
     """Return the object that ``path`` names. Raises SettingsError when Gradio does not have it."""
     module, _, names = path.partition(":")
     try:
-        value = importlib.import_module(module)
+        value = sys.modules.get(module) or importlib.import_module(module)
         for name in names.split("."):
             value = getattr(value, name)
     except (ImportError, AttributeError) as error:

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
+from io import FileIO
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -29,13 +29,11 @@ from sessionstore._os.errors import translated
 from sessionstore._threads import run_waiting
 from sessionstore.adapters.gradio import compat
 from sessionstore.errors import InvalidName, LimitExceeded
-from sessionstore.limits import Limits, Reservation
+from sessionstore.limits import Reservation
 from sessionstore.names import HIDDEN, private_key
 from sessionstore.parsers import show_size
 
 if TYPE_CHECKING:
-    from io import FileIO
-
     from sessionstore.adapters.gradio.cache import Stamp
     from sessionstore.adapters.gradio.cache_files import CacheFiles
     from sessionstore.model import Reference, SessionKey
@@ -65,11 +63,14 @@ def arriving(files: CacheFiles) -> list[Upload]:
 
 @dataclass(slots=True, eq=False)
 class _Part:
-    """One file of an upload. ``file`` is Gradio's; its hash names its directory in the cache."""
+    """One file of an upload. ``file`` is Gradio's; its hash names its directory in the cache.
+
+    ``name`` is the name in the cache that Gradio is going to give the complete file.
+    """
 
     file: Any
-    temporary: Path
-    inode: int
+    temporary: str
+    name: str = ""
     reservation: Reservation | None = None
     save: asyncio.Task[tuple[Reference, Stamp]] | None = None
     saved: tuple[Reference, Stamp] | None = None
@@ -77,11 +78,6 @@ class _Part:
     @property
     def directory(self) -> str:
         return str(self.file.sha.hexdigest())
-
-    @property
-    def name(self) -> str:
-        """The name in the cache that Gradio is going to give the complete file."""
-        return f"{self.directory}/{compat.cache_name(self.file.filename)}"
 
     def count_no_more(self) -> None:
         """Release the quota of the file. Twice is no error."""
@@ -106,13 +102,12 @@ class Upload:
 
     def began(self, file: Any) -> None:
         """Note a new file, which Gradio writes to a temporary file."""
-        inode = os.fstat(file.file.fileno()).st_ino
-        self._inodes.add(inode)
-        self._parts.append(_Part(file, Path(file.file.name), inode))
+        self._inodes.add(os.fstat(file.file.fileno()).st_ino)
+        self._parts.append(_Part(file, file.file.name))
 
     async def write(self, file: Any, data: bytes, write: Callable[..., Awaitable[None]]) -> None:
         """Write the next bytes. Raises LimitExceeded; BackendUnavailable for a failing disk."""
-        if self._files.store.ledger.limits != Limits():
+        if self._files.store.ledger.limited:
             if self._key is None:
                 self._key = private_key("gradio uploads", await self._owner())
             await run_in_threadpool(self._admit, self._key, self._part(file), len(data))
@@ -129,6 +124,7 @@ class Upload:
         it takes.
         """
         part, owner = self._part(file), await self._owner()
+        part.name = f"{part.directory}/{compat.cache_name(file.filename)}"
         if self._files.at_once == 1:
             part.saved = await run_in_threadpool(self._rewound, part, owner, rewind)
         else:
@@ -140,7 +136,8 @@ class Upload:
         self, part: _Part, owner: str | None, rewind: Callable[[], object]
     ) -> tuple[Reference, Stamp] | None:
         rewind()  # it also writes what is buffered
-        with open(part.temporary, "rb", buffering=0) as stream, contextlib.suppress(InvalidName):
+        stream = FileIO(part.file.file.fileno(), closefd=False)  # nothing reads Gradio's any more
+        with stream, contextlib.suppress(InvalidName):
             return self._saved(part, owner, stream)
         return None  # Gradio refuses the name too, or gives the file another one
 
@@ -178,7 +175,8 @@ class Upload:
             part.reservation = admission
         part.reservation.admit(count)
         limit = ledger.limits.min_free
-        free = shutil.disk_usage(part.temporary.parent).free if limit is not None else 0
+        place = os.path.dirname(part.temporary)
+        free = shutil.disk_usage(place).free if limit is not None else 0
         if limit is not None and free - count < limit:
             raise LimitExceeded(
                 f"The upload would leave less than min_free={show_size(limit)} on the disk of "
@@ -207,7 +205,7 @@ class Upload:
             with contextlib.suppress(OSError):
                 part.file.file.close()
             with contextlib.suppress(OSError):
-                part.temporary.unlink()  # it does not exist if it was renamed to its place
+                os.unlink(part.temporary)  # it does not exist if it was renamed to its place
             if not self.kept:
                 self._remove(part.directory)
 
