@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from sessionstore._streams import ReadStream
-from sessionstore.adapters.gradio import cache_files, far_files
+from sessionstore.adapters.gradio import far_files, fetches
 from sessionstore.content import CHUNK, verified
 from sessionstore.errors import BackendUnavailable
 from sessionstore.model import Reference
@@ -107,7 +107,7 @@ class Far:
     def settled(self) -> None:
         """Wait until no fetch is in progress."""
         for thread in threading.enumerate():
-            if thread.name == cache_files.FETCHING:
+            if thread.name == fetches.FETCHING:
                 thread.join(PATIENCE)
 
     def left(self) -> list[str]:
@@ -336,7 +336,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def many_fetches(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(cache_files, "_FETCHES", 0)
+    monkeypatch.setattr(fetches, "_MOST", 0)
     return {}
 
 

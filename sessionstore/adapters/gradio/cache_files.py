@@ -19,7 +19,6 @@ import contextlib
 import contextvars
 import hmac
 import logging
-import os
 import re
 import threading
 import time
@@ -39,9 +38,8 @@ from sessionstore.adapters.gradio.cache import (
     Stamp,
     copied,
     gradio_hash,
-    stamp_of,
 )
-from sessionstore.adapters.gradio.fetches import Fetch
+from sessionstore.adapters.gradio.fetches import Fetch, Fetches
 from sessionstore.adapters.gradio.paths import CachePaths, LocationCache, Pointer, remember
 from sessionstore.adapters.gradio.presence import Visitor
 from sessionstore.adapters.gradio.recent_saves import KeptSession, Needed, RecentSaves
@@ -52,8 +50,6 @@ from sessionstore.model import Reference
 from sessionstore.names import HIDDEN, decode, encode, private_key, session_key, shared_key
 
 if TYPE_CHECKING:
-    from io import FileIO
-
     from sessionstore.store import SessionStore
 
 T = TypeVar("T")
@@ -77,15 +73,9 @@ LARGE: Final = content.CHUNK
 A larger one is sent while it is fetched: with a worker thread of its own, and from its first byte.
 """
 
-_FETCHES: Final = 8
-"""The most large files that are fetched at the same time, with 5 MiB of memory each."""
-
-FETCHING: Final = "sessionstore-fetch"
-"""The name of the threads that do so."""
-
 _TRIES: Final = 10
-_SMALL: Final = 64 << 10
-"""Bytes up to which a file is hashed on the event loop.
+SMALL: Final = 64 << 10
+"""Bytes up to which a file is hashed, or its first bytes written, on the event loop.
 
 That takes about 50 microseconds, less than the use of a worker thread.
 """
@@ -136,8 +126,7 @@ class CacheFiles:
         """The sessions of files that were deleted with them, by name, at most ``REMEMBERED``."""
         self._lock = threading.Lock()
         self._deferred = Deferred()
-        self._fetches: dict[tuple[str, str], Fetch] = {}
-        """The large files that are being fetched, by name and digest."""
+        self._fetches = Fetches()
         self._pinned: dict[str, Reference] = {}
         self._logged: set[str] = set()
         self.serving_since: Final = time.time_ns()
@@ -282,27 +271,14 @@ class CacheFiles:
         if not self.local.takes(found.reference.size):
             return None
         key = found.name, found.reference.digest
-        with self._lock:
-            fetch = self._fetches.get(key)
-            if fetch is None and len(self._fetches) < _FETCHES:
-                fetch = self._fetches[key] = Fetch()
-                # Of its own, and a daemon: a process that ends does not wait for a large file.
-                run = partial(self._fetched, found, key, fetch)
-                threading.Thread(target=run, name=FETCHING, daemon=True).start()
-        return fetch
+        return self._fetches.of(key, partial(self._fetched, found))
 
-    def _fetched(self, found: FoundFile, key: tuple[str, str], fetch: Fetch) -> None:
+    def _fetched(self, found: FoundFile, copy: Copying) -> None:
         try:
-            with fetch:
-                try:
-                    self._make(found, copy=fetch.copy)
-                finally:  # before its end is told: who tries again gets another one
-                    with self._lock:
-                        del self._fetches[key]
+            self._make(found, copy=copy)
         except FileNotStored:
             self._gone(found.sid, found.name)
-        except SessionStoreError as error:
-            log.warning("Could not fetch a large file: %s", error)
+            raise
 
     def _open(self, found: FoundFile) -> BinaryIO:
         try:
@@ -317,28 +293,6 @@ class CacheFiles:
         return self.store.backend.open(found.sid, reference)
 
     # Saving
-
-    def save_upload(self, owner: str | None, name: str, stream: FileIO) -> tuple[Reference, Stamp]:
-        """Save a complete upload that Gradio is about to name ``name``, for ``UNCLAIMED``.
-
-        Return its version and the stamp that the file will have. Raises as ``Session.put``.
-        """
-        home, stamp = self.unclaimed(owner), stamp_of(os.fstat(stream.fileno()))
-        bytes_ = stream.read() if stamp[1] <= LARGE else stream  # less work than piece by piece
-        # The name is the hash of the bytes: there is no version with others.
-        fresh = self.at_once > 1 and home.sid not in self.seen.sessions(owner, name)
-        return home.put(name, bytes_, UNCLAIMED, fresh=fresh).reference, stamp
-
-    def arrived(self, owner: str | None, name: str, reference: Reference, stamp: Stamp) -> bool:
-        """Note the local copy of a saved upload, and return whether it is there.
-
-        Fit for an event loop.
-        """
-        if self.local.stamp(name) != stamp:
-            return False
-        self._noted(self.unclaimed(owner), owner, name, reference, stamp)
-        self.local.settle(name)
-        return True
 
     def keep_upload(self, owner: str | None, name: str) -> None:
         """Save an upload for ``UNCLAIMED``, until an event uses it. Raises as ``Session.put``."""
@@ -421,7 +375,7 @@ class CacheFiles:
         if self.ready(found):
             return found
         # Gradio writes a picture again each time it is shown, so a small one is compared here.
-        small = found.reference.size <= _SMALL
+        small = found.reference.size <= SMALL
         return found if small and self._is_unchanged(found) else None
 
     def _is_unchanged(self, found: FoundFile) -> bool:
@@ -567,11 +521,12 @@ class CacheFiles:
         if ttl is None and owner is not None and home.owner == owner:
             tasks.append(partial(self.lists.record, owner, home.sid))
         file, stamp = self.together(tasks)[0]
-        return self._noted(home, owner, name, file, stamp)
+        return self.noted(home, owner, name, file, stamp)
 
-    def _noted(
+    def noted(
         self, home: KeptSession, owner: str | None, name: str, file: Reference, stamp: Stamp
     ) -> FoundFile:
+        """Note that the local file is a copy of this version. Fit for an event loop."""
         self.local.note(name, file, home.sid, stamp)
         self.seen.add(owner, name, home.sid, file)
         return FoundFile(name, home.sid, file)

@@ -9,18 +9,31 @@ all is right: no response is complete before.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from starlette.concurrency import run_in_threadpool
 
 from sessionstore.adapters.asgi.responses import Span
 from sessionstore.content import CHUNK
-from sessionstore.errors import BackendUnavailable
+from sessionstore.errors import BackendUnavailable, FileNotStored, SessionStoreError
+
+if TYPE_CHECKING:
+    from sessionstore.adapters.gradio.cache import Copying
+
+FETCHING: Final = "sessionstore-fetch"
+"""The name of the threads that fetch."""
+
+_MOST: Final = 8
+"""The most large files that are fetched at the same time, with 5 MiB of memory each."""
+
+log: Final = logging.getLogger("sessionstore")
 
 CAN_FOLLOW: Final = hasattr(os, "pread")
 """Whether a file can be read while another thread writes it and gives it its name. Windows: no."""
@@ -90,6 +103,41 @@ class Fetch:
         self.wait(span.start)
         with self._lock:
             return None if self._over else Following(self, os.dup(self._file), span)
+
+
+class Fetches:
+    """The fetches of one process, by name and digest of the file."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, str], Fetch] = {}
+
+    def of(self, key: tuple[str, str], make: Callable[[Copying], object]) -> Fetch | None:
+        """Return the fetch of a file, which begins ``make`` now unless it runs.
+
+        Return None if too many run.
+        """
+        with self._lock:
+            fetch = self._running.get(key)
+            if fetch is None and len(self._running) < _MOST:
+                fetch = self._running[key] = Fetch()
+                # Of its own, and a daemon: a process that ends does not wait for a large file.
+                run = partial(self._run, key, make, fetch)
+                threading.Thread(target=run, name=FETCHING, daemon=True).start()
+        return fetch
+
+    def _run(self, key: tuple[str, str], make: Callable[[Copying], object], fetch: Fetch) -> None:
+        try:
+            with fetch:
+                try:
+                    make(fetch.copy)
+                finally:  # before its end is told: who tries again gets another one
+                    with self._lock:
+                        del self._running[key]
+        except FileNotStored:
+            pass  # its responses say so
+        except SessionStoreError as error:
+            log.warning("Could not fetch a large file: %s", error)
 
 
 class Following:

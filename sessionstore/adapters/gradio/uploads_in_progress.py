@@ -28,13 +28,14 @@ from starlette.concurrency import run_in_threadpool
 from sessionstore._os.errors import translated
 from sessionstore._threads import run_waiting
 from sessionstore.adapters.gradio import compat
+from sessionstore.adapters.gradio.cache import Stamp, stamp_of
+from sessionstore.adapters.gradio.cache_files import LARGE, SMALL, UNCLAIMED
 from sessionstore.errors import InvalidName, LimitExceeded
 from sessionstore.limits import Reservation
 from sessionstore.names import HIDDEN, private_key
 from sessionstore.parsers import show_size
 
 if TYPE_CHECKING:
-    from sessionstore.adapters.gradio.cache import Stamp
     from sessionstore.adapters.gradio.cache_files import CacheFiles
     from sessionstore.model import Reference, SessionKey
 
@@ -112,7 +113,11 @@ class Upload:
                 self._key = private_key("gradio uploads", await self._owner())
             await run_in_threadpool(self._admit, self._key, self._part(file), len(data))
         with translated("receive an upload", str(self._files.local.root)):
-            await write(file, data)
+            if file.size is None or file.size + len(data) > SMALL:
+                await write(file, data)
+            else:  # as Gradio's, without a worker thread
+                file.size += len(data)
+                file.file.write(data)
 
     def _part(self, file: Any) -> _Part:
         return next(part for part in self._parts if part.file is file)
@@ -149,16 +154,27 @@ class Upload:
                 return await run_waiting(self._saved, part, owner, stream)
 
     def _saved(self, part: _Part, owner: str | None, stream: FileIO) -> tuple[Reference, Stamp]:
+        """Save the complete file; return its version, and the stamp that it will have."""
         part.count_no_more()  # the save counts for itself
-        return self._files.save_upload(owner, part.name, stream)
+        home, stamp = self._files.unclaimed(owner), stamp_of(os.fstat(stream.fileno()))
+        bytes_ = stream.read() if stamp[1] <= LARGE else stream  # less work than piece by piece
+        # The name is the hash of the bytes: there is no version with others.
+        seen = home.sid in self._files.seen.sessions(owner, part.name)
+        fresh = self._files.at_once > 1 and not seen
+        return home.put(part.name, bytes_, UNCLAIMED, fresh=fresh).reference, stamp
 
     async def keep(self, names: Iterable[str]) -> None:
         """Have these files of the cache in the store. Raises as ``Session.put``."""
         owner, parts = await self._owner(), {part.name: part for part in self._parts}
         for name in names:
             part = parts.get(name)
-            saved = None if part is None else part.saved or (part.save and await part.save)
-            if saved is None or not self._files.arrived(owner, name, *saved):
+            saved = None if part is None else part.saved
+            if part is not None and part.save is not None:
+                saved = await part.save
+            if saved is not None and self._files.local.stamp(name) == saved[1]:
+                self._files.noted(self._files.unclaimed(owner), owner, name, *saved)
+                self._files.local.settle(name)
+            else:
                 await run_waiting(self._files.keep_upload, owner, name)
         if self._files.local.is_over():
             await run_waiting(self._files.local.make_room)
