@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 from urllib.parse import urlsplit
 
 import gradio as gr
@@ -16,7 +16,7 @@ from gradio.route_utils import GradioUploadFile
 
 from sessionstore import BackendUnavailable, LimitExceeded, Limits, SessionStore
 from sessionstore.adapters.gradio.cache import CacheDir
-from sessionstore.adapters.gradio.cache_files import CacheFiles
+from sessionstore.adapters.gradio.cache_files import SMALL, CacheFiles
 from sessionstore.adapters.gradio.paths import CachePaths
 from sessionstore.adapters.gradio.uploads_in_progress import Upload, arriving
 from tests.support.gradio_rig import (
@@ -275,6 +275,30 @@ def test_a_full_disk_of_the_cache_is_an_error_of_ours(
 
     with pytest.raises(LimitExceeded):
         asyncio.run(upload.write(file, b"1", full))
+    upload.over()
+
+
+def test_only_the_bytes_after_the_first_wait_for_a_thread(
+    files: Callable[[Limits], CacheFiles],
+) -> None:
+    upload, (file,) = incoming(files(Limits()), "one")
+    file.size = 0
+    in_thread = AsyncMock()
+    for data in (b"first", bytes(SMALL - 5), b"more"):
+        asyncio.run(upload.write(file, data, in_thread))
+    in_thread.assert_awaited_once_with(file, b"more")
+    assert (file.size, file.file.tell()) == (SMALL, SMALL)
+    upload.over()
+
+
+def test_a_full_disk_of_the_cache_is_an_error_of_ours_from_the_first_byte_on(
+    files: Callable[[Limits], CacheFiles],
+) -> None:
+    upload, (file,) = incoming(files(Limits()), "one")
+    file.size = 0
+    file.file = Mock(wraps=file.file, write=Mock(side_effect=OSError(28, "No space left")))
+    with pytest.raises(LimitExceeded):
+        write(upload, file, b"1")
     upload.over()
 
 
