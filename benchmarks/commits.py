@@ -22,7 +22,7 @@ from pathlib import Path
 
 from sessionstore import Session, SessionStore
 
-COUNT = 20
+COUNT = 50
 """Operations in a round."""
 
 OPERATIONS = 10
