@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from sessionstore.adapters.gradio import cache_files, events, file_routes
+from sessionstore.adapters.gradio import cache, cache_files, events, file_routes
 from sessionstore.errors import BackendUnavailable
 
 
@@ -35,16 +36,17 @@ def drops_outputs() -> None:
 
 
 def changes_bytes() -> None:
-    """Save other bytes than an event has made."""
-    put = cache_files.CacheFiles._put
+    """Change the last byte of each file in Gradio's cache when it is in the store."""
+    note = cache.CacheDir.note
 
-    def put_changed(self: Any, home: Any, name: str, ttl: Any, **how: Any) -> Any:
-        path: Path = self.local.path(name)
+    def note_changed(self: Any, name: str, reference: Any, holder: str, stamp: Any) -> None:
+        path: Path = self.path(name)
         if path.exists():
             path.write_bytes(path.read_bytes()[:-1] + b"?")
-        return put(self, home, name, ttl, **how)
+            os.utime(path, ns=(stamp[0], stamp[0]))
+        note(self, name, reference, holder, stamp)
 
-    cache_files.CacheFiles._put = put_changed  # type: ignore[method-assign]  # the defect
+    cache.CacheDir.note = note_changed  # type: ignore[method-assign]  # the defect
 
 
 def fails_events() -> None:
