@@ -32,10 +32,8 @@ _FULL: Final = timedelta(seconds=10)
 _A_PAGE = timedelta(seconds=4)
 """And so long for each 1,000 blobs: three listings in that time are 2,700 requests an hour."""
 
-
 _OLDEST = 20_000
 """Sessions that are remembered for eviction."""
-
 
 _AGAIN: Final = 2
 """Times that the sum is read again before a refusal, because saves ended meanwhile."""
@@ -112,7 +110,7 @@ class StoreQuota:
         self._coming = 0
         self._freed = 0
         self._doubted = 0
-        self.oldest = Oldest()
+        self.oldest: Oldest = Oldest()
         """The sessions to evict first, as the last sweep or the last listing has seen them."""
         self._waiting: dict[Save, int] = {}
         self._thread: threading.Thread | None = None

@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -53,7 +53,7 @@ CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 60
 """Seconds without a byte: botocore's default, and far above S3's 99.9th percentile."""
 
-parse_date = lru_cache(maxsize=16)(parsedate_to_datetime)
+parse_date: Final[Callable[[str], datetime]] = lru_cache(maxsize=16)(parsedate_to_datetime)
 """Parse the date of an HTTP header. The responses of one second have the same one."""
 
 ATTEMPTS = 4
