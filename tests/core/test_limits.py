@@ -430,6 +430,20 @@ class TestSavesAtOnce:
             store.session("0").put("b", bytes(41))
 
 
+@pytest.fixture(autouse=True)
+def _room_is_made_before_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full store has its thread look for room at once, and not at a later time of the test."""
+    advance = FakeClock.advance
+
+    def settled(clock: FakeClock, by: timedelta | float) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "sessionstore-room" and thread is not threading.current_thread():
+                thread.join(10)
+        advance(clock, by)
+
+    monkeypatch.setattr(FakeClock, "advance", settled)
+
+
 class TestMaxStore:
     def stored(self, store: SessionStore) -> int:
         return store.backend.stored().bytes

@@ -155,7 +155,7 @@ def test_what_a_sweep_has_seen_is_not_listed_again(
 
 def test_room_is_made_before_it_is_needed() -> None:
     """When a fortieth is left a twentieth is freed, so that no save waits."""
-    full = Full(below=FILES // 40)
+    full = Full(below=53)  # a fortieth of the limit, and two
     full.clock.advance(timedelta(hours=1))
     full.save(FILES)
     assert full.client.beside == {}
@@ -163,7 +163,7 @@ def test_room_is_made_before_it_is_needed() -> None:
     full.save(FILES + 1)
     full.settle()
 
-    limit = FILES * SIZE * 41 // 40
+    limit = (FILES + 53) * SIZE
     assert limit * 0.949 < (full.store.ledger.room.total or 0) <= limit * 0.95
 
 
