@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final
 
 from sessionstore.base import BaseStore
 from sessionstore.model import Reference, SessionKey
 from sessionstore.names import shared_key
 from sessionstore.room import Oldest
-
-_AT_ONCE: Final = 1000
-"""Files of a session per call, which may look at every file of it."""
+from sessionstore.sweep import AT_ONCE
 
 
 def evict(store: BaseStore) -> Iterator[int]:
@@ -75,11 +72,11 @@ def _of(store: BaseStore, sid: str, active: float) -> Iterator[int]:
 
 
 def _next(files: Iterator[Reference], size: int) -> Iterator[Reference]:
-    """Yield the next files until they have ``size`` bytes: at least one, and at most ``_AT_ONCE``.
+    """Yield the next files until they have ``size`` bytes: at least one, and at most ``AT_ONCE``.
 
     One call discards them: a call may look at every file of the session.
     """
-    for file in islice(files, _AT_ONCE):
+    for file in islice(files, AT_ONCE):
         yield file
         size -= file.size
         if size <= 0:

@@ -21,7 +21,8 @@ log: Final = logging.getLogger("sessionstore")
 
 _SPARED = "it was in use, or gone already, when the sweep came to it"
 
-_AT_ONCE = 1000  # files of a session per call, which may look at every file of it
+AT_ONCE: Final = 1000
+"""Files of a session that are deleted by one call, which may look at every file of it."""
 
 
 class Sweep:
@@ -65,7 +66,7 @@ class Sweep:
         self._store.emit("sweep_started", reason=f"{len(plan)} rows")
         done: list[PlanRow] = []
         for sid, rows in groupby(plan, _files_of):
-            most = 1 if sid is None else _AT_ONCE
+            most = 1 if sid is None else AT_ONCE
             while part := list(islice(rows, most)):
                 done += self._part(part)
         collected = self._collect(survey, absent, added, content=content)

@@ -26,6 +26,7 @@ import json
 import re
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -153,7 +154,7 @@ def note(session: SessionHandle, name: str, info: object, expires: datetime) -> 
         keep_note(saving, info, expires)
 
 
-class UploadRecord:
+class UploadRecord(ABC):
     """What the store has of an upload of one kind, as it was when it was last read."""
 
     _kind: ClassVar[str]
@@ -234,8 +235,9 @@ class UploadRecord:
         reference = self.session.store.backend.get(self.session.sid, self.name)
         return StoredFile(self.session, reference)
 
+    @abstractmethod
     def _save(self) -> None:
-        raise NotImplementedError
+        """Save the file, if another process has not done so."""
 
     @property
     def _ttl(self) -> timedelta | None:

@@ -104,7 +104,7 @@ class UploadWriter:
             self._end(kind, error, trace)
             self._upload.refresh()
             self._yield()
-        except Exception as problem:
+        except SessionStoreError as problem:
             if error is None:
                 raise
             log.info("The last bytes of an upload that broke off were not kept: %s", problem)

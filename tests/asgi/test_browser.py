@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import subprocess
-import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 
-from tests.conftest import free_port
-from tests.gradio.test_browser import FLAGS, START, answers, eventually
+from tests.gradio.test_browser import FLAGS, eventually
+from tests.support.file_box import file_box
 
 pytestmark = pytest.mark.browser
 
@@ -33,28 +30,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(store: Path) -> Iterator[str]:
-    port = free_port()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "PORT": str(port),
-        "SESSIONSTORE_URL": store.as_uri(),
-        "SESSIONSTORE_LINGER": "1s",
-        "SESSIONSTORE_MAX_FILE": "1MB",
-    }
-    program = [sys.executable, str(ROOT / "examples" / "fastapi_files.py")]
-    with subprocess.Popen(
-        program, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            eventually(START, lambda: answers(f"http://127.0.0.1:{port}"))
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            try:
-                process.wait(START)
-            finally:
-                process.kill()  # one that does not end in order is a failure, and no hang
+    with file_box(
+        SESSIONSTORE_URL=store.as_uri(), SESSIONSTORE_LINGER="1s", SESSIONSTORE_MAX_FILE="1MB"
+    ) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sessionstore.adapters.asgi import Files
 from sessionstore.backends.memory import Place
 from sessionstore.testing import FakeClock
 from tests.support.asgi_rig import app_of, ask
-from tests.support.signed import STAGED, SignedMemory, send
+from tests.support.signed import STAGED, SignedMemory, send, small_parts
 from tests.support.stores import memory_store, names
 
 ADA = {"x-visitor": "ada"}
@@ -23,11 +23,9 @@ DATA = bytes(range(250))
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("sessionstore.signed_uploads.PART", 10)
-    STAGED.clear()  # tests of broken backends leave some
-    yield
-    STAGED.clear()
+def _small_parts() -> Iterator[None]:
+    with small_parts(10):
+        yield
 
 
 @pytest.fixture

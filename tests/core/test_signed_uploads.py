@@ -27,18 +27,16 @@ from sessionstore.content import Content
 from sessionstore.model import Saved, SessionKey
 from sessionstore.names import UPLOADS
 from sessionstore.testing import FakeClock
-from tests.support.signed import STAGED, Refused, SignedMemory, send
+from tests.support.signed import STAGED, Refused, SignedMemory, send, small_parts
 from tests.support.stores import HOUR, Heard, in_threads, memory_store, names
 
 DATA = random.Random(1).randbytes(250)
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("sessionstore.signed_uploads.PART", 100)
-    STAGED.clear()  # tests of broken backends leave some
-    yield
-    STAGED.clear()
+def _small_parts() -> Iterator[None]:
+    with small_parts(100):
+        yield
 
 
 @pytest.fixture

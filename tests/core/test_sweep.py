@@ -343,7 +343,7 @@ class TestFailures:
 def test_the_due_files_of_a_session_are_discarded_in_few_calls(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "_AT_ONCE", 10)
+    monkeypatch.setattr(sweep, "AT_ONCE", 10)
     backend = FaultyBackend(MemoryBackend(Place(), clock))
     store = SessionStore(backend, clock=clock)
     for number in range(25):

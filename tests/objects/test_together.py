@@ -300,7 +300,7 @@ import time
 from sessionstore._threads import Deferred
 
 def call():
-    time.sleep(0.3)
+    time.sleep(0.3)  # longer than a program takes to end
     print("made", flush=True)
 
 Deferred().call(call)

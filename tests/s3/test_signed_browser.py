@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,9 @@ import pytest
 from playwright.sync_api import Page, Route, sync_playwright
 
 from sessionstore import SessionStore
-from tests.conftest import free_port
-from tests.gradio.test_browser import FLAGS, START, answers, eventually
+from tests.gradio.test_browser import FLAGS
 from tests.support import seaweed
+from tests.support.file_box import file_box
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
@@ -29,25 +26,14 @@ SIZE = (40 << 20) + 7
 @pytest.fixture
 def address(seaweed_server: seaweed.Server, prefix: str) -> Iterator[str]:
     """The FastAPI example on a bucket that takes requests from its pages."""
-    port = free_port()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "PORT": str(port),
-        "SESSIONSTORE_URL": seaweed_server.url(prefix),
-        "SESSIONSTORE_SECRET": "s" * 40,
-        "SIGNED_UPLOADS": "1",
-    }
-    program = [sys.executable, str(ROOT / "examples" / "fastapi_files.py")]
-    with subprocess.Popen(
-        program, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            eventually(START, lambda: answers(f"http://127.0.0.1:{port}"))
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
-            seaweed_server.client().delete_bucket_cors(Bucket=seaweed.BUCKET)
+    with file_box(
+        SESSIONSTORE_URL=seaweed_server.url(prefix),
+        SESSIONSTORE_SECRET="s" * 40,
+        SIGNED_UPLOADS="1",
+        **seaweed.ENVIRONMENT,
+    ) as address:
+        yield address
+        seaweed_server.client().delete_bucket_cors(Bucket=seaweed.BUCKET)
 
 
 def allow(server: seaweed.Server, origin: str) -> None:

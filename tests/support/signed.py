@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import BinaryIO, Final
+
+import pytest
 
 from sessionstore.backend import Collected
 from sessionstore.backends.memory import MemoryBackend, Place
@@ -26,6 +29,16 @@ class Staged:
 
 STAGED: Final[dict[str, Staged]] = {}
 """The uploads of all places, by name."""
+
+
+@contextlib.contextmanager
+def small_parts(size: int) -> Iterator[None]:
+    """Context manager: uploads have parts of ``size`` bytes, and there is no other upload."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sessionstore.signed_uploads.PART", size)
+        STAGED.clear()  # tests of broken backends leave some
+        yield
+        STAGED.clear()
 
 
 class Refused(Exception):
