@@ -272,8 +272,9 @@ def test_a_receipt_is_what_the_audit_log_has(tmp_path: Path, make: MakeReplicas)
     receipt = of(site, tab).delete(file.which)
     assert receipt is not None
 
-    (line,) = (tmp_path / "audit.jsonl").read_text().splitlines()
-    assert json.loads(line)["by"] == f"the visitor, receipt {receipt.number}"
+    log = [*map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())]
+    (logged,) = [each for each in log if each["action"] != "swept"]  # the first sweep may be late
+    assert logged["by"] == f"the visitor, receipt {receipt.number}"
     document = json.loads(receipt.document())
     assert document["receipt"] == receipt.number
     (entry,) = document["audit_log"]
