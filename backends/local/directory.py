@@ -9,6 +9,7 @@ calls use paths, after a check that the directory itself is no link. Names are s
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -113,6 +114,15 @@ class Directory:
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
         path = name if self.fd is not None else self.at(name)
         return os.open(path, flags | _NOFOLLOW | _CLOEXEC, mode, dir_fd=self.fd)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a new file, in fewer system calls than Python's file objects make."""
+        fd = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            if data and os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(fd)
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[int]:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sessionstore._os.errors import FULL
 from sessionstore.model import Dropped
@@ -21,7 +21,8 @@ from .session_dir import NEW, Disk, SessionDir
 
 _DROPPED = ".drop"
 _FILE_AND_BLOB = 2
-_USUAL = (journal.NAME, "seen", "id", "ended", "expiring", NEW)
+_USUAL = (journal.NAME, "seen", "id", "ended")
+_SELDOM = ("expiring", NEW)
 """The names in a session's folder besides the directory of its files."""
 
 
@@ -74,11 +75,8 @@ class Eraser:
                     self._disk.blobs.unlink(digest, links=1)
                 count, size = count + 1, size + length
             count += _rest(folder)
-            try:  # remove the expected names, in half of the time of a walk
-                for entry in _USUAL:
-                    folder.dir.unlink(entry)
-                work.rmdir(name)
-            except OSError:
+            # Remove the expected names, in half of the time of a walk.
+            if not (_removed(folder, work, name, _USUAL) or _removed(folder, work, name, _SELDOM)):
                 with contextlib.suppress(FileNotFoundError):  # another process erases it too
                     shutil.rmtree(os.path.join(work.path, name))
         return Dropped(count, size)
@@ -114,6 +112,17 @@ class Eraser:
                         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                             self.erase(work, name)
         return count
+
+
+def _removed(folder: SessionDir, work: Directory, name: str, entries: Iterable[str]) -> bool:
+    """Remove these names and the folder; return False if it has others, or another error."""
+    try:
+        for entry in entries:
+            folder.dir.unlink(entry)
+        work.rmdir(name)
+    except OSError:
+        return False
+    return True
 
 
 def _rest(folder: SessionDir) -> int:

@@ -13,6 +13,7 @@ a table identifies its journal, because it has the time of a save to the nanosec
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import os
@@ -144,8 +145,14 @@ def _texts(folder: Directory) -> Iterator[bytes]:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
         return
-    with open(fd, "rb") as file:
-        yield from file
+    with open(fd, "rb", buffering=0) as file:
+        start = file.read(SMALL)
+        if len(start) < SMALL:  # the whole: most are small, and a buffer takes more system calls
+            yield from io.BytesIO(start)
+            return
+        file.seek(0)
+        with io.BufferedReader(file) as buffered:
+            yield from buffered
 
 
 def lines(folder: Directory) -> Iterator[Line]:

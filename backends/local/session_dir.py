@@ -452,9 +452,8 @@ def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:
     work.mkdir(name)
     with work.sub(name) as folder:
         folder.mkdir("files")
-        with open(folder.open("id", os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-            file.write(_identity(key))
-        os.close(folder.open("seen", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        folder.write("id", _identity(key))
+        folder.write("seen", b"")
         folder.utime("id", nanoseconds(now))
         folder.utime("seen", nanoseconds(now))
 

@@ -221,7 +221,7 @@ class CacheFiles:
     def fetch(self, found: FoundFile, equal: Path | None = None) -> Path:
         """Return the path of the local copy, and make it if it is missing, as ``CacheDir.make``."""
         # Another process that shares the directory may have made this copy.
-        if self._is_unchanged(found):
+        if self.ready(found) or self._is_unchanged(found):
             return self.local.path(found.name)
         source = self.recent.opener(found.sid, found.reference)
         if source is not None and not self._is_over(found.reference):

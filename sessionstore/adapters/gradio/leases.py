@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
+import heapq
 import os
 import secrets
 import threading
@@ -39,9 +39,13 @@ class Leases:
         self._guard = -1
         self._alive = -1
         self._mine = Path()
+        self._opened: tuple[os.stat_result, os.stat_result] | None = None
+        """The status of the own file and of the directory when they were opened."""
         self._records = threading.Lock()
         self._held: dict[bytes, int] = {}
         """The numbers of the records of the leases."""
+        self._free: list[int] = []
+        """A heap of the numbers below the highest one used that are free."""
         self._wanted = False
 
     def hold(self) -> None:
@@ -69,8 +73,10 @@ class Leases:
     def _begin(self, guard: int, mine: Path) -> None:
         alive = os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         # Before the lock another process may have taken it for a dead one's, and removed it.
-        if lock(alive, wait=False) and _is_at(alive, mine) and _is_at(guard, self.directory):
+        own, directory = os.fstat(alive), os.fstat(guard)
+        if lock(alive, wait=False) and _is_at(own, mine) and _is_at(directory, self.directory):
             self._guard, self._alive, self._mine = guard, alive, mine
+            self._opened = own, directory
             with self._records:
                 for key, number in self._held.items():
                     self._write(key, number)
@@ -83,6 +89,7 @@ class Leases:
             self._wanted = False
             with self._records:
                 self._held.clear()
+                self._free.clear()
             if self._alive >= 0:
                 _remove(self._mine)
                 self._close()
@@ -93,6 +100,7 @@ class Leases:
         os.close(self._guard)
         os.close(self._alive)
         self._guard = self._alive = -1
+        self._opened = None
 
     @contextmanager
     def locked(self, *, wait: bool) -> Iterator[bool]:
@@ -120,8 +128,9 @@ class Leases:
 
     def _come_back(self) -> None:
         """Hold again if another program, such as a cleaner of temporary files, removed the lock."""
+        opened = self._opened
         if self._wanted and not (
-            _is_at(self._alive, self._mine) and _is_at(self._guard, self.directory)
+            opened and _is_at(opened[0], self._mine) and _is_at(opened[1], self.directory)
         ):
             if self._alive >= 0:
                 self._close()
@@ -134,9 +143,9 @@ class Leases:
             return
         key = _key(name)
         with self._records:
-            used = set(self._held.values())
-            number = self._held.setdefault(key, next(n for n in itertools.count() if n not in used))
-            self._write(key, number)
+            if key not in self._held:
+                self._held[key] = heapq.heappop(self._free) if self._free else len(self._held)
+            self._write(key, self._held[key])
 
     def _write(self, record: bytes, number: int) -> None:
         # A full disk: serving without a lease is better than an error.
@@ -145,12 +154,15 @@ class Leases:
 
     def are_there(self) -> bool:
         """Return whether the leases are where others look: another program may remove them."""
-        return self._alive < 0 or _is_at(self._alive, self._mine)
+        opened = self._opened
+        return opened is None or _is_at(opened[0], self._mine)
 
     def give_back(self, name: str) -> None:
         """Undo ``take``. It is no error without a lease."""
         with self._records:
             number = self._held.pop(_key(name), None)
+            if number is not None:
+                heapq.heappush(self._free, number)
             if number is not None and self._alive >= 0:
                 self._write(_FREE, number)
 
@@ -204,10 +216,8 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _is_at(fd: int, path: Path) -> bool:
-    """Return whether the path is still the open file."""
-    if fd < 0:
-        return False
+def _is_at(opened: os.stat_result, path: Path) -> bool:
+    """Return whether the path is still the file or directory that was opened."""
     with contextlib.suppress(OSError):
-        return os.path.samestat(os.fstat(fd), path.stat())
+        return os.path.samestat(opened, path.stat())
     return False
