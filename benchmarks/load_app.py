@@ -59,7 +59,8 @@ class Watch:
     """The longest callbacks of the event loop, and whose code they ran.
 
     A thread looks at the stack of the loop's thread while a callback takes long. The innermost
-    frame of this package or of Gradio and its libraries says whose time it is. On a machine
+    frame of this package or of Gradio and its libraries says whose time it is. Garbage collections
+    count for neither: one of all objects takes 0.25 s, wherever the loop is. On a machine
     with other work the loop also waits for a processor, so the CPU time of our part stands beside.
     """
 
@@ -67,7 +68,9 @@ class Watch:
         self.begin()
         self._thread = 0
         self._began: float | None = None
-        self._collecting = 0.0
+        self._collecting = False
+        self._collected_for = [0.0, 0.0]
+        """Seconds of garbage collections on the loop's thread: by the clock, and of CPU."""
         self._seen: Counter[bool] = Counter()
 
     def begin(self) -> None:
@@ -87,33 +90,38 @@ class Watch:
             if threading.get_ident() != self._thread:
                 run(handle)
                 return
-            cpu = time.thread_time() - self._collecting
+            cpu, before = time.thread_time(), list(self._collected_for)
             self._began = began = time.perf_counter()
             run(handle)
             self._began = None
-            self._note(time.perf_counter() - began, time.thread_time() - self._collecting - cpu)
+            gone = [now - then for now, then in zip(self._collected_for, before, strict=True)]
+            took = time.perf_counter() - began
+            self._note(took, took - gone[0], time.thread_time() - cpu - gone[1])
 
         handles._run = timed  # noqa: SLF001 - as above
         gc.callbacks.append(self._collected)
         threading.Thread(target=self._look, daemon=True).start()
 
     def _collected(self, phase: str, _: object) -> None:
-        """Sum up the CPU of garbage collections, which happen wherever the loop's thread is."""
+        """Sum up garbage collections, which happen wherever the loop's thread is."""
         if threading.get_ident() == self._thread:
-            self._collecting += time.thread_time() * (1 if phase == "stop" else -1)
+            self._collecting = phase == "start"
+            for index, now in enumerate((time.perf_counter(), time.thread_time())):
+                self._collected_for[index] += now * (1 if phase == "stop" else -1)
 
-    def _note(self, took: float, cpu: float) -> None:
+    def _note(self, took: float, without: float, cpu: float) -> None:
         if took > _LONG:
             seen, self._seen = self._seen, Counter()
             share = seen[True] / max(seen.total(), 1)
-            for name, value in zip(STALLS, (took, took * share, cpu * share), strict=True):
+            for name, value in zip(STALLS, (took, without * share, cpu * share), strict=True):
                 self.longest[name] = max(self.longest[name], value)
 
     def _look(self) -> None:
         while True:
             time.sleep(_LOOK)
             began = self._began
-            if began is not None and time.perf_counter() - began > _LONG / 2:
+            is_long = began is not None and time.perf_counter() - began > _LONG / 2
+            if is_long and not self._collecting:
                 frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - documented
                 place = _innermost(frame)
                 self._seen[place is not None] += 1

@@ -87,7 +87,7 @@ class CacheDir:
         self._root = f"{root}{os.sep}"
         self.cap = cap
         self.keep = keep
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # an event loop waits for it: no system call is made under it
         self._making: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
         """The least recently used first."""
@@ -216,23 +216,29 @@ class CacheDir:
                 return True
         if copy is None:
             return False
-        with self.leases.locked(wait=wait) as locked, self._lock:
-            copy = self._copies.get(name)
-            if not locked or copy is None or copy.stamp != self.stamp(name):
+        with self.leases.locked(wait=wait) as locked:
+            if not locked:
                 return False
-            if not copy.pins:
+            stamp = self.stamp(name)
+            with self._lock:
+                copy = self._copies.get(name)
+                if copy is None or copy.stamp != stamp:
+                    return False
+                copy.pins += 1
+                is_first = copy.pins == 1
+            if is_first:
                 self.leases.take(name)
-            copy.pins += 1
             return True
 
     def unpin(self, name: str) -> None:
         """Undo one ``pin``. The last one removes the copy if nothing else keeps it."""
         with self._lock:
             copy = self._copies.get(name)
+            is_last = copy is not None and copy.pins == 1
             if copy is not None and copy.pins:
                 copy.pins -= 1
-                if not copy.pins:
-                    self.leases.give_back(name)
+        if is_last:
+            self.leases.give_back(name)
         self.settle(name)
 
     def settle(self, name: str) -> None:
@@ -349,10 +355,13 @@ class CacheDir:
 
     def _unlink(self, name: str, stamp: Stamp, *, wait: bool = False) -> None:
         """Remove a file that is no longer a copy, if it still has ``stamp`` and no lease."""
-        with self.leases.locked(wait=wait) as locked, self._lock:
+        # Pins are made under the lock of the leases too. A copy that is noted from here on is
+        # missing, and is fetched when it is needed.
+        with self.leases.locked(wait=wait) as locked:
             if not locked:
-                self._later[name] = stamp
-            elif name in self._copies:
+                with self._lock:
+                    self._later[name] = stamp
+            elif self.has(name):
                 pass  # it has become a copy again
             elif self.stamp(name) != stamp:
                 with contextlib.suppress(OSError):

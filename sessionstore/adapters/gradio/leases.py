@@ -15,6 +15,7 @@ import heapq
 import os
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,8 @@ class Leases:
         self._records = threading.Lock()
         self._held: dict[bytes, int] = {}
         """The numbers of the records of the leases."""
+        self._again: Counter[bytes] = Counter()
+        """How often each lease was taken besides the first time."""
         self._free: list[int] = []
         """A heap of the numbers below the highest one used that are free."""
         self._wanted = False
@@ -90,6 +93,7 @@ class Leases:
             with self._records:
                 self._held.clear()
                 self._free.clear()
+                self._again.clear()
             if self._alive >= 0:
                 _remove(self._mine)
                 self._close()
@@ -138,12 +142,14 @@ class Leases:
                 self._hold()
 
     def take(self, name: str) -> None:
-        """Lease a copy. Call it inside ``locked``."""
+        """Lease a copy, once more if it is leased. Call it inside ``locked``."""
         if self._alive < 0:
             return
         key = _key(name)
         with self._records:
-            if key not in self._held:
+            if key in self._held:
+                self._again[key] += 1
+            else:
                 self._held[key] = heapq.heappop(self._free) if self._free else len(self._held)
             self._write(key, self._held[key])
 
@@ -158,9 +164,15 @@ class Leases:
         return opened is None or _is_at(opened[0], self._mine)
 
     def give_back(self, name: str) -> None:
-        """Undo ``take``. It is no error without a lease."""
+        """Undo one ``take``. It is no error without a lease."""
+        key = _key(name)
         with self._records:
-            number = self._held.pop(_key(name), None)
+            again = self._again.pop(key, 0)
+            if again > 1:
+                self._again[key] = again - 1
+            if again:
+                return
+            number = self._held.pop(key, None)
             if number is not None:
                 heapq.heappush(self._free, number)
             if number is not None and self._alive >= 0:
