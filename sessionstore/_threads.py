@@ -128,6 +128,9 @@ def in_thread(
 
 def _executor(threads: int = THREADS, name: str = "sessionstore-async") -> ThreadPoolExecutor:
     """Return the executor of that name of this process. Its threads end with the process."""
+    made = _made.get(name)  # an event loop must not wait for the lock: threads are started under it
+    if made is not None:
+        return made
     with _lock:
         if name not in _made:
             from concurrent.futures import ThreadPoolExecutor  # here for the same reason as asyncio
