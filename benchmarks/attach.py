@@ -68,6 +68,7 @@ def guide(directory: Path) -> gr.Blocks:
         outputs = [gr.Image(), state, gr.Gallery(columns=10)]
         gr.on(fn=generate, inputs=state, outputs=outputs, api_name="generate")
         gr.on(fn=big, outputs=gr.File(), api_name="big")
+        gr.on(fn=lambda path: path, inputs=gr.File(), outputs=gr.File(), api_name="echo")
     return demo
 
 

@@ -96,9 +96,9 @@ def cpu_seconds() -> float:
     return sum(it.ru_utime + it.ru_stime for it in used)
 
 
-def most_memory() -> int:
-    """Bytes of memory that this process has had at most. ``ru_maxrss`` has its parent's in it."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
+def most_memory(pid: int | str = "self") -> int:
+    """Bytes of memory that a process has had at most. ``ru_maxrss`` has its parent's in it."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
