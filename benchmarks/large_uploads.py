@@ -164,12 +164,16 @@ def compare(size: int, rounds: int, directory: Path | None) -> None:
             statistics.median(getattr(each, name) for each in seen)
             for name in ("cpu", "upload", "event")
         )
-        memory, disk = (max(getattr(each, what) for each in seen) >> 20 for what in Seen._fields[2:])
+        memory, disk = (
+            max(getattr(each, what) for each in seen) >> 20 for what in Seen._fields[2:]
+        )
         print(f"| {side} | {cpu:.2f} | {upload:.2f} | {event:.2f} | {memory} | {disk} |")
     pairs = zip(found["attached"], found["plain"], strict=True)
     ratios = sorted(ours.cpu / theirs.cpu for ours, theirs in pairs)
     middle = statistics.median(ratios)
-    print(f"\nCPU, attached of plain: {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), reach 2.0")
+    print(
+        f"\nCPU, attached of plain: {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), reach 2.0"
+    )
 
 
 def signed(size: int) -> None:

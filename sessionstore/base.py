@@ -29,6 +29,7 @@ from sessionstore.names import UPLOADS, is_private, shared_key
 from sessionstore.owners import OwnerLists
 from sessionstore.retention import Retention
 from sessionstore.settings.resolver import SECRET_LENGTH
+from sessionstore.upload_running import RunningContents
 
 log: Final = logging.getLogger("sessionstore")
 
@@ -109,6 +110,8 @@ class BaseStore:
         self.owners.complete = self.ledger.by_owner
         self.writers: Final[dict[str, object]] = {}
         """The newest writer of each upload in pieces that this process receives bytes of."""
+        self.running: Final = RunningContents(lambda: self.backend)
+        """The contents of uploads in pieces that this process receives alone."""
 
     def _evict(self) -> Iterator[int]:
         """Delete files to make room for ``max_store``, as ``StoreQuota`` describes it."""

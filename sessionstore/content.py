@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import BinaryIO, Final, Protocol, Self
+from typing import BinaryIO, Final, Protocol, Self, runtime_checkable
 
 from sessionstore._os.errors import translated
 from sessionstore._streams import ReadStream
@@ -63,6 +63,18 @@ class Spool(Protocol):
     def write(self, data: Buffer, /) -> object: ...
     def chunks(self) -> Iterator[Buffer]: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LeavesMemory(Protocol):
+    """A spool in a file of the local disk."""
+
+    def leave_memory(self) -> Callable[[], None]:
+        """Have the kernel begin to write the bytes to the disk: no one will read them soon.
+
+        The function that is returned lets it forget what is written by then. Call it once, also
+        after ``close``.
+        """
 
 
 class TempSpool:

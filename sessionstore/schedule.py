@@ -106,6 +106,7 @@ class Schedule:
     def turn(self) -> timedelta:
         """Sweep if no other process does; return the time until the next turn."""
         backend = self._store.backend
+        self._store.running.tidy()
         if not isinstance(backend, KeepsLease):
             self._work()
         elif wait := self._wait(backend):

@@ -105,6 +105,7 @@ class SessionStore(BaseStore):
             sweeping.stop()
         self._timers.close()
         self.ledger.room.close()
+        self.running.close()
         self.local_copies.close()
         self.backend.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -180,6 +181,10 @@ class StoredFile:
     url_async: Final = in_thread(url)
 
 
+Copying = Callable[[Reference, Content], object]
+"""Is given a file that was just saved, and its bytes."""
+
+
 class PendingSave:
     """A save in progress. Enforces the limits, and emits the events of the save or its refusal."""
 
@@ -250,8 +255,13 @@ class PendingSave:
         if saved.deduplicated:
             store.emit("deduplicated", key, new.name, new.size, "the bytes were there already")
 
-    def keep(self, content: Content, expires: datetime | None = None) -> StoredFile:
-        """Save ``content``, and close it in any case. ``expires`` replaces the time to live."""
+    def keep(
+        self, content: Content, expires: datetime | None = None, then: Copying | None = None
+    ) -> StoredFile:
+        """Save ``content``, and close it in any case. ``expires`` replaces the time to live.
+
+        ``then`` is called with the content after it is saved.
+        """
         session, backend = self._session, self._session.store.backend
         try:
             # The time to live begins when the file is saved, not when its first byte arrived.
@@ -264,6 +274,8 @@ class PendingSave:
                 put = partial(session.store.owners.listing, session.key, put)
             share = self.reservation
             self._saved = put() if share is None else share.ledger.keep(share, put)
+            if then is not None:
+                then(self._saved.reference, content)
         finally:
             if content.spool is not None:
                 content.close()

@@ -38,7 +38,7 @@ from sessionstore.errors import FileNotStored, LimitExceeded
 from sessionstore.model import Reference
 from sessionstore.names import SIGNED, UPLOADS
 from sessionstore.parsers import check_duration
-from sessionstore.storedfile import PendingSave, StoredFile
+from sessionstore.storedfile import Copying, PendingSave, StoredFile
 
 ROOT: Final = "0" * 16
 """The parent of the first piece."""
@@ -164,6 +164,8 @@ class UploadRecord(ABC):
         self.session = session
         self._id = id if isinstance(id, str) else ""
         self._about: dict[str, str | float | None] | None = None
+        self.copying: Copying | None = None
+        """Called by ``finish`` with the bytes that it has saved. It raises nothing."""
         self.refresh()
 
     @property
@@ -227,7 +229,7 @@ class UploadRecord(ABC):
 
     def finish(self) -> StoredFile:
         """Save the file, and remove what was kept of the upload. See the classes for the errors."""
-        one = _finishing.setdefault(f"{self.session.sid}/{self._id}", _Lock())
+        one = _finishing.setdefault(self.key, _Lock())
         with one.lock:
             self.refresh()
             if not self.finished:
@@ -261,6 +263,11 @@ class UploadRecord(ABC):
         session.store.on_removed(session.key, change.gone, "deleted", reason)
 
     @property
+    def key(self) -> str:
+        """Return the name of the upload among all of the store."""
+        return f"{self.session.sid}/{self._id}"
+
+    @property
     def _is_far(self) -> bool:
         return getattr(self.session.store.backend, "at_once", 1) > 1
 
@@ -274,6 +281,11 @@ class UploadState(UploadRecord):
     def offset(self) -> int:
         """Return the number of bytes that are kept: the upload continues there."""
         return self.chain[-1].end if self.chain else self._done_at or 0
+
+    @property
+    def tail(self) -> str:
+        """Return the writer of the last piece that counts, which the next one continues."""
+        return self.chain[-1].writer if self.chain else ROOT
 
     def refresh(self) -> None:
         """Read ``offset`` and ``finished`` again. Raises FileNotStored if the upload is gone."""

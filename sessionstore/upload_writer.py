@@ -10,7 +10,8 @@ from typing import Final, Self
 from sessionstore.content import Buffer
 from sessionstore.errors import LimitExceeded, SessionStoreError, UploadConflict
 from sessionstore.names import UPLOADS
-from sessionstore.upload_state import ROOT, Piece, PieceSave, UploadState
+from sessionstore.upload_running import RunningContent
+from sessionstore.upload_state import Piece, PieceSave, UploadState
 
 log: Final = logging.getLogger("sessionstore")
 
@@ -35,14 +36,15 @@ class UploadWriter:
         self._store = self._session.store
         self._most = piece
         self._number = secrets.token_hex(8)
-        chain = upload.chain
-        self._parent = chain[-1].writer if chain else ROOT
-        self._pieces = len(chain)
+        self._parent = upload.tail
+        self._pieces = len(upload.chain)
         self._position = offset
         self._saving: PieceSave | None = None
         self._mine: list[Piece] = []
-        self._key = f"{self._session.sid}/{upload.id}"
+        self._key = upload.key
         self._store.writers[self._key] = self
+        self._running: RunningContent | None = None
+        self._has_begun = False
 
     def write(self, data: Buffer) -> None:
         """Take the next bytes. Raises UploadConflict, LimitExceeded, BackendUnavailable."""
@@ -55,6 +57,8 @@ class UploadWriter:
                 self._saving = self._begin()
             part = left[: self._most - self._taken]
             self._saving.ingest.write(part)
+            if self._running is not None:
+                self._running.write(part)
             left = left[len(part) :]
             if self._taken == self._most:
                 self._keep()
@@ -64,6 +68,9 @@ class UploadWriter:
         return 0 if self._saving is None else self._saving.ingest.size
 
     def _begin(self) -> PieceSave:
+        if not self._has_begun:
+            self._has_begun = True
+            self._running = self._content()
         limited = self._store.ledger.limited
         title = self._upload.name if limited else None
         if self._pieces >= _MOST_PIECES:
@@ -78,6 +85,12 @@ class UploadWriter:
             saving.reservation.title, saving.reservation.before = title, self._position
         return saving
 
+    def _content(self) -> RunningContent | None:
+        contents = self._store.running
+        if self._position:
+            return contents.take(self._key, self._position, self._parent)
+        return contents.begin(self._key, self._upload.size, self._parent)
+
     def _keep(self) -> None:
         saving, self._saving = self._saving, None
         if saving is None:
@@ -85,7 +98,10 @@ class UploadWriter:
         with saving:
             if self._store.writers.get(self._key) is not self:
                 raise UploadConflict("Another request has continued this upload meanwhile.")
-            kept = saving.keep(saving.ingest.finish(), self._upload.expires).reference
+            content = saving.ingest.finish()
+            if self._running is not None:
+                self._running.kept(content)
+            kept = saving.keep(content, self._upload.expires).reference
         self._mine.append(Piece(self._position, self._number, self._parent, kept))
         self._position += kept.size
         self._parent = self._number
@@ -104,11 +120,16 @@ class UploadWriter:
             self._end(kind, error, trace)
             self._upload.refresh()
             self._yield()
+            running, self._running = self._running, None
+            if running is not None:
+                self._store.running.give_back(self._key, running, self._position, self._parent)
         except SessionStoreError as problem:
             if error is None:
                 raise
             log.info("The last bytes of an upload that broke off were not kept: %s", problem)
         finally:
+            if self._running is not None:
+                self._running.close()
             if self._store.writers.get(self._key) is self:
                 del self._store.writers[self._key]
 

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 from sessionstore._threads import in_thread
 from sessionstore.base import SessionHandle
-from sessionstore.content import CHUNK, Buffer, pump, refuse_text
+from sessionstore.content import CHUNK, Buffer, Content, pump, refuse_text
 from sessionstore.errors import FileNotStored, UploadConflict
 from sessionstore.names import UPLOADS
 from sessionstore.storedfile import PendingSave, StoredFile
@@ -91,7 +91,8 @@ class Upload(UploadState):
     def finish(self) -> StoredFile:
         """Save the file, and remove its pieces. A second call returns the file again.
 
-        Its bytes are read again, and compared with the digest of each piece. Raises UploadConflict
+        A process that did not receive all of them from the beginning reads the bytes again, and
+        compares them with the digest of each piece. Raises UploadConflict
         if ``size`` bytes have not arrived yet; FileNotStored if the upload, or the finished file,
         is gone; Corrupted; LimitExceeded; BackendUnavailable.
         """
@@ -106,10 +107,7 @@ class Upload(UploadState):
             with PendingSave(self.session, self.name, self._ttl, fresh=False) as saving:
                 if saving.reservation is not None:
                     saving.reservation.credit = self.offset
-                for piece in self.chain:
-                    with closing(self._open(piece.reference)) as stream:
-                        pump(stream, saving.ingest)
-                saving.keep(saving.ingest.finish())
+                saving.keep(self._content(saving), then=self.copying)
         except FileNotStored:
             self.refresh()  # another process may have finished it
             if self.finished:
@@ -117,8 +115,22 @@ class Upload(UploadState):
             raise
         self._done(self.offset)
 
+    def _content(self, saving: PendingSave) -> Content:
+        """Return the content of the file: the one that was made while it arrived, or read again."""
+        running = self.session.store.running.take(self.key, self.offset, self.tail)
+        if running is not None:
+            with running:
+                if saving.reservation is not None:
+                    saving.reservation.admit(self.offset)
+                return running.finish()
+        for piece in self.chain:
+            with closing(self._open(piece.reference)) as stream:
+                pump(stream, saving.ingest)
+        return saving.ingest.finish()
+
     def abort(self) -> None:
         """Delete the upload and its pieces; a file that it was finished into stays."""
+        self.session.store.running.discard(self.key)
         self.refresh()
         self.remove(self.kept, "the upload was aborted")
 

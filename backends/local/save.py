@@ -50,6 +50,12 @@ IN_VAIN = 4
 
 PAUSE = 1.0
 
+WINDOW = 8 << 20
+"""Bytes of a large file after which the kernel is told that they are not needed in memory."""
+
+WINDOWS = 4
+"""Windows that it may still be writing to the disk."""
+
 R = TypeVar("R")
 
 Step = Callable[[Directory, str], None]
@@ -271,10 +277,24 @@ class LocalSpool:
         return len(data)
 
     def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes. The kernel may forget those of a large file that were read here."""
         position = 0
         while chunk := read_at(self._fd, position, CHUNK):
             position += len(chunk)
             yield chunk
+            if position % WINDOW == 0:
+                _leave_memory(self._fd, max(position - WINDOWS * WINDOW, 0), position)
+
+    def leave_memory(self) -> Callable[[], None]:
+        """Implement ``LeavesMemory``."""
+        fd = os.dup(self._fd)
+        _leave_memory(fd, 0, 0)
+
+        def forget() -> None:
+            _leave_memory(fd, 0, 0)
+            os.close(fd)
+
+        return forget
 
     def seal(self) -> os.stat_result:
         """Finish the file, and force it to the disk when ``durable``."""
@@ -304,6 +324,16 @@ class LocalSpool:
                 self._work.unlink(self._name)
                 self._name = ""
             self._work.close()
+
+
+def _leave_memory(fd: int, start: int, end: int) -> None:
+    """Have the kernel forget the bytes that are on the disk, and begin to write the others.
+
+    ``end`` 0 is the end of the file.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # it is advice
+            os.posix_fadvise(fd, start, end - start if end else 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_all(fd: int, data: Buffer) -> None:

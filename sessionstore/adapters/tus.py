@@ -34,7 +34,7 @@ from sessionstore.uploads import PIECE
 
 if TYPE_CHECKING:
     from sessionstore.session import Session
-    from sessionstore.storedfile import StoredFile
+    from sessionstore.storedfile import Copying, StoredFile
     from sessionstore.upload_writer import UploadWriter
     from sessionstore.uploads import Upload
 
@@ -44,7 +44,7 @@ CHECKSUMS: Final = ("sha1", "sha256", "md5")
 BODY: Final = "application/offset+octet-stream"
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST")
 
-_BUFFERED: Final = CHUNK // 4  # bytes that are handed to a worker thread at a time
+_BUFFERED: Final = CHUNK  # bytes that are handed to a worker thread at a time
 _WHOLE: Final = 1 << 62  # the piece of a body with a checksum: it is kept only when it is complete
 _DIGITS: Final = 18  # the most in a number of bytes
 _MISMATCH: Final = 460  # Checksum Mismatch, a status of tus alone
@@ -58,6 +58,7 @@ class Place:
 
     ``describe`` returns the JSON about a finished file. ``most`` bytes may have a file. ``named``
     returns the file's name in the session for that of the client, and ``ttl`` is its time to live.
+    ``copying`` is ``Upload.copying``.
     """
 
     session: Session | None
@@ -65,6 +66,11 @@ class Place:
     most: int | None = None
     named: Callable[[str], str] = lambda name: name or fresh_name()
     ttl: timedelta | None = None
+    copying: Copying | None = None
+
+    def finish(self, upload: Upload) -> StoredFile:
+        upload.copying = self.copying
+        return upload.finish()
 
 
 class _Refused(Exception):
@@ -106,7 +112,7 @@ async def _answered(request: Request, place: Place, id: str) -> Response:  # noq
         return _gone()
     upload = await run_in_threadpool(place.session.upload, id)
     if method == "PATCH":
-        return await _append(request, upload)
+        return await _append(request, upload, place)
     return await run_in_threadpool(_OF_AN_UPLOAD[method], upload, place)
 
 
@@ -151,21 +157,21 @@ async def _create(request: Request, place: Place) -> Response:
     here = request.url.path.rstrip("/")
     headers = {"Location": f"{here}/{upload.id}", "Upload-Expires": _expires(upload)}
     if request.headers.get("content-type") == BODY:
-        await _take(request, upload, 0)
+        await _take(request, upload, place, 0)
         headers["Upload-Offset"] = str(upload.offset)
     elif not size:
-        await run_in_threadpool(upload.finish)
+        await run_in_threadpool(place.finish, upload)
     return _response(201, headers)
 
 
-async def _append(request: Request, upload: Upload) -> Response:
+async def _append(request: Request, upload: Upload, place: Place) -> Response:
     if request.headers.get("content-type") != BODY:
         raise _Refused(415, f"Send the bytes with Content-Type: {BODY}.")
-    await _take(request, upload, _number(request, "upload-offset"))
+    await _take(request, upload, place, _number(request, "upload-offset"))
     return _response(204, {"Upload-Offset": str(upload.offset), "Upload-Expires": _expires(upload)})
 
 
-async def _take(request: Request, upload: Upload, offset: int) -> None:
+async def _take(request: Request, upload: Upload, place: Place, offset: int) -> None:
     """Keep the body of a request, and finish the upload if it is complete."""
     length = request.headers.get("content-length", "")
     if upload.size is not None and length.isdecimal() and offset + int(length) > upload.size:
@@ -173,42 +179,42 @@ async def _take(request: Request, upload: Upload, offset: int) -> None:
     checksum = _Checksum.of(request)
     most = PIECE if checksum is None else _WHOLE
     writer = await run_in_threadpool(upload.writing, offset, most)
-    piece = bytearray()
+    came, size = list[bytes](), 0
     try:
         async for chunk in request.stream():
-            piece += chunk
-            if len(piece) >= _BUFFERED:
-                data = bytes(piece)
-                piece.clear()
-                await run_in_threadpool(_write, writer, data, checksum)
+            came.append(chunk)
+            size += len(chunk)
+            if size >= _BUFFERED:
+                full, came, size = came, [], 0
+                await run_in_threadpool(_write, writer, full, checksum)
     except BaseException as error:
         with CancelScope(shield=True):  # what came before the connection was cut is kept
-            await run_in_threadpool(_end, writer, bytes(piece), checksum, error)
+            await run_in_threadpool(_end, writer, came, checksum, error)
         raise
-    await run_in_threadpool(_end, writer, bytes(piece), checksum, None)
+    await run_in_threadpool(_end, writer, came, checksum, None)
     if upload.offset == upload.size:
-        await run_in_threadpool(upload.finish)
+        await run_in_threadpool(place.finish, upload)
 
 
-def _write(writer: UploadWriter, data: bytes, checksum: _Checksum | None) -> None:
+def _write(writer: UploadWriter, came: list[bytes], checksum: _Checksum | None) -> None:
+    data = b"".join(came)
     if checksum is not None:
         checksum.sum.update(data)
     writer.write(data)
 
 
 def _end(
-    writer: UploadWriter, rest: bytes, checksum: _Checksum | None, error: BaseException | None
+    writer: UploadWriter, rest: list[bytes], checksum: _Checksum | None, error: BaseException | None
 ) -> None:
     """End the ``writer``, after an error or with the last bytes."""
     if isinstance(error, SessionStoreError):
         writer.__exit__(type(error), error, error.__traceback__)
         return
     with writer:
-        if checksum is None:
-            writer.write(rest)
-            return
-        if error is None:
+        if checksum is None or error is None:
             _write(writer, rest, checksum)
+        if checksum is None:
+            return
         matches = checksum.is_right()
         if error is not None or not matches:
             writer.discard()
@@ -239,9 +245,8 @@ class _Checksum:
 
 def _head(upload: Upload, place: Place) -> Response:
     """Return the state. A complete upload is finished first, if no request did that."""
-    del place
     if upload.offset == upload.size and not upload.finished:
-        upload.finish()
+        place.finish(upload)
     headers = {"Upload-Offset": str(upload.offset), "Upload-Expires": _expires(upload)}
     if upload.size is not None:
         headers["Upload-Length"] = str(upload.size)
@@ -255,7 +260,7 @@ def _get(upload: Upload, place: Place) -> Response:
     if not upload.finished:
         return _gone()
     headers = {"Cache-Control": "no-store", "Tus-Resumable": VERSION}
-    return JSONResponse(place.describe(upload.finish()), 200, headers)
+    return JSONResponse(place.describe(place.finish(upload)), 200, headers)
 
 
 def _delete(upload: Upload, place: Place) -> Response:

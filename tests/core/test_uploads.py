@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from datetime import timedelta
@@ -24,10 +25,12 @@ from sessionstore import (
 )
 from sessionstore.backends.memory import Place
 from sessionstore.names import UPLOADS
+from sessionstore.schedule import Schedule
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from sessionstore.testing.faulty import unavailable
+from sessionstore.upload_running import IDLE
 from sessionstore.upload_writer import UploadWriter
-from tests.support.stores import HOUR, Heard, in_threads, local_store, memory_store, names
+from tests.support.stores import HOUR, Heard, in_threads, local_store, memory_store, names, store_of
 
 PIECE = 100
 
@@ -277,13 +280,126 @@ def test_a_damaged_piece_becomes_no_file(tmp_path: Path, clock: FakeClock) -> No
         session = store.session("tab")
         upload = session.begin_upload("a", 250)
         upload.write(0, random.Random(2).randbytes(250))
-        for blob in tmp_path.glob("blobs/*/*"):
-            if blob.stat().st_size == PIECE:
-                blob.chmod(0o600)
-                blob.write_bytes(bytes(PIECE))
+    damage_pieces(tmp_path)
+    with local_store(tmp_path, clock) as store:
+        session = store.session("tab")
+        with pytest.raises(Corrupted):
+            session.upload(upload.id).finish()
+        assert "a" not in session
+
+
+# The content that is made while the pieces arrive: without it a damaged piece is noticed
+
+
+DATA = random.Random(3).randbytes(1030)
+LARGE_PIECE = 1 << 30
+
+
+def damage_pieces(root: Path) -> None:
+    for blob in root.glob("blobs/*/*"):
+        if blob.stat().st_size == PIECE:
+            blob.chmod(0o600)
+            blob.write_bytes(bytes(PIECE))
+
+
+@pytest.fixture
+def local(tmp_path: Path, clock: FakeClock) -> Iterator[Session]:
+    with local_store(tmp_path, clock) as made:
+        yield made.session("tab")
+
+
+def test_who_received_all_of_it_reads_no_piece_again(local: Session, tmp_path: Path) -> None:
+    id_ = local.begin_upload("a", len(DATA)).id
+    for start in range(0, len(DATA), 250):
+        local.upload(id_).write(start, DATA[start : start + 250])
+    damage_pieces(tmp_path)
+
+    assert local.upload(id_).finish().read() == DATA
+    assert hidden(local)[0].endswith("/done.1030")
+
+
+def test_a_cut_does_not_end_that(local: Session, tmp_path: Path) -> None:
+    def cut() -> Iterator[bytes]:
+        yield DATA[:130]
+        raise ConnectionResetError
+
+    upload = local.begin_upload("a", len(DATA))
+    with pytest.raises(ConnectionResetError):
+        upload.write(0, cut())
+    upload.write(130, DATA[130:])
+    damage_pieces(tmp_path)
+
+    assert upload.finish().read() == DATA
+
+
+@pytest.mark.parametrize("ends", [130, 200])
+def test_a_discarded_piece_does(local: Session, tmp_path: Path, ends: int) -> None:
+    upload = local.begin_upload("a", len(DATA))
+    with upload.writing(0) as writer:
+        writer.write(DATA[:ends])
+        writer.discard()
+    upload.write(upload.offset, DATA[upload.offset :])
+    if ends == 130:
+        damage_pieces(tmp_path)
         with pytest.raises(Corrupted):
             upload.finish()
-        assert "a" not in session
+    else:
+        assert upload.finish().read() == DATA
+
+
+def test_bytes_that_another_process_received_are_read(
+    local: Session, tmp_path: Path, clock: FakeClock
+) -> None:
+    upload = local.begin_upload("a", len(DATA))
+    upload.write(0, DATA[:200])
+    with local_store(tmp_path, clock) as other:
+        other.session("tab").upload(upload.id).write(200, DATA[200:700])
+    upload.refresh()
+    upload.write(700, DATA[700:])
+
+    assert upload.finish().read() == DATA
+
+
+def test_without_room_on_the_disk_the_pieces_are_read(
+    local: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(local.store.backend), "free", lambda _: 3 * len(DATA) - 1)
+    upload = local.begin_upload("a", len(DATA))
+    upload.write(0, DATA)
+    damage_pieces(tmp_path)
+    with pytest.raises(Corrupted):
+        upload.finish()
+
+
+def test_an_upload_that_no_one_goes_on_with_takes_no_room_for_long(
+    local: Session, clock: FakeClock
+) -> None:
+    files = open_files()
+    upload = local.begin_upload("a", 10 << 20)
+    with upload.writing(0, LARGE_PIECE) as writer:
+        writer.write(DATA * 2000)
+    assert open_files() > files
+    clock.advance(IDLE + timedelta(seconds=1))
+    store = store_of(local)
+    Schedule(store, store._planner, None).turn()
+
+    assert open_files() == files
+
+
+def test_its_files_are_closed_with_the_store(tmp_path: Path, clock: FakeClock) -> None:
+    files = open_files()
+    with local_store(tmp_path, clock) as store:
+        upload = store.session("tab").begin_upload("a", 10 << 20)
+        with upload.writing(0, LARGE_PIECE) as writer:
+            writer.write(DATA * 2000)
+
+    assert open_files() == files
+
+
+def open_files() -> int:
+    """The number of files without a name that this process has open."""
+    opened = Path("/proc/self/fd").iterdir()
+    return sum("(deleted)" in os.readlink(file) for file in opened if file.is_symlink())
 
 
 # Limits

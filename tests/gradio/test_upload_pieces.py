@@ -19,7 +19,7 @@ import pytest
 from sessionstore import Limits, SessionStore
 from sessionstore.adapters.gradio import attach
 from sessionstore.testing import Fault, FaultyBackend, on
-from sessionstore.testing.faulty import disk_full
+from sessionstore.testing.faulty import disk_full, unavailable
 from tests.gradio.test_browser import eventually
 from tests.support.gradio_rig import (
     GRADIO_S_OWN,
@@ -225,3 +225,16 @@ def test_an_event_saves_a_large_upload_without_reading_it_again(
     site.store.wrap(lambda backend: FaultyBackend(backend, on("spool", Fault(disk_full, at=1))))
 
     assert tab.call("size", file) == len(large)
+
+
+def test_who_finished_a_large_one_has_it_on_the_disk(make: MakeReplicas) -> None:
+    site = make(build)
+    tab = site.tab().load()
+    large = DATA * 80
+    upload = str(create(tab, len(large)).headers["location"]).rpartition("/")[2]
+    patch(tab, upload, 0, large)
+    file = path_of(tab, upload)
+    site.store.wrap(lambda backend: FaultyBackend(backend, on("open", Fault(unavailable, at=1))))
+
+    assert Path(file).read_bytes() == large
+    assert tab.call("size", given(file)) == len(large)

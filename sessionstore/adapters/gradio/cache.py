@@ -152,7 +152,11 @@ class CacheDir:
 
     def takes(self, size: int) -> bool:
         """Return whether a copy of ``size`` bytes would stay, within the cap and on the disk."""
-        if not self.keep or (self.cap is not None and size > self.cap):
+        return (self.cap is None or size <= self.cap) and self.has_room(size)
+
+    def has_room(self, size: int) -> bool:
+        """Return whether copies are kept, and one of ``size`` bytes fits on the disk."""
+        if not self.keep:
             return False
         with contextlib.suppress(OSError):
             return shutil.disk_usage(self.root).free > size

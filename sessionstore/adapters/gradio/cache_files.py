@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import hmac
+import io
 import logging
 import re
 import threading
@@ -237,6 +238,19 @@ class CacheFiles:
     def _make(self, found: FoundFile, equal: Path | None = None, copy: Copying = copied) -> Path:
         opened = partial(self._open, found)
         return self.local.make(found.name, found.reference, found.sid, opened, equal, copy=copy)
+
+    def copy(self, found: FoundFile, bytes_: content.Content) -> None:
+        """Make the local copy of a large file from the bytes just saved, if the disk has room.
+
+        Also one beyond the cap: the event that uses the file makes it in any case.
+        """
+        size = found.reference.size
+        if size > LARGE and self.local.has_room(size):
+            with contextlib.suppress(OSError, SessionStoreError):  # it is made when it is needed
+                self.local.make(
+                    found.name, found.reference, found.sid, io.BytesIO,
+                    copy=lambda _, target: target.writelines(bytes_.chunks()),
+                )  # fmt: skip
 
     def obtain(self, owner: str | None, name: str) -> FoundFile | None:
         """Find the file and fetch it. Return None when the owner has no such file.

@@ -2,8 +2,8 @@
 
 A finished one is what Gradio's own upload would be: an unclaimed file of the owner, with a path in
 Gradio's cache. Its directory there is a random number in place of the hash of its bytes: so the
-name is known before the bytes, and they need not be read once more. A local copy is made when an
-event or a request needs it, as for an upload that another replica received.
+name is known before the bytes, and they need not be read once more. The replica that finishes it
+makes its local copy from the bytes that it saves; another one when an event or a request needs it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from sessionstore.adapters import cookies, tus
 from sessionstore.adapters.gradio import compat
-from sessionstore.adapters.gradio.cache_files import UNCLAIMED
+from sessionstore.adapters.gradio.cache_files import UNCLAIMED, FoundFile
 from sessionstore.adapters.refusal import Receiving, refuse
 from sessionstore.names import HIDDEN
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from sessionstore.adapters.gradio.attached_store import Service
+    from sessionstore.content import Content
+    from sessionstore.model import Reference
     from sessionstore.storedfile import StoredFile
 
 _HASH: Final = 32  # bytes of the random number: as many as Gradio's hash has
@@ -66,5 +68,9 @@ async def _answered(scope: Scope, request: Request, service: Service, id_: str) 
         files.seen.add(owner, name, home.sid, file.reference)
         return str(files.paths.absolute(name))
 
+    def copying(reference: Reference, content: Content) -> None:
+        files.copy(FoundFile(reference.name.removeprefix(HIDDEN), home.sid, reference), content)
+
     most = getattr(app.get_blocks(), "max_file_size", None)
-    return await tus.answer(request, tus.Place(home, describe, most, named, UNCLAIMED), id_)
+    place = tus.Place(home, describe, most, named, UNCLAIMED, copying)
+    return await tus.answer(request, place, id_)
