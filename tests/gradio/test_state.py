@@ -463,6 +463,7 @@ def age(replica: Replica, tab: Tab, by: timedelta) -> None:
 
 def ended(replica: Replica, tab: Tab) -> None:
     """Close the page, and return when the store knows."""
+    replica.rest()
     heard = Heard(replica.store, "ended")
     tab.close()
     heard.next()
@@ -474,6 +475,7 @@ def test_the_callback_is_called_once_after_close_and_linger(make: MakeReplicas) 
     here = a.tab().load()
     here.call("set", "first", None)
     b.same(here).call("set", "last", None)
+    b.rest()  # what it does after its answer would keep the session
     ended(a, here)
     a.clock.advance(LINGER - timedelta(seconds=1))
     b.store.sweep()

@@ -381,8 +381,16 @@ class Replica:
         for entry in self.cache.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
+    def rest(self) -> None:
+        """Wait for what follows an answer: the end of the event, and calls made later."""
+        service = self.attachment.service
+        present = service.presences._visitors
+        until(lambda: not any(each.running or each.scheduled for each in [*present.values()]))
+        service.files.drain()
+
     def look_again(self) -> None:
         """Let the time pass for which what was seen of the store is believed."""
+        self.rest()
         self.seconds[0] += RECHECK
 
 

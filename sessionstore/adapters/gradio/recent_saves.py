@@ -6,7 +6,6 @@ store.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import threading
@@ -49,10 +48,7 @@ class KeptSession(Session):
         with self.pending_save(self._named(name), ttl, fresh=False) as saving:
             if saving.reservation is not None:
                 saving.reservation.admit(known.size)
-            with contextlib.closing(self.store.backend.spool()) as spool:
-                temporary = isinstance(spool, content.TempSpool)
-            bytes_ = _KnownContent(known.digest, known.size, spool=_Absent() if temporary else None)
-            return saving.keep(bytes_).reference
+            return saving.keep(_KnownContent(known.digest, known.size, spool=_Absent())).reference
 
 
 class TakingSession(KeptSession):
