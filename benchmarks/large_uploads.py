@@ -6,7 +6,7 @@
 Megabytes. The attached app gets the file in pieces, request by request as the script in the page
 sends them, the plain one in Gradio's one request. Each round starts both apps anew, in turn, on a
 local disk. With ``--signed`` the file goes by presigned URLs to a bucket of SeaweedFS, and what is
-measured is the ``finish`` of this process.
+measured is ``finish``, in a process of its own that finished a small one before.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import multiprocessing
 import os
 import secrets
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,6 +178,26 @@ def compare(size: int, rounds: int, directory: Path | None) -> None:
     )
 
 
+class Finished(NamedTuple):
+    """Seconds by the clock and of CPU, and the bytes of memory beyond what was there."""
+
+    wall: float
+    cpu: float
+    memory: int
+
+
+def finish(url: str, upload: str) -> Finished:
+    """Finish a signed upload in this process."""
+    from sessionstore import SessionStore
+
+    with SessionStore.open(url) as store:
+        signed = store.session("the visitor").signed_upload(upload)
+        memory, cpu, begun = most_memory(), cpu_seconds(), time.perf_counter()
+        signed.finish()
+        took, cpu = time.perf_counter() - begun, cpu_seconds() - cpu
+        return Finished(took, cpu, most_memory() - memory)
+
+
 def signed(size: int) -> None:
     """Upload by presigned URLs, and print what ``finish`` takes."""
     from sessionstore import SessionStore
@@ -184,8 +206,11 @@ def signed(size: int) -> None:
     with ExitStack() as stack:
         os.environ.update(seaweed.ENVIRONMENT)
         server = stack.enter_context(seaweed.serving(seaweed.program() or "weed"))
-        store = stack.enter_context(SessionStore.open(server.url("large")))
+        url = server.url("large")
+        store = stack.enter_context(SessionStore.open(url))
         client = stack.enter_context(httpx.Client(timeout=300))
+        spawned = multiprocessing.get_context("spawn")  # its memory is its own
+        finisher = stack.enter_context(ProcessPoolExecutor(1, spawned))
         session = store.session("the visitor")
         for each in (40 * MB, size * MB):  # the first use of anything takes memory for good
             file = File(each)
@@ -195,20 +220,18 @@ def signed(size: int) -> None:
                 if number not in urls:
                     urls = upload.urls(range(number, min(number + PARTS, upload.parts + 1)))
                 client.put(urls[number], content=data).raise_for_status()
-            Path("/proc/self/clear_refs").write_text("5")  # the most so far is forgotten, proc(5)
-            memory, cpu, begun = most_memory(), cpu_seconds(), time.perf_counter()
-            saved = upload.finish()
-            took, cpu = time.perf_counter() - begun, cpu_seconds() - cpu
-            memory = most_memory() - memory
+            finished = finisher.submit(finish, url, upload.id).result()
+        saved = session.get("film.bin")
         right = saved.digest == file.digest.hexdigest() and not upload.missing()
         read = hashlib.sha256()
         with saved.open() as stream:
             while chunk := stream.read(BLOCK):
                 read.update(chunk)
     right = right and read.hexdigest() == saved.digest
+    wall, cpu, memory = finished
     print(
         f"{size} MB by presigned URLs: {'every byte' if right else 'WRONG BYTES'}; finish took "
-        f"{took:.1f} s, {cpu:.1f} s of CPU, {memory >> 20} MiB more memory"
+        f"{wall:.1f} s, {cpu:.1f} s of CPU, {memory >> 20} MiB more memory"
     )
 
 

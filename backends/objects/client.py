@@ -22,6 +22,7 @@ network refused a request, SettingsError when only another setting helps.
 from __future__ import annotations
 
 import io
+import mmap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -147,6 +148,16 @@ class Payload:
         if isinstance(self.source, bytes | bytearray | memoryview):
             return bytes(memoryview(self.source)[self.start : self.start + self.size])
         return self.open().readall()
+
+    def mapped(self) -> Buffer | mmap.mmap:
+        """Return the bytes; those of a file without a copy, as pages of the file.
+
+        A buffer of some MiB would stay with the process: malloc(3) keeps such memory for each
+        thread, to use it again.
+        """
+        if isinstance(self.source, io.FileIO) and self.start == 0 and self.size:
+            return mmap.mmap(self.source.fileno(), self.size, access=mmap.ACCESS_READ)
+        return self.read()
 
     def part(self, start: int, size: int) -> Payload:
         """Return a part of this payload, without a digest."""

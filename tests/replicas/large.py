@@ -119,8 +119,8 @@ def upload(site: Site, chromium: Browser, path: Path, digest: str, cuts: int) ->
 
 
 def _use(site: Site, chromium: Browser, folder: Path) -> None:
-    """Upload a small file at each replica: the first use of anything takes memory for good."""
-    digest = made(folder / "small.bin", 3 * MB, 2)
+    """Upload a file in a few pieces: the first use of anything takes memory for good."""
+    digest = made(folder / "small.bin", 20 * MB, 2)
     for _ in site.replicas * 2:
         with chromium.new_context() as context:
             page, _ = _opened(site.url, context)
