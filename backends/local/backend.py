@@ -319,11 +319,11 @@ class LocalBackend:
                     return None
                 if only_ended and record.ended is None:
                     return None
-                self._sessions.rename(sid, work, name)
+                assert folder is not None, "it has a record"  # noqa: S101 - for mypy
+                folder.move(work, name)
                 if self._disk.durable:  # before the removals: after a power cut it is whole or gone
                     self._sessions.fsync()
-            self._folders.close(sid)
-            return self._eraser.erase(work, name)
+            return self._eraser.erase(work, name, folder)
 
     # Garbage collection
 
@@ -447,9 +447,8 @@ class LocalBackend:
             with self._folders.changing(sid, wait=False) as folder:
                 if folder is None or next(folder.files.names(), None) is not None:
                     return
-                self._sessions.rename(sid, work, name)
-            self._folders.close(sid)
-            self._eraser.erase(work, name)
+                folder.move(work, name)
+            self._eraser.erase(work, name, folder)
 
 
 class _Stored(io.FileIO):

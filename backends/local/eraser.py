@@ -57,10 +57,16 @@ class Eraser:
         finally:
             self._busy.discard(name)
 
-    def erase(self, work: Directory, name: str) -> Dropped:
-        """Remove the moved folder ``name`` in ``work``, with the blobs that only it referred to."""
+    def erase(self, work: Directory, name: str, moved: SessionDir | None = None) -> Dropped:
+        """Remove the moved folder ``name`` in ``work``, with the blobs that only it referred to.
+
+        ``moved`` is that folder if it is open; it is closed.
+        """
+        if moved is not None and moved.dir.fd is None:  # without descriptors it has its former path
+            moved.close()
+            moved = None
         count = size = 0
-        with contextlib.closing(SessionDir(work, name, self._disk)) as folder:
+        with contextlib.closing(moved or SessionDir(work, name, self._disk)) as folder:
             files = folder.files
             for file, token, length, digest in journal.kept(folder.dir):
                 status = files.stat_or_none(file)

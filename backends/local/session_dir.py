@@ -100,6 +100,8 @@ class SessionDir:
         self.token: Final = token_of if disk.links else token_of_copy
         self.owned: bool = False
         """Whether ``id`` is known to hold the session's id and owner."""
+        self.moved: bool = False
+        """Whether ``move`` took it out of its place: it belongs to the caller, who closes it."""
         self._disk = disk
         self._search = partial(disk.tables.lines, sid)
         self._sessions = place
@@ -149,6 +151,11 @@ class SessionDir:
             self._close_journal()
             self._identity = status
         return True
+
+    def move(self, to: Directory, name: str) -> None:
+        """Take the folder out of its place, under its lock."""
+        self._sessions.rename(self.sid, to, name)
+        self.moved = True
 
     # Marks
 
@@ -454,12 +461,10 @@ def _mark(sessions: Directory, name: str) -> datetime | None:
 def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:
     """Create a complete session folder ``name`` in this process's workspace ``work``."""
     work.mkdir(name)
-    with work.sub(name) as folder:
-        folder.mkdir("files")
-        folder.write("id", _identity(key))
-        folder.write("seen", b"")
-        folder.utime("id", nanoseconds(now))
-        folder.utime("seen", nanoseconds(now))
+    work.mkdir(f"{name}/files")
+    for mark, text in (("id", _identity(key)), ("seen", b"")):
+        work.write(f"{name}/{mark}", text)
+        work.utime(f"{name}/{mark}", nanoseconds(now))
 
 
 def _identity(key: SessionKey) -> bytes:
@@ -575,7 +580,8 @@ class Lease:
         if self.change:
             # To close the file would not be enough: a child that was forked since has it open too.
             unlock(folder.seen)
-        self.pool.give(folder)
+        if not folder.moved:
+            self.pool.give(folder)
 
 
 def _affordable() -> int:
