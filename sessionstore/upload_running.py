@@ -10,6 +10,7 @@ While it is there no one reads the pieces, so the kernel need not keep them in m
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections import OrderedDict, deque
@@ -37,6 +38,8 @@ class RunningContent:
         self._ingest: Ingest | None = Ingest(backend.digest, backend.spool)
         self._leaving: deque[Callable[[], None]] = deque()
         self.tail = tail
+        self.upload: object = None
+        """The upload as its last writer saw it at its end."""
         self.pid: Final = os.getpid()
         self.used: datetime = backend.now()
 
@@ -107,9 +110,19 @@ class RunningContents:
         content.close()
         return None
 
-    def give_back(self, key: str, content: RunningContent, offset: int, tail: str) -> None:
+    def known(self, key: str, offset: int) -> object:
+        """Return the upload as this process knows it, if its content ends at ``offset``."""
+        with self._lock:
+            content = self._contents.get(key)
+            is_mine = content is not None and (content.offset, content.pid) == (offset, os.getpid())
+            return copy.copy(content.upload) if content is not None and is_mine else None
+
+    def give_back(
+        self, key: str, content: RunningContent, offset: int, tail: str, upload: object
+    ) -> None:
         """Keep the content for the next user, if it has exactly the bytes up to ``offset``."""
         content.tail, content.used = tail, self._backend().now()
+        content.upload = copy.copy(upload)
         if content.offset != offset:
             content.close()
             return

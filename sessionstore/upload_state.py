@@ -227,6 +227,16 @@ class UploadRecord(ABC):
         self._info, self._size = found
         self._done_at = self._size if "done" in infos else None
 
+    def is_there(self) -> bool:
+        """Return whether it is neither finished nor gone, by a look at its note alone."""
+        expires, store = self._info.expires, self.session.store
+        if self.finished or (expires is not None and expires <= store.now()):
+            return False
+        try:
+            return store.backend.get(self.session.sid, self._info.name) == self._info
+        except FileNotStored:
+            return False
+
     def finish(self) -> StoredFile:
         """Save the file, and remove what was kept of the upload. See the classes for the errors."""
         one = _finishing.setdefault(self.key, _Lock())

@@ -122,7 +122,9 @@ class UploadWriter:
             self._yield()
             running, self._running = self._running, None
             if running is not None:
-                self._store.running.give_back(self._key, running, self._position, self._parent)
+                self._store.running.give_back(
+                    self._key, running, self._position, self._parent, self._upload
+                )
         except SessionStoreError as problem:
             if error is None:
                 raise

@@ -60,6 +60,15 @@ def begin(
     return Upload(session, id_)
 
 
+def continued(session: SessionHandle, id: str, offset: int) -> Upload:  # noqa: A002 - the public word
+    """Return an upload for a writer at ``offset``, without a listing if this process knows it.
+
+    What others wrote meanwhile is seen before the bytes are acknowledged. Raises FileNotStored.
+    """
+    known = session.store.running.known(f"{session.sid}/{id}", offset)
+    return known if isinstance(known, Upload) and known.is_there() else Upload(session, id)
+
+
 class Upload(UploadState):
     """An upload in pieces, as it was when this object was made or last used.
 

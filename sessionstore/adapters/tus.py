@@ -30,7 +30,7 @@ from sessionstore.adapters.visitor_errors import reply_to
 from sessionstore.content import CHUNK
 from sessionstore.errors import FileNotStored, LimitExceeded, SessionStoreError
 from sessionstore.names import fresh_name
-from sessionstore.uploads import PIECE
+from sessionstore.uploads import PIECE, continued
 
 if TYPE_CHECKING:
     from sessionstore.session import Session
@@ -110,9 +110,11 @@ async def _answered(request: Request, place: Place, id: str) -> Response:  # noq
         return await _create(request, place)
     if place.session is None:
         return _gone()
-    upload = await run_in_threadpool(place.session.upload, id)
     if method == "PATCH":
-        return await _append(request, upload, place)
+        offset = _number(request, "upload-offset")
+        known = await run_in_threadpool(continued, place.session, id, offset)
+        return await _append(request, known, place, offset)
+    upload = await run_in_threadpool(place.session.upload, id)
     return await run_in_threadpool(_OF_AN_UPLOAD[method], upload, place)
 
 
@@ -164,10 +166,10 @@ async def _create(request: Request, place: Place) -> Response:
     return _response(201, headers)
 
 
-async def _append(request: Request, upload: Upload, place: Place) -> Response:
+async def _append(request: Request, upload: Upload, place: Place, offset: int) -> Response:
     if request.headers.get("content-type") != BODY:
         raise _Refused(415, f"Send the bytes with Content-Type: {BODY}.")
-    await _take(request, upload, place, _number(request, "upload-offset"))
+    await _take(request, upload, place, offset)
     return _response(204, {"Upload-Offset": str(upload.offset), "Upload-Expires": _expires(upload)})
 
 
@@ -179,32 +181,34 @@ async def _take(request: Request, upload: Upload, place: Place, offset: int) -> 
     checksum = _Checksum.of(request)
     most = PIECE if checksum is None else _WHOLE
     writer = await run_in_threadpool(upload.writing, offset, most)
-    came, size = list[bytes](), 0
+    buffer, size = memoryview(bytearray(_BUFFERED)), 0
     try:
         async for chunk in request.stream():
-            came.append(chunk)
-            size += len(chunk)
-            if size >= _BUFFERED:
-                full, came, size = came, [], 0
-                await run_in_threadpool(_write, writer, full, checksum)
+            left = chunk
+            while left:
+                part = left[: _BUFFERED - size]
+                buffer[size : size + len(part)] = part
+                size, left = size + len(part), left[len(part) :]
+                if size == _BUFFERED:
+                    size = 0  # before the call: a cancelled one has taken the bytes too
+                    await run_in_threadpool(_write, writer, buffer, checksum)
     except BaseException as error:
         with CancelScope(shield=True):  # what came before the connection was cut is kept
-            await run_in_threadpool(_end, writer, came, checksum, error)
+            await run_in_threadpool(_end, writer, buffer[:size], checksum, error)
         raise
-    await run_in_threadpool(_end, writer, came, checksum, None)
+    await run_in_threadpool(_end, writer, buffer[:size], checksum, None)
     if upload.offset == upload.size:
         await run_in_threadpool(place.finish, upload)
 
 
-def _write(writer: UploadWriter, came: list[bytes], checksum: _Checksum | None) -> None:
-    data = b"".join(came)
+def _write(writer: UploadWriter, data: memoryview, checksum: _Checksum | None) -> None:
     if checksum is not None:
         checksum.sum.update(data)
     writer.write(data)
 
 
 def _end(
-    writer: UploadWriter, rest: list[bytes], checksum: _Checksum | None, error: BaseException | None
+    writer: UploadWriter, rest: memoryview, checksum: _Checksum | None, error: BaseException | None
 ) -> None:
     """End the ``writer``, after an error or with the last bytes."""
     if isinstance(error, SessionStoreError):

@@ -30,6 +30,7 @@ from sessionstore.testing import FakeClock, Fault, FaultyBackend, on
 from sessionstore.testing.faulty import unavailable
 from sessionstore.upload_running import IDLE
 from sessionstore.upload_writer import UploadWriter
+from sessionstore.uploads import continued
 from tests.support.stores import HOUR, Heard, in_threads, local_store, memory_store, names, store_of
 
 PIECE = 100
@@ -316,6 +317,50 @@ def test_who_received_all_of_it_reads_no_piece_again(local: Session, tmp_path: P
 
     assert local.upload(id_).finish().read() == DATA
     assert hidden(local)[0].endswith("/done.1030")
+
+
+def test_who_goes_on_with_it_lists_nothing_first(
+    local: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = local.begin_upload("a", len(DATA)).id
+    local.upload(id_).write(0, DATA[:200])
+    with monkeypatch.context() as patch:
+        patch.setattr(type(local.store.backend), "files", lambda *_: pytest.fail("listed"))
+        known = continued(local, id_, 200)
+    known.write(200, DATA[200:])
+
+    assert local.upload(id_).finish().read() == DATA
+
+
+@pytest.mark.parametrize("how", ["offset", "abort", "finish", "age", "another process"])
+def test_an_upload_is_listed_again_when_it_may_have_changed(
+    local: Session, tmp_path: Path, clock: FakeClock, how: str
+) -> None:
+    id_ = local.begin_upload("a", len(DATA), within=HOUR).id
+    local.upload(id_).write(0, DATA[:200])
+    if how == "offset":
+        assert continued(local, id_, 100).offset == 200
+        return
+    if how == "another process":
+        with local_store(tmp_path, clock) as other:
+            other.session("tab").upload(id_).write(200, DATA[200:])
+        with pytest.raises(UploadConflict):
+            continued(local, id_, 200).write(200, b"x" * 830)
+        assert local.upload(id_).finish().read() == DATA
+        return
+    with local_store(tmp_path, clock) as other:
+        there = other.session("tab").upload(id_)
+        if how == "abort":
+            there.abort()
+        elif how == "finish":
+            there.write(200, DATA[200:])
+            there.finish()
+    clock.advance(HOUR if how == "age" else timedelta(0))
+    if how == "finish":
+        assert continued(local, id_, 200).finished
+    else:
+        with pytest.raises(FileNotStored):
+            continued(local, id_, 200)
 
 
 def test_a_cut_does_not_end_that(local: Session, tmp_path: Path) -> None:
