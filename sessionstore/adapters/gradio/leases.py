@@ -27,7 +27,7 @@ _RECORD: Final = 16
 """Bytes of a record."""
 
 _FREE: Final = bytes(_RECORD)
-_PATIENCE: Final = 0.01
+_PATIENCE: Final = 0.002
 """The longest that an event loop waits for other threads of its process, in seconds."""
 
 
