@@ -51,7 +51,8 @@ _LOADED = """selector => {
 
 _HAS_COLOUR = f"""([selector, colour]) => {{
     const element = document.querySelector(selector);
-    if (!element?.complete || !element.naturalWidth) return false;
+    const loaded = element?.tagName === "VIDEO" ? element.readyState >= 2 : element?.complete;
+    if (!loaded || !(element.naturalWidth || element.videoWidth)) return false;
     return ({_COLOUR})(element).every((value, i) => Math.abs(value - colour[i]) < 12);
 }}"""
 
@@ -234,8 +235,7 @@ def video_with_seek(guest: Guest) -> None:
     assert video.evaluate("video => video.duration") == media.SECONDS
     for seconds, colour in ((4.5, (0, 0, 254)), (1.0, (254, 0, 0)), (5.5, (0, 0, 254))):
         video.evaluate(_SEEK, seconds)
-        seen = video.evaluate(_COLOUR)
-        assert all(abs(a - b) < 12 for a, b in zip(seen, colour, strict=True)), seen
+        guest.see_colour("#video-out video", colour)  # a page may paint it after "seeked"
 
 
 def gallery(guest: Guest) -> None:
