@@ -48,9 +48,9 @@ from sessionstore.parsers import Parser
 
 __all__ = [
     "Backend", "Collected", "Dropped", "HasFreeSpace", "Inspects", "KeepsLease", "KeepsSecret",
-    "KnowsIfAlone", "Location", "Omits", "Problem", "ReclaimsLate", "Reference", "Restores",
-    "Saved", "SessionKey", "SessionRecord", "SignsUploads", "SignsUrls", "Stored", "Survey",
-    "Surveys",
+    "KnowsIfAlone", "ListsSince", "Location", "Omits", "Problem", "ReclaimsLate", "Reference",
+    "Restores", "Saved", "SessionKey", "SessionRecord", "SignsUploads", "SignsUrls", "Stored",
+    "Survey", "Surveys",
 ]  # fmt: skip
 
 
@@ -259,6 +259,20 @@ class Forgets(Protocol):
         """Remove exactly these versions, without a look and without a record of the session.
 
         Only for a name that had no other version, in a session that need not outlive its files.
+        """
+        ...
+
+
+@runtime_checkable
+class ListsSince(Protocol):
+    """A backend that lists what was saved lately in less time than all files of a session."""
+
+    def since(self, sid: str, mark: object) -> tuple[object, list[Reference] | None]:
+        """Return a new mark, and the references that any process saved since ``mark``.
+
+        ``mark`` is from an earlier call for this session, or None. There may be more references
+        than those, also of saves that did not finish. None in place of them means that it is not
+        known what was saved: list all files.
         """
         ...
 

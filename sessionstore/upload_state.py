@@ -32,6 +32,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import BinaryIO, ClassVar, Final, NamedTuple
 
+from sessionstore.backend import ListsSince
 from sessionstore.base import SessionHandle
 from sessionstore.content import Ingest, ingest
 from sessionstore.errors import FileNotStored, LimitExceeded
@@ -163,7 +164,9 @@ class UploadRecord(ABC):
     def __init__(self, session: SessionHandle, id: str) -> None:  # noqa: A002 - the public word
         self.session = session
         self._id = id if isinstance(id, str) else ""
+        self._prefix: Final = f"{UPLOADS}{self._id}/"
         self._about: dict[str, str | float | None] | None = None
+        self._mark: object = None  # of the store's ``ListsSince``, from before the last listing
         self.copying: Copying | None = None
         """Called by ``finish`` with the bytes that it has saved. It raises nothing."""
         self.refresh()
@@ -209,7 +212,9 @@ class UploadRecord(ABC):
 
     def refresh(self) -> None:
         """Read its state again. Raises FileNotStored if the upload is gone."""
-        prefix, store = f"{UPLOADS}{self._id}/", self.session.store
+        prefix, store = self._prefix, self.session.store
+        if isinstance(store.backend, ListsSince):
+            self._mark, _ = store.backend.since(self.session.sid, None)
         infos: dict[str, tuple[Reference, int | None]] = {}
         self.kept: list[Reference] = []
         if _is_id(self._id):
@@ -300,9 +305,35 @@ class UploadState(UploadRecord):
     def refresh(self) -> None:
         """Read ``offset`` and ``finished`` again. Raises FileNotStored if the upload is gone."""
         super().refresh()
-        prefix = f"{UPLOADS}{self._id}/"
         self.pieces: list[Piece] = []
         for reference in self.kept:
-            if piece := _piece_of(reference.name.removeprefix(prefix)):
+            if piece := _piece_of(reference.name.removeprefix(self._prefix)):
                 self.pieces.append(Piece(int(piece[1], 16), piece[2], piece[3], reference))
         self.chain: list[Piece] = [] if self.finished else _chain(self.pieces)
+
+    def add(self, mine: list[Piece]) -> None:
+        """Add pieces that continue the chain; list all if any other may have been kept meanwhile.
+
+        Raises FileNotStored if the upload is gone.
+        """
+        if not self._has_only(mine):
+            self.refresh()
+            return
+        # Copies of this object have the old lists.
+        self.kept = [*self.kept, *(piece.reference for piece in mine)]
+        self.pieces, self.chain = [*self.pieces, *mine], [*self.chain, *mine]
+
+    def _has_only(self, mine: list[Piece]) -> bool:
+        """Return whether the store says that ``mine`` are the only news of this upload."""
+        backend = self.session.store.backend
+        if not isinstance(backend, ListsSince):
+            return False
+        if mine and mine[0].continues != (self.tail, self.offset):
+            return False  # some of them were listed already
+        mark, saved = backend.since(self.session.sid, self._mark)
+        known = {piece.reference for piece in mine}
+        news = [each for each in saved or () if each.name.startswith(self._prefix)]
+        if saved is None or not all(each in known or each in self.kept for each in news):
+            return False
+        self._mark = mark
+        return self.is_there()

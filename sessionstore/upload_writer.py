@@ -118,7 +118,7 @@ class UploadWriter:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self._end(kind, error, trace)
-            self._upload.refresh()
+            self._upload.add(self._mine)
             self._yield()
             running, self._running = self._running, None
             if running is not None:

@@ -51,7 +51,7 @@ from sessionstore.model import (
 from sessionstore.names import encode, is_sid
 from sessionstore.parsers import Parser
 
-from . import session_dir
+from . import journal, session_dir
 from .damage import Inspector
 from .directory import Blobs, Directory
 from .eraser import Eraser
@@ -232,6 +232,13 @@ class LocalBackend:
             if folder is not None:
                 for _, reference in folder.references():
                     yield reference
+
+    def since(self, sid: str, mark: object) -> tuple[object, list[Reference] | None]:
+        with self._does("list the files of a session"), self._folders.reading(sid) as folder:
+            if folder is None:
+                return None, None
+            new, lines = journal.since(folder.dir, mark if isinstance(mark, journal.Mark) else None)
+            return new, None if lines is None else [line.reference for line in lines]
 
     # Deleting
 

@@ -99,6 +99,13 @@ def decode(text: bytes) -> Line | None:
         return None
 
 
+class Mark(NamedTuple):
+    """A place in a journal: the last line that was there, maybe a part of it, and its offset."""
+
+    at: int
+    line: bytes
+
+
 Search = Callable[[int, int, str, bytes], Iterator[bytes]]
 """``Tables.lines`` of one session, given: the journal's descriptor and size, the name, a needle."""
 
@@ -177,6 +184,28 @@ _is_line = re.compile(
     rb'\{"file": "([^"]+)", "token": "([0-9.]+)", "name": .*, "size": ([0-9]+), '
     rb'"digest": "([0-9a-f]+)", "created": "[^"]+", "expires": [^}]+\}\n?'
 ).fullmatch
+
+
+def since(folder: Directory, mark: Mark | None) -> tuple[Mark | None, list[Line] | None]:
+    """Return a new mark, and the lines from the one that ``mark`` names on.
+
+    None in place of the lines means that the journal was compacted, or that there is no mark.
+    """
+    try:
+        fd = folder.open(NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return None, None
+    try:
+        size = os.fstat(fd).st_size
+        at, line = mark or Mark(max(size - SMALL, 0), b"")
+        text = read_at(fd, at, max(size - at, 0))
+    finally:
+        os.close(fd)
+    is_same = text.startswith(line)
+    last = text.rfind(b"\n")
+    new = Mark(at + last, text[last:]) if is_same and last >= 0 else None
+    known = mark is not None and is_same
+    return new, [*filter(None, map(decode, text.split(b"\n")))] if known else None
 
 
 def compact(folder: Directory, keep: list[Line]) -> None:

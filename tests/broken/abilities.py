@@ -99,6 +99,32 @@ class ForgetsNothing(MemoryBackend):
         pass
 
 
+@caught_by("the_saves_of_any_process_are_listed", "a_mark_hides_nothing_for_long")
+class ListsNothingLate(MemoryBackend):
+    def since(self, sid: str, mark: object) -> tuple[object, list[Reference] | None]:
+        return mark, []
+
+
+@caught_by("the_saves_of_any_process_are_listed")
+class ListsItsOwnSavesOnly(MemoryBackend):
+    _saved: tuple[Reference, ...] = ()
+
+    def put(self, *args: Any, **keywords: Any) -> Saved:
+        saved = super().put(*args, **keywords)
+        self._saved += (saved.reference,)
+        return saved
+
+    def since(self, sid: str, mark: object) -> tuple[object, list[Reference] | None]:
+        return len(self._saved), [*self._saved[mark if isinstance(mark, int) else 0 :]]
+
+
+@caught_by("the_saves_of_any_process_are_listed", "a_mark_hides_nothing_for_long")
+class TakesAMarkOfADroppedSession(ListsItsOwnSavesOnly):
+    def drop(self, *args: Any, **keywords: Any) -> Dropped | None:
+        self._saved = ()
+        return super().drop(*args, **keywords)
+
+
 class Surveys(MemoryBackend):
     tokens: Mapping[str, Collection[str]] = {}
 

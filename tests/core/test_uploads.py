@@ -319,17 +319,18 @@ def test_who_received_all_of_it_reads_no_piece_again(local: Session, tmp_path: P
     assert hidden(local)[0].endswith("/done.1030")
 
 
-def test_who_goes_on_with_it_lists_nothing_first(
-    local: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_goes_on_with_it_lists_nothing(local: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = local.begin_upload("a", len(DATA)).id
     local.upload(id_).write(0, DATA[:200])
     with monkeypatch.context() as patch:
         patch.setattr(type(local.store.backend), "files", lambda *_: pytest.fail("listed"))
-        known = continued(local, id_, 200)
-    known.write(200, DATA[200:])
+        for start in range(200, len(DATA), 250):
+            continued(local, id_, start).write(start, DATA[start : start + 250])
+            local.put("beside", DATA)
 
-    assert local.upload(id_).finish().read() == DATA
+    upload = local.upload(id_)
+    assert continued(local, id_, len(DATA)).chain == upload.chain
+    assert upload.finish().read() == DATA
 
 
 @pytest.mark.parametrize("how", ["offset", "abort", "finish", "age", "another process"])
@@ -579,20 +580,26 @@ def test_a_cut_connection_adds_nothing_to_an_upload_that_went_on_elsewhere(
         assert there.finish().read() == b"s" * 100 + b"t" * 200
 
 
+@pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize("seed", range(100))
 def test_two_that_write_other_bytes_are_never_mixed(
-    seed: int, clock: FakeClock, place: Place
+    seed: int, where: str, clock: FakeClock, tmp_path: Path
 ) -> None:
     """What was acknowledged is in the file, whoever wrote beside it on another replica."""
-    rng = random.Random(seed)
-    with memory_store(clock, place) as one, memory_store(clock, place) as two:
+    rng, place = random.Random(seed), Place()
+
+    def opened() -> SessionStore:
+        return memory_store(clock, place) if where == "memory" else local_store(tmp_path, clock)
+
+    with opened() as one, opened() as two:
         sessions = [store.session("tab", "ada") for store in (one, two)]
         id_ = sessions[0].begin_upload("a").id
         accepted = bytearray()
         open_: list[tuple[UploadWriter, int, bytes]] = []
         for step in range(30):
             if rng.random() < 0.5 and len(open_) < 3:
-                upload = sessions[rng.randrange(2)].upload(id_)
+                session = sessions[rng.randrange(2)]
+                upload = continued(session, id_, len(accepted))
                 data = bytes([step]) * rng.randrange(1, 350)
                 open_.append((upload.writing(upload.offset), upload.offset, data))
             elif open_:

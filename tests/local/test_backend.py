@@ -26,6 +26,7 @@ from sessionstore.testing import (
     Lease,
     Omitted,
     OpenBackend,
+    Recent,
     Restored,
     Secret,
     machine_for,
@@ -45,7 +46,16 @@ def new_place() -> Iterator[OpenBackend]:
 
 
 class TestLocalBackend(
-    BackendContract, Alone, DetectsDamage, FreeSpace, Inspected, Lease, Omitted, Restored, Secret
+    BackendContract,
+    Alone,
+    DetectsDamage,
+    FreeSpace,
+    Inspected,
+    Lease,
+    Omitted,
+    Recent,
+    Restored,
+    Secret,
 ):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:

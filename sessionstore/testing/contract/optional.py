@@ -80,6 +80,32 @@ class Forgotten(Rig):
         assert (subject.names(), subject.backend.stored().blobs) == ([], 0)
 
 
+class Recent(Rig):
+    """Tests of ``since()``, for backends that list what was saved lately."""
+
+    def test_the_saves_of_any_process_are_listed(self, subject: Subject) -> None:
+        subject.put("a", b"older")
+        mark, _ = subject.able.since(ALICE.sid, None)
+        for number in range(3):
+            replaced = subject.put("a", b"newer" * number).reference
+            other = subject.another().put(f"{number}", b"another's").reference
+            new, saved = subject.able.since(ALICE.sid, mark)
+            assert {replaced, other} <= {*saved}
+            mark = new
+
+    def test_a_mark_hides_nothing_for_long(self, subject: Subject) -> None:
+        subject.put("before", b"before")
+        mark, _ = subject.able.since(ALICE.sid, None)
+        for number in range(1000):
+            subject.put("a", f"{number}".encode())
+        saved = subject.able.since(ALICE.sid, mark)[1]
+        assert saved is None or subject.backend.get(ALICE.sid, "a") in saved
+        subject.backend.drop(ALICE.sid)
+        subject.put("after", b"after")
+        saved = subject.able.since(ALICE.sid, mark)[1]
+        assert saved is None or subject.backend.get(ALICE.sid, "after") in saved
+
+
 class Alone(Rig):
     """Tests of ``alone()``, for backends that detect other processes."""
 
@@ -375,6 +401,7 @@ ABILITIES: Final[dict[type, type[Rig]]] = {
     backend.KeepsLease: Lease,
     backend.KeepsSecret: Secret,
     backend.KnowsIfAlone: Alone,
+    backend.ListsSince: Recent,
     backend.Omits: Omitted,
     backend.ReclaimsLate: LateReclaim,
     backend.Restores: Restored,

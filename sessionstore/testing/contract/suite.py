@@ -43,8 +43,8 @@ class BackendContract(
 
     ``Rig`` lists the attributes that may be set. Each optional ability (``FreeSpace``, ``Secret``,
     ``Alone``, ``LateReclaim``, ``Lease``, ``Surveyed``, ``SignedUrls``, ``SignedParts``,
-    ``Restored``, ``Inspected``, ``DetectsDamage``, ``Forgotten``) is a class to inherit beside this
-    one. A test with the name of a test of the contract raises TypeError, unless
+    ``Restored``, ``Inspected``, ``DetectsDamage``, ``Forgotten``, ``Recent``) is a class to inherit
+    beside this one. A test with the name of a test of the contract raises TypeError, unless
     ``overrides_contract`` gives a reason.
     """
 
