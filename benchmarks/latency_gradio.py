@@ -47,9 +47,9 @@ from benchmarks.objects import bare_client, bare_store
 from benchmarks.report import machine
 from sessionstore import SessionStore
 from sessionstore.adapters.gradio import attach, session
-from tests.conftest import free_port
 from tests.replicas.site import namespaces
 from tests.support import seaweed
+from tests.support.ports import free_port
 
 SIZE = 10 << 10
 MIB = 1 << 20

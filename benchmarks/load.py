@@ -45,8 +45,8 @@ from benchmarks.harness import Figure
 from benchmarks.latency import far, serving
 from benchmarks.load_app import LINGER, STALLS
 from benchmarks.report import machine
-from tests.conftest import free_port
 from tests.support import seaweed
+from tests.support.ports import free_port
 
 BACKENDS: Final = ("plain", "local", "boto3", "obstore")
 DISKS: Final = {"journalled": disks.journalled, "memory": disks.memory}

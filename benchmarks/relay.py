@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.conftest import free_port
+from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
 

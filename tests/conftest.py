@@ -1,18 +1,15 @@
-"""What all tests share: a clean environment, the real programs that are installed, free ports."""
+"""What all tests share: a clean environment, and the real programs that are installed."""
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import gc
 import os
-import secrets
 import shutil
-import socket
 from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 IN_CI = os.environ.get("SESSIONSTORE_CI") == "1"
 """Whether a skipped test of a real program is a failure."""
@@ -41,7 +38,9 @@ waits for the same again is not ended. A run that never ends says less than one 
 
 _stderr = pytest.StashKey[int]()
 
-settings.register_profile("sessionstore", deadline=None)  # a slow machine is no failure
+settings.register_profile(  # a slow machine is no failure
+    "sessionstore", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("sessionstore")
 
 
@@ -96,18 +95,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Of a run that was stopped from outside, also what it was at."""
     for nodeid in sorted(_under_way):
         terminalreporter.write_line(f"UNDER WAY {nodeid}")
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free, below those the system hands out itself.
-
-    Not of the common random numbers: a test may seed them, and then two processes draw the same.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(10_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _program(*names: str) -> str:

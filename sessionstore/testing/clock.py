@@ -51,9 +51,12 @@ class FakeClock:
         self._changed = threading.Condition()
         self._waiters: set[_Waiter] = set()
         self._woken: set[threading.Thread] = set()
+        self._seen = threading.local()
+        """``now``: the time that the current thread has seen last, if it has seen any."""
 
     def now(self) -> datetime:
-        return self._now
+        self._seen.now = now = self._now
+        return now
 
     def advance(self, by: timedelta | float) -> None:
         """Move the time forward ``by`` a timedelta or seconds; wake the threads that are due.
@@ -71,11 +74,14 @@ class FakeClock:
     def wait(self, condition: threading.Condition, seconds: float) -> None:
         """Wait on ``condition``, which the caller holds, for ``seconds`` of this clock.
 
-        As with any condition the wait may end early: the caller checks again and may wait again.
+        As with any condition the wait may end early: the caller checks again and may wait again. It
+        does if the time has moved since this thread last called ``now``: ``seconds`` may be the
+        time that was left until something then.
         """
         with self._changed:
+            seen, self._seen.now = getattr(self._seen, "now", self._now), self._now
             until = self._now + timedelta(seconds=seconds)
-            if until <= self._now:
+            if until <= self._now or seen != self._now:
                 return
             waiter = _Waiter(condition, until, threading.current_thread())
             self._waiters.add(waiter)

@@ -35,9 +35,10 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from unittest import mock
 
@@ -212,8 +213,15 @@ class OpenStore(SessionStore):
 class Run:
     """One run at one rate of faults."""
 
-    def __init__(self, proxy: Proxy, operations: int, seed: int) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        operations: int,
+        seed: int,
+        haste: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
         self.proxy = proxy
+        self._haste = haste
         self.seed = seed
         self.tally = Tally()
         self._operations = operations
@@ -263,10 +271,11 @@ class Run:
         writers = [Writer(url, self, number) for number in range(WRITERS)]
         threads = [threading.Thread(target=self.write, args=(it,)) for it in writers]
         threads += [threading.Thread(target=self.sweep, args=(url,)) for _ in range(SWEEPERS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with self._haste():
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         self.proxy.drain()
         with SessionStore.open(plain, retention=RETENTION) as store:
             for writer in writers:
@@ -292,17 +301,19 @@ class Run:
 
 
 @contextlib.contextmanager
-def hasty(*, waits: float = 1.0, attempts: int = boto3_session.ATTEMPTS) -> Iterator[None]:
+def hasty(
+    *, waits: float = 1.0, attempts: int = boto3_session.ATTEMPTS, timeout: int = TIMEOUT
+) -> Iterator[None]:
     """Short time-outs for the clients that are made in the block.
 
     ``waits`` scales the pauses between boto3's repetitions, of which there are ``attempts``, less
-    one.
+    one. ``timeout`` is in seconds.
     """
     real = time.sleep
     with (
-        mock.patch.object(obstore_store, "READ_TIMEOUT", timedelta(seconds=TIMEOUT)),
+        mock.patch.object(obstore_store, "READ_TIMEOUT", timedelta(seconds=timeout)),
         mock.patch.object(obstore_store, "RETRIES", attempts - 1),
-        mock.patch.object(boto3_session, "READ_TIMEOUT", TIMEOUT),
+        mock.patch.object(boto3_session, "READ_TIMEOUT", timeout),
         mock.patch.object(boto3_session, "ATTEMPTS", attempts),
         mock.patch("botocore.endpoint.time", mock.Mock(sleep=lambda it: real(waits * it))),
     ):
@@ -327,7 +338,7 @@ def main() -> int:
     good = True
     with contextlib.ExitStack() as resources:
         endpoint = options.endpoint or seaweed.endpoint(resources)
-        resources.enter_context(hasty(waits=options.waits, attempts=options.attempts))
+        haste = partial(hasty, waits=options.waits, attempts=options.attempts)
         for number, rate in zip(itertools.count(), options.rates):
             seed = options.seed * 100 + number
             with Proxy(
@@ -336,7 +347,7 @@ def main() -> int:
                 patience=PATIENCE,
                 lateness=LATENESS,
             ) as proxy:
-                began, run = time.monotonic(), Run(proxy, options.operations, seed)
+                began, run = time.monotonic(), Run(proxy, options.operations, seed, haste)
                 prefix = f"s3://{seaweed.BUCKET}/faults-{os.getpid()}-{number}"
                 grace = f"grace={GRACE.total_seconds():.0f}s"
                 run.run(

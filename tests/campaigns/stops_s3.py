@@ -40,7 +40,7 @@ from sessionstore import FileNotStored, Retention, SessionStore, SessionStoreErr
 from sessionstore.backends.memory import MemoryBackend, Place
 from sessionstore.backends.objects import collector
 from sessionstore.backends.objects.client import Payload
-from sessionstore.backends.s3 import S3Backend
+from sessionstore.backends.s3 import S3Backend, boto3_session
 from sessionstore.clock import SystemClock
 from tests.campaigns.faults_s3 import PART_SIZE, hasty
 from tests.campaigns.kill_s3 import EXPIRED, GRACE, left
@@ -297,7 +297,7 @@ def main() -> int:
     logging.getLogger("sessionstore").setLevel(logging.CRITICAL)  # sweeps that fail are expected
     with contextlib.ExitStack() as resources:
         endpoint = options.endpoint or seaweed.endpoint(resources)
-        resources.enter_context(hasty(waits=0.01))
+        resources.enter_context(hasty(waits=0.01, timeout=boto3_session.READ_TIMEOUT))
         tally = run(endpoint, options.every, options.seed).tally
     outcomes = ", ".join(f"{count} {it}" for it, count in sorted(tally.outcomes.items()))
     head = (

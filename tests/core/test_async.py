@@ -380,10 +380,11 @@ def test_closed_loops_are_not_kept() -> None:
     async def many() -> None:
         await asyncio.gather(*(run_in_thread(int) for _ in range(100)))
 
+    before = set(_threads._slots)  # a server of another test may be about to end
     for _ in range(5):
         asyncio.run(many())
     gc.collect()
-    assert len(_threads._slots) == 1
+    assert len(set(_threads._slots) - before) == 1
 
 
 def test_no_private_name_of_the_loop_is_read() -> None:

@@ -344,7 +344,8 @@ def test_no_line_is_lost_to_rotation(path: Path) -> None:
         [sys.executable, "-c", script, str(path)], env={**os.environ, "PYTHONPATH": root}
     ) as process:
         number = 0
-        while process.poll() is None:
+        # It may end before this process has had a turn.
+        while process.poll() is None or (not number and path.exists()):
             if path.exists() and path.stat().st_size:
                 number += 1
                 path.rename(path.with_name(f"rotated-{number:05d}"))

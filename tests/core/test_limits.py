@@ -438,7 +438,7 @@ def _room_is_made_before_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     def settled(clock: FakeClock, by: timedelta | float) -> None:
         for thread in threading.enumerate():
             if thread.name == "sessionstore-room" and thread is not threading.current_thread():
-                thread.join(10)
+                thread.join(PATIENCE)
         advance(clock, by)
 
     monkeypatch.setattr(FakeClock, "advance", settled)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from datetime import timedelta
@@ -31,6 +30,7 @@ from sessionstore.testing.faulty import unavailable
 from sessionstore.upload_running import IDLE
 from sessionstore.upload_writer import UploadWriter
 from sessionstore.uploads import continued
+from tests.support.local import opened
 from tests.support.stores import HOUR, Heard, in_threads, local_store, memory_store, names, store_of
 
 PIECE = 100
@@ -418,34 +418,32 @@ def test_without_room_on_the_disk_the_pieces_are_read(
 
 
 def test_an_upload_that_no_one_goes_on_with_takes_no_room_for_long(
-    local: Session, clock: FakeClock
+    local: Session, clock: FakeClock, tmp_path: Path
 ) -> None:
-    files = open_files()
     upload = local.begin_upload("a", 10 << 20)
     with upload.writing(0, LARGE_PIECE) as writer:
         writer.write(DATA * 2000)
-    assert open_files() > files
+    assert unnamed(tmp_path)
     clock.advance(IDLE + timedelta(seconds=1))
     store = store_of(local)
     Schedule(store, store._planner, None).turn()
 
-    assert open_files() == files
+    assert not unnamed(tmp_path)
 
 
 def test_its_files_are_closed_with_the_store(tmp_path: Path, clock: FakeClock) -> None:
-    files = open_files()
     with local_store(tmp_path, clock) as store:
         upload = store.session("tab").begin_upload("a", 10 << 20)
         with upload.writing(0, LARGE_PIECE) as writer:
             writer.write(DATA * 2000)
+        assert unnamed(tmp_path)
 
-    assert open_files() == files
+    assert not unnamed(tmp_path)
 
 
-def open_files() -> int:
-    """The number of files without a name that this process has open."""
-    opened = Path("/proc/self/fd").iterdir()
-    return sum("(deleted)" in os.readlink(file) for file in opened if file.is_symlink())
+def unnamed(root: Path) -> list[str]:
+    """The files without a name that this process has open there."""
+    return [file for file in opened(root) if file.endswith(" (deleted)")]
 
 
 # Limits

@@ -16,8 +16,8 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped] # it comes with Gradio, its types do not
 
-from tests.conftest import free_port
 from tests.docs.test_readme import GUIDES, ROOT, blocks
+from tests.support.ports import free_port
 
 EXAMPLE = ROOT / "examples" / "compose"
 PAGES = "\n".join(guide.read_text() for guide in GUIDES)

@@ -17,7 +17,7 @@ import pytest
 
 from sessionstore import registry
 from sessionstore.settings.resolver import CORE
-from tests.conftest import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -29,11 +29,11 @@ from sessionstore.content import Ingest, ingest
 from sessionstore.errors import BackendUnavailable
 from sessionstore.names import private_key
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
-from tests.conftest import free_port
 from tests.gradio.test_browser import FLAGS, ROOT, START, eventually
 from tests.gradio.test_browser import answers as answers_at
 from tests.support.gradio_rig import GRADIO_S_OWN, closed_loops, launched
 from tests.support.object_client import FakeBucket, FakeObjectClient
+from tests.support.ports import free_port
 
 pytestmark = GRADIO_S_OWN
 

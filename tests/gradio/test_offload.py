@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from sessionstore.settings.resolver import sendfile
-from tests.conftest import free_port
 from tests.docs.test_deployment import NGINX, running
 from tests.docs.test_readme import ROOT, blocks
 from tests.support import seaweed
 from tests.support.gradio_rig import GRADIO_S_OWN, MakeReplicas, Replica, Tab, replicas
+from tests.support.ports import free_port
 
 pytestmark = GRADIO_S_OWN
 

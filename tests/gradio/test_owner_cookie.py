@@ -29,8 +29,8 @@ from starlette.responses import HTMLResponse
 
 from sessionstore.adapters.asgi.app import OwnerCookie, owner
 from sessionstore.adapters.cookies import needs_cookie
-from tests.conftest import free_port
 from tests.gradio.test_browser import FLAGS
+from tests.support.ports import free_port
 
 NAME = b"__Host-sessionstore"
 VICTIM, ATTACKER = b"v" * 43, b"a" * 43

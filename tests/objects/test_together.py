@@ -19,10 +19,9 @@ from sessionstore.backends.objects import bucket as bucket_module
 from sessionstore.testing import FakeClock, Subject
 from sessionstore.testing.subject import ALICE, BOB
 from tests.support.object_client import Answer, FakeBucket, FakeObjectClient, Request
+from tests.support.stores import PATIENCE
 
 T = TypeVar("T")
-
-PATIENCE = 10.0
 
 
 class Network(FakeObjectClient):

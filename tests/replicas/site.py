@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import free_port
 from tests.support import seaweed
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 REPLICAS = 2

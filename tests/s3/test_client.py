@@ -11,8 +11,9 @@ import os
 import signal
 import socket
 import threading
+import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
@@ -338,12 +339,20 @@ class Listener:
     def pool(self) -> HTTPConnectionPool:
         return HTTPConnectionPool("127.0.0.1", self._socket.getsockname()[1], maxsize=10)
 
-    def accept(self) -> int:
-        """Accept what is waiting; give the number of all connections so far."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self.accepted.append(self._socket.accept()[0])
-        return len(self.accepted)
+    def accept(self, expected: int, meanwhile: Callable[[], object] = lambda: None) -> int:
+        """Accept what is waiting; give the number of all connections so far.
+
+        Some time later if there are fewer than ``expected``: the system may be late with them.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            meanwhile()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    self.accepted.append(self._socket.accept()[0])
+            if len(self.accepted) >= expected or time.monotonic() > deadline:
+                return len(self.accepted)
+            time.sleep(0.01)  # the system tells nobody
 
     def close(self) -> None:
         for each in (self._socket, *self.accepted):
@@ -353,13 +362,13 @@ class Listener:
 def test_idle_connections_that_the_store_closed_are_opened_again() -> None:
     with closing(Listener()) as listener, closing(listener.pool()) as pool:
         boto3_session.reopen(pool)
-        assert listener.accept() == boto3_session.WARM
+        assert listener.accept(boto3_session.WARM) == boto3_session.WARM
         boto3_session.reopen(pool)
-        assert listener.accept() == boto3_session.WARM
+        assert listener.accept(boto3_session.WARM) == boto3_session.WARM
         for each in listener.accepted[:2]:
             each.close()
-        boto3_session.reopen(pool)
-        assert listener.accept() == boto3_session.WARM + 2
+        opened = listener.accept(boto3_session.WARM + 2, lambda: boto3_session.reopen(pool))
+        assert opened == boto3_session.WARM + 2
         assert pool.pool is not None
         assert pool.pool.qsize() == 10
 
@@ -379,17 +388,19 @@ def test_a_pool_that_was_closed_gets_no_connection() -> None:
         pool.close()
         with pytest.raises(AttributeError):  # the thread ignores it
             boto3_session.reopen(pool)
-        assert listener.accept() == 0
+        assert listener.accept(0) == 0
 
 
 def test_the_thread_ends_with_the_client(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boto3_session, "TICK", 0.01)
+    others = set(threading.enumerate())  # one of another client may be about to end
     with closing(client_of(server)) as client:
         client.put("k", Payload.of(b""))
-        (thread,) = [it for it in threading.enumerate() if isinstance(it, boto3_session.Warmer)]
-    thread.join(60)
+        started = set(threading.enumerate()) - others
+        (thread,) = [it for it in started if isinstance(it, boto3_session.Warmer)]
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

@@ -16,7 +16,7 @@ from starlette.routing import Mount
 
 from sessionstore import Session, SessionStore
 from sessionstore.adapters.asgi.app import Files
-from tests.conftest import free_port
+from tests.support.ports import free_port
 from tests.support.stores import PATIENCE
 
 HOST = "http://test"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.conftest import free_port
+from tests.support.ports import free_port
 
 _PIECE = 16 << 10
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends a reset

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conftest import free_port
 from tests.gradio.test_browser import START, answers, eventually
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -34,7 +34,7 @@ from sessionstore.adapters.gradio.file_routes import _Heartbeat
 from sessionstore.events import Event
 from sessionstore.local_copies import RECHECK
 from sessionstore.testing import FakeClock
-from tests.conftest import free_port
+from tests.support.ports import free_port
 
 GRADIO_S_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")
 """For ``pytestmark``: an older Gradio with a newer Starlette is allowed to be behind."""

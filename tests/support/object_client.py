@@ -190,12 +190,14 @@ class FakeObjectClient:
     def __init__(self, bucket: FakeBucket, *, page_size: int = BATCH) -> None:
         self.bucket = bucket
         self.requests: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self.closed = False
         self._page_size = page_size
 
     def send(self, request: Request[T]) -> Answer[T]:
         """Carry out a request. Every method below calls it."""
-        self.requests[request.verb] += 1
+        with self._counting:  # of several threads at once, one would be lost
+            self.requests[request.verb] += 1
         return self.bucket.carry_out(request)
 
     def put(self, key: str, payload: Payload) -> datetime | None:

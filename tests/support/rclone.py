@@ -20,8 +20,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.conftest import free_port
 from tests.support import seaweed
+from tests.support.ports import free_port
 
 
 def program() -> str | None:

@@ -11,11 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +26,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.support.ports import free_port
 
 ACCESS_KEY = "sessionstore"
 SECRET_KEY = "only-for-tests-on-this-machine"
@@ -97,7 +97,10 @@ def endpoint(resources: contextlib.ExitStack) -> str:
 def _start(weed: str, directory: Path) -> Server:
     """Start it. The flags switch off what it would serve on fixed ports besides."""
     names = ("s3", "master", "volume", "filer", "admin")
-    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    free: set[int] = set()
+    while len(free) < len(names):
+        free.add(free_port(12_000, beside=_GRPC))
+    ports = dict(zip(names, sorted(free), strict=True))
     (directory / "data").mkdir()
     identities = directory / "s3.json"
     identities.write_text(json.dumps(_identities()))
@@ -123,28 +126,6 @@ def _identities() -> dict[str, Any]:
     credentials = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     return {"identities": [{"name": "a", "credentials": [credentials], "actions": actions}]}
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, nor on their second ones.
-
-    All are below those that the system hands out itself (32768 and up on Linux).
-    """
-    ports: set[int] = set()
-    while len(ports) < count:
-        port = random.randint(12_000, 22_000)
-        if _is_free(port) and _is_free(port + _GRPC):
-            ports.add(port)
-    return sorted(ports)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _wait_until_ready(server: Server) -> None:

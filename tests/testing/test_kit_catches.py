@@ -32,8 +32,9 @@ from sessionstore.testing import (
 from tests.broken import BROKEN
 from tests.support.signed import send
 
-RUNS = 5
-"""A test whose threads race may miss a fault in one run, by luck; hardly ever in so many."""
+RUNS = 50
+"""A test whose threads race may miss a fault in one run, by luck, and on a busy machine in several;
+hardly ever in so many. The first run that finds it is the last."""
 
 CASES = [(broken.backend, test) for broken in BROKEN for test in broken.caught_by]
 

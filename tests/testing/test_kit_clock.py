@@ -10,6 +10,7 @@ from typing import Any, Self
 import pytest
 
 from sessionstore.testing import FakeClock
+from tests.support.stores import PATIENCE
 
 
 class Worker:
@@ -47,7 +48,7 @@ class Worker:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock(patience=20)
+    return FakeClock(patience=PATIENCE)
 
 
 def in_thread(act: Callable[[], Any]) -> list[BaseException]:
@@ -103,8 +104,8 @@ def test_a_wait_ends_when_its_time_has_come(clock: FakeClock) -> None:
         assert worker.done == [start + timedelta(seconds=10 * turn) for turn in (1, 2, 3)]
 
 
-def test_advancing_alone_ends_a_wait() -> None:
-    clock, condition, waiting = FakeClock(patience=5), threading.Condition(), threading.Event()
+def test_advancing_alone_ends_a_wait(clock: FakeClock) -> None:
+    condition, waiting = threading.Condition(), threading.Event()
 
     def wait() -> None:
         with condition:
@@ -156,7 +157,7 @@ def test_settling_waits_for_a_thread_that_ends(clock: FakeClock) -> None:
         with condition:
             while clock.now() < due:
                 clock.wait(condition, 10)
-        go_on.wait(20)
+        go_on.wait(PATIENCE)
         ended.append(True)
 
     threading.Thread(target=work).start()
@@ -165,6 +166,16 @@ def test_settling_waits_for_a_thread_that_ends(clock: FakeClock) -> None:
     threading.Timer(0.02, go_on.set).start()  # while the next line waits
     clock.settle(threads=0)
     assert ended == [True]
+
+
+def test_a_wait_for_a_time_that_came_before_it_began_ends_at_once(clock: FakeClock) -> None:
+    due = clock.now() + timedelta(seconds=10)
+    left = due - clock.now()
+    assert in_thread(lambda: clock.advance(10)) == []
+    condition = threading.Condition()
+    with condition:
+        clock.wait(condition, left.total_seconds())
+    assert clock.now() == due
 
 
 def test_a_wait_for_no_time_ends_at_once(clock: FakeClock) -> None:

@@ -30,8 +30,8 @@ import uvicorn
 from sessionstore import Retention, SessionStore
 from sessionstore.adapters.gradio import attach
 from tests.campaigns.apps.broken import BREAKS
-from tests.conftest import free_port
 from tests.support import seaweed
+from tests.support.ports import free_port
 
 LINGER: Final = timedelta(seconds=1)
 SWEEP_EVERY: Final = timedelta(seconds=1)
