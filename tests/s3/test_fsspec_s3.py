@@ -263,7 +263,7 @@ store = SessionStore.open(sys.argv[1], storage_options=json.loads(sys.argv[2]))
 store.session("a").put("mine", b"parent")
 pid = os.fork()
 if pid == 0:
-    signal.alarm(60)  # its end, should it wait for a loop that does not run here
+    signal.alarm(240)  # its end, should it wait for a loop that does not run here
     assert store.session("a").read("mine") == b"parent"
     store.session("a").put("theirs", b"child")
     os._exit(0)
@@ -279,7 +279,7 @@ def test_a_fork_has_a_file_system_of_its_own(seaweed_bucket: Bucket, prefix: str
     where = where_at(seaweed_bucket.endpoint, prefix)
     command = [sys.executable, "-c", FORKED, where.url, json.dumps(where.storage_options)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode == 0, done.stderr
 

@@ -465,7 +465,7 @@ store = SessionStore.open(sys.argv[1] + "&engine=obstore")
 store.session("a").put("mine", b"parent")
 pid = os.fork()
 if pid == 0:
-    signal.alarm(60)  # its end, should it wait for threads that are not there
+    signal.alarm(240)  # its end, should it wait for threads that are not there
     assert store.session("a").read("mine") == b"parent"
     store.session("a").put("theirs", b"child")
     with SessionStore.open(sys.argv[1] + "&engine=obstore") as another:
@@ -487,7 +487,7 @@ def test_a_fork_goes_on_with_boto3_and_leaves_the_parent_alone(
 ) -> None:
     command = [sys.executable, "-c", FORKED, seaweed_server.url(prefix)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode == 0, done.stderr
     assert "boto3 makes the requests to" in done.stderr

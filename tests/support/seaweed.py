@@ -41,7 +41,7 @@ ENVIRONMENT = {
 }
 """The variables that give boto3 its credentials."""
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds for the server to come up, which takes 1.5 on an idle machine."""
 
 _GRPC = 10_000
@@ -138,7 +138,9 @@ def _make_bucket(client: Any, server: Server) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            client.create_bucket(Bucket=BUCKET)
+            # It may take buckets before it takes objects.
+            with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
             client.delete_object(Bucket=BUCKET, Key="ready")
         except (BotoCoreError, ClientError) as error:
