@@ -133,7 +133,7 @@ class LocalBackend:
     def _prepare(self, action: str) -> None:
         """Create this process's workspace, and try the abilities of the disk: both take room."""
         disk = self._disk
-        with self._does(action), disk.work() as work:
+        with self._does(action), Directory(str(disk.workspace.path)) as work:
             if disk.in_place is None:
                 disk.unnamed = disk.links and can_be_unnamed(work)
                 disk.in_place = disk.unnamed and not disk.durable and can_be_unfinished(work)
@@ -433,20 +433,22 @@ class LocalBackend:
             raise BackendUnavailable(errno.EBADF, f"Could not {action}: the store is closed.")
         return translated(action, self._where)
 
-    def _make(self, key: SessionKey, save: Save) -> bool:
-        """Create the session of ``key`` for ``save``; return False if another process just did."""
-        with self._disk.work() as work:
-            name = secrets.token_hex(8)
-            try:
-                session_dir.make(work, name, key, self.now())
-                work.rename(name, self._sessions, key.sid)
-            except OSError as error:
-                shutil.rmtree(os.path.join(work.path, name), ignore_errors=True)
-                if error.errno not in _TAKEN:
-                    raise
-                return False
+    def _make(self, key: SessionKey, save: Save) -> SessionDir | None:
+        """Create the session of ``key`` for ``save``, as ``SessionDirPool.changing`` describes."""
+        work, name = self._disk.work(), secrets.token_hex(8)
+        folder: SessionDir | None = None
+        try:
+            folder = session_dir.make(work, name, key, self.now(), self._disk)
+            work.rename(name, self._sessions, key.sid)
+        except OSError as error:
+            if folder is not None:
+                folder.close()
+            shutil.rmtree(os.path.join(work.path, name), ignore_errors=True)
+            if error.errno not in _TAKEN:
+                raise
+            return None
         save.made = True
-        return True
+        return folder
 
     def _unmake(self, sid: str) -> None:
         """Remove the session ``sid``, created for a save that failed, unless it has a file now."""

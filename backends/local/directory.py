@@ -72,18 +72,26 @@ class Directory:
 
     __slots__ = ("_above", "_identity", "_name", "fd")
 
-    def __init__(self, path: str, *, parent: Directory | None = None) -> None:
-        """Open ``path``, or the name ``path`` in ``parent``, where it may be no symbolic link."""
+    def __init__(
+        self, path: str, *, parent: Directory | None = None, by_path: bool = False
+    ) -> None:
+        """Open ``path``, or the name ``path`` in ``parent``, where it may be no symbolic link.
+
+        With ``by_path`` it is not opened: for a private directory that is used for a moment.
+        """
         self._above = parent
         self._name = path
         self._identity: os.stat_result | None = None
         self.fd: int | None = None
+        if by_path:
+            return
         if HAS_DIR_FD:
             follow = 0 if parent is None else _NOFOLLOW  # the root itself may be a link
             self.fd = os.open(
-                path, os.O_RDONLY | _DIRECTORY | follow | _CLOEXEC,
+                path if parent is None else parent.at(path),
+                os.O_RDONLY | _DIRECTORY | follow | _CLOEXEC,
                 dir_fd=None if parent is None else parent.fd,
-            )  # fmt: skip
+            )
             return
         self._identity = os.stat(self.path, follow_symlinks=parent is None)
         if not stat.S_ISDIR(self._identity.st_mode):
@@ -92,6 +100,11 @@ class Directory:
     @property
     def path(self) -> str:
         return self._name if self._above is None else os.path.join(self._above.path, self._name)
+
+    def belongs_at(self, parent: Directory, name: str) -> Self:
+        """Note the place to which the caller is about to move this directory."""
+        self._above, self._name = parent, name
+        return self
 
     def close(self) -> None:
         if self.fd is not None:
@@ -173,17 +186,20 @@ class Directory:
 
     def link(self, name: str, to: Directory, new: str) -> None:
         """Make ``new`` in ``to`` a second name of a file. Raises FileExistsError if it exists."""
-        if self.fd is None:
-            os.link(self.at(name), to.at(new))
+        if HAS_DIR_FD:
+            os.link(
+                self.at(name), to.at(new),
+                src_dir_fd=self.fd, dst_dir_fd=to.fd, follow_symlinks=False,
+            )  # fmt: skip
         else:
-            os.link(name, new, src_dir_fd=self.fd, dst_dir_fd=to.fd, follow_symlinks=False)
+            os.link(self.at(name), to.at(new))
 
     def rename(self, name: str, to: Directory, new: str) -> None:
         """Move a file or directory to ``new`` in ``to``, replacing a file or empty directory."""
-        if self.fd is None:
-            os.replace(self.at(name), to.at(new))
+        if HAS_DIR_FD:
+            os.rename(self.at(name), to.at(new), src_dir_fd=self.fd, dst_dir_fd=to.fd)
         else:
-            os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=to.fd)
+            os.replace(self.at(name), to.at(new))
 
     def utime(self, name: str, nanoseconds: int) -> None:
         times = (nanoseconds, nanoseconds)

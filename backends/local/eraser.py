@@ -52,8 +52,7 @@ class Eraser:
             path, name = self._workspace.parent, secrets.token_hex(8)
         self._busy.add(name)
         try:
-            with Directory(str(path)) as work:
-                yield work, name
+            yield Directory(str(path), by_path=True), name
         finally:
             self._busy.discard(name)
 

@@ -152,14 +152,18 @@ def _texts(folder: Directory) -> Iterator[bytes]:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
         return
-    with open(fd, "rb", buffering=0) as file:
-        start = file.read(SMALL)
-        if len(start) < SMALL:  # the whole: most are small, and a buffer takes more system calls
-            yield from io.BytesIO(start)
-            return
-        file.seek(0)
-        with io.BufferedReader(file) as buffered:
-            yield from buffered
+    start = b""
+    try:
+        start = os.read(fd, SMALL)
+    finally:
+        if len(start) < SMALL:
+            os.close(fd)
+    if len(start) < SMALL:  # the whole: most are small, and a file object takes more system calls
+        yield from io.BytesIO(start)
+        return
+    os.lseek(fd, 0, os.SEEK_SET)
+    with open(fd, "rb") as file:
+        yield from file
 
 
 def lines(folder: Directory) -> Iterator[Line]:

@@ -188,8 +188,7 @@ class Save:
         def adopt(place: Directory, name: str) -> None:
             nonlocal adopted
             if self.stale:
-                with self.disk.work() as work:
-                    blobs.renew(place, name, digest, work)
+                blobs.renew(place, name, digest, self.disk.work())
             else:
                 adopted = blobs.adopt(place, name, digest)
 
@@ -262,12 +261,7 @@ class LocalSpool:
             self._fd = _unnamed(disk.sessions)
             return
         self._work, self._name = disk.work(), secrets.token_hex(8)
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-            self._fd = self._work.open(self._name, flags, FINISHED)
-        except BaseException:
-            self._work.close()
-            raise
+        self._fd = self._work.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL, FINISHED)
 
     def write(self, data: Buffer, /) -> int:
         try:
@@ -319,11 +313,9 @@ class LocalSpool:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        if self._work is not None:
-            if self._name:
-                self._work.unlink(self._name)
-                self._name = ""
-            self._work.close()
+        if self._work is not None and self._name:
+            self._work.unlink(self._name)
+            self._name = ""
 
 
 def _leave_memory(fd: int, start: int, end: int) -> None:

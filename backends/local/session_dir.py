@@ -88,14 +88,26 @@ class Disk:
     tables: journal.Tables = field(default_factory=journal.Tables)
 
     def work(self) -> Directory:
-        return Directory(str(self.workspace.path))
+        """Return this process's workspace. It is not opened, so it need not be closed."""
+        return Directory(str(self.workspace.path), by_path=True)
 
 
 class SessionDir:
     """An open session folder. ``SessionDirPool`` lends one that is in its place."""
 
-    def __init__(self, place: Directory, sid: str, disk: Disk, *, change: bool = False) -> None:
-        """Open the folder ``sid`` in ``place``; with ``change`` create a missing ``files``."""
+    def __init__(
+        self,
+        place: Directory,
+        sid: str,
+        disk: Disk,
+        *,
+        change: bool = False,
+        opened: Directory | None = None,
+    ) -> None:
+        """Open the folder ``sid`` in ``place``; with ``change`` create a missing ``files``.
+
+        ``opened`` is that folder on its way to its place.
+        """
         self.sid = sid
         self.token: Final = token_of if disk.links else token_of_copy
         self.owned: bool = False
@@ -111,7 +123,7 @@ class SessionDir:
         self._place = f"{sid}/seen"
         self._identity: os.stat_result | None = None
         """The status of ``seen``, once it is open."""
-        self.dir: Final = place.sub(sid)
+        self.dir: Final = opened or place.sub(sid)
         try:
             self.files: Final = self._open_files(change=change)
         except BaseException:
@@ -136,6 +148,7 @@ class SessionDir:
         """Take the session's lock; return False if it is taken and ``wait`` is false."""
         if self.seen < 0:
             self.seen = self._open_seen()
+        if self._identity is None:
             self._identity = os.fstat(self.seen)
         return lock(self.seen, wait=wait)
 
@@ -226,13 +239,13 @@ class SessionDir:
         oldest = min((reference.created for _, reference in self.references()), default=EPOCH)
         time = nanoseconds(oldest) if status is None else status.st_mtime_ns
         name = secrets.token_hex(8)
-        with self._disk.work() as place:
-            with open(place.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-                file.write(text)
-                file.flush()
-                place.utime(name, time)
-                os.fsync(file.fileno())
-            place.rename(name, self.dir, "id")
+        place = self._disk.work()
+        with open(place.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+            file.write(text)
+            file.flush()
+            place.utime(name, time)
+            os.fsync(file.fileno())
+        place.rename(name, self.dir, "id")
 
     # Durability
 
@@ -309,8 +322,11 @@ class SessionDir:
 
     def links(self) -> Iterator[tuple[str, os.stat_result, Reference | None]]:
         """Yield (stored name, status, reference) of every stored file; None if nothing has one."""
+        files = [*self.files.names()]
+        if not files:
+            return
         known = {(line.file, line.reference.token): line for line in journal.lines(self.dir)}
-        for file in self.files.names():
+        for file in files:
             status = self.files.stat_or_none(file)
             if status is None or is_unfinished(status):
                 continue
@@ -458,13 +474,36 @@ def _mark(sessions: Directory, name: str) -> datetime | None:
     return None if status is None else moment(status.st_mtime_ns)
 
 
-def make(work: Directory, name: str, key: SessionKey, now: datetime) -> None:
-    """Create a complete session folder ``name`` in this process's workspace ``work``."""
+def make(
+    work: Directory, name: str, key: SessionKey, now: datetime, disk: Disk
+) -> SessionDir | None:
+    """Create a complete session folder ``name`` in this process's workspace ``work``.
+
+    Return it open and locked, for the caller to move to its place; None where an open folder cannot
+    be moved.
+    """
     work.mkdir(name)
     work.mkdir(f"{name}/files")
-    for mark, text in (("id", _identity(key)), ("seen", b"")):
-        work.write(f"{name}/{mark}", text)
-        work.utime(f"{name}/{mark}", nanoseconds(now))
+    work.write(f"{name}/id", _identity(key))
+    seen = work.open(f"{name}/seen", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    folder = None
+    try:
+        for mark in ("id", "seen"):
+            work.utime(f"{name}/{mark}", nanoseconds(now))
+        if HAS_DIR_FD:
+            opened = work.sub(name).belongs_at(disk.sessions, key.sid)
+            folder = SessionDir(disk.sessions, key.sid, disk, opened=opened)
+            folder.seen, folder.owned = seen, True
+            folder.lock()
+            return folder
+    except BaseException:
+        if folder is not None:
+            folder.close()
+            raise
+        os.close(seen)
+        raise
+    os.close(seen)
+    return None
 
 
 def _identity(key: SessionKey) -> bytes:
@@ -490,11 +529,16 @@ class SessionDirPool:
         return Lease(self, sid, change=False)
 
     def changing(
-        self, sid: str, *, wait: bool = True, make: Callable[[], bool] | None = None
+        self,
+        sid: str,
+        *,
+        wait: bool = True,
+        make: Callable[[], SessionDir | None] | None = None,
     ) -> Lease:
         """Lend a locked folder; None also when another has the lock and ``wait`` is false.
 
-        ``make()`` creates a missing session; it returns whether it did.
+        ``make()`` creates a missing session. It returns the locked folder, or None if it is to be
+        opened: another process was faster, or this one cannot move it while it is open.
         """
         return Lease(self, sid, change=True, wait=wait, make=make)
 
@@ -555,20 +599,16 @@ class Lease:
     sid: str
     change: bool
     wait: bool = True
-    make: Callable[[], bool] | None = None
+    make: Callable[[], SessionDir | None] | None = None
     folder: SessionDir | None = None
 
     def __enter__(self) -> SessionDir | None:
-        made = False
-        while True:
-            folder = self.pool.take(self.sid, change=self.change, wait=self.wait)
-            if folder is not None or self.make is None:
+        while self.folder is None:
+            self.folder = self.pool.take(self.sid, change=self.change, wait=self.wait)
+            if self.make is None:
                 break
-            made = self.make()
-        if folder is not None and made:
-            folder.owned = True
-        self.folder = folder
-        return folder
+            self.folder = self.folder or self.make()
+        return self.folder
 
     def __exit__(self, kind: object, *_: object) -> None:
         folder = self.folder

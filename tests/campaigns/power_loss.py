@@ -323,9 +323,11 @@ class Writer:
         visitor = self.someone()
         backend = backend_of(self.loose)
         if backend.session(key_of(visitor).sid) is None:
-            with backend._disk.work() as work:
-                session_dir.make(work, "half", key_of(visitor), backend.now())
-                work.rename("half", backend._sessions, key_of(visitor).sid)
+            work, key = backend._disk.work(), key_of(visitor)
+            folder = session_dir.make(work, "half", key, backend.now(), backend._disk)
+            assert folder is not None
+            work.rename("half", backend._sessions, key.sid)
+            folder.close()
 
 
 @contextlib.contextmanager

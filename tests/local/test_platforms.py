@@ -16,7 +16,7 @@ import pytest
 from sessionstore import FileNotStored, SessionStore
 from sessionstore._os import locks
 from sessionstore.backends.local import directory as _directory
-from sessionstore.backends.local import save
+from sessionstore.backends.local import save, session_dir
 from tests.support.local import backend_of, blobs, everything, spoil
 
 
@@ -62,6 +62,7 @@ def hidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if what in ("dir_fd", "all"):
         monkeypatch.setattr(_directory, "HAS_DIR_FD", False)
         monkeypatch.setattr(save, "HAS_DIR_FD", False)
+        monkeypatch.setattr(session_dir, "HAS_DIR_FD", False)
     if what == "all":
         monkeypatch.setattr(_directory, "_NOFOLLOW", 0)
     return what
