@@ -589,8 +589,8 @@ class CacheFiles:
 
         A larger one is not read for that: it would take longer than the request that it saves.
         """
-        stamp = self.local.stamp(name)
-        if self.at_once == 1 or stamp is None or stamp[1] > content.CHUNK:
+        stamp = None if self.at_once == 1 else self.local.stamp(name)
+        if stamp is None or stamp[1] > content.CHUNK:
             return False
         with contextlib.suppress(OSError), self.local.path(name).open("rb", buffering=0) as file:
             return name.startswith(f"{gradio_hash(file)}/")

@@ -17,6 +17,7 @@ import mimetypes
 import re
 import sys
 from datetime import datetime, timedelta
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
@@ -372,11 +373,18 @@ def is_public(app: App, path: str, root: Path) -> bool:
 
     A place that contains the whole cache does not count: the files of all visitors would be public.
     """
-    is_in = find("gradio.utils:is_in_or_equal")
     places = [*app.get_blocks().allowed_paths, *find("gradio.data_classes:_StaticFiles.all_paths")]
     return any(
-        is_in(path, place) for place in places if is_in(place, root) and not is_in(root, place)
+        find("gradio.utils:is_in_or_equal")(path, place)
+        for place in places
+        if _is_inside(str(place), root)
     )
+
+
+@lru_cache  # Gradio looks at each folder above both: eight system calls on the event loop
+def _is_inside(place: str, root: Path) -> bool:
+    is_in = find("gradio.utils:is_in_or_equal")
+    return is_in(place, root) and not is_in(root, place)
 
 
 def file_headers(app: App, path: str, root: Path) -> dict[str, str] | None:
