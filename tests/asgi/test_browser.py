@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 
-from tests.gradio.test_browser import FLAGS, eventually
+from tests.gradio.test_browser import FLAGS, eventually, patient
 from tests.support.file_box import file_box
 
 pytestmark = pytest.mark.browser
@@ -40,7 +40,7 @@ def address(store: Path) -> Iterator[str]:
 def browser(chromium_path: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=[*FLAGS])
-        yield browser
+        yield patient(browser)
         browser.close()
 
 

@@ -286,7 +286,10 @@ def test_a_length_that_lies_is_cut_at_the_limit(tmp_path: Path) -> None:
     with local_store(tmp_path, FakeClock(), limits=Limits(max_file=2 * MIB)) as store:
         with served(app_of(store)) as address:
             answer = httpx.put(
-                f"{address}/files/upload/a", content=iter([bytes(MIB)] * 64), headers=ADA
+                f"{address}/files/upload/a",
+                content=iter([bytes(MIB)] * 64),
+                headers=ADA,
+                timeout=PATIENCE,
             )
         assert answer.status_code == 413
         assert answer.headers["connection"] == "close"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from sessionstore import Limits, Retention, SessionStore
 from sessionstore.adapters.gradio import dashboard
@@ -29,7 +28,7 @@ from sessionstore.content import Ingest, ingest
 from sessionstore.errors import BackendUnavailable
 from sessionstore.names import private_key
 from sessionstore.testing import FakeClock, Fault, FaultyBackend, on, unavailable
-from tests.gradio.test_browser import FLAGS, ROOT, START, eventually
+from tests.gradio.test_browser import FLAGS, PATIENTLY, ROOT, START, eventually, patient
 from tests.gradio.test_browser import answers as answers_at
 from tests.support.gradio_rig import GRADIO_S_OWN, closed_loops, launched
 from tests.support.object_client import FakeBucket, FakeObjectClient
@@ -37,6 +36,7 @@ from tests.support.ports import free_port
 
 pytestmark = GRADIO_S_OWN
 
+expect.set_options(timeout=60_000)
 MINUTE = timedelta(minutes=1)
 HOSTILE = "<img src=x onerror=\"document.title='mine'\">{{constructor}}${document.title='mine'}`"
 KIB = 1024
@@ -374,7 +374,7 @@ def test_nothing_in_a_text_is_html_or_a_template() -> None:
 def browser(chromium_path: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=[*FLAGS])
-        yield browser
+        yield patient(browser)
         browser.close()
 
 
@@ -400,12 +400,12 @@ def served(
         yield page, store
 
 
-def ids(page: Page) -> list[str]:
-    return page.locator("table.sessions tbody th").all_inner_texts()
-
-
-def card(page: Page, label: str) -> str:
-    return page.locator(".ssd .card", has_text=label).locator("strong").inner_text()
+def shows(page: Page, *ids: str, **cards: str) -> None:
+    """Wait until the page has these sessions, in this order, and these numbers on its cards."""
+    expect(page.locator("table.sessions tbody th")).to_have_text([*ids], use_inner_text=True)
+    for label, number in cards.items():
+        card = page.locator(".ssd .card", has_text=label.replace("_", " "))
+        expect(card.locator("strong")).to_have_text(number)
 
 
 def test_inside_an_app_it_is_there_once_made_there_or_brought_there(store: SessionStore) -> None:
@@ -428,20 +428,20 @@ def test_inside_an_app_it_is_there_once_made_there_or_brought_there(store: Sessi
 @pytest.mark.browser
 def test_an_administrator_sorts_plans_and_sweeps(served: tuple[Page, SessionStore]) -> None:
     page, store = served
-    assert ids(page) == [HOSTILE, "large", "twins", "old"]
-    assert (card(page, "Sessions"), card(page, "Storage used")) == ("4", "11 KiB")
+    shows(page, HOSTILE, "large", "twins", "old", Sessions="4", Storage_used="11 KiB")
 
     page.get_by_role("button", name="Size").click()
     page.locator("th[aria-sort] button", has_text="Size").wait_for()
-    assert ids(page) == ["large", "twins", "old", HOSTILE]
+    shows(page, "large", "twins", "old", HOSTILE)
     page.get_by_label("Longest idle").click()
     page.locator("th[aria-sort] button", has_text="Last active").wait_for()
-    assert ids(page)[0] == "old"
+    expect(page.locator("table.sessions tbody th").first).to_have_text("old")
 
-    planned = page.locator("table.plan tbody tr").all_inner_texts()
-    assert len(planned) == 2
-    assert any("old" in row and "idle for 3h13m" in row for row in planned)
-    assert any("<b>.txt" in row and "its time to live was over" in row for row in planned)
+    planned = page.locator("table.plan tbody tr")
+    expect(planned).to_have_count(2)
+    expect(planned.filter(has_text="old").filter(has_text="idle for 3h13m")).to_have_count(1)
+    over = planned.filter(has_text="<b>.txt").filter(has_text="its time to live was over")
+    expect(over).to_have_count(1)
     assert len(list(store.sessions())) == 4  # so far it was only looked at
 
     page.get_by_role("button", name="Sweep now").click()
@@ -451,8 +451,7 @@ def test_an_administrator_sorts_plans_and_sweeps(served: tuple[Page, SessionStor
     page.get_by_role("button", name="Sweep now").click()
     page.get_by_role("button", name="Delete now").click()
     page.get_by_text("Sweep finished: deleted 1 session and 1 file").wait_for()
-    assert "old" not in ids(page)
-    assert (card(page, "Sessions"), card(page, "Storage used")) == ("3", "10 KiB")
+    shows(page, "twins", "large", HOSTILE, Sessions="3", Storage_used="10 KiB")
     assert "old" not in {each.id for each in store.sessions()}
 
     page.get_by_role("button", name="Refresh plan").click()
@@ -467,14 +466,12 @@ def test_a_long_table_has_pages(served: tuple[Page, SessionStore]) -> None:
     page.get_by_role("button", name="Refresh", exact=True).click()
     page.get_by_text(re.compile("1.10 of 25")).wait_for()
 
-    def visible() -> int:
-        return page.locator("table.sessions tbody tr:visible").count()
-
-    assert visible() == 10
+    visible = page.locator("table.sessions tbody tr:visible")
+    expect(visible).to_have_count(10)
     for shown in ("11.20 of 25", "21.25 of 25"):
         page.get_by_role("button", name="Next").click()
         page.get_by_text(re.compile(shown)).wait_for()
-    assert visible() == 5
+    expect(visible).to_have_count(5)
     page.get_by_role("button", name="Previous").click()
     page.get_by_text(re.compile("11.20 of 25")).wait_for()
     store.shared.put("logo.png", b"e")
@@ -523,7 +520,7 @@ def example(place: Path) -> Iterator[str]:
         "GRADIO_SERVER_PORT": str(port),
         "DASHBOARD_PASSWORD": PASSWORD,
     }
-    program = [sys.executable, str(ROOT / "examples" / "dashboard.py")]
+    program = [*PATIENTLY, str(ROOT / "examples" / "dashboard.py")]
     with subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL) as process:
         try:
             eventually(START, lambda: answers_at(f"http://127.0.0.1:{port}"))
@@ -536,9 +533,9 @@ def example(place: Path) -> Iterator[str]:
 def test_what_visitors_wrote_is_shown_and_not_run(served: tuple[Page, SessionStore]) -> None:
     page, _ = served
 
+    expect(page.locator("table.sessions tbody th", has_text=HOSTILE)).to_have_count(1)
     assert page.title() == "theirs"
     assert page.locator(".ssd img").count() == 0
-    assert HOSTILE in ids(page)
 
 
 @pytest.mark.browser
@@ -547,11 +544,12 @@ def test_nothing_is_wider_than_the_window(served: tuple[Page, SessionStore]) -> 
     for width in (1440, 390):
         page.set_viewport_size({"width": width, "height": 900})
 
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        wide = page.locator(".ssd :is(table, .card, .panel, .box)").evaluate_all(
-            "all => all.filter(it => it.getBoundingClientRect().right > innerWidth).length"
+        page.wait_for_function(  # a page may still be laid out again
+            """width => document.documentElement.scrollWidth <= width
+            && [...document.querySelectorAll('.ssd :is(table, .card, .panel, .box)')]
+                .every(it => it.getBoundingClientRect().right <= innerWidth)""",
+            arg=width,
         )
-        assert wide == 0
 
 
 def test_the_owner_nearest_to_a_limit_is_shown(clock: FakeClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -21,7 +22,15 @@ from sessionstore.adapters.gradio import far_files, fetches
 from sessionstore.content import CHUNK, verified
 from sessionstore.errors import BackendUnavailable
 from sessionstore.model import Reference
-from tests.support.gradio_rig import GRADIO_S_OWN, PATIENCE, MakeReplicas, Replica, Tab, replicas
+from tests.support.gradio_rig import (
+    GRADIO_S_OWN,
+    PATIENCE,
+    MakeReplicas,
+    Replica,
+    Tab,
+    replicas,
+    until,
+)
 
 pytestmark = GRADIO_S_OWN
 
@@ -110,16 +119,14 @@ class Far:
             if thread.name == fetches.FETCHING:
                 thread.join(PATIENCE)
 
-    def left(self) -> list[str]:
-        """The files in the cache that are no copies, and the open files of this process in it."""
-        cache = str(self.b.cache)
-        opened = [
-            os.readlink(f"/proc/self/fd/{fd}")
-            for fd in os.listdir("/proc/self/fd")
-            if os.path.islink(f"/proc/self/fd/{fd}")
-        ]
-        temporary = [path.name for path in self.b.cache.rglob(".*.new")]
-        return temporary + [name for name in opened if name.startswith(cache) and ".new" in name]
+    def is_tidy(self) -> bool:
+        """Whether the cache has only copies, and no file in it is open that is none."""
+        cache, opened = str(self.b.cache), []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # another thread closes it meanwhile
+                opened.append(os.readlink(f"/proc/self/fd/{fd}"))
+        temporary = [*self.b.cache.rglob(".*.new")]
+        return not temporary and not any(it.startswith(cache) and ".new" in it for it in opened)
 
 
 @pytest.fixture
@@ -152,7 +159,7 @@ def test_a_file_begins_before_all_of_it_has_come_and_is_kept_on_the_way(far: Far
     assert far.path.read_bytes() == CONTENT
     assert far.get().content == CONTENT
     assert (far.gate.whole, far.gate.ranges) == (1, 0)
-    assert far.left() == []
+    until(far.is_tidy)
 
 
 def test_the_headers_are_those_of_a_file_on_the_disk(far: Far) -> None:
@@ -213,7 +220,7 @@ def test_ranges_far_behind_do_not_wait_for_the_whole_which_comes_once(
 
     assert [answer.content for answer in answers] == [CONTENT[at : at + 100] for at in starts]
     assert {answer.status_code for answer in answers} == {206}
-    assert (far.gate.whole, far.gate.ranges) == (1, 8)
+    until(lambda: (far.gate.whole, far.gate.ranges) == (1, 8))  # it has a thread of its own
 
     far.gate.give()
     far.settled()
@@ -265,7 +272,7 @@ def test_damaged_bytes_are_never_a_complete_answer_and_not_kept(
     assert response.status_code == 200
     assert received < len(CONTENT)
     assert not far.path.exists()
-    assert far.left() == []
+    until(far.is_tidy)
     assert "The stored bytes of" in caplog.text
 
     far.gate.content = None
@@ -287,7 +294,7 @@ def test_a_client_that_leaves_ends_nothing_and_leaves_nothing(far: Far) -> None:
     assert far.path.read_bytes() == CONTENT
     assert far.get().content == CONTENT
     assert far.gate.whole == 1
-    assert far.left() == []
+    until(far.is_tidy)
 
 
 def test_a_slow_client_stops_nobody(far: Far) -> None:
@@ -352,4 +359,4 @@ def test_a_file_whose_copy_would_not_stay_is_sent_without_one(
     assert (whole.status_code, whole.content) == (200, CONTENT)
     assert (part.status_code, part.content) == (206, b"the end")
     assert not far.path.exists()
-    assert far.left() == []
+    until(far.is_tidy)

@@ -6,6 +6,7 @@ A sibling subdomain may set any cookie for the whole domain, but for the names t
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import http.client
@@ -29,7 +30,7 @@ from starlette.responses import HTMLResponse
 
 from sessionstore.adapters.asgi.app import OwnerCookie, owner
 from sessionstore.adapters.cookies import needs_cookie
-from tests.gradio.test_browser import FLAGS
+from tests.gradio.test_browser import FLAGS, patient
 from tests.support.ports import free_port
 
 NAME = b"__Host-sessionstore"
@@ -221,15 +222,18 @@ def evil(key: Path, file: Path) -> Iterator[int]:
             head += b"Set-Cookie: " + cookie + b"\r\n"
         connection.sendall(head + b"Connection: close\r\n\r\nok")
 
+    def one(plain: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),  # the browser opens some that it does not use
+            plain,
+            context.wrap_socket(plain, server_side=True) as connection,
+        ):
+            answer(connection)
+
     def serve() -> None:
         while not stop.is_set():
             plain, _ = listener.accept()
-            try:
-                plain.settimeout(10)
-                with context.wrap_socket(plain, server_side=True) as connection:
-                    answer(connection)
-            except OSError:  # a connection that the browser opened and did not use
-                plain.close()
+            threading.Thread(target=one, args=(plain,), daemon=True).start()
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -255,7 +259,7 @@ def test_in_a_browser_a_sibling_subdomain_plants_no_owner(
         evil_port = stack.enter_context(evil(key, file))
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=chromium_path, args=[*flags, rules])
-        stack.callback(browser.close)
+        stack.callback(patient(browser).close)
         app = f"https://app.example.test:{port}/"
         owners = []
         for number in range(len(FORGED)):

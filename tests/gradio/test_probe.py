@@ -22,6 +22,7 @@ from tests.support.gradio_rig import (
     MakeReplicas,
     Replica,
     replicas,
+    until,
 )
 from tests.support.mcp_client import mcp_session
 
@@ -93,7 +94,7 @@ def test_a_closed_heartbeat_ends_the_session(app: Replica) -> None:
     later(app, LINGER)
 
     assert ended.session_id == tab.session_hash
-    assert tab.session_hash not in sessions(app)
+    until(lambda: tab.session_hash not in sessions(app))  # its timer may be about to drop it
 
 
 def test_a_heartbeat_that_reopens_resumes_the_session(app: Replica) -> None:

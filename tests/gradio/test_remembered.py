@@ -60,6 +60,7 @@ def leaves(replica: Replica, tab: Tab, *others: Replica) -> None:
     heard = Heard(replica.store, "ended", "dropped")
     for each in others:
         heard.listen(each.store, "ended", "dropped")
+    replica.rest()
     tab.close()
     assert heard.next().kind == "ended"
     replica.clock.advance(LINGER)

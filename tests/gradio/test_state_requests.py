@@ -112,6 +112,7 @@ def tabs(pair: tuple[Counted, Counted]) -> tuple[Tab, Tab]:
     a, b = pair
     mine = a.site.tab(a.url).load()
     other = b.site.tab(b.url, session_hash=mine.session_hash, cookies=mine.cookies)
+    a.site.clock.settle(4)  # the first sweep and the first heartbeat of each, which list too
     for tab, at in zip((mine, other), pair, strict=True):
         tab.call("echo", "first")
         at.count()
@@ -174,7 +175,7 @@ def _meet(make: MakeReplicas) -> None:
         is_value = FOLDER in name
         if met[f"{what} {is_value}"] == 0 and ("photo" in name or "image" in name or is_value):
             met[f"{what} {is_value}"] += 1
-            barrier.wait(PATIENCE / 4)
+            barrier.wait(PATIENCE / 2)
 
     def got(sid: str, name: str) -> Any:
         meet("get", read, name)

@@ -6,7 +6,6 @@ what it is compared with. ``Outcome.errors`` has the reasons.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,21 +15,13 @@ from typing import Any
 from playwright.sync_api import Browser
 
 from sessionstore.local_copies import RECHECK
-from tests.gradio.test_browser import BUSY
+from tests.gradio.test_browser import GONE
 from tests.replicas import browser as chromium
 from tests.replicas import cases, media, visitor
 from tests.replicas.app import SWEEP_EVERY
 from tests.replicas.browser import Guest
-from tests.replicas.site import LINGER, Replica, Site, eventually
+from tests.replicas.site import Replica, Site, eventually
 from tests.replicas.visitor import Kept, Visitor
-
-IN_TIME = LINGER + 6.0
-"""Seconds after the closing of a tab in which its visitor's files have to be gone."""
-
-
-def in_time() -> float:
-    """The promise, for a machine with a processor to spare; a busy one gets a minute."""
-    return IN_TIME if os.getloadavg()[0] < BUSY else 60.0
 
 
 @dataclass
@@ -222,8 +213,8 @@ def a_tab_closes(site: Site, browser: Browser) -> Iterator[Outcome]:
     yield there
 
     leaves.page.close()
-    gone = Outcome(f"tab closed: its files served by no replica, in no session, in {IN_TIME:.0f} s")
-    gone.attempt(gone_in_time, leaves, own, site, gone, remain)
+    gone = Outcome("tab closed: its files served by no replica, in no session")
+    gone.attempt(gone_in_the_end, leaves, own, site, gone, remain)
     yield gone
     copies = Outcome("tab closed: no copies of them on any disk after the next sweep")
     copies.attempt(swept, own, site, copies)
@@ -264,7 +255,7 @@ def everything_deleted(site: Site, browser: Browser) -> Iterator[Outcome]:
     deleted.attempt(chromium.delete_all, deletes)
     yield deleted
     gone = Outcome(f"delete all: each file refused by each replica, promised in {RECHECK:.0f} s")
-    gone.attempt(gone_in_time, deletes, own, site, gone, remain)
+    gone.attempt(gone_in_the_end, deletes, own, site, gone, remain)
     yield gone
     still = Outcome("delete all: what the other visitor has is served by each")
     for each, replica in product(remain, site.replicas):
@@ -282,7 +273,7 @@ def _has_content(files: Iterable[Kept], content: bytes) -> None:
     assert content in [kept.content for kept in files], "the file of both is nobody's"
 
 
-def gone_in_time(
+def gone_in_the_end(
     guest: Guest, own: list[Kept], site: Site, outcome: Outcome, remain: Iterable[Kept] = ()
 ) -> None:
     """Wait until no replica serves any of the files, and the store has none in any session.
@@ -304,7 +295,7 @@ def gone_in_time(
         return not left
 
     try:
-        outcome.note = f"{len(own)} files, {eventually(in_time(), gone):.1f} s"
+        outcome.note = f"{len(own)} files, {eventually(GONE, gone):.1f} s"
     except AssertionError as error:
         raise AssertionError(f"{error}: {left}") from error
 
@@ -315,7 +306,7 @@ def swept(own: list[Kept], site: Site, outcome: Outcome) -> None:
     def gone() -> bool:
         return not any(at.holds(kept.path) for kept, at in product(own, site.replicas))
 
-    outcome.note = f"{eventually(SWEEP_EVERY.total_seconds() + in_time(), gone):.1f} s"
+    outcome.note = f"{eventually(SWEEP_EVERY.total_seconds() + GONE, gone):.1f} s"
 
 
 def all_scenes(site: Site, browser: Browser, times: int, pages: int) -> Iterator[Outcome]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.gradio.test_browser import BUSY, FLAGS, LINGER, eventually, served, visit
+from tests.gradio.test_browser import FLAGS, GONE, eventually, patient, served, visit
 from tests.support import seaweed
-
-IN_TIME = 6.0
-"""Seconds beyond the linger in which a visitor's files are gone."""
 
 
 def files_of(server: seaweed.Server, prefix: str, sid: str) -> list[str]:
@@ -47,6 +43,7 @@ def test_closing_a_tab_removes_the_visitor_s_files_from_the_bucket(
         playwright.chromium.launch(executable_path=chromium_path, args=[*FLAGS]) as browser,
     ):
         listed = partial(directories, seaweed_server, prefix)
+        patient(browser)
         leaves, stays = (visit(demo, browser.new_context().new_page(), listed) for _ in range(2))
         for each in (leaves, stays):
             each.generate()
@@ -54,8 +51,7 @@ def test_closing_a_tab_removes_the_visitor_s_files_from_the_bucket(
         kept = files_of(seaweed_server, prefix, stays.directory)
 
         leaves.page.close()
-        in_time = LINGER + IN_TIME if os.getloadavg()[0] < BUSY else 60.0
-        eventually(in_time, lambda: not files_of(seaweed_server, prefix, leaves.directory))
+        eventually(GONE, lambda: not files_of(seaweed_server, prefix, leaves.directory))
 
         assert len(before) == len(kept) == 2
         assert files_of(seaweed_server, prefix, stays.directory) == kept

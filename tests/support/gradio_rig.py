@@ -34,7 +34,10 @@ from sessionstore.adapters.gradio.file_routes import _Heartbeat
 from sessionstore.events import Event
 from sessionstore.local_copies import RECHECK
 from sessionstore.testing import FakeClock
+from tests.support.patience import be_patient
 from tests.support.ports import free_port
+
+be_patient()
 
 GRADIO_S_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")
 """For ``pytestmark``: an older Gradio with a newer Starlette is allowed to be behind."""
@@ -67,13 +70,14 @@ def closed_loops() -> Iterator[None]:
 def launched(demo: Any, **options: Any) -> Iterator[str]:
     """The demo, or ``gr.Server``, served by ``launch``; gives its URL."""
     port = free_port()
-    with pytest.MonkeyPatch.context() as patch:  # Gradio gives its own page 3 s, and then refuses
-        patch.setattr(gr.networking, "url_ok", lambda _url: True)
-        demo.launch(prevent_thread_lock=True, quiet=True, server_port=port, **options)
+    demo.launch(prevent_thread_lock=True, quiet=True, server_port=port, **options)
+    blocks = demo if isinstance(demo, gr.Blocks) else demo.blocks
+    thread = blocks.server.thread
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        (demo if isinstance(demo, gr.Blocks) else demo.blocks).close(verbose=False)
+        blocks.close(verbose=False)
+        thread.join(PATIENCE)  # Gradio waits 5 s for it
 
 
 def app_with(demo: gr.Blocks, **options: Any) -> fastapi.FastAPI:
@@ -378,8 +382,17 @@ class Replica:
 
     def lose_disk(self) -> None:
         """Empty Gradio's cache, which the replicas of one test have on one disk."""
-        for entry in self.cache.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.rest()
+        until(self._is_emptied)
+
+    def _is_emptied(self) -> bool:
+        """Remove everything; False if something of it went meanwhile, or came."""
+        try:
+            for entry in self.cache.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        except OSError:
+            return False
+        return True
 
     def rest(self) -> None:
         """Wait for what follows an answer: the end of the event, and calls made later."""

@@ -19,7 +19,7 @@ async def mcp_session(url: str, transport: str = "http") -> AsyncIterator[Client
     by_http = getattr(streamable_http, "streamable_http_client", None)
     by_http = by_http or streamable_http.streamablehttp_client  # the name before mcp 1.24
     base = f"{url}/gradio_api/mcp/"
-    opened = by_http(base) if transport == "http" else sse.sse_client(f"{base}sse")
+    opened = by_http(base) if transport == "http" else sse.sse_client(f"{base}sse", timeout=60)
     async with opened as streams, ClientSession(*streams[:2]) as session:
         await session.initialize()
         yield session
