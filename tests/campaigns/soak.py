@@ -181,6 +181,8 @@ def fill_pools() -> None:
         pool, together = _threads._executor(threads, name), threading.Barrier(threads)
         for each in [pool.submit(together.wait) for _ in range(threads)]:
             each.result()
+    while len(_threads._idle) < len(_threads._helpers):  # one that makes a call would be missing
+        time.sleep(0.01)
     everyone = threading.Barrier(_threads.WAITS + 1)
     _threads.run_together([everyone.wait] * (_threads.WAITS + 1), _threads.WAITS + 1)
 

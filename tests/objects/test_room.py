@@ -96,6 +96,7 @@ def test_it_is_looked_again_when_a_visitor_left_or_some_seconds_later() -> None:
     full.store.backend.end(full.store.session("8").sid)  # another replica's visitor
     full.clock.advance(timedelta(seconds=10))
     full.save(FILES + 10)
+    full.store.close()  # and the timer of "7" with it
 
 
 def test_a_save_that_can_never_fit_asks_for_nothing() -> None:

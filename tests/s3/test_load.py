@@ -23,4 +23,5 @@ def test_visitors_at_once_meet_no_error(
     assert load.dropped == VISITORS
     assert {step: len(load.seconds[step]) for step in STEPS} == dict.fromkeys(STEPS, VISITORS)
     if backend == "obstore":
-        assert 16 <= load.requests < 40  # there may be a sweep in it
+        # Deletes of a moment are one request. Who is slow is touched; there may be a sweep in it.
+        assert 10 < load.requests < 40
