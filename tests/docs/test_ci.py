@@ -126,7 +126,7 @@ def test_in_ci_a_file_skipped_whole_is_an_error(tmp_path: Path) -> None:
 def impatient(folder: Path) -> None:
     """Our conftest.py, in which a hang is one after seconds."""
     text = CONFTEST.read_text()
-    changed = re.sub(r"^HANGS = \d+$", "HANGS = 3", text, flags=re.MULTILINE)
+    changed = re.sub(r"^HANGS = \d+$", "HANGS = 6", text, flags=re.MULTILINE)
     assert changed != text
     (folder / "conftest.py").write_text(changed)
 
@@ -138,7 +138,7 @@ def test_a_test_that_no_error_ends_fails_and_says_where_it_stood(
     impatient(tmp_path)
     (tmp_path / "test_it.py").write_text(source)
 
-    done = run_pytest(tmp_path, "-n1", "--timeout=1")
+    done = run_pytest(tmp_path, "-n1", "--timeout=2")
 
     assert done.returncode == 1
     assert "crashed while running 'test_it.py::test_hangs'" in done.stdout
@@ -153,7 +153,7 @@ def test_a_run_ends_although_a_worker_was_ended(tmp_path: Path) -> None:
     (tmp_path / "test_hangs.py").write_text(TWICE)
     ours = tomllib.loads(PYPROJECT.read_text())["tool"]["pytest"]["ini_options"]["addopts"]
 
-    done = run_pytest(tmp_path, *ours, "-n2", "--dist=loadfile", "--timeout=1")
+    done = run_pytest(tmp_path, *ours, "-n2", "--dist=loadfile", "--timeout=2")
 
     assert done.returncode != 0
     assert f"1 failed, {ENOUGH} passed" in done.stdout

@@ -17,6 +17,7 @@ import pytest
 import yaml  # type: ignore[import-untyped] # it comes with Gradio, its types do not
 
 from tests.docs.test_readme import GUIDES, ROOT, blocks
+from tests.gradio.test_browser import PATIENTLY
 from tests.support.ports import free_port
 
 EXAMPLE = ROOT / "examples" / "compose"
@@ -120,14 +121,19 @@ def test_behind_nginx_each_event_of_two_replicas_succeeds(
         url = f"http://127.0.0.1:{entrance}"
         configuration = ("-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"))
         programs.enter_context(running(tmp_path, nginx_path, *configuration, url=f"{url}/healthz"))
-        checked = subprocess.run(
-            [sys.executable, str(EXAMPLE / "check.py"), url + path.rstrip("/")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        served_by: set[str] = set()
+        for _ in range(5):  # one time in 512 the ten visitors are all of one replica
+            checked = subprocess.run(
+                [*PATIENTLY, str(EXAMPLE / "check.py"), url + path.rstrip("/")],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert checked.returncode == 0, checked.stdout + checked.stderr
+            assert "10 of 10 events" in checked.stdout
+            served_by |= {name for name in ports if name in checked.stdout}
+            if len(served_by) == len(ports):
+                break
 
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "10 of 10 events" in checked.stdout
-    assert "app-1" in checked.stdout
-    assert "app-2" in checked.stdout
+    assert served_by == {"app-1", "app-2"}

@@ -44,7 +44,7 @@ def run(code: str, cwd: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -54,7 +54,9 @@ LAUNCH = re.compile(r"^demo\.launch\(\)$", re.MULTILINE)
 
 INSTEAD_OF_LAUNCH = """
 from gradio_client import Client
+from tests.support.patience import be_patient
 
+be_patient()
 _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_port={port})
 client = Client(url, verbose=False)
 {visit}

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from tests.replicas import media
+from tests.support.patience import be_patient
 
 SWEEP_EVERY = timedelta(seconds=5)
 """Copies that nobody asks for go with a sweep."""
@@ -153,6 +154,7 @@ def main() -> None:
         with demo:
             my_files(store)
         attach(demo, store, sweep_every=SWEEP_EVERY)
+    be_patient()
     demo.launch(quiet=True)
 
 

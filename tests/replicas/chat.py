@@ -15,6 +15,7 @@ import gradio as gr
 from sessionstore import SessionStore
 from sessionstore.adapters.gradio import attach, resumed, session
 from tests.replicas.app import SWEEP_EVERY, paths
+from tests.support.patience import be_patient
 
 
 def answer(
@@ -50,6 +51,7 @@ def main() -> None:
     demo = build(resume=state)
     resume = timedelta(hours=1) if state else None
     attach(demo, SessionStore.open(), sweep_every=SWEEP_EVERY, state=state, resume=resume)
+    be_patient()
     demo.launch(quiet=True)
 
 
