@@ -100,7 +100,7 @@ async def connected(replica: Replica, transport: str) -> AsyncIterator[ClientSes
     # The older name is that of the mcp that Gradio 5 takes.
     over_http: Any = vars(streamable_http).get("streamable_http_client")
     over_http = over_http or vars(streamable_http)["streamablehttp_client"]
-    client: Any = over_http(root) if transport == "http" else sse_client(f"{root}sse")
+    client: Any = over_http(root) if transport == "http" else sse_client(f"{root}sse", timeout=60)
     async with client as streams, ClientSession(streams[0], streams[1]) as mcp:
         await mcp.initialize()
         yield mcp
@@ -148,6 +148,8 @@ def test_every_url_of_an_mcp_session_answers_while_the_session_lives(
 
     urls = asyncio.run(main())
     assert heard.next().kind == "ended"
+    replica.rest()
+    heard.all()  # a client may have ended it twice
     lingering = fetched(urls["picture"]).status_code
     replica.clock.advance(LINGER)
     assert heard.next().kind == "dropped"

@@ -25,7 +25,7 @@ REPLICAS = 2
 START = 120.0
 """Seconds until a program that has not started is a failure."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds until something that the page does not show is a failure."""
 
 IMPATIENCE = 8.0
@@ -268,7 +268,11 @@ class Site:
         eventually(START, self._all_take_part)
 
     def _all_take_part(self) -> bool:
-        answered = [httpx.get(f"{self.url}/config").headers[SERVED_BY] for _ in self.replicas]
+        config = f"{self.url}/config"
+        try:
+            answered = [httpx.get(config).headers[SERVED_BY] for _ in self.replicas]
+        except httpx.TransportError:  # nginx itself is starting
+            return False
         return {*answered} == {each.address for each in self.replicas}
 
 
