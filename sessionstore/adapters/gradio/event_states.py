@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sessionstore._threads import run_waiting
+from sessionstore._threads import run_on
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.signed_pickles import Place
 from sessionstore.names import session_key
@@ -64,7 +64,7 @@ class EventStates:
         async with known.lock:
             if known.unsaved:
                 await self._save_locked(number, block, known)
-            read = await run_waiting(states.read, self.key, place, known.reference)
+            read = await run_on(states.store.backend, states.read, self.key, place, known.reference)
             if read is None and known.reference is None:
                 return  # the store has none, and never had
             if read is not None and read.reference is known.reference:
@@ -108,17 +108,21 @@ class EventStates:
         value, since = compat.value_of(self.state, block), compat.set_since(self.state, block)
         if since is None and compat.has_callback(block) and not callable(block.value):
             return  # nobody has set it, so the callback does not get it
-        pickled = await run_waiting(states.pickled, block, self.demo, value, place.sid)
+        pickled = await run_on(
+            states.store.backend, states.pickled, block, self.demo, value, place.sid
+        )
         if pickled is None:
             if known.reference is not None:
-                await run_waiting(states.remove, place)
+                await run_on(states.store.backend, states.remove, place)
                 known.reference, known.digest = None, None
             return
         digest = hashlib.sha256(pickled).digest()
         before = known.digest if known.reference else states.initial(block, place.sid)
         again = since != known.since and block.time_to_live != math.inf  # its time begins again
         if digest != before or again:
-            known.reference = await run_waiting(states.write, self.key, place, pickled)
+            known.reference = await run_on(
+                states.store.backend, states.write, self.key, place, pickled
+            )
             known.digest, known.since, known.mine = digest, since, True
             self._touch()
 

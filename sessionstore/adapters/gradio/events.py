@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 
-from sessionstore._threads import run_waiting
+from sessionstore._threads import run_on
 from sessionstore.adapters.gradio import compat, values
 from sessionstore.adapters.gradio.cache_files import FoundFile
 from sessionstore.adapters.gradio.paths import links_in, with_links
@@ -181,7 +181,11 @@ class Event:
             self._saves.append(self._begun(name, path))
             return path
         moved = await asyncio.shield(self._begun(name, path))
-        return moved if moved is not None else await run_waiting(self._move, name, path)
+        return (
+            moved
+            if moved is not None
+            else await run_on(self.service.store.backend, self._move, name, path)
+        )
 
     def expect(self, files_in: Any) -> None:
         """Begin to move the files in these inputs or outputs, all at the same time."""
@@ -216,7 +220,7 @@ class Event:
             if failure is not None:
                 raise failure
             try:
-                return await run_waiting(move)
+                return await run_on(self.service.store.backend, move)
             except BaseException as error:
                 self._failures[inputs] = error
                 raise

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.concurrency import run_in_threadpool
 
 from sessionstore._os.errors import translated
-from sessionstore._threads import run_waiting
+from sessionstore._threads import run_on
 from sessionstore.adapters.gradio import compat
 from sessionstore.adapters.gradio.cache import Stamp, stamp_of
 from sessionstore.adapters.gradio.cache_files import LARGE, SMALL, UNCLAIMED
@@ -131,7 +131,7 @@ class Upload:
         part, owner = self._part(file), await self._owner()
         part.name = f"{part.directory}/{compat.cache_name(file.filename)}"
         if self._files.at_once == 1:
-            part.saved = await run_in_threadpool(self._rewound, part, owner, rewind)
+            part.saved = await run_on(self._files.store.backend, self._rewound, part, owner, rewind)
         else:
             await run_in_threadpool(rewind)
             stream = os.fdopen(os.dup(file.file.fileno()), "rb", buffering=0)
@@ -151,7 +151,7 @@ class Upload:
     ) -> tuple[Reference, Stamp]:
         with stream:
             async with self._turns:
-                return await run_waiting(self._saved, part, owner, stream)
+                return await run_on(self._files.store.backend, self._saved, part, owner, stream)
 
     def _saved(self, part: _Part, owner: str | None, stream: FileIO) -> tuple[Reference, Stamp]:
         """Save the complete file; return its version, and the stamp that it will have."""
@@ -175,9 +175,9 @@ class Upload:
                 self._files.noted(self._files.unclaimed(owner), owner, name, *saved)
                 self._files.local.settle(name)
             else:
-                await run_waiting(self._files.keep_upload, owner, name)
+                await run_on(self._files.store.backend, self._files.keep_upload, owner, name)
         if self._files.local.is_over():
-            await run_waiting(self._files.local.make_room)
+            await run_on(self._files.store.backend, self._files.local.make_room)
         self.kept = True
 
     def _admit(self, key: SessionKey, part: _Part, count: int) -> None:
