@@ -60,8 +60,9 @@ class Watch:
 
     A thread looks at the stack of the loop's thread while a callback takes long. The innermost
     frame of this package or of Gradio and its libraries says whose time it is. Garbage collections
-    count for neither: one of all objects takes 0.25 s, wherever the loop is. On a machine
-    with other work the loop also waits for a processor, so the CPU time of our part stands beside.
+    count for neither: one of all objects takes 0.25 s, in whichever thread it is due, and no other
+    thread runs meanwhile. On a machine with other work the loop also waits for a processor, so the
+    CPU time of our part stands beside.
     """
 
     def __init__(self) -> None:
@@ -69,8 +70,9 @@ class Watch:
         self._thread = 0
         self._began: float | None = None
         self._collecting = False
+        self._collection_began = (0.0, 0.0)
         self._collected_for = [0.0, 0.0]
-        """Seconds of garbage collections on the loop's thread: by the clock, and of CPU."""
+        """Seconds of garbage collections: by the clock, and of CPU of the loop's thread."""
         self._seen: Counter[bool] = Counter()
 
     def begin(self) -> None:
@@ -103,11 +105,15 @@ class Watch:
         threading.Thread(target=self._look, daemon=True).start()
 
     def _collected(self, phase: str, _: object) -> None:
-        """Sum up garbage collections, which happen wherever the loop's thread is."""
+        """Sum up garbage collections, which happen wherever a thread is."""
+        self._collecting = phase == "start"
+        times = time.perf_counter(), time.thread_time()
+        if self._collecting:
+            self._collection_began = times
+            return
+        self._collected_for[0] += times[0] - self._collection_began[0]
         if threading.get_ident() == self._thread:
-            self._collecting = phase == "start"
-            for index, now in enumerate((time.perf_counter(), time.thread_time())):
-                self._collected_for[index] += now * (1 if phase == "stop" else -1)
+            self._collected_for[1] += times[1] - self._collection_began[1]
 
     def _note(self, took: float, without: float, cpu: float) -> None:
         if took > _LONG:
