@@ -489,7 +489,7 @@ class CacheFiles:
                 log.warning("An upload that an event used was not deleted yet: %s", error)
 
         if self.store.ledger.limited or self.at_once == 1:
-            discard()  # a late deletion is counted late in a limit; on a disk it takes 0.1 ms
+            discard()  # a late deletion is counted late in a limit, and on a disk it is quick
         else:
             self._deferred.call(discard)
 
