@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -156,7 +157,10 @@ def _serve(  # noqa: PLR0917 - the arguments of a new process
         runpy.run_path(name, run_name="__main__")
     except KeyboardInterrupt:
         pass
+    except BaseException:  # noqa: BLE001 - the log says why the app ended
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
         os._exit(0)  # threads of the app, and of servers, end with it
 
 
