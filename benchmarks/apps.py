@@ -3,8 +3,9 @@
     python -m benchmarks.apps [--rounds 21] [--apps NAME ...]
 
 The apps are of the corpus of ``make apps``, each in two processes that are used in turn by a
-visitor with a page. An event gets files that were never there before, if it takes any. The store
-has files of others, as one in use: the first save into an empty store also makes its folders.
+visitor with a page and a cookie. An event gets files that were never there before, if it takes any.
+The store has files of others, as one in use: the first save into an empty store also makes its
+folders. All is on a journalled disk of its own (``benchmarks.disks`` has the reason).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import disks
 from benchmarks.report import machine
 from sessionstore import SessionStore
 from tests.campaigns.apps.__main__ import CORPUS
@@ -58,6 +60,8 @@ class Visitor:
         notes, settings = Notes(app.url, app.directory), Settings()
         self.page = Page("visitor", notes, settings, Files(notes))
         self.page.open()
+        if not self.page.client.cookies:  # as of ours: Python's client takes time for it
+            self.page.client.cookies.set("visitor", secrets.token_urlsafe(32))
         self.page.upload = self.upload  # type: ignore[method-assign]  # other content each time
         self.event = next(
             each for each in self.page.dependencies
@@ -117,13 +121,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--apps", nargs="+", default=APPS)
     asked = parser.parse_args()
-    _say(
-        f"{machine()}\n\n| app, ms plain / attached | event | page | upload |\n|---|---:|---:|---:|"
-    )
     every: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with tempfile.TemporaryDirectory(prefix="apps-store-") as root:
+    with disks.journalled() as disk:
+        tempfile.tempdir = str(disk.path)  # the apps too
+        _say(f"{machine()}; {disk.name}\n")
+        _say("| app, ms plain / attached | event | page | upload |\n|---|---:|---:|---:|")
         for name in asked.apps:
-            found = measured(name, asked.rounds, Path(root))
+            found = measured(name, asked.rounds, disk.path)
             pairs = {each: (found[each]["plain"], found[each]["attached"]) for each in OPERATIONS}
             for operation, pair in pairs.items():
                 every[operation].append(pair)
