@@ -485,25 +485,21 @@ def make(
     work.mkdir(name)
     work.mkdir(f"{name}/files")
     work.write(f"{name}/id", _identity(key))
-    seen = work.open(f"{name}/seen", os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    folder = None
-    try:
+    with contextlib.ExitStack() as opened:
+        seen = work.open(f"{name}/seen", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        opened.callback(os.close, seen)
         for mark in ("id", "seen"):
             work.utime(f"{name}/{mark}", nanoseconds(now))
-        if HAS_DIR_FD:
-            opened = work.sub(name).belongs_at(disk.sessions, key.sid)
-            folder = SessionDir(disk.sessions, key.sid, disk, opened=opened)
-            folder.seen, folder.owned = seen, True
-            folder.lock()
-            return folder
-    except BaseException:
-        if folder is not None:
-            folder.close()
-            raise
-        os.close(seen)
-        raise
-    os.close(seen)
-    return None
+        if not HAS_DIR_FD:
+            return None
+        place = work.sub(name).belongs_at(disk.sessions, key.sid)
+        folder = SessionDir(disk.sessions, key.sid, disk, opened=place)
+        opened.pop_all()  # the folder closes it
+        opened.callback(folder.close)
+        folder.seen, folder.owned = seen, True
+        folder.lock()
+        opened.pop_all()
+        return folder
 
 
 def _identity(key: SessionKey) -> bytes:
