@@ -6,6 +6,7 @@ what it is compared with. ``Outcome.errors`` has the reasons.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -284,20 +285,24 @@ def gone_in_the_end(
     digests -= {cases.sha(kept.content) for kept in remain}
     assert digests
     left: list[str] = []
+    begun, last = time.monotonic(), 0.0
 
     def gone() -> bool:
-        served = [
-            f"{kept.path} at replica {at.number}"
-            for kept, at in product(own, site.replicas)
-            if guest.read(kept.path, at) is not None
-        ]
-        left[:] = [*served, *site.references(digests)]
+        nonlocal last
+        left.clear()
+        for kept, at in product(own, site.replicas):
+            asked = time.monotonic() - begun
+            if guest.read(kept.path, at) is not None:
+                left.append(f"{kept.path} at replica {at.number}")
+                last = asked
+        left.extend(site.references(digests))
         return not left
 
     try:
-        outcome.note = f"{len(own)} files, {eventually(GONE, gone):.1f} s"
+        eventually(GONE, gone)
     except AssertionError as error:
         raise AssertionError(f"{error}: {left}") from error
+    outcome.note = f"{len(own)} files, last served after {last:.1f} s"
 
 
 def swept(own: list[Kept], site: Site, outcome: Outcome) -> None:
