@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import glob
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 from urllib.parse import urlsplit
@@ -31,6 +33,9 @@ from tests.support.gradio_rig import (
 )
 
 pytestmark = GRADIO_S_OWN
+
+PATIENCE = 60.0
+"""Seconds for a thread."""
 
 LARGE = 300_000
 """More bytes than come in one piece."""
@@ -293,6 +298,46 @@ def test_only_the_bytes_after_the_first_wait_for_a_thread(
     in_thread.assert_awaited_once_with(file, b"more")
     assert (file.size, file.file.tell()) == (SMALL, SMALL)
     upload.over()
+
+
+def test_the_save_of_a_cancelled_upload_reads_no_other_file(
+    files: Callable[[Limits], CacheFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request closes Gradio's file, and the next one gets its number."""
+    made = files(Limits())
+    upload, (file,) = incoming(made, "one")
+    file.size = 0
+    write(upload, file, b"of anna")
+    begun, go_on, saved = threading.Event(), threading.Event(), Queue[Any]()
+
+    def wait_and_save(self: Upload, *rest: Any) -> Any:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        saved.put(save(self, *rest))
+
+    save = Upload._saved
+    monkeypatch.setattr(Upload, "_saved", wait_and_save)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(upload.complete(file, lambda: file.file.seek(0)))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    number = file.file.fileno()
+    asyncio.run(cancelled())
+    file.file.close()
+    upload.over()
+    with open(tmp_path / "another", "w+b") as another:
+        assert another.fileno() == number
+        another.write(b"of somebody else")
+        another.seek(0)
+        go_on.set()
+        reference, _ = saved.get(timeout=PATIENCE)
+        assert another.read() == b"of somebody else"
+    with made.store.backend.open(made.unclaimed("anna").sid, reference) as stream:
+        assert stream.read() == b"of anna"
 
 
 def test_a_full_disk_of_the_cache_is_an_error_of_ours_from_the_first_byte_on(

@@ -80,6 +80,14 @@ class _Part:
     def directory(self) -> str:
         return str(self.file.sha.hexdigest())
 
+    def opened(self) -> FileIO:
+        """Return the file with a descriptor of its own.
+
+        A request that is cancelled closes Gradio's, while a thread may still read the file. The
+        number may then be that of another visitor's file.
+        """
+        return FileIO(os.dup(self.file.file.fileno()))
+
     def count_no_more(self) -> None:
         """Release the quota of the file. Twice is no error."""
         admission, self.reservation = self.reservation, None
@@ -131,18 +139,17 @@ class Upload:
         part, owner = self._part(file), await self._owner()
         part.name = f"{part.directory}/{compat.cache_name(file.filename)}"
         if self._files.at_once == 1:
-            part.saved = await run_on(self._files.store.backend, self._rewound, part, owner, rewind)
+            backend = self._files.store.backend
+            part.saved = await run_on(backend, self._rewound, part, owner, rewind, part.opened())
         else:
             await run_in_threadpool(rewind)
-            stream = os.fdopen(os.dup(file.file.fileno()), "rb", buffering=0)
-            part.save = asyncio.create_task(self._save(part, owner, stream))
+            part.save = asyncio.create_task(self._save(part, owner, part.opened()))
 
     def _rewound(
-        self, part: _Part, owner: str | None, rewind: Callable[[], object]
+        self, part: _Part, owner: str | None, rewind: Callable[[], object], stream: FileIO
     ) -> tuple[Reference, Stamp] | None:
-        rewind()  # it also writes what is buffered
-        stream = FileIO(part.file.file.fileno(), closefd=False)  # nothing reads Gradio's any more
         with stream, contextlib.suppress(InvalidName):
+            rewind()  # it also writes what is buffered
             return self._saved(part, owner, stream)
         return None  # Gradio refuses the name too, or gives the file another one
 
