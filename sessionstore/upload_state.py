@@ -14,20 +14,31 @@ All have the time to live of the upload, so the sweep removes what is abandoned.
 A *writer* writes pieces one after the other. Its number is in their names, and in the first of them
 the number of the ``parent``, the writer that it continues. A replica may still write what it
 received while the client goes on at another one; with these numbers the bytes of two writers are
-never mixed: where two pieces continue the same one, the older counts. A writer lists the pieces
-after its last one and before its bytes are acknowledged. If its own do not count, or others are
-about as old, it removes them and raises UploadConflict. So two writers may both be refused, but
-never both accepted.
+never mixed: where two pieces, *rivals*, continue the same one, the older counts. A writer lists the
+pieces after its last one and before its bytes are acknowledged:
+
+* If its own do not count, it removes them and raises UploadConflict, but leaves what another writer
+  continues: that one may have been acknowledged before the older piece was there.
+* If they count and no piece up to their end has a rival, they are acknowledged.
+* Else it looks again for two seconds, since a writer that lost removes its piece at once. A rival
+  that is still there was acknowledged before this writer's piece was there, although that is the
+  older one by a clock that counts whole seconds, or its process died. The writer then removes its
+  own piece; if only an earlier one has the rival, it removes nothing. It raises UploadConflict.
+
+So two writers may both be refused, but never both accepted. What was acknowledged is never removed:
+nobody is acknowledged on a piece with a rival, and of two rivals only one is removed at once. A
+process that stops for two seconds between its list and its removal could still remove too much.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import BinaryIO, ClassVar, Final, NamedTuple
@@ -47,6 +58,10 @@ ROOT: Final = "0" * 16
 _is_id = re.compile(r"[0-9a-f]{32}").fullmatch
 _piece_of = re.compile(r"([0-9a-f]{12})\.([0-9a-f]{16})\.([0-9a-f]{16})").fullmatch
 _info_of = re.compile(r"(info|signed|done)\.([0-9]*)").fullmatch
+
+_LOOKS: Final = (0.1, 0.2, 0.4, 0.6, 0.8)  # seconds between two
+_RECENT: Final = timedelta(seconds=6)
+"""The age from which on a rival of another writer's piece is what a process left that died."""
 
 _MOST_OPEN: Final = 1000  # uploads of one session
 _LONGEST: Final = 8192  # characters of metadata
@@ -234,13 +249,15 @@ class UploadRecord(ABC):
 
     def is_there(self) -> bool:
         """Return whether it is neither finished nor gone, by a look at its note alone."""
-        expires, store = self._info.expires, self.session.store
-        if self.finished or (expires is not None and expires <= store.now()):
+        expires, now = self._info.expires, self.session.store.now()
+        if self.finished or (expires is not None and expires <= now):
             return False
-        try:
-            return store.backend.get(self.session.sid, self._info.name) == self._info
-        except FileNotStored:
-            return False
+        return self._is_kept(self._info)
+
+    def _is_kept(self, reference: Reference) -> bool:
+        with contextlib.suppress(FileNotStored):
+            return self.session.store.backend.get(self.session.sid, reference.name) == reference
+        return False
 
     def finish(self) -> StoredFile:
         """Save the file, and remove what was kept of the upload. See the classes for the errors."""
@@ -323,6 +340,33 @@ class UploadState(UploadRecord):
         self.kept = [*self.kept, *(piece.reference for piece in mine)]
         self.pieces, self.chain = [*self.pieces, *mine], [*self.chain, *mine]
 
+    def disputed(self, mine: Sequence[Piece] = ()) -> list[Piece]:
+        """Return the pieces that count and have a rival, after some looks if there are any.
+
+        Any rival of ``mine`` matters, and a recent one of another piece.
+        """
+        for seconds in (*_LOOKS, 0.0):
+            found = self._disputed(mine)
+            if not found or not seconds or (mine and mine[-1] not in self.chain):
+                break
+            threading.Event().wait(seconds)  # another process is waited for, and it tells nobody
+            self.refresh()
+        return found
+
+    def _disputed(self, mine: Sequence[Piece]) -> list[Piece]:
+        if len(self.chain) == len(self.pieces):
+            return []
+        recent = self.session.store.now() - _RECENT
+        rivals: dict[tuple[str, int], list[Piece]] = {}
+        for piece in self.pieces:
+            rivals.setdefault(piece.continues, []).append(piece)
+        return [
+            piece
+            for piece in self.chain
+            for rival in rivals[piece.continues]
+            if rival != piece and (piece in mine or rival.reference.created >= recent)
+        ]
+
     def _has_only(self, mine: list[Piece]) -> bool:
         """Return whether the store says that ``mine`` are the only news of this upload."""
         backend = self.session.store.backend
@@ -330,6 +374,8 @@ class UploadState(UploadRecord):
             return False
         if mine and mine[0].continues != (self.tail, self.offset):
             return False  # some of them were listed already
+        if self.chain and not self._is_kept(self.chain[-1].reference):
+            return False
         mark, saved = backend.since(self.session.sid, self._mark)
         known = {piece.reference for piece in mine}
         news = [each for each in saved or () if each.name.startswith(self._prefix)]

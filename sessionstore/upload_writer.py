@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from datetime import timedelta
 from typing import Final, Self
 
 from sessionstore.content import Buffer
@@ -16,7 +15,6 @@ from sessionstore.upload_state import Piece, PieceSave, UploadState
 log: Final = logging.getLogger("sessionstore")
 
 _MOST_PIECES: Final = 10_000  # of one upload: each is listed at every request
-_SETTLED: Final = timedelta(seconds=2)  # some stores count in whole seconds
 
 
 class UploadWriter:
@@ -117,9 +115,11 @@ class UploadWriter:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            self._end(kind, error, trace)
-            self._upload.add(self._mine)
-            self._yield()
+            try:
+                self._end(kind, error, trace)
+            finally:  # also after an error some pieces were kept
+                self._upload.add(self._mine)
+                self._settle()
             running, self._running = self._running, None
             if running is not None:
                 self._store.running.give_back(
@@ -147,23 +147,22 @@ class UploadWriter:
                 self.discard()
         self._keep()
 
-    def _yield(self) -> None:
-        """Remove the pieces of this writer if they have a rival, and raise UploadConflict."""
+    def _settle(self) -> None:
+        """Raise UploadConflict unless these pieces count for good; remove those that do not."""
         if not self._mine:
             return
-        mine = {piece.continues: piece.reference.created for piece in self._mine}
-        others = [each for each in self._upload.pieces if each.writer != self._number]
-        rivals = [each for each in others if each.continues in mine]
-        close = [
-            each
-            for each in rivals
-            if abs(each.reference.created - mine[each.continues]) <= _SETTLED
-        ]
-        if self._mine[-1] in self._upload.chain and not close:
+        disputed = self._upload.disputed(self._mine)
+        if self._mine[-1] not in self._upload.chain:
+            # Another may have continued some of them while they counted.
+            others = (each for each in self._upload.pieces if each.writer != self._number)
+            first = max((each.start for each in others if each.parent == self._number), default=0)
+        elif disputed:
+            ours = (piece.start for piece in disputed if piece in self._mine)
+            first = min(ours, default=self._position)
+        else:
             return
-        # What another writer continues is not only this one's any more.
-        kept = max((each.start for each in others if each.parent == self._number), default=0)
-        lost = [piece.reference for piece in self._mine if piece.end > kept]
-        self._upload.remove(lost, "another request was faster")
+        lost = [piece.reference for piece in self._mine if piece.start >= first]
+        if lost:
+            self._upload.remove(lost, "another request was faster")
         self._upload.refresh()
         raise UploadConflict("Another request has continued this upload meanwhile.")

@@ -81,7 +81,7 @@ class Upload(UploadState):
 
         ``content`` is bytes-like, a binary file or an iterable of bytes. What it gave before it
         raised an exception is kept; the exception passes through. Raises UploadConflict if the
-        upload is at another offset, or another writer was faster: none of these bytes count then.
+        upload is at another offset, or another writer was faster: continue from ``offset`` then.
         Raises LimitExceeded and BackendUnavailable; whole pieces before the error are kept.
         """
         refuse_text(content)
@@ -108,6 +108,9 @@ class Upload(UploadState):
         return super().finish()
 
     def _save(self) -> None:
+        for _ in range(2):  # twice as long as a writer looks that removes its piece then
+            if not self.disputed():
+                break
         if self._size not in {None, self.offset}:
             raise UploadConflict(
                 f"The upload has {self.offset} of {self._size} bytes: send the rest first."

@@ -51,7 +51,7 @@ FOR_ADAPTERS = {
     },
     Session: {"check", "key", "pending_save", "sid", "store"},
     StoredFile: {"is_there", "reference", "session", "stream"},
-    Upload: {"add", "is_there", "key", "remove", "tail", "writing"},
+    Upload: {"add", "disputed", "is_there", "key", "remove", "tail", "writing"},
     SignedUpload: {"is_there", "key", "remove"},
 }  # fmt: skip
 """What adapters and the classes among themselves use; an app has no need of them."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,6 +41,15 @@ PIECE = 100
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Upload.writing, "__defaults__", (PIECE,))
+
+
+no_looks = pytest.mark.usefixtures("one_look")
+
+
+@pytest.fixture
+def one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer with a rival looks once: in a test of one thread the rival can do nothing."""
+    monkeypatch.setattr("sessionstore.upload_state._LOOKS", ())
 
 
 @pytest.fixture
@@ -578,6 +589,149 @@ def test_a_cut_connection_adds_nothing_to_an_upload_that_went_on_elsewhere(
         assert there.finish().read() == b"s" * 100 + b"t" * 200
 
 
+@pytest.fixture(params=["memory", "disk"])
+def replicas(
+    request: pytest.FixtureRequest, clock: FakeClock, place: Place, tmp_path: Path
+) -> Iterator[list[Session]]:
+    """One session at three replicas."""
+    with ExitStack() as stack:
+        stores = [
+            memory_store(clock, place)
+            if request.param == "memory"
+            else local_store(tmp_path, clock)
+            for _ in range(3)
+        ]
+        yield [stack.enter_context(store).session("tab", "ada") for store in stores]
+
+
+def rivals(sessions: list[Session], id_: str) -> list[UploadWriter]:
+    """Return two writers at the beginning of the upload; by its number the first is older."""
+    writers = [session.upload(id_).writing(0) for session in sessions[:2]]
+    for writer, number in zip(writers, "ab", strict=True):
+        writer._number = number * 16
+    return writers
+
+
+def keep(writer: UploadWriter, data: bytes) -> None:
+    """Keep a piece. The writer has not looked for a rival yet."""
+    writer.write(data)
+    writer._keep()
+
+
+def end(writer: UploadWriter) -> None:
+    writer.__exit__(None, None, None)
+
+
+def test_a_writer_waits_until_its_rival_has_gone(replicas: list[Session]) -> None:
+    id_ = replicas[0].begin_upload("a", 70).id
+    first, second = rivals(replicas, id_)
+    keep(first, b"1" * 70)
+    keep(second, b"2" * 50)
+    looks: list[None] = []
+
+    def refresh() -> None:
+        looks.append(None)
+        if len(looks) == 2:
+            with pytest.raises(UploadConflict):
+                end(second)
+        type(first._upload).refresh(first._upload)
+
+    first._upload.refresh = refresh  # type: ignore[method-assign]  # the other one, meanwhile
+    end(first)
+    assert replicas[1].upload(id_).finish().read() == b"1" * 70
+
+
+@no_looks
+def test_what_was_acknowledged_stays_when_an_older_rival_comes(
+    replicas: list[Session],
+) -> None:
+    """By a clock of whole seconds the one that came later may be the older one."""
+    id_ = replicas[0].begin_upload("a", 70).id
+    late, first = rivals(replicas, id_)
+    keep(first, b"2" * 70)
+    end(first)
+    keep(late, b"1" * 50)
+    with pytest.raises(UploadConflict):
+        end(late)
+    assert replicas[0].upload(id_).finish().read() == b"2" * 70
+
+
+@no_looks
+def test_a_writer_that_was_replaced_removes_its_rival_piece_too(replicas: list[Session]) -> None:
+    id_ = replicas[0].begin_upload("a", 70).id
+    late, first = rivals(replicas, id_)
+    keep(first, b"2" * 70)
+    end(first)
+    keep(late, b"1" * 50)
+    late.write(b"1" * 10)
+    replicas[0].upload(id_).writing(50)
+    with pytest.raises(UploadConflict):
+        end(late)
+    assert replicas[0].upload(id_).finish().read() == b"2" * 70
+
+
+@no_looks
+def test_nothing_is_acknowledged_on_a_piece_with_a_rival(
+    replicas: list[Session], clock: FakeClock
+) -> None:
+    """Nor removed: another may continue it. A process that died leaves its rival for ever."""
+    id_ = replicas[0].begin_upload("a", 70).id
+    first, second = rivals(replicas, id_)
+    keep(first, b"1" * 50)
+    keep(second, b"2" * 40)
+    upload = replicas[2].upload(id_)
+    with pytest.raises(UploadConflict):
+        upload.write(50, b"3" * 10)
+    assert upload.offset == 60
+    clock.advance(timedelta(seconds=7))
+    assert upload.write(60, b"4" * 10) == 70
+    assert upload.finish().read() == b"1" * 50 + b"3" * 10 + b"4" * 10
+
+
+@no_looks
+def test_a_piece_that_another_writer_continues_is_not_removed(replicas: list[Session]) -> None:
+    id_ = replicas[0].begin_upload("a", 70).id
+    late, second = rivals(replicas, id_)
+    keep(second, b"2" * 40)
+    assert replicas[2].upload(id_).write(40, b"3" * 30) == 70
+    keep(late, b"1" * 40)
+    for writer in (second, late):
+        with pytest.raises(UploadConflict):
+            end(writer)
+    assert replicas[0].upload(id_).finish().read() == b"2" * 40 + b"3" * 30
+
+
+def test_no_piece_is_acknowledged_when_the_one_before_is_gone(
+    replicas: list[Session],
+) -> None:
+    id_ = replicas[0].begin_upload("a", 70).id
+    first = replicas[0].upload(id_)
+    first.write(0, b"1" * 50)
+    second = replicas[1].upload(id_)
+    with pytest.raises(UploadConflict), second.writing(50) as writer:
+        writer.write(b"2" * 20)
+        first.remove([first.chain[0].reference], "its writer had a rival")
+    assert second.offset == 0
+
+
+def test_finish_waits_until_an_older_rival_has_gone(replicas: list[Session]) -> None:
+    id_ = replicas[0].begin_upload("a").id
+    late, first = rivals(replicas, id_)
+    keep(first, b"2" * 70)
+    end(first)
+    keep(late, b"1" * 50)
+
+    def remove() -> None:
+        with pytest.raises(UploadConflict):
+            end(late)
+
+    removing = threading.Thread(target=remove)
+    removing.start()
+    assert replicas[1].upload(id_).finish().read() == b"2" * 70
+    removing.join()
+
+
+@no_looks
 @pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize("seed", range(100))
 def test_two_that_write_other_bytes_are_never_mixed(
