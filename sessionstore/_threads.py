@@ -77,15 +77,15 @@ async def run_on(backend: object, function: Callable[P, R], *args: P.args, **kwa
     If the backend is a disk, the event loop does nothing else for the first ``PATIENCE`` seconds.
     A thread gives up Python's global lock at each system call, and gets it back when the loop, with
     other work to do, gives it up: with 200 visitors at once half of the hand-overs of the lock were
-    these. If ``IN_VAIN`` calls in a row took longer, the disk is slow, and no call is waited for
-    during ``PAUSE`` seconds.
+    these. After ``PATIENCE`` seconds in quick calls other tasks have a turn. If ``IN_VAIN`` calls
+    in a row took longer, the disk is slow, and no call is waited for during ``PAUSE`` seconds.
     """
-    global _late, _again  # noqa: PLW0603 - of the process: most have one disk and one loop
+    global _late, _again, _waited  # noqa: PLW0603 - of the process: most have one disk and one loop
     import asyncio  # here for the same reason as above
 
     call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
     future = _executor(WAITS, "sessionstore-events").submit(call)
-    if getattr(backend, "at_once", 1) == 1 and time.monotonic() >= _again:
+    if getattr(backend, "at_once", 1) == 1 and (began := time.monotonic()) >= _again:
         try:
             result = future.result(PATIENCE)
         except TimeoutError:  # or one of the function
@@ -94,6 +94,10 @@ async def run_on(backend: object, function: Callable[P, R], *args: P.args, **kwa
                 _late, _again = 0, time.monotonic() + PAUSE
         else:
             _late = 0
+            _waited += time.monotonic() - began
+            if _waited >= PATIENCE:  # one task may make many calls
+                _waited = 0.0
+                await asyncio.sleep(0)
             return result
     return await asyncio.wrap_future(future)
 
@@ -101,7 +105,7 @@ async def run_on(backend: object, function: Callable[P, R], *args: P.args, **kwa
 PATIENCE = 0.003  # a small file on a quick disk takes a tenth of it
 IN_VAIN = 20
 PAUSE = 5.0
-_late, _again = 0, 0.0
+_late, _again, _waited = 0, 0.0, 0.0
 
 
 def start_waiting() -> None:

@@ -363,7 +363,7 @@ class LocalCopies:
             self._copies.clear()
             self._sessions.clear()
             self._total = 0
-            made = self._made
+            made, self._made = self._made, None
         if made is not None:
             made.close()
 

@@ -160,7 +160,7 @@ class LocalBackend:
     ) -> Saved:
         """Implement ``Backend.put``; with ``created`` also ``Restores.restore``."""
         disk = self._disk
-        if disk.in_place is None or self._workspace.pid != os.getpid():
+        if not self._open or disk.in_place is None or self._workspace.pid != os.getpid():
             self._prepare(f"save {name!r}")
         # The bytes of a small content are written under the lock, while other callers wait.
         small = bool(disk.in_place) and content.data is not None and content.size <= SMALL
@@ -418,7 +418,7 @@ class LocalBackend:
         if self._open:
             self._open = False
             self._workspace.close()
-            self._folders.close()
+            self._folders.end()
             self._sessions.close()
             self._blobs.close()
 

@@ -104,6 +104,8 @@ class Mark(NamedTuple):
 
     at: int
     line: bytes
+    journal: tuple[int, int]
+    """The number of compactions, and the inode: each compaction changes one and then the other."""
 
 
 Search = Callable[[int, int, str, bytes], Iterator[bytes]]
@@ -195,19 +197,21 @@ def since(folder: Directory, mark: Mark | None) -> tuple[Mark | None, list[Line]
 
     None in place of the lines means that the journal was compacted, or that there is no mark.
     """
+    seen = folder.stat_or_none("seen")
     try:
         fd = folder.open(NAME, os.O_RDONLY)
     except FileNotFoundError:
         return None, None
     try:
-        size = os.fstat(fd).st_size
-        at, line = mark or Mark(max(size - SMALL, 0), b"")
+        status = os.fstat(fd)
+        size, which = status.st_size, (seen.st_size if seen else -1, status.st_ino)
+        at, line, before = mark or Mark(max(size - SMALL, 0), b"", which)
         text = read_at(fd, at, max(size - at, 0))
     finally:
         os.close(fd)
-    is_same = text.startswith(line)
+    is_same = text.startswith(line) and before == which
     last = text.rfind(b"\n")
-    new = Mark(at + last, text[last:]) if is_same and last >= 0 else None
+    new = Mark(at + last, text[last:], which) if is_same and last >= 0 else None
     known = mark is not None and is_same
     return new, [*filter(None, map(decode, text.split(b"\n")))] if known else None
 

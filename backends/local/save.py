@@ -256,6 +256,7 @@ class LocalSpool:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
+        self._pid = os.getpid()
         self._work: Directory | None = None
         if disk.unnamed:
             self._fd = _unnamed(disk.sessions)
@@ -313,7 +314,7 @@ class LocalSpool:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        if self._work is not None and self._name:
+        if self._work is not None and self._name and self._pid == os.getpid():  # not if forked
             self._work.unlink(self._name)
             self._name = ""
 

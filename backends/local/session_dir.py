@@ -544,6 +544,11 @@ class SessionDirPool:
         elif (folder := self.kept.pop(sid, None)) is not None:
             folder.close()
 
+    def end(self) -> None:
+        """Close all folders, and those that other threads still have when they give them back."""
+        self._most = 0
+        self._shrink(0)
+
     def _shrink(self, most: int) -> None:
         while len(self.kept) > most:
             try:

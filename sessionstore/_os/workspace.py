@@ -11,6 +11,7 @@ without a minimum age: the system releases the lock when the process dies, for a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -38,12 +39,18 @@ class Workspace:
         self._own = parent
         self._fd = -1
         self._claiming = threading.Lock()
+        self._is_closed = False
 
     @property
     def path(self) -> Path:
-        """Return the folder; create and lock it at first use. Raises OSError if that fails."""
+        """Return the folder; create and lock it at first use.
+
+        Raises OSError if that fails, and after ``close``.
+        """
         if self.pid != os.getpid():
             with self._claiming:
+                if self._is_closed:  # maybe while this thread was at work
+                    raise OSError(errno.EBADF, "The store is closed")
                 if self.pid != os.getpid():
                     self._claim()
         return self._own
@@ -101,9 +108,11 @@ class Workspace:
         self._fd = fd
 
     def close(self) -> None:
-        if self.pid != os.getpid():
+        """Remove the folder. A forked child that never used it has none."""
+        with self._claiming:
+            self._is_closed, pid, self.pid = True, self.pid, 0
+        if pid != os.getpid():
             return
-        self.pid = 0
         _erase(self.parent, self._token)
         os.close(self._fd)
 

@@ -19,9 +19,9 @@ LONG = 60.0
 
 @pytest.fixture(autouse=True)
 def no_pause() -> Iterator[None]:
-    _threads._late, _threads._again = 0, 0.0
+    _threads._late, _threads._again, _threads._waited = 0, 0.0, 0.0
     yield
-    _threads._late, _threads._again = 0, 0.0
+    _threads._late, _threads._again, _threads._waited = 0, 0.0, 0.0
 
 
 def order(backend: object, call: Callable[[list[str]], object], times: int = 1) -> list[str]:
@@ -75,6 +75,24 @@ def test_one_quick_call_among_slow_ones_keeps_the_loop_waiting(
         order(DISK, lambda _: None)
     order(DISK, _until_another_task, times=IN_VAIN - 1)
     assert _threads._again == 0.0
+
+
+def test_one_task_with_many_quick_calls_lets_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_threads, "PATIENCE", LONG)
+    happened: list[str] = []
+
+    async def other() -> None:
+        happened.append("another task")
+
+    async def main() -> None:
+        turn = asyncio.create_task(other())
+        for number in range(4):
+            monkeypatch.setattr(_threads, "_waited", LONG if number == 2 else 0.0)
+            await run_on(DISK, happened.append, f"call {number}")
+        await turn
+
+    asyncio.run(main())
+    assert happened == ["call 0", "call 1", "call 2", "another task", "call 3"]
 
 
 @pytest.mark.parametrize("backend", [DISK, BUCKET])

@@ -96,12 +96,13 @@ class TestOwn:
         workspace.close()
         assert list(parent.iterdir()) == []
 
-    def test_is_made_again_when_it_is_asked_for(self, parent: Path) -> None:
+    def test_is_not_made_again_after_it_was_closed(self, parent: Path) -> None:
         workspace = Workspace(parent)
-        first = workspace.path
-        workspace.close()
-        assert workspace.path != first
         assert workspace.path.is_dir()
+        workspace.close()
+        with pytest.raises(OSError, match="closed"):
+            workspace.path  # noqa: B018 - the property makes the folder
+        assert list(parent.iterdir()) == []
         workspace.close()
 
     def test_threads_that_ask_at_once_get_one(self, parent: Path) -> None:

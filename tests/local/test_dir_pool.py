@@ -6,11 +6,12 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from sessionstore import FileNotStored, SessionStore
+from sessionstore import BackendUnavailable, FileNotStored, SessionStore
 from sessionstore.backends.local.session_dir import SessionDir, SessionDirPool
 from tests.support.local import backend_of, opened
 
@@ -48,6 +49,46 @@ def test_a_closed_store_keeps_nothing_open(tmp_path: Path) -> None:
             store.session(f"{number}").put("a", f"{number}".encode())
         assert opened(tmp_path)
     assert not opened(tmp_path)
+
+
+def test_a_folder_that_is_in_use_when_the_store_closes_is_closed_too(tmp_path: Path) -> None:
+    with SessionStore.open(tmp_path / "s") as store:
+        store.session("one").put("a", b"1")
+        with backend_of(store)._folders.changing(store.session("one").sid):
+            store.close()
+            assert opened(tmp_path)
+    assert not opened(tmp_path)
+
+
+def test_a_save_that_is_under_way_when_the_store_closes_does_not_open_it_again(
+    tmp_path: Path,
+) -> None:
+    store = SessionStore.open(tmp_path / "s")
+    disk = backend_of(store)._disk
+    store.session("one").put("a", b"1")
+    store.close()
+    with pytest.raises(OSError, match="closed"):
+        disk.work()
+    with pytest.raises(BackendUnavailable, match="closed"):
+        store.session("one").put("a", b"2")
+    assert os.listdir(tmp_path / "s" / "tmp") == []
+
+
+def test_a_forked_child_removes_no_file_that_its_parent_writes(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = backend_of(store)
+    store.session("one").put("a", b"1")
+    monkeypatch.setattr(backend._disk, "unnamed", False)  # as on NFS
+    with closing(backend.spool()) as spool:
+        spool.write(b"of the parent")
+        pid = os.fork()
+        if pid == 0:
+            spool.close()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        spool.link(backend._disk.work(), "there")
+        assert (backend._disk.workspace.path / "there").read_bytes() == b"of the parent"
 
 
 def test_a_folder_that_another_process_dropped_is_opened_anew(

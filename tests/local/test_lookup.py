@@ -14,6 +14,7 @@ from sessionstore import FileNotStored, SessionStore
 from sessionstore.backend import Reference
 from sessionstore.backends.local import backend as local
 from sessionstore.backends.local import journal
+from sessionstore.backends.local.directory import Directory
 from sessionstore.backends.local.journal import PATIENCE, TAIL, Tables, backwards
 from sessionstore.backends.local.session_dir import SessionDir
 
@@ -187,3 +188,23 @@ def test_a_deletion_of_many_lets_others_have_their_turn(
         session.delete(*(f"{number}" for number in range(35)))
         assert len(taken) == 4
         assert session.files() == []
+
+
+def test_no_mark_outlives_a_compaction_that_orders_the_lines_anew(tmp_path: Path) -> None:
+    """The line of the mark is at its old offset, and a newer one is before it now."""
+    lines = {name: line(name, "1.1") for name in "abx"}
+    (tmp_path / "seen").touch()
+    (tmp_path / journal.NAME).write_bytes(lines["a"] + lines["b"])
+    with Directory(str(tmp_path)) as folder:
+        mark, _ = journal.since(folder, None)
+        with (tmp_path / journal.NAME).open("ab") as file:
+            file.write(lines["x"])
+        new, told = journal.since(folder, mark)
+        assert told is not None
+        assert [each.file for each in told] == ["b", "x"]
+        os.truncate(tmp_path / "seen", 1)
+        parsed = [journal.decode(lines[name].strip()) for name in "xba"]
+        journal.compact(folder, [each for each in parsed if each is not None])
+        assert (tmp_path / journal.NAME).read_bytes() == lines["x"] + lines["b"] + lines["a"]
+        for before in (mark, new):
+            assert journal.since(folder, before)[1] is None
