@@ -139,6 +139,8 @@ campaigns: .venv/.ready-test
 	$(BIN)/python -m tests.campaigns.stops_s3
 	$(BIN)/python -m tests.campaigns.sleeps_s3
 	$(BIN)/python -m tests.campaigns.copy_kills
+	$(BIN)/python -m tests.campaigns.rivals
+	$(BIN)/python -m tests.campaigns.rivals --server --kills 0 --seconds 200
 	$(BIN)/python -m tests.campaigns.bit_flips
 	$(BIN)/python -m tests.campaigns.soak --minutes 30
 	$(BIN)/python -m tests.campaigns.differential

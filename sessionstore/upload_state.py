@@ -26,8 +26,10 @@ pieces after its last one and before its bytes are acknowledged:
   own piece; if only an earlier one has the rival, it removes nothing. It raises UploadConflict.
 
 So two writers may both be refused, but never both accepted. What was acknowledged is never removed:
-nobody is acknowledged on a piece with a rival, and of two rivals only one is removed at once. A
-process that stops for two seconds between its list and its removal could still remove too much.
+nobody is acknowledged on a piece with a rival, and of two rivals only one is removed at once. Two
+gaps are left, for rivals only. A process that stops for two seconds between its list and its
+removal could remove too much. In a bucket, whose times are whole seconds, one that dies before its
+removal could leave a piece that counts as older than one that was acknowledged.
 """
 
 from __future__ import annotations
